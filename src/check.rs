@@ -1,0 +1,414 @@
+//! Everything is checked before anything is written: one walk over a tree that compares it with a layout and moves nothing.
+
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use ndarray::{ArrayViewD, IxDyn};
+
+use crate::error::{Error, Findings, Result};
+use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
+use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
+
+/// What a tree is checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Every leaf is there; tied places agree.
+    ReadValues,
+    /// What is there belongs to the layout; the rest is absent.
+    ReadGradients,
+    /// Every leaf is there and can be written, in place.
+    WriteTrainable,
+    /// The same for the leaves that are not trainable.
+    WriteOthers,
+    /// The leaves that are not trainable are there.
+    ReadOthers,
+    /// Every leaf is there, to make a new tree.
+    Rebuild,
+}
+
+impl Purpose {
+    fn is_writing(self) -> bool {
+        matches!(self, Purpose::WriteTrainable | Purpose::WriteOthers)
+    }
+
+    /// Whether elements of such leaves are moved.
+    fn moves(self, leaf: LeafId) -> bool {
+        leaf.trainable != matches!(self, Purpose::WriteOthers | Purpose::ReadOthers)
+    }
+}
+
+/// Checks a tree.
+///
+/// # Errors
+/// All leaves that disagree, in one; or the first that keeps the walk from going on.
+pub(crate) fn check<T: Tree + ?Sized>(layout: &Inner, tree: &T, purpose: Purpose) -> Result<Contents> {
+    let mut check = Check::new(layout, purpose);
+    tree.visit(&mut check).map_err(|error| error.or_at(|| check.cursor.path()))?;
+    check.finish()
+}
+
+/// What a check found out about a tree besides.
+#[derive(Default)]
+pub(crate) struct Contents {
+    /// What is below its shared nodes.
+    shared: HashMap<Identity, Content>,
+    /// Trainable leaves whose elements are not in row-major order.
+    strided: HashSet<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Content {
+    /// A leaf that is moved, outside of any cell.
+    pub(crate) plain: bool,
+    /// A leaf that is moved, in a cell.
+    pub(crate) guarded: bool,
+    pub(crate) cells: bool,
+}
+
+impl Contents {
+    pub(crate) fn of(&self, identity: &Identity) -> Option<Content> {
+        self.shared.get(identity).copied()
+    }
+
+    pub(crate) fn is_strided(&self, leaf: usize) -> bool {
+        self.strided.contains(&(leaf as u32))
+    }
+}
+
+impl Content {
+    /// Nothing in it is moved and nothing can change.
+    pub(crate) fn is_constant(self) -> bool {
+        !self.plain && !self.guarded && !self.cells
+    }
+}
+
+struct Check<'l, 'a> {
+    layout: &'l Inner,
+    purpose: Purpose,
+    cursor: Cursor<'l>,
+    seen: Seen,
+    findings: Findings,
+    shared: HashMap<Identity, SharedNode>,
+    open: Vec<Open>,
+    cells: usize,
+    /// The level from which on nothing can be written.
+    read_only_from: usize,
+    ties: HashMap<LeafId, Tied<'a>>,
+    strided: HashSet<u32>,
+}
+
+struct SharedNode {
+    node: Option<NodeId>,
+    /// Known once it has been left.
+    content: Option<Content>,
+}
+
+/// A shared node that is being visited.
+struct Open {
+    identity: Identity,
+    content: Content,
+    /// The number of cells around it.
+    cells: usize,
+    /// Whether it has been visited before, at another place.
+    again: bool,
+}
+
+/// A tied leaf as it was met first.
+struct Tied<'a> {
+    node: NodeId,
+    elements: Cow<'a, [f32]>,
+}
+
+impl<'l, 'a> Check<'l, 'a> {
+    fn new(layout: &'l Inner, purpose: Purpose) -> Self {
+        Check {
+            layout,
+            purpose,
+            cursor: Cursor::new(&layout.paths),
+            seen: Seen::default(),
+            findings: Findings::default(),
+            shared: HashMap::new(),
+            open: Vec::new(),
+            cells: 0,
+            read_only_from: usize::MAX,
+            ties: HashMap::new(),
+            strided: HashSet::new(),
+        }
+    }
+
+    fn finish(mut self) -> Result<Contents> {
+        if self.purpose != Purpose::ReadGradients {
+            self.find_missing();
+        }
+        self.findings.into_result()?;
+        let closed = self.shared.into_iter().filter_map(|(identity, node)| Some((identity, node.content?)));
+        Ok(Contents { shared: closed.collect(), strided: self.strided })
+    }
+
+    fn find_missing(&mut self) {
+        for index in self.seen.missing(self.layout.places.len()) {
+            if self.findings.is_full() {
+                self.findings.count(1);
+                continue;
+            }
+            let place = &self.layout.places[index];
+            let expected = format!("a leaf of shape {:?}", self.layout.shape_at(place));
+            self.findings.add(Error::missing(self.layout.paths.render(place.node), expected));
+        }
+    }
+
+    #[inline]
+    fn known_leaf(&mut self, index: u32, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        if !self.seen.mark(index) {
+            return Err(Error::duplicate(self.cursor.path()));
+        }
+        let layout = self.layout;
+        let place = layout.place(index);
+        let ignored = self.purpose == Purpose::ReadGradients && place.frozen;
+        if ignored || !self.purpose.moves(place.leaf) {
+            return Ok(());
+        }
+        if *leaf.shape != *layout.shape_at(place) {
+            self.findings.add(Error::shape(self.cursor.path(), layout.shape_at(place), leaf.shape));
+            return Ok(());
+        }
+        self.note_content();
+        if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
+            self.strided.insert(place.leaf.index);
+        }
+        self.check_type(layout.leaf(place.leaf).dtype, leaf.dtype);
+        self.check_writable();
+        if self.purpose == Purpose::ReadValues && layout.leaf(place.leaf).nodes.len() > 1 { self.compare_tied(place, leaf) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn check_type(&mut self, known: Dtype, found: Dtype) {
+        let (fits, expected) = match self.purpose {
+            Purpose::ReadGradients => (found.is_float(), "a gradient of floats"),
+            _ => (found == known, known.name()),
+        };
+        if !fits {
+            self.findings.add(Error::element_type(self.cursor.path(), expected.into(), found.to_string()));
+        }
+    }
+
+    #[inline]
+    fn check_writable(&mut self) {
+        if self.cursor.levels() >= self.read_only_from && self.purpose.is_writing() {
+            self.findings.add(Error::read_only("one that can only be read").or_at(|| self.cursor.path()));
+        }
+    }
+
+    #[inline]
+    fn note_content(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.content.guarded |= self.cells > open.cells;
+            open.content.plain |= self.cells == open.cells;
+        }
+    }
+
+    /// Places of one leaf hold the same bits, unless they are the same object, which need not be read twice.
+    fn compare_tied(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        if leaf.dtype != Dtype::F32 || self.open.iter().any(|open| open.again) {
+            return Ok(());
+        }
+        let elements = as_leaf(place, self.layout.leaf(place.leaf).shape(), leaf)?;
+        match self.ties.entry(place.leaf) {
+            Entry::Vacant(new) => {
+                new.insert(Tied { node: place.node, elements });
+            }
+            Entry::Occupied(first) if same_bits(&first.get().elements, &elements) => {}
+            Entry::Occupied(first) => {
+                let (first, second) = (self.layout.paths.render(first.get().node), self.layout.paths.render(place.node));
+                self.findings.add(Error::broken_tie(first, second, "equal values at the places of one parameter", "different ones"));
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown_leaf(&mut self, leaf: &LeafRef<'_, '_>) {
+        let known = *self.layout.paths.node(self.cursor.known());
+        let is_known = self.cursor.node().is_some();
+        let (ignored, expected) = match known.kind {
+            Kind::NoLeaf => (true, "no leaf: the field holds no parameter"),
+            Kind::Place(index) => (!self.layout.place(index).leaf.trainable, "nothing below a leaf"),
+            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => (false, "a branch"),
+            Kind::Branch if is_known => (false, "nothing"),
+            Kind::Branch => (false, "a path that the layout has"),
+        };
+        if self.purpose == Purpose::ReadGradients && (ignored || known.frozen) {
+            return;
+        }
+        self.findings.add(Error::unknown(self.cursor.path(), expected, format!("a leaf of shape {:?}", leaf.shape)));
+    }
+
+    fn first_visit(&mut self, identity: &Identity) -> bool {
+        let node = self.cursor.node();
+        match self.shared.entry(identity.clone()) {
+            Entry::Vacant(new) => {
+                new.insert(SharedNode { node, content: None });
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    fn moved_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {
+        self.layout.leaves_below(node).filter(|&leaf| self.purpose.moves(leaf))
+    }
+
+    /// Two places of one node must be two places in the layout too: written as two parameters, one of them would be lost.
+    fn check_tie(&self, first: NodeId, second: NodeId) -> Result<()> {
+        let reads = matches!(self.purpose, Purpose::ReadValues | Purpose::ReadGradients | Purpose::ReadOthers);
+        if reads || self.moved_below(first).eq(self.moved_below(second)) {
+            return Ok(());
+        }
+        let (first, second) = (self.layout.paths.render(first), self.layout.paths.render(second));
+        Err(Error::broken_tie(first, second, "two parameters", "one shared node"))
+    }
+}
+
+/// A place's elements in the order of its leaf.
+fn as_leaf<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
+    if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
+        return Ok(Cow::Borrowed(slice));
+    }
+    let elements = leaf.to_vec()?;
+    let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
+    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| Error::unstable("a leaf of another length"))?;
+    Ok(Cow::Owned(axes.to_leaf(view, shape).iter().copied().collect()))
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, u32>(a) == bytemuck::cast_slice::<_, u32>(b)
+}
+
+impl<'a> Visitor<'a> for Check<'_, 'a> {
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        match self.cursor.place() {
+            Some(index) => self.known_leaf(index, &leaf),
+            None => {
+                self.unknown_leaf(&leaf);
+                Ok(())
+            }
+        }
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Where the tree is to be written, the guard that is taken now is the one that writing will take.
+    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
+        self.enter_cell();
+        if self.purpose.is_writing() {
+            cell.write(&mut |content| content.visit(&mut Brief(&mut *self)))?;
+        } else {
+            cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))?;
+        }
+        self.leave_cell();
+        Ok(())
+    }
+
+    fn read_only(&mut self) {
+        self.read_only_from = self.read_only_from.min(self.cursor.levels());
+    }
+
+    #[inline]
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+        self.cursor.enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.cursor.leave(key);
+        if self.cursor.levels() < self.read_only_from {
+            self.read_only_from = usize::MAX;
+        }
+    }
+
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        let again = !self.first_visit(&identity);
+        if again {
+            let seen = &self.shared[&identity];
+            if seen.content.is_none() {
+                return Err(Error::cycle(seen.node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
+            }
+            match (seen.node, self.cursor.node()) {
+                (_, None) => return Ok(false),
+                (Some(first), Some(second)) => self.check_tie(first, second)?,
+                _ => {}
+            }
+        }
+        self.open.push(Open { identity, content: Content::default(), cells: self.cells, again });
+        Ok(true)
+    }
+
+    fn leave_shared(&mut self) {
+        let Some(closed) = self.open.pop() else { return };
+        if let Some(around) = self.open.last_mut() {
+            let in_cell = closed.cells > around.cells;
+            around.content.cells |= closed.content.cells || in_cell;
+            around.content.plain |= closed.content.plain && !in_cell;
+            around.content.guarded |= closed.content.guarded || closed.content.plain && in_cell;
+        }
+        if let Some(node) = self.shared.get_mut(&closed.identity) {
+            node.content = Some(closed.content);
+        }
+    }
+
+    fn enter_cell(&mut self) {
+        self.cells += 1;
+        if let Some(open) = self.open.last_mut() {
+            open.content.cells = true;
+        }
+    }
+
+    fn leave_cell(&mut self) {
+        self.cells -= 1;
+    }
+}
+
+/// Which places have been met: those before `next`, as long as they come in order without a gap.
+#[derive(Default)]
+pub(crate) struct Seen {
+    next: u32,
+    marks: Option<Vec<bool>>,
+}
+
+impl Seen {
+    /// Marks a place; false if it was marked before.
+    #[inline]
+    pub(crate) fn mark(&mut self, place: u32) -> bool {
+        if self.marks.is_none() && place == self.next {
+            self.next += 1;
+            return true;
+        }
+        self.mark_out_of_order(place as usize)
+    }
+
+    #[cold]
+    fn mark_out_of_order(&mut self, place: usize) -> bool {
+        let marks = self.marks.get_or_insert_with(|| vec![true; self.next as usize]);
+        if marks.len() <= place {
+            marks.resize(place + 1, false);
+        }
+        !std::mem::replace(&mut marks[place], true)
+    }
+
+    pub(crate) fn missing(&self, count: usize) -> Vec<usize> {
+        let is_marked = |place: &usize| match &self.marks {
+            Some(marks) => marks.get(*place) == Some(&true),
+            None => *place < self.next as usize,
+        };
+        (0..count).filter(|place| !is_marked(place)).collect()
+    }
+
+    pub(crate) fn is_complete(&self, count: usize) -> bool {
+        match &self.marks {
+            None => self.next as usize == count,
+            Some(_) => self.missing(count).is_empty(),
+        }
+    }
+}

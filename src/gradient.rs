@@ -1,0 +1,218 @@
+//! Gradient tree → flat gradient: ties summed over their places, absent leaves remembered.
+
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut, Range};
+
+use ndarray::{ArrayViewD, IxDyn};
+
+use crate::check::{self, Purpose};
+use crate::error::{Error, Result};
+use crate::gather::copy_ranges;
+use crate::layout::{Inner, Layout, Place};
+use crate::matched::{self, Take};
+use crate::memory;
+use crate::transfer;
+use crate::tree::{Dtype, LeafRef, Tree};
+
+/// What the gradients at the places of a tie are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TiedGrads {
+    /// One gradient a place: the parameter's is their sum. Optimisers.jl's rule, even where all places hold the same object.
+    #[default]
+    Sum,
+    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out: the first place that has one counts.
+    AlreadyTotal,
+}
+
+/// A flat gradient that remembers which leaves had none. Dereferences to its elements.
+///
+/// ```
+/// use flatleaf::{tree, Layout};
+///
+/// let layout = Layout::of(&tree!({ "x": [1.0, 2.0], "y": [3.0] }))?;
+/// let grad = layout.gather_grad(&tree!({ "x": [5.0, 6.0], "y": null }))?;
+/// assert_eq!(*grad, [5.0, 6.0, 0.0]);
+/// assert!(grad.is_present(0) && !grad.is_present(1));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlatGrad<E = f32> {
+    layout: Layout,
+    elements: Vec<E>,
+    present: Vec<bool>,
+}
+
+impl FlatGrad {
+    /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`].
+    pub fn absent(layout: &Layout) -> FlatGrad {
+        FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] }
+    }
+
+    /// A vector that a solver made, present at every leaf.
+    ///
+    /// # Errors
+    /// A vector of another length than the layout's.
+    pub fn from_flat(layout: &Layout, elements: Vec<f32>) -> Result<FlatGrad> {
+        layout.check_len(elements.len())?;
+        Ok(FlatGrad { layout: layout.clone(), elements, present: vec![true; layout.leaves().len()] })
+    }
+
+    /// Whether leaf `index` of [`Layout::leaves`] had a gradient at any of its places. An absent gradient is zero here, but it is not
+    /// a gradient of zero: an optimiser leaves an absent leaf and its state alone.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    pub fn is_present(&self, index: usize) -> bool {
+        self.present[index]
+    }
+
+    /// The layout it belongs to.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The elements, without what is known of them.
+    pub fn into_vec(self) -> Vec<f32> {
+        self.elements
+    }
+}
+
+impl<E> Deref for FlatGrad<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.elements
+    }
+}
+
+impl<E> DerefMut for FlatGrad<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.elements
+    }
+}
+
+impl Layout {
+    /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent leaves are zero and remembered.
+    ///
+    /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what is not there are absent. What is
+    /// at or below a frozen, skipped or carried leaf is ignored. Other float types are converted. Cost: as [`gather`](Layout::gather).
+    ///
+    /// # Errors
+    /// A leaf that the layout does not know, of another shape, or of integers; a poisoned lock or borrowed cell.
+    pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
+        self.gather_grad_with(grads, TiedGrads::Sum)
+    }
+
+    /// The same, where the gradients at the places of a tie may be its whole gradient already.
+    ///
+    /// # Errors
+    /// As [`gather_grad`](Layout::gather_grad).
+    pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
+        check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        let mut grad = FlatGrad::absent(self);
+        gather(&self.inner, grads, tied, &mut grad)?;
+        Ok(grad)
+    }
+
+    /// The same into a gradient that is there; everything in it is overwritten.
+    ///
+    /// # Errors
+    /// As [`gather_grad`](Layout::gather_grad), and a gradient of another layout; it is as it was.
+    pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
+        self.check_same(&grad.layout)?;
+        check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        gather(&self.inner, grads, TiedGrads::Sum, grad)
+    }
+}
+
+fn gather<T: Tree + ?Sized>(layout: &Inner, grads: &T, tied: TiedGrads, grad: &mut FlatGrad) -> Result<()> {
+    grad.present.fill(false);
+    let large = transfer::is_parallel(layout.len).then(Vec::new);
+    let mut gather = GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: Vec::new() };
+    matched::walk(layout, grads, &mut gather)?;
+    gather.finish(tied);
+    Ok(())
+}
+
+struct GatherGrad<'l, 'f, 'a> {
+    layout: &'l Inner,
+    flat: &'f mut [f32],
+    present: &'f mut [bool],
+    large: Option<Vec<(Range<usize>, &'a [f32])>>,
+    /// Gradients at the places of ties: (leaf, place, elements in the order of the leaf).
+    tied: Vec<(u32, bool, u32, Cow<'a, [f32]>)>,
+}
+
+impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
+    #[inline]
+    fn wants(&self, place: &Place) -> bool {
+        place.leaf.trainable && !place.frozen
+    }
+
+    #[inline]
+    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        let known = self.layout.leaf(place.leaf);
+        self.present[place.leaf.index as usize] = true;
+        if known.nodes.len() > 1 {
+            let elements = elements_of(place, known.shape(), &leaf)?;
+            self.tied.push((place.leaf.index, !place.first, place.node, elements));
+            return Ok(());
+        }
+        if let Some(large) = &mut self.large
+            && transfer::is_large(known.len())
+            && let Some(slice) = leaf.lent()
+        {
+            large.push((known.range(), slice));
+            return Ok(());
+        }
+        read_floats(&leaf, &mut self.flat[known.range()])
+    }
+}
+
+impl GatherGrad<'_, '_, '_> {
+    fn finish(mut self, tied: TiedGrads) {
+        copy_ranges(self.flat, self.large.take().unwrap_or_default());
+        for (leaf, _) in self.layout.leaves.iter().zip(&*self.present).filter(|(_, present)| !**present) {
+            self.flat[leaf.range()].fill(0.0);
+        }
+        // In the order of the places, so that the sum does not depend on the order of the gradient's keys.
+        self.tied.sort_by_key(|&(leaf, later, place, _)| (leaf, later, place));
+        for places in self.tied.chunk_by(|a, b| a.0 == b.0) {
+            let to = &mut self.flat[self.layout.leaves[places[0].0 as usize].range()];
+            transfer::copy_all(&mut [(to, &places[0].3)]);
+            let rest = if tied == TiedGrads::Sum { &places[1..] } else { &[] };
+            rest.iter().for_each(|(.., elements)| transfer::add(to, elements));
+        }
+    }
+}
+
+/// A place's gradient in the order of its leaf.
+fn elements_of<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
+    if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
+        return Ok(Cow::Borrowed(slice));
+    }
+    let mut elements = vec![0.0; leaf.len()];
+    read_floats(leaf, &mut elements)?;
+    let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
+    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| Error::unstable("a leaf of another length"))?;
+    Ok(Cow::Owned(axes.to_leaf(view, shape).iter().copied().collect()))
+}
+
+/// Reads a float leaf of any type as `f32`, rounded to nearest.
+fn read_floats(leaf: &LeafRef<'_, '_>, out: &mut [f32]) -> Result<()> {
+    match leaf.dtype {
+        Dtype::F32 => return leaf.read(out),
+        Dtype::F64 => convert(&leaf.to_vec::<f64>()?, out, |x| *x as f32),
+        #[cfg(feature = "half")]
+        Dtype::F16 => convert(&leaf.to_vec::<half::f16>()?, out, |x| x.to_f32()),
+        #[cfg(feature = "half")]
+        Dtype::BF16 => convert(&leaf.to_vec::<half::bf16>()?, out, |x| x.to_f32()),
+        _ => return Err(Error::unstable("a leaf that changed its element type between two visits")),
+    }
+    Ok(())
+}
+
+fn convert<E>(from: &[E], to: &mut [f32], one: impl Fn(&E) -> f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = one(from));
+}

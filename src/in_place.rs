@@ -1,0 +1,188 @@
+//! Writing a tree where it is, after it has been checked.
+//!
+//! A plain leaf is written directly. A shared node is written where it is if its only handle is here; if all that is written in it is
+//! in cells, it is written through them; otherwise it is rebuilt, once for all its handles.
+
+use std::collections::HashSet;
+
+use crate::check::Seen;
+use crate::error::{Error, Result};
+use crate::layout::{Inner, Place};
+use crate::tree::{Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
+
+/// Writes the leaves of a tree.
+pub(crate) trait Put<'a> {
+    /// Whether the leaf at a place is written at all.
+    fn wants(&self, place: &Place) -> bool;
+
+    /// A wanted leaf, of the shape that the layout has there.
+    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()>;
+}
+
+/// Walks a tree and gives its wanted leaves to `put`; what has to be new is made by the builder.
+///
+/// # Errors
+/// What `put` returns; a tree that is not as it was checked.
+pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
+    let expected = layout.places.iter().filter(|place| put.wants(place)).count();
+    let mut walk = InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() };
+    tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
+    if walk.reached == expected { Ok(()) } else { Err(Error::unstable("a tree that lost leaves between two visits")) }
+}
+
+struct InPlace<'l, 'b, 'p, P> {
+    layout: &'l Inner,
+    builder: Builder<'b>,
+    put: &'p mut P,
+    seen: Seen,
+    /// Wanted places that have been written.
+    reached: usize,
+    written_through: HashSet<Identity>,
+}
+
+impl<P> InPlace<'_, '_, '_, P> {
+    fn leaf<'a>(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>
+    where
+        P: Put<'a>,
+    {
+        let Some(index) = self.builder.cursor().place() else { return Ok(()) };
+        let place = self.layout.place(index);
+        if !self.seen.mark(index) {
+            return Err(Error::duplicate(self.builder.path()));
+        }
+        if !self.put.wants(place) {
+            return Ok(());
+        }
+        let known = self.layout.leaf(place.leaf);
+        if *leaf.shape != *self.layout.shape_at(place) || leaf.dtype != known.dtype {
+            return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
+        }
+        self.reached += 1;
+        self.put.put(place, leaf)
+    }
+
+    /// Writes a shared node; `visit` visits it as a tree with this handle only.
+    fn shared<'a, 'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()>
+    where
+        P: Put<'a>,
+    {
+        if self.wanted_below().next().is_none() {
+            return Ok(());
+        }
+        let identity = handle.identity();
+        if self.builder.is_written_through(&identity) {
+            if self.written_through.insert(identity) {
+                return handle.visit_content(&mut Through(self));
+            }
+            self.reached += self.wanted_below().count();
+            return Ok(());
+        }
+        if handle.is_unique() {
+            return visit(self, handle);
+        }
+        handle.renew(&mut self.builder)?;
+        self.reached += self.wanted_below().count();
+        Ok(())
+    }
+
+    fn wanted_below<'a>(&self) -> impl Iterator<Item = &Place>
+    where
+        P: Put<'a>,
+    {
+        let node = self.builder.node();
+        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| self.put.wants(place))
+    }
+}
+
+impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
+    #[inline]
+    fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        InPlace::leaf(self, leaf)
+    }
+
+    fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()> {
+        InPlace::shared(self, handle, |walk, handle| handle.visit_unique(walk))
+    }
+
+    #[inline]
+    fn enter(&mut self, key: Key<'_>) -> Result<()> {
+        self.builder.cursor().enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.builder.cursor().leave(key);
+    }
+}
+
+/// The content of a cell, which lives only as long as the guard.
+struct Guarded<'w, W>(&'w mut W);
+
+impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, '_, P>> {
+    fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
+        let LeafMut { dtype, shape, sink } = leaf;
+        match sink {
+            Sink::Bytes(bytes) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(&mut Overwrite(bytes)) }),
+            Sink::Booleans(elements) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(&mut Overwrite(elements)) }),
+            Sink::Writer(writer) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(writer) }),
+        }
+    }
+
+    fn shared(&mut self, handle: &'guard mut dyn Shared) -> Result<()> {
+        self.0.shared(handle, |walk, handle| handle.visit_unique(&mut Guarded(walk)))
+    }
+
+    fn enter(&mut self, key: Key<'_>) -> Result<()> {
+        self.0.enter(key)
+    }
+
+    fn leave(&mut self, key: Key<'_>) {
+        self.0.leave(key);
+    }
+}
+
+/// A slice under a guard, for the call.
+struct Overwrite<'s, E>(&'s mut [E]);
+
+impl WriteBytes for Overwrite<'_, u8> {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
+        LeafMut { dtype: crate::Dtype::U8, shape: &[], sink: Sink::Bytes(self.0) }.write_bytes(values)
+    }
+}
+
+impl WriteBytes for Overwrite<'_, bool> {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
+        LeafMut { dtype: crate::Dtype::Bool, shape: &[], sink: Sink::Booleans(self.0) }.write_bytes(values)
+    }
+}
+
+/// Looks for the cells in a shared node and writes what is in them.
+struct Through<'w, W>(&'w mut W);
+
+impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
+    fn leaf(&mut self, _leaf: LeafRef<'_, 's>) -> Result<()> {
+        Ok(())
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn cell(&mut self, cell: &'s dyn Cell) -> Result<()> {
+        cell.write(&mut |content| content.visit_mut(&mut Guarded(&mut *self.0)))
+    }
+
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+        self.0.enter(key)
+    }
+
+    fn leave(&mut self, key: Key<'_>) {
+        self.0.leave(key);
+    }
+
+    fn enter_shared(&mut self, _identity: Identity) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn leave_shared(&mut self) {}
+}

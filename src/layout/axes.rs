@@ -1,0 +1,143 @@
+//! How the array at one place of a tie lies on the array of its leaf.
+//!
+//! Two views are one parameter if one is an axis permutation or reversal of the other over the same elements. Axes of length 1 carry
+//! no information and are dropped: the remaining axes, sorted by stride, and the lowest address are what two such views share.
+
+use ndarray::{ArrayBase, Axis, IxDyn, RawData};
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
+
+/// Few leaves have more than four axes.
+pub(crate) type Shape = SmallVec<[usize; 4]>;
+
+/// A view's elements without the order of its axes: equal for two views of the same parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lattice {
+    /// The lowest address.
+    pub(crate) start: usize,
+    /// (stride in bytes, length) of every axis longer than 1, by falling stride.
+    pub(crate) axes: Vec<(usize, usize)>,
+}
+
+/// A view: its lattice, and where its own axes are in that.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) lattice: Lattice,
+    pub(crate) element_size: usize,
+    /// For each axis of the lattice: its rank among the view's axes longer than 1, and whether the view runs along it backwards.
+    axes: Vec<(usize, bool)>,
+    shape: Shape,
+}
+
+impl View {
+    pub(crate) fn new(address: usize, shape: &[usize], strides: &[isize], element_size: usize) -> Self {
+        let longer = shape.iter().zip(strides).filter(|&(&len, _)| len > 1);
+        let mut axes: Vec<_> = longer.enumerate().map(|(rank, (&len, &stride))| (stride, len, rank)).collect();
+        axes.sort_by_key(|&(stride, len, _)| std::cmp::Reverse((stride.unsigned_abs(), len)));
+        let behind = |&(stride, len, _): &(isize, usize, usize)| if stride < 0 { (len - 1) * stride.unsigned_abs() } else { 0 };
+        let start = address - axes.iter().map(behind).sum::<usize>() * element_size;
+        let lattice = axes.iter().map(|&(stride, len, _)| (stride.unsigned_abs() * element_size, len)).collect();
+        let axes = axes.iter().map(|&(stride, _, rank)| (rank, stride < 0)).collect();
+        View { lattice: Lattice { start, axes: lattice }, element_size, axes, shape: shape.into() }
+    }
+
+    /// One past the last byte.
+    pub(crate) fn end(&self) -> usize {
+        let last: usize = self.lattice.axes.iter().map(|&(stride, len)| (len - 1) * stride).sum();
+        self.lattice.start + last + self.element_size
+    }
+
+    /// Calls `each` with the address of every element, once, until it returns false; whether it never did.
+    pub(crate) fn all_addresses(&self, each: &mut impl FnMut(usize) -> bool) -> bool {
+        all_addresses(self.lattice.start, &self.lattice.axes, each)
+    }
+
+    /// How this view, at a place, lies on `leaf`, a view of the same lattice.
+    pub(crate) fn on(&self, leaf: &View) -> AxisMap {
+        let mut axes: SmallVec<_> = self.axes.iter().map(|_| (0, false)).collect();
+        for (&(place, place_reversed), &(leaf, leaf_reversed)) in self.axes.iter().zip(&leaf.axes) {
+            axes[place] = (leaf, place_reversed != leaf_reversed);
+        }
+        AxisMap { shape: self.shape.clone(), axes }
+    }
+}
+
+fn all_addresses(start: usize, axes: &[(usize, usize)], each: &mut impl FnMut(usize) -> bool) -> bool {
+    match axes.split_first() {
+        None => each(start),
+        // Broadcast: the same elements again.
+        Some((&(0, _), rest)) => all_addresses(start, rest, each),
+        Some((&(stride, len), rest)) => (0..len).all(|index| all_addresses(start + index * stride, rest, each)),
+    }
+}
+
+/// How a place's axes map to those of its leaf. Axes of length 1 are not counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct AxisMap {
+    /// The place's own shape.
+    pub(crate) shape: Shape,
+    /// For each of the place's axes: the leaf's axis, and whether it runs backwards.
+    pub(crate) axes: SmallVec<[(usize, bool); 4]>,
+}
+
+impl AxisMap {
+    /// Whether the place shows the leaf as it is.
+    pub(crate) fn is_identity(&self, shape: &[usize]) -> bool {
+        *self.shape == *shape && self.axes.iter().enumerate().all(|(index, &(axis, reversed))| index == axis && !reversed)
+    }
+
+    /// Checks the map against the shape of its leaf.
+    pub(crate) fn validate(&self, leaf: &[usize]) -> Result<()> {
+        let (place, leaf) = (longer(&self.shape), longer(leaf));
+        let mut used = vec![false; leaf.len()];
+        let fits = |(&len, &(axis, _)): (&usize, &(usize, bool))| leaf.get(axis) == Some(&len) && !std::mem::replace(&mut used[axis], true);
+        let same_count = place.len() == leaf.len() && place.len() == self.axes.len();
+        if same_count && place.iter().zip(&self.axes).all(fits) {
+            Ok(())
+        } else {
+            Err(Error::invalid_layout("a tie's axes do not fit its leaf"))
+        }
+    }
+
+    /// The place's array, seen as the leaf.
+    pub(crate) fn to_leaf<S: RawData>(&self, place: ArrayBase<S, IxDyn>, leaf: &[usize]) -> ArrayBase<S, IxDyn> {
+        let mut order: SmallVec<[usize; 4]> = self.axes.iter().map(|_| 0).collect();
+        self.axes.iter().enumerate().for_each(|(index, &(axis, _))| order[axis] = index);
+        unsqueeze(self.reverse(squeeze(place).permuted_axes(&order[..])), leaf)
+    }
+
+    /// The leaf's array, seen as at the place.
+    pub(crate) fn to_place<S: RawData>(&self, leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+        let order: SmallVec<[usize; 4]> = self.axes.iter().map(|axis| axis.0).collect();
+        unsqueeze(self.reverse(squeeze(leaf)).permuted_axes(&order[..]), &self.shape)
+    }
+
+    fn reverse<S: RawData>(&self, mut leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+        self.axes.iter().filter(|axis| axis.1).for_each(|&(axis, _)| leaf.invert_axis(Axis(axis)));
+        leaf
+    }
+}
+
+fn longer(shape: &[usize]) -> Shape {
+    shape.iter().copied().filter(|&len| len != 1).collect()
+}
+
+/// Drops the axes of length 1.
+fn squeeze<S: RawData>(mut array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+    for axis in (0..array.ndim()).rev() {
+        if array.shape()[axis] == 1 {
+            array = array.remove_axis(Axis(axis));
+        }
+    }
+    array
+}
+
+/// Puts them in again.
+fn unsqueeze<S: RawData>(mut array: ArrayBase<S, IxDyn>, shape: &[usize]) -> ArrayBase<S, IxDyn> {
+    for (axis, _) in shape.iter().enumerate().filter(|axis| *axis.1 == 1) {
+        array = array.insert_axis(Axis(axis));
+    }
+    array
+}

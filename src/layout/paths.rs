@@ -1,0 +1,334 @@
+//! The paths of a layout: one node a place, in the order of the walk.
+//!
+//! A path is never stored whole. A node knows its parent, its last segment and where its subtree ends, so memory is linear in the
+//! tree however long its paths are, and a tree is matched to the layout one segment at a time: the next child is almost always the
+//! node that comes next, which one comparison of segments confirms.
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+use crate::tree::Key;
+
+/// A node of [`Paths`].
+pub(crate) type NodeId = u32;
+
+/// The root of every tree.
+pub(crate) const ROOT: NodeId = 0;
+
+/// More levels than this are an error.
+pub(crate) const MAX_LEVELS: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Children, or nothing at all: a struct, a list, a `None`.
+    Branch,
+    /// Known by name, but no part of the tree, or no array.
+    NoLeaf,
+    /// An index into the layout's places.
+    Place(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node {
+    pub(crate) parent: NodeId,
+    /// One past the last node of the subtree.
+    pub(crate) end: NodeId,
+    segment: Segment,
+    pub(crate) kind: Kind,
+    /// Declared as not trainable: at this node, and after [`Paths::inherit_frozen`] also above it.
+    pub(crate) frozen: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Segment {
+    Index(u32),
+    Name { start: u32, len: u32 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    nodes: Vec<Node>,
+    names: String,
+    /// Children of every node, sorted by key: built when a path is looked up or a map comes in another order.
+    sorted: OnceLock<Sorted>,
+}
+
+#[derive(Clone, Debug)]
+struct Sorted {
+    /// Node `n`'s children are `children[starts[n]..starts[n + 1]]`.
+    starts: Vec<u32>,
+    children: Vec<NodeId>,
+}
+
+impl Paths {
+    pub(crate) fn new() -> Self {
+        let root = Node { parent: ROOT, end: 1, segment: Segment::Index(0), kind: Kind::Branch, frozen: false };
+        Paths { nodes: vec![root], names: String::new(), sorted: OnceLock::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id as usize]
+    }
+
+    pub(crate) fn place(&self, id: NodeId) -> Option<u32> {
+        match self.node(id).kind {
+            Kind::Place(place) => Some(place),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ids(&self) -> std::ops::Range<NodeId> {
+        0..self.nodes.len() as NodeId
+    }
+
+    /// Adds a node after all others. Its parent's subtree must be the one that is open.
+    pub(crate) fn push(&mut self, parent: NodeId, key: Key<'_>, frozen: bool) -> Result<NodeId> {
+        let segment = self.segment(key)?;
+        self.push_segment(parent, segment, frozen)
+    }
+
+    /// Closes the subtree of `id` at the nodes there are.
+    pub(crate) fn close(&mut self, id: NodeId) {
+        self.nodes[id as usize].end = self.nodes.len() as NodeId;
+    }
+
+    /// Adds a copy of the nodes below `from` below `to`, whose subtree must be the one that is open.
+    pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+        let first = self.nodes.len() as NodeId;
+        for original in from + 1..self.node(from).end {
+            let Node { parent, end, segment, kind, frozen } = *self.node(original);
+            let parent = if parent == from { to } else { first + (parent - from - 1) };
+            let id = self.push_segment(parent, segment, frozen)?;
+            let copy = self.node_mut(id);
+            copy.kind = kind;
+            copy.end = first + (end - from - 1);
+        }
+        Ok(())
+    }
+
+    /// What lies below a frozen node is frozen.
+    pub(crate) fn inherit_frozen(&mut self) {
+        for id in 1..self.nodes.len() {
+            self.nodes[id].frozen |= self.nodes[self.nodes[id].parent as usize].frozen;
+        }
+    }
+
+    fn push_segment(&mut self, parent: NodeId, segment: Segment, frozen: bool) -> Result<NodeId> {
+        let id = NodeId::try_from(self.nodes.len()).map_err(|_| Error::too_many_places())?;
+        self.nodes.push(Node { parent, end: id + 1, segment, kind: Kind::Branch, frozen });
+        Ok(id)
+    }
+
+    fn segment(&mut self, key: Key<'_>) -> Result<Segment> {
+        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::too_many_places());
+        match key.canonical() {
+            Key::Index(index) => Ok(Segment::Index(narrow(index)?)),
+            Key::Name(name) => {
+                let start = self.names.len();
+                self.names.push_str(name);
+                Ok(Segment::Name { start: narrow(start)?, len: narrow(self.names.len())? - narrow(start)? })
+            }
+            Key::Same => unreachable!("a key without a segment makes no node"),
+        }
+    }
+
+    pub(crate) fn key(&self, id: NodeId) -> Key<'_> {
+        self.key_of(self.node(id).segment)
+    }
+
+    fn key_of(&self, segment: Segment) -> Key<'_> {
+        match segment {
+            Segment::Index(index) => Key::Index(index as usize),
+            Segment::Name { start, len } => Key::Name(&self.names[start as usize..(start + len) as usize]),
+        }
+    }
+
+    /// The child of `parent` with this key, tried first at `expected`.
+    #[inline]
+    pub(crate) fn child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
+        if expected < self.node(parent).end && self.has_key(expected, key) {
+            return Some(expected);
+        }
+        self.find_child(parent, key, expected)
+    }
+
+    #[inline]
+    fn has_key(&self, id: NodeId, key: Key<'_>) -> bool {
+        match (self.node(id).segment, key) {
+            (Segment::Index(index), Key::Index(other)) => index as usize == other,
+            (Segment::Name { start, len }, Key::Name(name)) => {
+                self.names.as_bytes()[start as usize..(start + len) as usize] == *name.as_bytes()
+            }
+            (Segment::Index(_), Key::Name(_)) => self.key(id) == key.canonical(),
+            _ => false,
+        }
+    }
+
+    /// Usually a field or two further on; otherwise the keys come in another order.
+    #[cold]
+    fn find_child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
+        let near = self.siblings_from(parent, expected).take(4).find(|&id| self.has_key(id, key));
+        near.or_else(|| self.search_child(parent, key))
+    }
+
+    fn search_child(&self, parent: NodeId, key: Key<'_>) -> Option<NodeId> {
+        let sorted = self.sorted.get_or_init(|| self.sort_children());
+        let range = sorted.starts[parent as usize] as usize..sorted.starts[parent as usize + 1] as usize;
+        let children = &sorted.children[range];
+        children.binary_search_by(|&id| order(self.key(id), key.canonical())).ok().map(|found| children[found])
+    }
+
+    fn siblings_from(&self, parent: NodeId, first: NodeId) -> impl Iterator<Item = NodeId> {
+        let end = self.node(parent).end;
+        let within = move |id: &NodeId| *id < end;
+        std::iter::successors(Some(first).filter(within), move |&id| Some(self.node(id).end).filter(within))
+    }
+
+    pub(crate) fn children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> {
+        self.siblings_from(parent, parent + 1)
+    }
+
+    fn sort_children(&self) -> Sorted {
+        let mut starts = vec![0; self.nodes.len() + 1];
+        let mut children = Vec::with_capacity(self.nodes.len());
+        for parent in self.ids() {
+            let first = children.len();
+            children.extend(self.children(parent));
+            children[first..].sort_by(|&a, &b| order(self.key(a), self.key(b)));
+            starts[parent as usize + 1] = children.len() as u32;
+        }
+        Sorted { starts, children }
+    }
+
+    /// A key that two children of one node share, as the second of them.
+    pub(crate) fn duplicate_child(&self) -> Option<NodeId> {
+        let mut keys = Vec::new();
+        self.ids().find_map(|parent| self.duplicate_below(parent, &mut keys))
+    }
+
+    fn duplicate_below<'k>(&'k self, parent: NodeId, keys: &mut Vec<(Key<'k>, NodeId)>) -> Option<NodeId> {
+        keys.clear();
+        keys.extend(self.children(parent).map(|id| (self.key(id), id)));
+        if keys.is_sorted_by(|a, b| order(a.0, b.0) == Ordering::Less) {
+            return None;
+        }
+        keys.sort_unstable_by(|a, b| order(a.0, b.0).then(a.1.cmp(&b.1)));
+        keys.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1)
+    }
+
+    /// The node at a path as [`render`](Self::render) writes it.
+    pub(crate) fn find(&self, path: &str) -> Option<NodeId> {
+        if path.is_empty() {
+            return Some(ROOT);
+        }
+        let mut node = ROOT;
+        for segment in split(path) {
+            node = self.search_child(node, Key::Name(&unescape(segment)?))?;
+        }
+        Some(node)
+    }
+
+    pub(crate) fn render(&self, id: NodeId) -> String {
+        let mut path = String::new();
+        for id in self.line(id) {
+            push_segment(&mut path, self.key(id));
+        }
+        path
+    }
+
+    /// The nodes from below the root to `id`.
+    pub(crate) fn line(&self, id: NodeId) -> Vec<NodeId> {
+        let parents = std::iter::successors(Some(id), |&id| Some(self.node(id).parent));
+        let mut line: Vec<_> = parents.take_while(|&id| id != ROOT).collect();
+        line.reverse();
+        line
+    }
+}
+
+impl<'k> Key<'k> {
+    /// A name that is written as an index is that index.
+    pub(crate) fn canonical(self) -> Key<'k> {
+        match self {
+            Key::Name(name) => as_index(name).map_or(self, Key::Index),
+            key => key,
+        }
+    }
+}
+
+fn as_index(name: &str) -> Option<usize> {
+    let canonical = name == "0" || name.starts_with(|first: char| ('1'..='9').contains(&first));
+    name.parse::<u32>().ok().filter(|_| canonical).map(|index| index as usize)
+}
+
+fn order(a: Key<'_>, b: Key<'_>) -> Ordering {
+    match (a, b) {
+        (Key::Index(a), Key::Index(b)) => a.cmp(&b),
+        (Key::Name(a), Key::Name(b)) => a.cmp(b),
+        (Key::Index(_), _) => Ordering::Less,
+        _ => Ordering::Greater,
+    }
+}
+
+/// Appends a segment to a path, with a dot before it unless it is the first, escaped so that no two places print alike.
+pub(crate) fn push_segment(path: &mut String, key: Key<'_>) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    match key {
+        Key::Index(index) => write!(path, "{index}").expect("a String takes any text"),
+        Key::Name("") => path.push_str("\\e"),
+        Key::Name(name) => escape_into(path, name),
+        Key::Same => {}
+    }
+}
+
+fn escape_into(path: &mut String, name: &str) {
+    for character in name.chars() {
+        if matches!(character, '.' | '\\' | '*') {
+            path.push('\\');
+        }
+        path.push(character);
+    }
+}
+
+/// The escaped segments of a path: cut at dots that no backslash precedes.
+pub(crate) fn split(path: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    path.split(move |character| {
+        let cut = character == '.' && !escaped;
+        escaped = character == '\\' && !escaped;
+        cut
+    })
+}
+
+/// The key that a segment stands for; `None` if it is not written as one.
+pub(crate) fn unescape(segment: &str) -> Option<String> {
+    match segment {
+        "" => None,
+        "\\e" => Some(String::new()),
+        _ => unescape_characters(segment),
+    }
+}
+
+fn unescape_characters(segment: &str) -> Option<String> {
+    let mut key = String::with_capacity(segment.len());
+    let mut characters = segment.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => key.push(characters.next().filter(|next| matches!(next, '.' | '\\' | '*'))?),
+            '*' => return None,
+            _ => key.push(character),
+        }
+    }
+    Some(key)
+}

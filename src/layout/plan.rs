@@ -1,0 +1,263 @@
+//! The one walk that writes a layout down.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::axes::View;
+use super::draft::{Draft, DraftLeaf, DraftPlace};
+use super::overlap;
+use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT};
+use crate::error::{Error, Result};
+use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Source, Tree, Visitor};
+
+/// A diamond of shared nodes has a place for every way down; more extra ones than this are an error.
+const MAX_EXTRA_PLACES: usize = 1 << 20;
+/// The same for the nodes on the way, with leaves or without.
+const MAX_EXTRA_NODES: usize = 1 << 22;
+
+/// Walks a tree.
+///
+/// # Errors
+/// See [`Layout::of`](super::Layout::of).
+pub(crate) fn walk<T: Tree + ?Sized>(tree: &T) -> Result<Draft> {
+    let mut plan = Plan::new();
+    tree.visit(&mut plan).map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
+    plan.finish()
+}
+
+struct Plan {
+    paths: Paths,
+    node: NodeId,
+    levels: usize,
+    leaves: Vec<DraftLeaf>,
+    /// Leaves that may share memory with others, and where they lie.
+    views: Vec<(u32, View)>,
+    shared: HashMap<Identity, SharedNode>,
+    open: Vec<Identity>,
+    identified: HashMap<Identity, u32>,
+    extra_places: usize,
+    extra_nodes: usize,
+    /// The level from which on the tree is a reference to another.
+    borrowed_from: usize,
+}
+
+struct SharedNode {
+    node: NodeId,
+    open: bool,
+}
+
+impl Plan {
+    fn new() -> Self {
+        Plan {
+            paths: Paths::new(),
+            node: ROOT,
+            levels: 0,
+            leaves: Vec::new(),
+            views: Vec::new(),
+            shared: HashMap::new(),
+            open: Vec::new(),
+            identified: HashMap::new(),
+            extra_places: 0,
+            extra_nodes: 0,
+            borrowed_from: usize::MAX,
+        }
+    }
+
+    fn finish(mut self) -> Result<Draft> {
+        self.paths.close(ROOT);
+        self.paths.inherit_frozen();
+        let (ids, views): (Vec<_>, Vec<_>) = std::mem::take(&mut self.views).into_iter().unzip();
+        let leaders = overlap::group(&views).map_err(|(first, second)| {
+            let path = |view: usize| first_place(&self.paths, ids[view]);
+            Error::overlap(path(first), path(second))
+        })?;
+        let ties = ids.iter().zip(leaders).map(|(&id, leader)| (id, ids[leader])).collect();
+        let views = ids.iter().copied().zip(views).collect();
+        Ok(self.into_draft(&Views { ties, views }))
+    }
+
+    /// Numbers the places in walk order and gives each tie to one leaf.
+    fn into_draft(mut self, views: &Views) -> Draft {
+        let mut places = Vec::with_capacity(self.leaves.len());
+        for node in self.paths.ids() {
+            if let Kind::Place(seen) = self.paths.node(node).kind {
+                self.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
+                places.push(DraftPlace { node, leaf: seen, axes: None });
+            }
+        }
+        if !views.ties.is_empty() {
+            views.resolve(&self.paths, &mut places, &mut self.leaves);
+        }
+        Draft::new(self.paths, self.leaves, places)
+    }
+
+    fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
+        let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
+        self.leaves.push(DraftLeaf { dtype: leaf.dtype, shape: leaf.shape.into(), trainable: leaf.dtype.is_float() });
+        if let Some(view) = self.view(leaf) {
+            self.views.push((id, view));
+        }
+        Ok(id)
+    }
+
+    /// Where a leaf lies that may share memory: a view always, a plain array behind a reference.
+    fn view(&self, leaf: &LeafRef<'_, '_>) -> Option<View> {
+        let borrowed = self.levels >= self.borrowed_from;
+        let size = leaf.dtype.size();
+        match (leaf.storage, leaf.source) {
+            _ if leaf.shape.contains(&0) => None,
+            (Some(storage), _) if storage.shared || borrowed => Some(View::new(storage.address, leaf.shape, storage.strides, size)),
+            (None, Source::Lent(bytes)) if borrowed => Some(View::new(bytes.as_ptr() as usize, leaf.shape, &row_major(leaf.shape), size)),
+            _ => None,
+        }
+    }
+
+    /// A leaf with an identity of its own is the same leaf wherever that is met.
+    fn identified(&mut self, identity: Identity, leaf: &LeafRef<'_, '_>) -> Result<u32> {
+        if let Some(&id) = self.identified.get(&identity) {
+            let known = &self.leaves[id as usize];
+            if *known.shape != *leaf.shape {
+                return Err(Error::shape(self.paths.render(self.node), &known.shape, leaf.shape));
+            }
+            return Ok(id);
+        }
+        let id = self.add_leaf(leaf)?;
+        self.identified.insert(identity, id);
+        Ok(id)
+    }
+
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        let id = self.node;
+        let is_last = self.paths.len() == id as usize + 1;
+        let node = self.paths.node_mut(id);
+        if node.kind != Kind::Branch || !is_last {
+            return Err(Error::unstable("a node that is both a leaf and something else"));
+        }
+        node.kind = kind;
+        Ok(())
+    }
+
+    /// Another place of a shared node: its leaves are the same, under other paths.
+    fn alias(&mut self, original: NodeId) -> Result<()> {
+        let first_copy = self.paths.len() as NodeId;
+        self.extra_nodes += (self.paths.node(original).end - original) as usize;
+        if self.extra_nodes > MAX_EXTRA_NODES {
+            return Err(Error::too_many_places());
+        }
+        self.paths.copy_subtree(original, self.node)?;
+        let kind = self.paths.node(original).kind;
+        if kind != Kind::Branch {
+            self.set_kind(kind)?;
+        }
+        let copies = std::iter::once(self.node).chain(first_copy..self.paths.len() as NodeId);
+        self.extra_places += copies.filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_))).count();
+        if self.extra_places > MAX_EXTRA_PLACES { Err(Error::too_many_places()) } else { Ok(()) }
+    }
+}
+
+fn first_place(paths: &Paths, leaf: u32) -> String {
+    let place = paths.ids().find(|&id| paths.node(id).kind == Kind::Place(leaf));
+    place.map(|id| paths.render(id)).unwrap_or_default()
+}
+
+fn row_major(shape: &[usize]) -> Vec<isize> {
+    let mut stride = 1;
+    let mut strides = vec![0; shape.len()];
+    for (out, &len) in strides.iter_mut().zip(shape).rev() {
+        *out = stride;
+        stride *= len as isize;
+    }
+    strides
+}
+
+/// What is known of the leaves that may share memory.
+struct Views {
+    /// For each of them the leaf that leads its tie.
+    ties: HashMap<u32, u32>,
+    views: HashMap<u32, View>,
+}
+
+impl Views {
+    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place.
+    fn resolve(&self, paths: &Paths, places: &mut [DraftPlace], leaves: &mut [DraftLeaf]) {
+        let leader = |seen: u32| self.ties.get(&seen).copied().unwrap_or(seen);
+        let mut shown: HashMap<u32, u32> = HashMap::new();
+        for place in places.iter().filter(|place| !paths.node(place.node).frozen) {
+            shown.entry(leader(place.leaf)).or_insert(place.leaf);
+        }
+        for place in places {
+            let seen = place.leaf;
+            place.leaf = leader(seen);
+            let shown = *shown.entry(place.leaf).or_insert(seen);
+            leaves[place.leaf as usize].shape = leaves[shown as usize].shape.clone();
+            place.axes = (seen != shown).then(|| self.views[&seen].on(&self.views[&shown]));
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for Plan {
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        let id = match leaf.identity.clone() {
+            Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, &leaf)?,
+            _ => self.add_leaf(&leaf)?,
+        };
+        self.set_kind(Kind::Place(id))
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        self.set_kind(Kind::NoLeaf)
+    }
+
+    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+    }
+
+    fn read_only(&mut self) {
+        self.borrowed_from = self.borrowed_from.min(self.levels);
+    }
+
+    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<()> {
+        self.levels += 1;
+        if self.levels > MAX_LEVELS {
+            return Err(Error::too_deep(MAX_LEVELS));
+        }
+        if self.paths.node(self.node).kind != Kind::Branch {
+            return Err(Error::unstable("a node that is both a leaf and something else"));
+        }
+        if key != Key::Same {
+            self.node = self.paths.push(self.node, key, frozen)?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, key: Key<'_>) {
+        self.levels -= 1;
+        if self.levels < self.borrowed_from {
+            self.borrowed_from = usize::MAX;
+        }
+        if key != Key::Same {
+            self.paths.close(self.node);
+            self.node = self.paths.node(self.node).parent;
+        }
+    }
+
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        match self.shared.entry(identity.clone()) {
+            Entry::Occupied(seen) if seen.get().open => Err(Error::cycle(self.paths.render(seen.get().node))),
+            Entry::Occupied(seen) => {
+                let original = seen.get().node;
+                self.alias(original).map(|()| false)
+            }
+            Entry::Vacant(new) => {
+                new.insert(SharedNode { node: self.node, open: true });
+                self.open.push(identity);
+                Ok(true)
+            }
+        }
+    }
+
+    fn leave_shared(&mut self) {
+        let identity = self.open.pop().expect("a shared node was entered");
+        self.shared.get_mut(&identity).expect("it was noted").open = false;
+    }
+}

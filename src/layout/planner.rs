@@ -1,0 +1,112 @@
+//! Planning with some leaves frozen.
+
+use super::draft::Draft;
+use super::pattern::Pattern;
+use super::{Inner, Layout, Leaf, plan};
+use crate::error::{Error, Result};
+use crate::tree::Tree;
+
+type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
+
+/// Plans a [`Layout`] of which only some leaves are trainable. Made by [`Layout::planner`].
+///
+/// A leaf is trainable if the tree says so, if one of the [`train_only`](Planner::train_only) patterns matches it (where there are
+/// any), no [`freeze`](Planner::freeze) pattern does, and every predicate accepts it. A pattern matches a leaf by any of its places:
+/// `*` is any run within a segment, `**` any number of segments.
+///
+/// ```
+/// use flatleaf::{tree, Layout};
+///
+/// let model = tree!({ "encoder": { "weight": [1.0], "bias": [2.0] }, "head": { "weight": [3.0], "bias": [4.0] } });
+/// let paths = |layout: Layout| layout.leaves().iter().map(|leaf| leaf.path().to_owned()).collect::<Vec<_>>();
+///
+/// assert_eq!(paths(Layout::planner().freeze("encoder.**").of(&model)?), ["head.weight", "head.bias"]);
+/// assert_eq!(paths(Layout::planner().train_only("*.bias").of(&model)?), ["encoder.bias", "head.bias"]);
+/// assert_eq!(paths(Layout::planner().keep(|leaf| leaf.path().starts_with("head")).of(&model)?), ["head.weight", "head.bias"]);
+/// assert!(Layout::planner().freeze("decoder.**").of(&model).unwrap_err().is_pattern());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use]
+pub struct Planner<'p> {
+    everything: bool,
+    freeze: Vec<String>,
+    train_only: Vec<String>,
+    keep: Vec<Predicate<'p>>,
+}
+
+impl<'p> Planner<'p> {
+    /// Frozen float leaves count as trainable.
+    pub fn everything(mut self) -> Self {
+        self.everything = true;
+        self
+    }
+
+    /// Freezes the leaves that a path pattern matches.
+    pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
+        self.freeze.push(pattern.into());
+        self
+    }
+
+    /// Trains only leaves that this pattern, or another one given so, matches.
+    pub fn train_only(mut self, pattern: impl Into<String>) -> Self {
+        self.train_only.push(pattern.into());
+        self
+    }
+
+    /// Trains only leaves that the predicate accepts.
+    pub fn keep(mut self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
+        self.keep.push(Box::new(predicate));
+        self
+    }
+
+    /// Plans a tree.
+    ///
+    /// # Errors
+    /// As [`Layout::of`], and a pattern that is malformed or matches no leaf.
+    pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
+        let draft = plan::walk(tree)?;
+        let draft = if self.everything { draft.everything() } else { draft };
+        if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {
+            return draft.assemble().map(Layout::new);
+        }
+        self.narrow(draft)
+    }
+
+    fn narrow(&self, draft: Draft) -> Result<Layout> {
+        let whole = Layout::new(draft.clone().assemble()?);
+        let freeze = matching(&self.freeze, &whole)?;
+        let train_only = matching(&self.train_only, &whole)?;
+        let is_kept = |index: usize, leaf: &Leaf| {
+            !freeze[index] && (self.train_only.is_empty() || train_only[index]) && self.keep.iter().all(|keep| keep(leaf))
+        };
+        let kept: Vec<bool> = whole.leaves().iter().enumerate().map(|(index, leaf)| is_kept(index, leaf)).collect();
+        draft.with_trainable(|place| trained(&whole.inner, place, &kept)).assemble().map(Layout::new)
+    }
+}
+
+fn trained(whole: &Inner, place: usize, kept: &[bool]) -> bool {
+    let leaf = whole.places[place].leaf;
+    leaf.trainable && kept[leaf.index as usize]
+}
+
+/// Which trainable leaves one of the patterns matches.
+fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
+    let mut matched = vec![false; layout.leaves().len()];
+    for text in patterns {
+        let pattern = Pattern::parse(text)?;
+        let any = layout.matching(&pattern).map(|index| matched[index] = true).count();
+        let frozen_only = || layout.others().iter().any(|leaf| leaf.matches(&pattern));
+        if any == 0 && !frozen_only() {
+            return Err(Error::pattern(pattern.text(), "a pattern that matches a leaf", "none that it matches"));
+        }
+    }
+    Ok(matched)
+}
+
+impl Layout {
+    /// The indices of the leaves that a pattern matches.
+    pub(crate) fn matching(&self, pattern: &Pattern) -> impl Iterator<Item = usize> {
+        self.leaves().iter().enumerate().filter(|(_, leaf)| leaf.matches(pattern)).map(|(index, _)| index)
+    }
+}

@@ -1,0 +1,212 @@
+//! A layout as plain data, and back through the validator.
+//!
+//! Places are written in walk order with their whole paths, so that a person can read them; the tree of segments is made from them
+//! again. What holds no array is listed too, so that gradients there are ignored as before.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::axes::{AxisMap, Shape};
+use super::draft::{Draft, DraftLeaf, DraftPlace};
+use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT, split, unescape};
+use super::{Inner, Layout, Leaf, LeafId};
+use crate::error::{Error, Result};
+use crate::tree::{Dtype, Key};
+
+const FORMAT: &str = "flatleaf layout 1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: String,
+    len: u64,
+    leaves: Vec<StoredLeaf>,
+    /// Every node that is no branch with children, in walk order.
+    nodes: Vec<StoredNode>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredLeaf {
+    shape: Vec<u64>,
+    dtype: Dtype,
+    trainable: bool,
+    /// In the flat vector; 0 for a leaf that is not trainable.
+    offset: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredNode {
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaf: Option<u32>,
+    /// Known by name, but no array: gradients here are ignored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_leaf: bool,
+    /// How many segments of the path, from the root, are declared frozen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frozen_from: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    axes: Option<AxisMap>,
+}
+
+impl Serialize for Layout {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inner = &self.inner;
+        let leaves = inner.leaves.iter().chain(&inner.others).map(stored_leaf).collect();
+        let nodes = inner.paths.ids().filter_map(|node| stored_node(inner, node)).collect();
+        Stored { format: FORMAT.into(), len: inner.len as u64, leaves, nodes }.serialize(serializer)
+    }
+}
+
+fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
+    let shape = leaf.shape().iter().map(|&len| len as u64).collect();
+    StoredLeaf { shape, dtype: leaf.dtype(), trainable: leaf.is_trainable(), offset: leaf.range().start as u64 }
+}
+
+fn stored_node(inner: &Inner, id: NodeId) -> Option<StoredNode> {
+    let node = inner.paths.node(id);
+    let has_children = node.end > id + 1;
+    let place = inner.paths.place(id).map(|place| inner.place(place));
+    if has_children {
+        return None;
+    }
+    Some(StoredNode {
+        path: inner.paths.render(id),
+        leaf: place.map(|place| number(inner, place.leaf)),
+        no_leaf: node.kind == Kind::NoLeaf,
+        frozen_from: frozen_from(&inner.paths, id),
+        axes: place.and_then(|place| place.axes.as_deref().cloned()),
+    })
+}
+
+/// Leaves and others are counted through.
+fn number(inner: &Inner, leaf: LeafId) -> u32 {
+    if leaf.trainable { leaf.index } else { inner.leaves.len() as u32 + leaf.index }
+}
+
+fn frozen_from(paths: &Paths, id: NodeId) -> Option<u32> {
+    let first = paths.line(id).into_iter().position(|node| paths.node(node).frozen)?;
+    Some(first as u32 + 1)
+}
+
+impl<'de> Deserialize<'de> for Layout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        stored.into_layout().map_err(de::Error::custom)
+    }
+}
+
+impl Stored {
+    fn into_layout(self) -> Result<Layout> {
+        if self.format != FORMAT {
+            return Err(Error::invalid_layout(format!("the format {:?}, not {FORMAT:?}", self.format)));
+        }
+        let layout = self.draft()?.assemble().map(Layout::new)?;
+        self.check_offsets(&layout)?;
+        Ok(layout)
+    }
+
+    fn draft(&self) -> Result<Draft> {
+        let leaves = self.leaves.iter().map(StoredLeaf::draft).collect::<Result<Vec<_>>>()?;
+        let (mut tree, mut places) = (Tree::new(), Vec::new());
+        for stored in &self.nodes {
+            let node = tree.push(stored)?;
+            if let Some(leaf) = stored.leaf {
+                tree.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
+                places.push(DraftPlace { node, leaf, axes: stored.axes.clone() });
+            }
+        }
+        Ok(Draft::new(tree.finish()?, leaves, places))
+    }
+
+    /// The order of the leaves and where they start follow from the places; what was written must agree.
+    fn check_offsets(&self, layout: &Layout) -> Result<()> {
+        let leaves = || layout.leaves().iter().chain(layout.others());
+        if self.leaves.len() != leaves().count() || self.len != layout.len() as u64 {
+            let found = format!("{} leaves of {} elements in all", self.leaves.len(), self.len);
+            return Err(Error::invalid_layout(format!("{found}, where the places give {} of {}", leaves().count(), layout.len())));
+        }
+        for (stored, leaf) in self.leaves.iter().zip(leaves()) {
+            let same = stored_leaf(leaf);
+            if stored.offset != same.offset
+                || stored.shape != same.shape
+                || stored.trainable != same.trainable
+                || stored.dtype != same.dtype
+            {
+                let found = format!("`{}` at {}, shape {:?}", leaf.path(), stored.offset, stored.shape);
+                return Err(Error::invalid_layout(format!("{found}, where the places give {}, shape {:?}", same.offset, same.shape)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StoredLeaf {
+    fn draft(&self) -> Result<DraftLeaf> {
+        let shape = self.shape.iter().map(|&len| usize::try_from(len)).collect::<Result<Shape, _>>();
+        let shape = shape.map_err(|_| Error::invalid_layout("a shape that no memory holds"))?;
+        Ok(DraftLeaf { dtype: self.dtype, shape, trainable: self.trainable })
+    }
+}
+
+/// Segments of paths in walk order, made into a tree again.
+struct Tree {
+    paths: Paths,
+    /// The nodes from the root to the last one, with their keys.
+    line: Vec<(NodeId, String)>,
+}
+
+impl Tree {
+    fn new() -> Self {
+        Tree { paths: Paths::new(), line: vec![(ROOT, String::new())] }
+    }
+
+    fn push(&mut self, stored: &StoredNode) -> Result<NodeId> {
+        let keys = keys(&stored.path)?;
+        let shared = self.line[1..].iter().zip(&keys).take_while(|(node, key)| node.1 == **key).count();
+        let is_new = keys.len() > shared || (keys.is_empty() && self.paths.len() == 1);
+        if !is_new {
+            return Err(Error::duplicate(stored.path.clone()));
+        }
+        self.close_to(shared + 1);
+        for (level, key) in keys.into_iter().enumerate().skip(shared) {
+            self.open(key, stored.frozen_from == Some(level as u32 + 1))?;
+        }
+        let node = self.line.last().map_or(ROOT, |node| node.0);
+        self.paths.node_mut(node).kind = if stored.no_leaf { Kind::NoLeaf } else { Kind::Branch };
+        Ok(node)
+    }
+
+    fn open(&mut self, key: String, frozen: bool) -> Result<()> {
+        let parent = self.line.last().map_or(ROOT, |node| node.0);
+        if self.paths.node(parent).kind != Kind::Branch {
+            return Err(Error::invalid_layout(format!("`{}`, which is a leaf, with something below it", self.paths.render(parent))));
+        }
+        let node = self.paths.push(parent, Key::Name(&key), frozen)?;
+        self.line.push((node, key));
+        Ok(())
+    }
+
+    fn close_to(&mut self, levels: usize) {
+        for (node, _) in self.line.drain(levels..).rev() {
+            self.paths.close(node);
+        }
+    }
+
+    fn finish(mut self) -> Result<Paths> {
+        self.close_to(1);
+        self.paths.close(ROOT);
+        self.paths.inherit_frozen();
+        Ok(self.paths)
+    }
+}
+
+fn keys(path: &str) -> Result<Vec<String>> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Option<Vec<String>> = split(path).take(MAX_LEVELS + 1).map(unescape).collect();
+    let keys = keys.ok_or_else(|| Error::invalid_layout(format!("`{path}`, which is no path")))?;
+    if keys.len() > MAX_LEVELS { Err(Error::too_deep(MAX_LEVELS).or_at(|| path.to_owned())) } else { Ok(keys) }
+}

@@ -1,0 +1,80 @@
+//! A layout as a table for people.
+
+use std::fmt;
+
+use super::{Layout, Leaf};
+
+const HEADER: [&str; 7] = ["path", "shape", "type", "offset", "count", "share", "also at"];
+/// Columns of numbers are set flush right.
+const NUMBERS: std::ops::Range<usize> = 3..6;
+
+/// One row a leaf, in flat order, then the frozen and carried ones; totals last.
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<[String; 7]> = self.leaves().iter().chain(self.others()).map(|leaf| row(leaf, self.len())).collect();
+        let widths = widths(&rows);
+        let header = HEADER.map(str::to_owned);
+        for row in std::iter::once(&header).chain(&rows) {
+            writeln!(f, "{}", line(row, &widths))?;
+        }
+        f.write_str(&totals(self))
+    }
+}
+
+fn row(leaf: &Leaf, total: usize) -> [String; 7] {
+    let path = if leaf.path().is_empty() { "(root)" } else { leaf.path() };
+    let (offset, share) = match leaf.is_trainable() {
+        true => (leaf.range().start.to_string(), format!("{:.2} %", percent(leaf.len(), total))),
+        false if leaf.dtype().is_float() => ("frozen".into(), String::new()),
+        false => ("carried".into(), String::new()),
+    };
+    let shape = format!("{:?}", leaf.shape());
+    [path.into(), shape, leaf.dtype().to_string(), offset, grouped(leaf.len()), share, leaf.places()[1..].join(", ")]
+}
+
+fn percent(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+fn widths(rows: &[[String; 7]]) -> [usize; 7] {
+    std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADER[column].len()]).max().unwrap_or(0)
+    })
+}
+
+fn line(row: &[String; 7], widths: &[usize; 7]) -> String {
+    let cell = |column: usize| {
+        let (text, width) = (&row[column], widths[column]);
+        if NUMBERS.contains(&column) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+    };
+    let cells: Vec<String> = (0..row.len()).map(cell).collect();
+    cells.join("  ").trim_end().to_owned()
+}
+
+fn totals(layout: &Layout) -> String {
+    let count = |leaves: &[Leaf]| leaves.iter().map(Leaf::len).sum::<usize>();
+    let bytes = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() * leaf.dtype().size()).sum::<usize>();
+    format!(
+        "{} leaves, {} elements, {} bytes; {} others, {} elements, {} bytes",
+        layout.leaves().len(),
+        grouped(layout.len()),
+        grouped(bytes(layout.leaves())),
+        layout.others().len(),
+        grouped(count(layout.others())),
+        grouped(bytes(layout.others())),
+    )
+}
+
+/// A number with a comma after every third digit from the right.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! Leaves as arrays over the flat vector, without a copy.
+
+use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn};
+
+use super::{Layout, Leaf};
+use crate::error::{Error, Result};
+
+impl Layout {
+    /// The leaf at a path, any of its places, as an array over the flat vector. Its shape is the leaf's.
+    ///
+    /// # Errors
+    /// A slice of another length than the layout's; a path at which there is no trainable leaf.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (flat, layout) = destructure(&tree!({ "w": [[1.0, 2.0], [3.0, 4.0]], "b": [5.0] }))?;
+    /// assert_eq!(layout.view(&flat, "w")?[[1, 0]], 3.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn view<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
+        self.check_len(flat.len())?;
+        let leaf = self.leaf_at(path)?;
+        Ok(view(leaf, &flat[leaf.range()]))
+    }
+
+    /// The same for writing.
+    ///
+    /// # Errors
+    /// As [`view`](Layout::view).
+    pub fn view_mut<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
+        self.check_len(flat.len())?;
+        let leaf = self.leaf_at(path)?;
+        Ok(view_mut(leaf, &mut flat[leaf.range()]))
+    }
+
+    /// All leaves in flat order, each with its array.
+    ///
+    /// # Errors
+    /// A slice of another length than the layout's.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (flat, layout) = destructure(&tree!({ "w": [[1.0, 2.0]], "b": [5.0] }))?;
+    /// let sums: Vec<_> = layout.views(&flat)?.map(|(leaf, array)| (leaf.path(), array.sum())).collect();
+    /// assert_eq!(sums, [("w", 3.0), ("b", 5.0)]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn views<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
+        self.check_len(flat.len())?;
+        Ok(Views { leaves: self.leaves().iter(), flat })
+    }
+
+    /// All leaves in flat order, each with its array for writing.
+    ///
+    /// # Errors
+    /// A slice of another length than the layout's.
+    pub fn views_mut<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
+        self.check_len(flat.len())?;
+        Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
+    }
+
+    fn leaf_at(&self, path: &str) -> Result<&Leaf> {
+        self.leaf(path).ok_or_else(|| Error::unknown(path.to_owned(), "the path of a trainable leaf", "another".into()))
+    }
+}
+
+/// Iterates over the leaves of a layout and their arrays. Made by [`Layout::views`].
+#[derive(Clone, Debug)]
+pub struct Views<'v, E> {
+    leaves: std::slice::Iter<'v, Leaf>,
+    flat: &'v [E],
+}
+
+impl<'v, E> Iterator for Views<'v, E> {
+    type Item = (&'v Leaf, ArrayViewD<'v, E>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let leaf = self.leaves.next()?;
+        Some((leaf, view(leaf, &self.flat[leaf.range()])))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.leaves.size_hint()
+    }
+}
+
+/// Iterates over the leaves of a layout and their arrays, for writing. Made by [`Layout::views_mut`].
+#[derive(Debug)]
+pub struct ViewsMut<'v, E> {
+    leaves: std::slice::Iter<'v, Leaf>,
+    /// The flat vector from the next leaf on.
+    rest: &'v mut [E],
+}
+
+impl<'v, E> Iterator for ViewsMut<'v, E> {
+    type Item = (&'v Leaf, ArrayViewMutD<'v, E>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let leaf = self.leaves.next()?;
+        let (elements, rest) = std::mem::take(&mut self.rest).split_at_mut(leaf.len());
+        self.rest = rest;
+        Some((leaf, view_mut(leaf, elements)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.leaves.size_hint()
+    }
+}
+
+impl<E> ExactSizeIterator for Views<'_, E> {}
+impl<E> ExactSizeIterator for ViewsMut<'_, E> {}
+
+fn view<'v, E>(leaf: &Leaf, elements: &'v [E]) -> ArrayViewD<'v, E> {
+    ArrayViewD::from_shape(IxDyn(leaf.shape()), elements).expect("a leaf has as many elements as its shape")
+}
+
+fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
+    ArrayViewMutD::from_shape(IxDyn(leaf.shape()), elements).expect("a leaf has as many elements as its shape")
+}

@@ -1,0 +1,81 @@
+//! A second walk over a tree that has been checked: hands every leaf that the layout knows to what moves its elements.
+
+use crate::check::Seen;
+use crate::error::{Error, Result};
+use crate::layout::{Cursor, Inner, Place};
+use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
+
+/// Takes the leaves of a tree.
+pub(crate) trait Take<'a> {
+    /// Whether the leaf at a place is wanted at all.
+    fn wants(&self, place: &Place) -> bool;
+
+    /// A wanted leaf, of the shape that the layout has there.
+    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()>;
+}
+
+/// Walks a tree and gives its wanted leaves to `take`.
+///
+/// # Errors
+/// What `take` returns; a tree that is not as it was checked.
+pub(crate) fn walk<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a T, take: &mut impl Take<'a>) -> Result<Seen> {
+    let mut matched = Matched { layout, cursor: Cursor::new(&layout.paths), seen: Seen::default(), take };
+    tree.visit(&mut matched).map_err(|error| error.or_at(|| matched.cursor.path()))?;
+    Ok(matched.seen)
+}
+
+/// As [`walk`], over a tree in which every place was found.
+pub(crate) fn walk_all<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a T, take: &mut impl Take<'a>) -> Result<()> {
+    let seen = walk(layout, tree, take)?;
+    if seen.is_complete(layout.places.len()) { Ok(()) } else { Err(Error::unstable("a tree that lost leaves between two visits")) }
+}
+
+struct Matched<'l, 't, T> {
+    layout: &'l Inner,
+    cursor: Cursor<'l>,
+    seen: Seen,
+    take: &'t mut T,
+}
+
+impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
+    #[inline]
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        let Some(index) = self.cursor.place() else { return Ok(()) };
+        let place = self.layout.place(index);
+        if !self.seen.mark(index) {
+            return Err(Error::duplicate(self.cursor.path()));
+        }
+        if !self.take.wants(place) {
+            return Ok(());
+        }
+        if *leaf.shape != *self.layout.shape_at(place) {
+            return Err(Error::unstable("a leaf that changed its shape between two visits"));
+        }
+        self.take.take(place, leaf)
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+    }
+
+    #[inline]
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+        self.cursor.enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.cursor.leave(key);
+    }
+
+    /// Below a path that the layout does not know nothing is wanted: a node there is not worth a visit.
+    fn enter_shared(&mut self, _identity: Identity) -> Result<bool> {
+        Ok(self.cursor.node().is_some())
+    }
+
+    fn leave_shared(&mut self) {}
+}

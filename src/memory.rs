@@ -1,0 +1,33 @@
+//! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
+
+/// Vectors of at least so many bytes ask for huge pages.
+const LARGE: usize = 4 << 20;
+
+/// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
+/// pages.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    let vector = vec![0.0_f32; len];
+    if len * size_of::<f32>() >= LARGE {
+        huge_pages::advise(&vector);
+    }
+    vector
+}
+
+/// A copy of a slice, each element written once.
+pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
+    if size_of_val(slice) < LARGE {
+        return slice.to_vec();
+    }
+    let mut vector = Vec::with_capacity(slice.len());
+    huge_pages::advise(vector.spare_capacity_mut());
+    vector.extend_from_slice(slice);
+    vector
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+mod huge_pages;
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+mod huge_pages {
+    pub(super) fn advise<T>(_memory: &[T]) {}
+}

@@ -1,0 +1,207 @@
+//! ndarray's arrays: one leaf each, in logical row-major order whatever their memory layout.
+
+use ndarray::{ArcArray, Array, ArrayRef, ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn};
+use smallvec::SmallVec;
+
+use super::element::Element;
+use super::identity::{Identity, Shared};
+use super::leaf::{LeafMut, LeafRef, ReadBytes, Sink, Source, Storage, WriteBytes, to_elements};
+use super::{Builder, Tree, Visitor, VisitorMut};
+use crate::error::{Error, Result};
+
+/// Elements that do not lie in row-major order.
+struct Strided<A>(A);
+
+impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
+    fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
+        match E::overwritable(out) {
+            Some(out) => ArrayViewMut::from_shape(self.0.raw_dim(), out).map_err(changed_shape)?.assign(self.0),
+            None => {
+                let bytes = self.0.iter().flat_map(bytemuck::bytes_of);
+                out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = *byte);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<E: Element, D: Dimension> WriteBytes for Strided<&mut ArrayRef<E, D>> {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
+        let shape = self.0.raw_dim();
+        match bytemuck::checked::try_cast_slice::<u8, E>(values) {
+            Ok(values) => self.0.assign(&ArrayView::from_shape(shape, values).map_err(changed_shape)?),
+            Err(_) => self.0.assign(&Array::from_shape_vec(shape, to_elements(values)).map_err(changed_shape)?),
+        }
+        Ok(())
+    }
+}
+
+fn changed_shape(_: ndarray::ShapeError) -> Error {
+    Error::unstable("an array that changed its shape between two visits")
+}
+
+/// Whether an array's memory may be another leaf's too.
+#[derive(Clone, Copy, PartialEq)]
+enum Memory {
+    Own,
+    Shared,
+}
+
+fn visit<'a, E: Element, D: Dimension>(array: &'a ArrayRef<E, D>, memory: Memory, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    let storage = Storage { address: array.as_ptr() as usize, strides: array.strides(), shared: memory == Memory::Shared };
+    let strided = Strided(array);
+    let source = match array.as_slice() {
+        Some(elements) => Source::Lent(bytemuck::cast_slice(elements)),
+        None => Source::Reader(&strided),
+    };
+    visitor.leaf(LeafRef::new(E::DTYPE, array.shape(), source).with_storage(storage))
+}
+
+fn visit_mut<'a, E: Element, D: Dimension>(array: &'a mut ArrayRef<E, D>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    let dim = array.raw_dim();
+    let shape = dim.slice();
+    if array.is_standard_layout() {
+        let elements = array.as_slice_mut().ok_or_else(|| Error::unstable("an array that changed its layout"))?;
+        return visitor.leaf(LeafMut::from_slice(shape, elements));
+    }
+    visitor.leaf(LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(&mut Strided(array)) })
+}
+
+/// The axes from the longest stride to the shortest; `None` if that is row-major order.
+fn axis_order<E, D: Dimension>(array: &ArrayRef<E, D>) -> Option<SmallVec<[usize; 4]>> {
+    if array.is_standard_layout() {
+        return None;
+    }
+    let mut axes: SmallVec<[usize; 4]> = (0..array.ndim()).collect();
+    axes.sort_by_key(|&axis| std::cmp::Reverse(array.stride_of(Axis(axis)).unsigned_abs()));
+    Some(axes)
+}
+
+/// The new array of the leaf here, its axes in memory as the old one's; `None` if it keeps the old elements.
+fn rebuild<E: Element, D: Dimension>(array: &ArrayRef<E, D>, builder: &mut Builder<'_>) -> Result<Option<Array<E, D>>> {
+    let order = axis_order(array);
+    let elements = builder.new_elements(array.shape(), order.as_deref())?;
+    elements.map(|elements| arrange(array, order.as_deref(), elements)).transpose()
+}
+
+fn arrange<E: Element, D: Dimension>(array: &ArrayRef<E, D>, order: Option<&[usize]>, elements: Vec<E>) -> Result<Array<E, D>> {
+    let Some(order) = order else { return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape) };
+    let mut shape = array.raw_dim();
+    let mut back = D::zeros(array.ndim());
+    for (position, &axis) in order.iter().enumerate() {
+        shape[position] = array.len_of(Axis(axis));
+        back[axis] = position;
+    }
+    Ok(Array::from_shape_vec(shape, elements).map_err(changed_shape)?.permuted_axes(back))
+}
+
+impl<E: Element, D: Dimension> Tree for Array<E, D> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visit(self, Memory::Own, visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visit_mut(self, visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(rebuild(self, builder)?.unwrap_or_else(|| self.to_owned()))
+    }
+
+    crate::rebuild_object!();
+}
+
+/// Views of one allocation are one parameter if one is an axis permutation or reversal of the other. A tie stays one allocation;
+/// other handles outside the tree keep the old elements.
+impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visit(self, Memory::Shared, visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visitor.shared(self)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        if let Some((tied, place)) = builder.tied_array(|builder| tied_leaf(self, builder))? {
+            let Some(tied) = tied else { return Ok(self.clone()) };
+            let tied = match &place.axes {
+                Some(axes) => axes.to_place(tied),
+                None => tied,
+            };
+            return tied.into_dimensionality().map_err(changed_shape);
+        }
+        Ok(rebuild(self, builder)?.map_or_else(|| self.clone(), Array::into_shared))
+    }
+
+    crate::rebuild_object!();
+}
+
+/// The new array of a tied leaf, as its first place shows it, its axes in memory as the array here has them.
+fn tied_leaf<E: Element, D: Dimension>(array: &ArcArray<E, D>, builder: &mut Builder<'_>) -> Result<Option<ArcArray<E, IxDyn>>> {
+    let Some(new) = rebuild(array, builder)? else { return Ok(None) };
+    let new = new.into_shared().into_dyn();
+    Ok(Some(builder.as_leaf(new)))
+}
+
+impl<E: Element, D: Dimension> Shared for ArcArray<E, D> {
+    fn identity(&self) -> Identity {
+        Identity::address(self.as_ptr())
+    }
+
+    fn is_unique(&mut self) -> bool {
+        ArcArray::is_unique(self)
+    }
+
+    fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visit_mut(self, visitor)
+    }
+
+    fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.visit(visitor)
+    }
+
+    fn renew(&mut self, builder: &mut Builder<'_>) -> Result<()> {
+        *self = Tree::rebuild(&*self, builder)?;
+        Ok(())
+    }
+}
+
+const A_VIEW: &str = "a view";
+
+macro_rules! read_only_arrays {
+    ($($array:ident),*) => {$(
+        /// For reading only.
+        impl<'v, E: Element, D: Dimension> Tree for $array<'v, E, D> {
+            fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                visitor.read_only();
+                visit(self, Memory::Shared, visitor)
+            }
+
+            fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                Ok(())
+            }
+
+            fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                if builder.changes() { Err(Error::read_only(A_VIEW)) } else { Ok(self.clone()) }
+            }
+        }
+    )*};
+}
+
+read_only_arrays!(ArrayView, CowArray);
+
+/// Written through; a new tree cannot be made of it.
+impl<E: Element, D: Dimension> Tree for ArrayViewMut<'_, E, D> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visit(self, Memory::Shared, visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visit_mut(self, visitor)
+    }
+
+    fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
+        Err(Error::read_only("a new tree that would hold a mutable view"))
+    }
+}

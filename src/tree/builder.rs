@@ -1,0 +1,279 @@
+//! What a tree is rebuilt with: the values of its leaves, and the shared parts that are new already.
+
+use std::any::{Any, TypeId, type_name};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytemuck::checked;
+use ndarray::{ArrayBase, ArrayViewD, IxDyn, RawData};
+
+use super::element::{Dtype, Element};
+use super::identity::Identity;
+use super::leaf::{LeafRef, to_elements};
+use super::{Key, Tree};
+use crate::check::Contents;
+use crate::error::{Error, Result};
+use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
+use crate::memory;
+
+/// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their children and leaves, in the order in
+/// which they visit them.
+pub struct Builder<'b> {
+    layout: &'b Inner,
+    cursor: Cursor<'b>,
+    values: Values<'b>,
+    contents: &'b Contents,
+    shared: HashMap<Identity, Box<dyn Any>>,
+    arrays: HashMap<LeafId, Box<dyn Any>>,
+}
+
+/// Where a builder's values come from.
+pub(crate) enum Values<'b> {
+    /// From the old tree.
+    Template,
+    /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
+    Flat { flat: &'b [f32], ready: Vec<Option<Vec<f32>>> },
+    /// Leaves that are not trainable from these, as bytes.
+    Others(&'b [Vec<u8>]),
+}
+
+impl Values<'_> {
+    fn has(&self, leaf: LeafId) -> bool {
+        match self {
+            Values::Template => false,
+            Values::Flat { .. } => leaf.trainable,
+            Values::Others(_) => !leaf.trainable,
+        }
+    }
+
+    /// The elements of a leaf, if they stand in a vector of their own; each vector is given away once.
+    fn take_ready(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<f32>> {
+        let Values::Flat { ready, .. } = self else { return None };
+        let ready = ready.get_mut(id.index as usize).and_then(Option::take);
+        ready.filter(|ready| ready.len() == leaf.len())
+    }
+
+    /// The elements of a leaf that it has, in row-major order.
+    fn elements<E: Element>(&self, id: LeafId, leaf: &Leaf) -> Result<Cow<'_, [E]>> {
+        let changed = || Error::unstable("a leaf of another element type than on the first visit");
+        match self {
+            Values::Flat { flat, .. } => checked::try_cast_slice(&flat[leaf.range()]).map(Cow::Borrowed).map_err(|_| changed()),
+            Values::Others(others) => Ok(Cow::Owned(to_elements(&others[id.index as usize]))),
+            Values::Template => Err(changed()),
+        }
+    }
+}
+
+impl<'b> Builder<'b> {
+    pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
+        let cursor = Cursor::new(&layout.paths);
+        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new() }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.cursor.path()
+    }
+
+    /// The node the walk is at, if the layout knows it.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.cursor.node()
+    }
+
+    pub(crate) fn cursor(&mut self) -> &mut Cursor<'b> {
+        &mut self.cursor
+    }
+
+    /// Rebuilds a child.
+    ///
+    /// # Errors
+    /// What rebuilding it returns.
+    pub fn child<T: Tree>(&mut self, key: Key<'_>, tree: &T) -> Result<T> {
+        self.at(key, |builder| tree.rebuild(builder))
+    }
+
+    pub(crate) fn at<R>(&mut self, key: Key<'_>, rebuild: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        self.cursor.enter(key)?;
+        let rebuilt = rebuild(self)?;
+        self.cursor.leave(key);
+        Ok(rebuilt)
+    }
+
+    /// The elements of the leaf here, in row-major order: those of the flat vector, or the old ones if the leaf is frozen or carried.
+    ///
+    /// # Errors
+    /// A leaf whose shape or element type is not what the first visit saw; what reading it returns.
+    pub fn leaf<E: Element>(&mut self, old: LeafRef<'_, '_>) -> Result<Vec<E>> {
+        match self.new_elements(old.shape, None)? {
+            Some(elements) => Ok(elements),
+            None => old.to_vec(),
+        }
+    }
+
+    /// The new elements of the leaf here, in the order of an array of this shape whose axes are permuted so; `None` if it keeps the
+    /// old ones.
+    pub(crate) fn new_elements<E: Element>(&mut self, shape: &[usize], axes: Option<&[usize]>) -> Result<Option<Vec<E>>> {
+        let place = self.place(shape, E::DTYPE)?;
+        if !self.values.has(place.leaf) {
+            return Ok(None);
+        }
+        let leaf = self.layout.leaf(place.leaf);
+        if let (None, None, Some(ready)) = (&place.axes, axes, self.values.take_ready(place.leaf, leaf)) {
+            return same_type(ready).map(Some);
+        }
+        let elements = self.values.elements::<E>(place.leaf, leaf)?;
+        Ok(Some(match (&place.axes, axes) {
+            (None, None) => memory::copy_of(&elements),
+            (None, Some(axes)) => in_order(view_of(&leaf.shape, &elements)?, axes),
+            (Some(map), None) => map.to_place(view_of(&leaf.shape, &elements)?).iter().copied().collect(),
+            (Some(map), Some(axes)) => in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes),
+        }))
+    }
+
+    /// The place the walk is at, if the leaf is as it was seen first.
+    fn place(&self, shape: &[usize], dtype: Dtype) -> Result<&'b Place> {
+        let place = self.cursor.place().map(|place| self.layout.place(place));
+        let place = place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
+        let is_same = *shape == *self.layout.shape_at(place) && dtype == self.layout.leaf(place.leaf).dtype;
+        let is_same = is_same || !self.values.has(place.leaf);
+        if is_same { Ok(place) } else { Err(Error::unstable("a leaf of another shape or element type than on the first visit")) }
+    }
+
+    /// The new node behind a shared pointer: made for the first handle of its identity, cloned for the others. A node in which nothing
+    /// is trainable and nothing can change is shared with the old tree.
+    ///
+    /// # Errors
+    /// What `make` returns; a node that the tree holds as two types.
+    pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
+        if self.contents.of(&identity).is_some_and(|content| content.is_constant()) {
+            return Ok(old.clone());
+        }
+        if let Some(made) = self.shared.get(&identity) {
+            let handle = made.downcast_ref::<H>().cloned();
+            return handle.ok_or_else(|| Error::unstable("a shared node that is held as two types"));
+        }
+        let made = make(self)?;
+        self.shared.insert(identity, Box::new(made.clone()));
+        Ok(made)
+    }
+
+    /// The array of a tied leaf, made at the first of its places and kept; `None` for a leaf with one place.
+    pub(crate) fn tied_array<A: Clone + 'static>(&mut self, make: impl FnOnce(&mut Self) -> Result<A>) -> Result<Option<(A, &'b Place)>> {
+        let Some(place) = self.cursor.place().map(|place| self.layout.place(place)) else { return Ok(None) };
+        if self.layout.leaf(place.leaf).nodes.len() == 1 {
+            return Ok(None);
+        }
+        if let Some(made) = self.arrays.get(&place.leaf).and_then(|made| made.downcast_ref::<A>()) {
+            return Ok(Some((made.clone(), place)));
+        }
+        let made = make(self)?;
+        self.arrays.insert(place.leaf, Box::new(made.clone()));
+        Ok(Some((made, place)))
+    }
+
+    /// The array of the place here, as the first place of its leaf shows it.
+    pub(crate) fn as_leaf<S: RawData>(&self, array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+        let place = self.cursor.place().map(|place| self.layout.place(place));
+        match place.and_then(|place| place.axes.as_ref().map(|axes| (axes, place))) {
+            Some((axes, place)) => axes.to_leaf(array, &self.layout.leaf(place.leaf).shape),
+            None => array,
+        }
+    }
+
+    /// Whether all that is new in a shared node is in cells.
+    pub(crate) fn is_written_through(&self, identity: &Identity) -> bool {
+        self.contents.of(identity).is_some_and(|content| content.guarded && !content.plain)
+    }
+
+    /// Whether anything here or below gets a new value.
+    pub(crate) fn changes(&self) -> bool {
+        self.cursor.node().is_some_and(|node| self.layout.leaves_below(node).any(|leaf| self.values.has(leaf)))
+    }
+
+    /// Rebuilds into a box, of a sized type or of a trait object.
+    pub(crate) fn boxed<T: Tree + ?Sized + 'static>(&mut self, tree: &T) -> Result<Box<T>> {
+        let mut made: Option<Box<T>> = None;
+        tree.rebuild_object(self, &mut Slot { wanted: TypeId::of::<T>(), made: &mut made })?;
+        made.ok_or_else(|| Error::object(type_name::<T>()))
+    }
+}
+
+/// Takes a rebuilt tree as the type of box that holds it. See [`rebuild_object!`](crate::rebuild_object).
+pub struct Slot<'s> {
+    wanted: TypeId,
+    made: &'s mut dyn Any,
+}
+
+impl Slot<'_> {
+    /// Calls `make` if what is wanted is a `Box<T>`.
+    ///
+    /// # Errors
+    /// What `make` returns.
+    pub fn offer<T: ?Sized + 'static>(&mut self, make: impl FnOnce() -> Result<Box<T>>) -> Result<()> {
+        if self.wanted == TypeId::of::<T>()
+            && let Some(made) = self.made.downcast_mut::<Option<Box<T>>>()
+        {
+            *made = Some(make()?);
+        }
+        Ok(())
+    }
+}
+
+/// Inside an `impl Tree`: lets a tree be rebuilt inside a `Box`, `Rc` or `Arc`, as itself and as the trait objects that are named.
+///
+/// `#[derive(Tree)]` writes it; `#[tree(object = "dyn Layer")]` names a trait object.
+///
+/// ```
+/// use flatleaf::{Builder, Key, Result, Tree, Visitor, VisitorMut};
+///
+/// trait Layer: Tree {}
+/// struct Scale(Vec<f32>);
+/// impl Layer for Scale {}
+///
+/// impl Tree for Scale {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.child(Key::Index(0), &self.0)
+///     }
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         visitor.child(Key::Index(0), &mut self.0)
+///     }
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         Ok(Scale(builder.child(Key::Index(0), &self.0)?))
+///     }
+///     flatleaf::rebuild_object!(dyn Layer);
+/// }
+///
+/// let layers: Vec<Box<dyn Layer>> = vec![Box::new(Scale(vec![1.0, 2.0]))];
+/// let (flat, layout) = flatleaf::destructure(&layers)?;
+/// let doubled: Vec<f32> = flat.iter().map(|x| 2.0 * x).collect();
+/// assert_eq!(layout.gather(&layout.restructure(&layers, &doubled)?)?, [2.0, 4.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[macro_export]
+macro_rules! rebuild_object {
+    ($($object:ty),* $(,)?) => {
+        fn rebuild_object(&self, builder: &mut $crate::Builder<'_>, slot: &mut $crate::Slot<'_>) -> $crate::Result<()>
+        where
+            Self: 'static,
+        {
+            slot.offer::<Self>(|| Ok(::std::boxed::Box::new($crate::Tree::rebuild(self, builder)?)))?;
+            $(slot.offer::<$object>(|| Ok(::std::boxed::Box::new($crate::Tree::rebuild(self, builder)?)))?;)*
+            Ok(())
+        }
+    };
+}
+
+fn view_of<'v, E>(shape: &[usize], elements: &'v [E]) -> Result<ArrayViewD<'v, E>> {
+    ArrayViewD::from_shape(IxDyn(shape), elements).map_err(|_| Error::unstable("a leaf of another length"))
+}
+
+/// A view's elements in the order of its axes permuted so.
+fn in_order<E: Copy>(view: ArrayViewD<'_, E>, axes: &[usize]) -> Vec<E> {
+    view.permuted_axes(axes).iter().copied().collect()
+}
+
+/// A vector of `f32` as one of `E`, which is the same type wherever the layout says so.
+fn same_type<E: Element>(vector: Vec<f32>) -> Result<Vec<E>> {
+    let mut vector = Some(vector);
+    let vector = (&mut vector as &mut dyn Any).downcast_mut::<Option<Vec<E>>>().and_then(Option::take);
+    vector.ok_or_else(|| Error::unstable("a leaf of another element type than on the first visit"))
+}

@@ -1,0 +1,189 @@
+//! Lists, tuples, options and maps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hash};
+
+use smallvec::SmallVec;
+
+use super::leaf::{LeafMut, LeafRef, Source};
+use super::{Builder, Key, Slot, Tree, Visitor, VisitorMut};
+use crate::error::{Error, Result};
+
+/// One leaf if the items are numbers, otherwise a branch of the items.
+impl<T: Tree> Tree for [T] {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        if let Some((dtype, bytes)) = T::elements(self) {
+            return visitor.leaf(LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)));
+        }
+        self.iter().enumerate().try_for_each(|(index, item)| visitor.child(Key::Index(index), item))
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        let len = self.len();
+        if T::elements(&*self).is_some() {
+            let Some((dtype, sink)) = T::elements_mut(self) else { return Ok(()) };
+            return visitor.leaf(LeafMut { dtype, shape: &[len], sink });
+        }
+        self.iter_mut().enumerate().try_for_each(|(index, item)| visitor.child(Key::Index(index), item))
+    }
+
+    fn rebuild_object(&self, builder: &mut Builder<'_>, slot: &mut Slot<'_>) -> Result<()>
+    where
+        Self: 'static,
+    {
+        slot.offer::<[T]>(|| rebuild_list(self, builder).map(Vec::into_boxed_slice))
+    }
+}
+
+fn rebuild_list<T: Tree>(list: &[T], builder: &mut Builder<'_>) -> Result<Vec<T>> {
+    if let Some(elements) = T::rebuild_elements(list, builder) {
+        return elements;
+    }
+    list.iter().enumerate().map(|(index, item)| builder.child(Key::Index(index), item)).collect()
+}
+
+impl<T: Tree> Tree for Vec<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.as_slice().visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.as_mut_slice().visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        rebuild_list(self, builder)
+    }
+
+    crate::rebuild_object!();
+}
+
+impl<T: Tree, const N: usize> Tree for [T; N] {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.as_slice().visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.as_mut_slice().visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        let list = rebuild_list(self, builder)?;
+        list.try_into().map_err(|_| Error::unstable("a list of another length"))
+    }
+
+    crate::rebuild_object!();
+}
+
+/// `None` is a branch without children.
+impl<T: Tree> Tree for Option<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.as_ref().map_or(Ok(()), |tree| tree.visit(visitor))
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.as_mut().map_or(Ok(()), |tree| tree.visit_mut(visitor))
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        self.as_ref().map(|tree| tree.rebuild(builder)).transpose()
+    }
+
+    crate::rebuild_object!();
+}
+
+macro_rules! tuples {
+    ($($($name:ident . $index:tt)+;)*) => {$(
+        impl<$($name: Tree),+> Tree for ($($name,)+) {
+            fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                $(visitor.child(Key::Index($index), &self.$index)?;)+
+                Ok(())
+            }
+
+            fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                $(visitor.child(Key::Index($index), &mut self.$index)?;)+
+                Ok(())
+            }
+
+            fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                Ok(($(builder.child(Key::Index($index), &self.$index)?,)+))
+            }
+
+            crate::rebuild_object!();
+        }
+    )*};
+}
+
+tuples! {
+    A.0;
+    A.0 B.1;
+    A.0 B.1 C.2;
+    A.0 B.1 C.2 D.3;
+    A.0 B.1 C.2 D.3 E.4;
+    A.0 B.1 C.2 D.3 E.4 F.5;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10;
+    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10 L.11;
+}
+
+/// Maps that are visited in the order in which they iterate.
+macro_rules! ordered_maps {
+    ($map:ident<$key:ident: $($order:ident)|+, $value:ident $(, $hasher:ident: $bound:path)?>, $new:expr) => {
+        impl<$key: AsRef<str> + Clone $(+ $order)+, $value: Tree $(, $hasher: $bound + Clone)?> Tree for $map<$key, $value $(, $hasher)?> {
+            fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                self.iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key.as_ref()), tree))
+            }
+
+            fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                self.iter_mut().try_for_each(|(key, tree)| visitor.child(Key::Name(key.as_ref()), tree))
+            }
+
+            fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                let mut map = $new(self);
+                for (key, tree) in self {
+                    map.insert(key.clone(), builder.child(Key::Name(key.as_ref()), tree)?);
+                }
+                Ok(map)
+            }
+
+            crate::rebuild_object!();
+        }
+    };
+}
+
+ordered_maps!(BTreeMap<K: Ord, V>, |_: &Self| BTreeMap::new());
+
+#[cfg(feature = "indexmap")]
+use indexmap::IndexMap;
+#[cfg(feature = "indexmap")]
+ordered_maps!(IndexMap<K: Eq | Hash, V, S: BuildHasher>, |old: &Self| IndexMap::with_capacity_and_hasher(old.len(), old.hasher().clone()));
+
+/// Visited in the order of the keys.
+impl<K: AsRef<str> + Clone + Eq + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        let mut entries: SmallVec<[_; 16]> = self.iter().map(|(key, tree)| (key.as_ref(), tree)).collect();
+        entries.sort_unstable_by_key(|entry| entry.0);
+        entries.into_iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree))
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        let mut entries: SmallVec<[_; 16]> = self.iter_mut().map(|(key, tree)| (key.as_ref(), tree)).collect();
+        entries.sort_unstable_by_key(|entry| entry.0);
+        entries.into_iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree))
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        let mut entries: SmallVec<[_; 16]> = self.iter().collect();
+        entries.sort_unstable_by_key(|entry| entry.0.as_ref());
+        let mut map = HashMap::with_capacity_and_hasher(self.len(), self.hasher().clone());
+        for (key, tree) in entries {
+            map.insert(key.clone(), builder.child(Key::Name(key.as_ref()), tree)?);
+        }
+        Ok(map)
+    }
+
+    crate::rebuild_object!();
+}

@@ -1,0 +1,466 @@
+//! A tree of any shape, made at run time: for gradients that come from anywhere.
+
+use std::any::Any;
+use std::fmt;
+
+use ndarray::{Array, ArrayD, Dimension, IxDyn};
+
+use super::brief::Brief;
+use super::element::{Dtype, Element};
+use super::identity::{Cell, Identity};
+use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut};
+use crate::error::{Error, Result};
+
+/// A tree made at run time: maps, lists and arrays, any of them absent.
+///
+/// Written down with [`tree!`](crate::tree!), built by hand, taken from any other tree with [`DynTree::of`], or read with serde
+/// (feature `serde`). Leaves may be of any [`Element`] type.
+///
+/// ```
+/// use flatleaf::{tree, DynTree, Layout};
+/// use ndarray::arr1;
+///
+/// let by_hand = DynTree::map([("x", DynTree::from(arr1(&[1.0_f32, 2.0]))), ("y", DynTree::absent())]);
+/// assert_eq!(by_hand, tree!({ "x": [1.0, 2.0], "y": null }));
+/// assert_eq!(by_hand, DynTree::of(&by_hand)?);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Default)]
+pub struct DynTree(Node);
+
+#[derive(Clone, PartialEq, Default)]
+enum Node {
+    #[default]
+    Absent,
+    Leaf(Box<dyn AnyArray>),
+    List(Vec<DynTree>),
+    Map(Vec<(String, DynTree)>),
+}
+
+impl DynTree {
+    /// Nothing: the gradient of a leaf that has none.
+    pub fn absent() -> Self {
+        DynTree(Node::Absent)
+    }
+
+    /// A branch whose children are numbered.
+    pub fn list(items: impl IntoIterator<Item = DynTree>) -> Self {
+        DynTree(Node::List(items.into_iter().collect()))
+    }
+
+    /// A branch whose children are named; they keep their order.
+    ///
+    /// # Panics
+    /// If a key comes twice.
+    pub fn map<K: Into<String>>(entries: impl IntoIterator<Item = (K, DynTree)>) -> Self {
+        let entries: Vec<(String, DynTree)> = entries.into_iter().map(|(key, tree)| (key.into(), tree)).collect();
+        if let Some(key) = duplicate(&entries) {
+            panic!("a map has the key {key:?} twice");
+        }
+        DynTree(Node::Map(entries))
+    }
+
+    /// A copy of any tree: its leaves, frozen and carried ones too, under the same paths. Ties become copies; what holds no array is
+    /// left out. Keys that number the children from 0 on make a list.
+    ///
+    /// # Errors
+    /// More than 1,024 levels; a poisoned lock or borrowed cell; what reading a foreign leaf returns.
+    pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Self> {
+        let mut copy = Copy::default();
+        tree.visit(&mut copy).map_err(|error| error.or_at(|| copy.path()))?;
+        Ok(copy.root.into_tree())
+    }
+
+    /// Whether there is nothing here.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.0, Node::Absent)
+    }
+
+    /// The part at a dotted path; the empty path is the tree itself.
+    pub fn get(&self, path: &str) -> Option<&DynTree> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        crate::layout::split(path).try_fold(self, |tree, segment| tree.child(&crate::layout::unescape(segment)?))
+    }
+
+    fn child(&self, key: &str) -> Option<&DynTree> {
+        match &self.0 {
+            Node::List(items) => match Key::Name(key).canonical() {
+                Key::Index(index) => items.get(index),
+                _ => None,
+            },
+            Node::Map(entries) => entries.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
+            _ => None,
+        }
+    }
+
+    /// The array, if this is a leaf of such elements.
+    pub fn as_array<E: Element>(&self) -> Option<&ArrayD<E>> {
+        match &self.0 {
+            Node::Leaf(array) => array.as_any().downcast_ref(),
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        match &self.0 {
+            Node::Absent => Parts::Absent,
+            Node::Leaf(array) => Parts::Leaf(&**array),
+            Node::List(items) => Parts::List(items),
+            Node::Map(entries) => Parts::Map(entries),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+pub(crate) enum Parts<'t> {
+    Absent,
+    Leaf(&'t dyn AnyArray),
+    List(&'t [DynTree]),
+    Map(&'t [(String, DynTree)]),
+}
+
+pub(crate) fn duplicate(entries: &[(String, DynTree)]) -> Option<&str> {
+    let mut keys: Vec<&str> = entries.iter().map(|entry| entry.0.as_str()).collect();
+    keys.sort_unstable();
+    keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// An array of some element type.
+pub(crate) trait AnyArray: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn as_tree(&self) -> &dyn Tree;
+    fn as_tree_mut(&mut self) -> &mut dyn Tree;
+    fn boxed(&self) -> Box<dyn AnyArray>;
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>>;
+    fn equals(&self, other: &dyn Any) -> bool;
+    fn shape(&self) -> &[usize];
+    fn dtype(&self) -> Dtype;
+    /// The first few elements.
+    fn head(&self, count: usize) -> String;
+    #[cfg(feature = "serde")]
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl<E: Element> AnyArray for ArrayD<E> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_tree(&self) -> &dyn Tree {
+        self
+    }
+
+    fn as_tree_mut(&mut self) -> &mut dyn Tree {
+        self
+    }
+
+    fn boxed(&self) -> Box<dyn AnyArray> {
+        Box::new(self.clone())
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>> {
+        Ok(Box::new(Tree::rebuild(self, builder)?))
+    }
+
+    fn equals(&self, other: &dyn Any) -> bool {
+        other.downcast_ref::<Self>() == Some(self)
+    }
+
+    fn shape(&self) -> &[usize] {
+        ArrayD::shape(self)
+    }
+
+    fn dtype(&self) -> Dtype {
+        E::DTYPE
+    }
+
+    fn head(&self, count: usize) -> String {
+        let elements: Vec<String> = self.iter().take(count).map(|element| format!("{element:?}")).collect();
+        elements.join(", ")
+    }
+
+    #[cfg(feature = "serde")]
+    fn bytes(&self) -> Vec<u8> {
+        self.iter().flat_map(bytemuck::bytes_of).copied().collect()
+    }
+}
+
+impl Clone for Box<dyn AnyArray> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}
+
+impl PartialEq for Box<dyn AnyArray> {
+    fn eq(&self, other: &Self) -> bool {
+        (**self).equals((**other).as_any())
+    }
+}
+
+impl<E: Element, D: Dimension> From<Array<E, D>> for DynTree {
+    fn from(array: Array<E, D>) -> Self {
+        DynTree(Node::Leaf(Box::new(array.into_dyn())))
+    }
+}
+
+impl<E: Element, D: Dimension> From<&Array<E, D>> for DynTree {
+    fn from(array: &Array<E, D>) -> Self {
+        array.to_owned().into()
+    }
+}
+
+impl<E: Element> From<Vec<E>> for DynTree {
+    fn from(elements: Vec<E>) -> Self {
+        ndarray::Array1::from_vec(elements).into()
+    }
+}
+
+/// A 0-d leaf.
+impl<E: Element> From<E> for DynTree {
+    fn from(number: E) -> Self {
+        ndarray::arr0(number).into()
+    }
+}
+
+impl Tree for DynTree {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        match &self.0 {
+            Node::Absent => Ok(()),
+            Node::Leaf(array) => array.as_tree().visit(visitor),
+            Node::List(items) => items.visit(visitor),
+            Node::Map(entries) => entries.iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree)),
+        }
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        match &mut self.0 {
+            Node::Absent => Ok(()),
+            Node::Leaf(array) => array.as_tree_mut().visit_mut(visitor),
+            Node::List(items) => items.visit_mut(visitor),
+            Node::Map(entries) => entries.iter_mut().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree)),
+        }
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(DynTree(match &self.0 {
+            Node::Absent => Node::Absent,
+            Node::Leaf(array) => Node::Leaf(array.rebuild(builder)?),
+            Node::List(items) => Node::List(Tree::rebuild(items, builder)?),
+            Node::Map(entries) => {
+                let child = |(key, tree): &(String, DynTree)| Ok((key.clone(), builder.child(Key::Name(key), tree)?));
+                Node::Map(entries.iter().map(child).collect::<Result<_>>()?)
+            }
+        }))
+    }
+
+    crate::rebuild_object!();
+}
+
+/// A tree may be nested far deeper than the stack allows: children are dropped from a list.
+impl Drop for DynTree {
+    fn drop(&mut self) {
+        let mut children = Vec::new();
+        self.take_branches(&mut children);
+        while let Some(mut child) = children.pop() {
+            child.take_branches(&mut children);
+        }
+    }
+}
+
+impl DynTree {
+    fn take_branches(&mut self, children: &mut Vec<DynTree>) {
+        let is_branch = |tree: &DynTree| matches!(tree.0, Node::List(_) | Node::Map(_));
+        match &mut self.0 {
+            Node::List(items) => children.extend(items.drain(..).filter(is_branch)),
+            Node::Map(entries) => children.extend(entries.drain(..).map(|entry| entry.1).filter(is_branch)),
+            _ => {}
+        }
+    }
+}
+
+/// Elements shown of one array, and branches shown within branches.
+const SHOWN: usize = 8;
+const SHOWN_LEVELS: usize = 64;
+
+/// One line; big arrays are elided.
+impl fmt::Debug for DynTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 0)
+    }
+}
+
+/// One line; big arrays are elided.
+impl fmt::Display for DynTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 0)
+    }
+}
+
+impl DynTree {
+    fn write(&self, f: &mut fmt::Formatter<'_>, level: usize) -> fmt::Result {
+        match &self.0 {
+            _ if level > SHOWN_LEVELS => f.write_str("…"),
+            Node::Absent => f.write_str("null"),
+            Node::Leaf(array) => write_array(f, &**array),
+            Node::List(items) => write_children(f, ['[', ']'], level, items.iter().map(|item| (None, item))),
+            Node::Map(entries) => write_children(f, ['{', '}'], level, entries.iter().map(|(key, tree)| (Some(key), tree))),
+        }
+    }
+}
+
+fn write_array(f: &mut fmt::Formatter<'_>, array: &dyn AnyArray) -> fmt::Result {
+    let len: usize = array.shape().iter().product();
+    let rest = if len > SHOWN { ", …" } else { "" };
+    write!(f, "{}{:?}[{}{rest}]", array.dtype(), array.shape(), array.head(SHOWN))
+}
+
+fn write_children<'t>(
+    f: &mut fmt::Formatter<'_>,
+    brackets: [char; 2],
+    level: usize,
+    children: impl Iterator<Item = (Option<&'t String>, &'t DynTree)>,
+) -> fmt::Result {
+    let line_break =
+        |f: &mut fmt::Formatter<'_>, level: usize| if f.alternate() { write!(f, "\n{:width$}", "", width = 4 * level) } else { Ok(()) };
+    write!(f, "{}", brackets[0])?;
+    let mut any = false;
+    for (key, tree) in children {
+        f.write_str(if any && !f.alternate() {
+            ", "
+        } else if any {
+            ","
+        } else {
+            ""
+        })?;
+        line_break(f, level + 1)?;
+        key.map_or(Ok(()), |key| write!(f, "{key:?}: "))?;
+        tree.write(f, level + 1)?;
+        any = true;
+    }
+    if any {
+        line_break(f, level)?;
+    }
+    write!(f, "{}", brackets[1])
+}
+
+/// Copies a tree as it is visited.
+#[derive(Default)]
+struct Copy {
+    root: Branch,
+    /// The branches the walk is in, below the root.
+    open: Vec<(String, Branch)>,
+    shared: Vec<Identity>,
+}
+
+#[derive(Default)]
+struct Branch {
+    leaf: Option<DynTree>,
+    is_part: bool,
+    children: Vec<(String, DynTree)>,
+}
+
+impl Branch {
+    fn into_tree(self) -> DynTree {
+        if let Some(leaf) = self.leaf {
+            return leaf;
+        }
+        let is_list = self.children.iter().enumerate().all(|(index, (key, _))| *key == index.to_string());
+        match self.children {
+            children if children.is_empty() => DynTree::absent(),
+            children if is_list => DynTree::list(children.into_iter().map(|child| child.1)),
+            children => DynTree(Node::Map(children)),
+        }
+    }
+}
+
+impl Copy {
+    fn here(&mut self) -> &mut Branch {
+        self.open.last_mut().map_or(&mut self.root, |open| &mut open.1)
+    }
+
+    fn path(&self) -> String {
+        let mut path = String::new();
+        self.open.iter().for_each(|(key, _)| crate::layout::push_segment(&mut path, Key::Name(key)));
+        path
+    }
+}
+
+impl<'a> Visitor<'a> for Copy {
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.here().leaf = Some(array_of(&leaf)?);
+        Ok(())
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        self.here().is_part = false;
+        Ok(())
+    }
+
+    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+    }
+
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+        if self.open.len() >= crate::layout::MAX_LEVELS {
+            return Err(Error::too_deep(crate::layout::MAX_LEVELS));
+        }
+        let name = match key {
+            Key::Name(name) => name.to_owned(),
+            Key::Index(index) => index.to_string(),
+            Key::Same => return Ok(()),
+        };
+        self.open.push((name, Branch { is_part: true, ..Branch::default() }));
+        Ok(())
+    }
+
+    fn leave(&mut self, key: Key<'_>) {
+        if key == Key::Same {
+            return;
+        }
+        let Some((name, branch)) = self.open.pop() else { return };
+        if branch.is_part {
+            let tree = branch.into_tree();
+            self.here().children.push((name, tree));
+        }
+    }
+
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        if self.shared.contains(&identity) {
+            return Err(Error::cycle(self.path()));
+        }
+        self.shared.push(identity);
+        Ok(true)
+    }
+
+    fn leave_shared(&mut self) {
+        self.shared.pop();
+    }
+}
+
+macro_rules! arrays_by_type {
+    ($leaf:expr, $($(#[$meta:meta])* $dtype:ident => $type:ty),* $(,)?) => {
+        match $leaf.dtype {
+            $($(#[$meta])* Dtype::$dtype => copy_array::<$type>($leaf),)*
+            #[allow(unreachable_patterns)]
+            other => Err(Error::element_type(String::new(), "an element type of this build".into(), other.to_string())),
+        }
+    };
+}
+
+fn array_of(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
+    arrays_by_type! { leaf,
+        F32 => f32, F64 => f64,
+        #[cfg(feature = "half")] F16 => half::f16,
+        #[cfg(feature = "half")] BF16 => half::bf16,
+        I8 => i8, I16 => i16, I32 => i32, I64 => i64, I128 => i128, Isize => isize,
+        U8 => u8, U16 => u16, U32 => u32, U64 => u64, U128 => u128, Usize => usize, Bool => bool,
+    }
+}
+
+fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
+    let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), leaf.to_vec::<E>()?);
+    Ok(array.map_err(|_| Error::unstable("a leaf of another length"))?.into())
+}

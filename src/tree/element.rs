@@ -1,0 +1,140 @@
+//! Element types: which numbers an array leaf may hold.
+
+use std::fmt;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use super::leaf::Sink;
+
+/// The element type of a leaf.
+///
+/// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never enter the flat vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+#[allow(missing_docs)] // each variant is the Rust type of the same name
+pub enum Dtype {
+    F32,
+    F64,
+    F16,
+    BF16,
+    I8,
+    I16,
+    I32,
+    I64,
+    I128,
+    Isize,
+    U8,
+    U16,
+    U32,
+    U64,
+    U128,
+    Usize,
+    Bool,
+}
+
+impl Dtype {
+    /// Whether leaves of this type are parameters unless frozen.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
+    }
+
+    /// Bytes an element takes in memory.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::I128 | Dtype::U128 => 16,
+            Dtype::Isize | Dtype::Usize => size_of::<usize>(),
+        }
+    }
+
+    /// The name of the Rust type, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F64 => "f64",
+            Dtype::F16 => "f16",
+            Dtype::BF16 => "bf16",
+            Dtype::I8 => "i8",
+            Dtype::I16 => "i16",
+            Dtype::I32 => "i32",
+            Dtype::I64 => "i64",
+            Dtype::I128 => "i128",
+            Dtype::Isize => "isize",
+            Dtype::U8 => "u8",
+            Dtype::U16 => "u16",
+            Dtype::U32 => "u32",
+            Dtype::U64 => "u64",
+            Dtype::U128 => "u128",
+            Dtype::Usize => "usize",
+            Dtype::Bool => "bool",
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A number that array leaves may hold: the floats, the integers and `bool`. Sealed.
+pub trait Element: NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Debug + Send + Sync + private::Sealed {
+    /// Its [`Dtype`].
+    const DTYPE: Dtype;
+
+    #[doc(hidden)]
+    fn sink<'call, 'a>(elements: &'a mut [Self]) -> Sink<'call, 'a>;
+
+    /// The bytes as elements that may be overwritten, if any byte is good for that and they are aligned.
+    #[doc(hidden)]
+    fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]>;
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! pod_elements {
+    ($($type:ty => $dtype:ident),* $(,)?) => {$(
+        impl private::Sealed for $type {}
+        impl Element for $type {
+            const DTYPE: Dtype = Dtype::$dtype;
+
+            fn sink<'call, 'a>(elements: &'a mut [Self]) -> Sink<'call, 'a> {
+                Sink::Bytes(bytemuck::cast_slice_mut(elements))
+            }
+
+            fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]> {
+                bytemuck::try_cast_slice_mut(bytes).ok()
+            }
+        }
+    )*};
+}
+
+pod_elements! {
+    f32 => F32, f64 => F64,
+    i8 => I8, i16 => I16, i32 => I32, i64 => I64, i128 => I128, isize => Isize,
+    u8 => U8, u16 => U16, u32 => U32, u64 => U64, u128 => U128, usize => Usize,
+}
+
+#[cfg(feature = "half")]
+pod_elements! { half::f16 => F16, half::bf16 => BF16 }
+
+impl private::Sealed for bool {}
+impl Element for bool {
+    const DTYPE: Dtype = Dtype::Bool;
+
+    // A `&mut [bool]` is no `&mut [u8]`: most bytes are no booleans.
+    fn sink<'call, 'a>(elements: &'a mut [Self]) -> Sink<'call, 'a> {
+        Sink::Booleans(elements)
+    }
+
+    fn overwritable(_bytes: &mut [u8]) -> Option<&mut [Self]> {
+        None
+    }
+}

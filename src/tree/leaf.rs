@@ -1,0 +1,248 @@
+//! A leaf as a visitor meets it: its shape, its element type, and a way to its numbers.
+//!
+//! Numbers come as a slice that lives as long as the tree is borrowed (`'a`), or, where there is no such slice (a strided array, a
+//! value behind a guard, a tensor on a device), through a callback that is good for this call only (`'call`). Slices travel as bytes
+//! beside a [`Dtype`], so that one visitor serves every element type.
+
+use std::marker::PhantomData;
+
+use bytemuck::checked;
+
+use super::element::{Dtype, Element};
+use super::identity::Identity;
+use crate::error::{Error, Result};
+
+/// A leaf that can be read.
+pub struct LeafRef<'call, 'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'call [usize],
+    pub(crate) source: Source<'call, 'a>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) storage: Option<Storage<'call>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'call, 'a> {
+    /// Row-major elements, as bytes, for as long as the tree is borrowed.
+    Lent(&'a [u8]),
+    /// The same, for this call only.
+    Brief(&'call [u8]),
+    Reader(&'call dyn ReadBytes),
+}
+
+/// Where a view's elements lie, for leaves that may share memory with others.
+#[derive(Clone, Copy)]
+pub(crate) struct Storage<'call> {
+    /// Address of the first logical element.
+    pub(crate) address: usize,
+    /// Distance between neighbours along each axis, in elements.
+    pub(crate) strides: &'call [isize],
+    /// Whether its memory may be another leaf's too, even in a tree that owns its leaves.
+    pub(crate) shared: bool,
+}
+
+impl<'call, 'a> LeafRef<'call, 'a> {
+    /// A leaf whose elements lie in one slice, in row-major order.
+    ///
+    /// # Panics
+    /// If `shape` does not multiply to the length of the slice.
+    pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a [E]) -> Self {
+        check_len(shape, elements.len());
+        Self::new(E::DTYPE, shape, Source::Lent(bytemuck::cast_slice(elements)))
+    }
+
+    /// A leaf that is read through a callback: it fills a slice of as many elements as `shape` has, in row-major order.
+    pub fn from_reader<E: Element, F>(shape: &'call [usize], reader: &'call Reader<E, F>) -> Self
+    where
+        F: Fn(&mut [E]) -> Result<()>,
+    {
+        Self::new(E::DTYPE, shape, Source::Reader(reader))
+    }
+
+    pub(crate) fn new(dtype: Dtype, shape: &'call [usize], source: Source<'call, 'a>) -> Self {
+        LeafRef { dtype, shape, source, identity: None, storage: None }
+    }
+
+    /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two places.
+    #[must_use]
+    pub fn with_identity(self, identity: Identity) -> Self {
+        LeafRef { identity: Some(identity), ..self }
+    }
+
+    pub(crate) fn with_storage(self, storage: Storage<'call>) -> Self {
+        LeafRef { storage: Some(storage), ..self }
+    }
+
+    /// The length of each axis; empty for a 0-d leaf.
+    pub fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The same leaf for a visitor of another lifetime, good for this call only.
+    pub(crate) fn brief<'other>(self) -> LeafRef<'call, 'other>
+    where
+        'a: 'call,
+    {
+        let source = match self.source {
+            Source::Lent(bytes) | Source::Brief(bytes) => Source::Brief(bytes),
+            Source::Reader(reader) => Source::Reader(reader),
+        };
+        LeafRef { dtype: self.dtype, shape: self.shape, source, identity: self.identity, storage: self.storage }
+    }
+
+    /// The elements as a slice that outlives the call, if there is one and `E` is their type.
+    pub(crate) fn lent<E: Element>(&self) -> Option<&'a [E]> {
+        match self.source {
+            Source::Lent(bytes) if self.dtype == E::DTYPE => Some(checked::cast_slice(bytes)),
+            _ => None,
+        }
+    }
+
+    /// The elements as a slice, if there is one and `E` is their type.
+    pub(crate) fn slice<E: Element>(&self) -> Option<&[E]> {
+        match self.source {
+            Source::Lent(bytes) | Source::Brief(bytes) if self.dtype == E::DTYPE => Some(checked::cast_slice(bytes)),
+            _ => None,
+        }
+    }
+
+    /// Copies the elements, in row-major order. `E` must be their type and `out` of their number.
+    pub(crate) fn read<E: Element + bytemuck::Pod>(&self, out: &mut [E]) -> Result<()> {
+        debug_assert_eq!(self.dtype, E::DTYPE);
+        self.read_bytes(bytemuck::cast_slice_mut(out))
+    }
+
+    /// The elements, in row-major order, if `E` is their type.
+    pub(crate) fn to_vec<E: Element>(&self) -> Result<Vec<E>> {
+        if self.dtype != E::DTYPE {
+            return Err(Error::unstable("a leaf of another element type than its own"));
+        }
+        if let Some(slice) = self.slice() {
+            return Ok(slice.to_vec());
+        }
+        let mut bytes = vec![0; self.len() * size_of::<E>()];
+        self.read_bytes(&mut bytes)?;
+        Ok(to_elements(&bytes))
+    }
+
+    pub(crate) fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
+        match self.source {
+            Source::Lent(bytes) | Source::Brief(bytes) if bytes.len() == out.len() => out.copy_from_slice(bytes),
+            Source::Lent(_) | Source::Brief(_) => return Err(Error::unstable("a leaf changed its length between two visits")),
+            Source::Reader(reader) => reader.read_bytes(out)?,
+        }
+        Ok(())
+    }
+}
+
+/// A leaf that can be written.
+pub struct LeafMut<'call, 'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'call [usize],
+    pub(crate) sink: Sink<'call, 'a>,
+}
+
+#[doc(hidden)]
+pub enum Sink<'call, 'a> {
+    Bytes(&'a mut [u8]),
+    Booleans(&'a mut [bool]),
+    Writer(&'call mut dyn WriteBytes),
+}
+
+impl<'call, 'a> LeafMut<'call, 'a> {
+    /// A leaf whose elements lie in one slice, in row-major order.
+    ///
+    /// # Panics
+    /// If `shape` does not multiply to the length of the slice.
+    pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a mut [E]) -> Self {
+        check_len(shape, elements.len());
+        LeafMut { dtype: E::DTYPE, shape, sink: E::sink(elements) }
+    }
+
+    /// A leaf that is written through a callback: it is given as many elements as `shape` has, in row-major order.
+    pub fn from_writer<E: Element, F>(shape: &'call [usize], writer: &'call mut Writer<E, F>) -> Self
+    where
+        F: FnMut(&[E]) -> Result<()>,
+    {
+        LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(writer) }
+    }
+
+    pub(crate) fn write_bytes(self, values: &[u8]) -> Result<()> {
+        match self.sink {
+            Sink::Bytes(bytes) if bytes.len() == values.len() => bytes.copy_from_slice(values),
+            Sink::Booleans(out) if out.len() == values.len() => out.copy_from_slice(checked::cast_slice(values)),
+            Sink::Writer(writer) => writer.write_bytes(values)?,
+            _ => return Err(Error::unstable("a leaf changed its length between two visits")),
+        }
+        Ok(())
+    }
+}
+
+fn check_len(shape: &[usize], len: usize) {
+    assert!(shape.iter().product::<usize>() == len, "a leaf of shape {shape:?} was given {len} elements");
+}
+
+/// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in memory.
+pub struct Reader<E, F>(F, PhantomData<fn(E)>);
+
+impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
+    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    pub fn new(read: F) -> Self {
+        Reader(read, PhantomData)
+    }
+}
+
+/// Takes a leaf's new elements from a slice, in row-major order: for leaves that are no slice in memory.
+pub struct Writer<E, F>(F, PhantomData<fn(E)>);
+
+impl<E: Element, F: FnMut(&[E]) -> Result<()>> Writer<E, F> {
+    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    pub fn new(write: F) -> Self {
+        Writer(write, PhantomData)
+    }
+}
+
+#[doc(hidden)]
+pub trait ReadBytes {
+    fn read_bytes(&self, out: &mut [u8]) -> Result<()>;
+}
+
+#[doc(hidden)]
+pub trait WriteBytes {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()>;
+}
+
+impl<E: Element, F: Fn(&mut [E]) -> Result<()>> ReadBytes for Reader<E, F> {
+    fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
+        if let Some(elements) = E::overwritable(out) {
+            return (self.0)(elements);
+        }
+        let mut elements = vec![E::default(); out.len() / size_of::<E>()];
+        (self.0)(&mut elements)?;
+        out.copy_from_slice(bytemuck::cast_slice(&elements));
+        Ok(())
+    }
+}
+
+impl<E: Element, F: FnMut(&[E]) -> Result<()>> WriteBytes for Writer<E, F> {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
+        match checked::try_cast_slice(values) {
+            Ok(elements) => (self.0)(elements),
+            Err(_) => (self.0)(&to_elements(values)),
+        }
+    }
+}
+
+/// Elements out of bytes that may not be aligned.
+pub(crate) fn to_elements<E: Element>(bytes: &[u8]) -> Vec<E> {
+    bytes.chunks_exact(size_of::<E>()).map(checked::pod_read_unaligned).collect()
+}

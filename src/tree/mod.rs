@@ -1,0 +1,290 @@
+//! What a tree is: the trait, its promise of order, and what a visitor is told.
+
+mod arrays;
+mod brief;
+mod builder;
+mod collections;
+mod dyn_tree;
+mod element;
+mod identity;
+mod leaf;
+mod literal;
+mod pointers;
+mod scalars;
+#[cfg(feature = "serde")]
+mod serialize;
+
+pub(crate) use brief::Brief;
+pub(crate) use builder::Values;
+pub use builder::{Builder, Slot};
+pub use dyn_tree::DynTree;
+pub use element::{Dtype, Element};
+pub use identity::{Cell, Identity, Shared};
+pub(crate) use leaf::Source;
+pub use leaf::{LeafMut, LeafRef, Reader, Writer};
+#[doc(hidden)]
+pub use leaf::{ReadBytes, Sink, WriteBytes};
+#[doc(hidden)]
+pub use literal::Literal;
+#[doc(hidden)]
+pub use scalars::param;
+
+use crate::error::Result;
+
+/// A tree of arrays: a model, a gradient, or any part of one.
+///
+/// Usually derived with `#[derive(Tree)]`. An implementation visits its children in one fixed order, the same in all three methods,
+/// and answers twice alike while it is borrowed; the order of the flat vector is this order, depth first. An implementation that
+/// breaks the promise gets an error, never memory that is not its own.
+///
+/// # A leaf of one's own
+///
+/// A leaf that is no slice in memory is read and written by callbacks, and may carry an identity of its own:
+///
+/// ```
+/// use std::cell::RefCell;
+/// use flatleaf::{destructure, Builder, Identity, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer};
+///
+/// /// A tensor that lives elsewhere: here behind a `RefCell`.
+/// struct Tensor { id: u64, shape: Vec<usize>, device: RefCell<Vec<f32>> }
+///
+/// impl Tree for Tensor {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         let download = Reader::new(|out: &mut [f32]| {
+///             out.copy_from_slice(&self.device.borrow());
+///             Ok(())
+///         });
+///         visitor.leaf(LeafRef::from_reader(&self.shape, &download).with_identity(Identity::of(self.id)))
+///     }
+///
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         let device = &self.device;
+///         let mut upload = Writer::new(|values: &[f32]| {
+///             device.borrow_mut().copy_from_slice(values);
+///             Ok(())
+///         });
+///         visitor.leaf(LeafMut::from_writer(&self.shape, &mut upload))
+///     }
+///
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         let download = Reader::new(|out: &mut [f32]| {
+///             out.copy_from_slice(&self.device.borrow());
+///             Ok(())
+///         });
+///         let values = builder.leaf(LeafRef::from_reader(&self.shape, &download))?;
+///         Ok(Tensor { id: self.id, shape: self.shape.clone(), device: RefCell::new(values) })
+///     }
+/// }
+///
+/// let tensor = Tensor { id: 3, shape: vec![2], device: RefCell::new(vec![1.0, 2.0]) };
+/// let (flat, _) = destructure(&tensor)?;
+/// assert_eq!(flat, [1.0, 2.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no tree of parameters",
+    label = "not a `Tree`",
+    note = "a field that is no part of the tree is marked `#[tree(skip)]`",
+    note = "a type of your own becomes a tree with `#[derive(Tree)]`"
+)]
+pub trait Tree {
+    /// Tells the visitor about this node: its children in order, or that it is a leaf, or that it holds no parameter.
+    ///
+    /// # Errors
+    /// What the visitor returns; a lock that is poisoned, a cell that is borrowed.
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
+
+    /// The same for writing.
+    ///
+    /// # Errors
+    /// What the visitor returns; a tree that is for reading only.
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()>;
+
+    /// Makes a new tree like this one, field by field, with the builder's values in its leaves.
+    ///
+    /// # Errors
+    /// What the builder returns; a tree that is for reading only.
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self>
+    where
+        Self: Sized;
+
+    /// Rebuilds into a box of another type, a trait object say. See [`rebuild_object!`](crate::rebuild_object).
+    ///
+    /// # Errors
+    /// What [`rebuild`](Tree::rebuild) returns.
+    fn rebuild_object(&self, builder: &mut Builder<'_>, slot: &mut Slot<'_>) -> Result<()>
+    where
+        Self: 'static,
+    {
+        let _ = (builder, slot);
+        Ok(())
+    }
+
+    /// A slice of these as the elements of one leaf: how `Vec<f32>` is a leaf although `f32` is none.
+    #[doc(hidden)]
+    fn elements(slice: &[Self]) -> Option<(Dtype, &[u8])>
+    where
+        Self: Sized,
+    {
+        let _ = slice;
+        None
+    }
+
+    #[doc(hidden)]
+    fn elements_mut<'call, 'a>(slice: &'a mut [Self]) -> Option<(Dtype, Sink<'call, 'a>)>
+    where
+        Self: Sized,
+    {
+        let _ = slice;
+        None
+    }
+
+    #[doc(hidden)]
+    fn rebuild_elements(slice: &[Self], builder: &mut Builder<'_>) -> Option<Result<Vec<Self>>>
+    where
+        Self: Sized,
+    {
+        let _ = (slice, builder);
+        None
+    }
+}
+
+/// The name of a child within its parent: one segment of a path.
+///
+/// A key that is a number without leading zeros and the index of that number are the same segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'k> {
+    /// A field or a map key.
+    Name(&'k str),
+    /// A position in a list or a tuple.
+    Index(usize),
+    /// A wrapper that adds no segment; it counts as a level.
+    Same,
+}
+
+/// What is told about a tree that is read. Implementations of [`Tree::visit`] call its methods; flatleaf implements it.
+///
+/// The lifetime is the borrow of the tree: a leaf that is a slice lends it for that long.
+pub trait Visitor<'a> {
+    /// A leaf.
+    ///
+    /// # Errors
+    /// What the operation has against the leaf.
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()>;
+
+    /// This node holds no parameter: a bare number, a string. Gradients at or below it are ignored.
+    ///
+    /// # Errors
+    /// What the operation has against the node.
+    fn no_leaf(&mut self) -> Result<()>;
+
+    /// A cell or lock. Its content is visited under its guard.
+    ///
+    /// # Errors
+    /// What visiting the content returns; a poisoned lock, a borrowed cell.
+    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()>;
+
+    /// From here down nothing can be written.
+    #[doc(hidden)]
+    fn read_only(&mut self) {}
+
+    #[doc(hidden)]
+    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<()>;
+
+    #[doc(hidden)]
+    fn leave(&mut self, key: Key<'_>);
+
+    /// Whether to visit the node: not if it has been visited and that is enough.
+    #[doc(hidden)]
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool>;
+
+    #[doc(hidden)]
+    fn leave_shared(&mut self);
+
+    #[doc(hidden)]
+    fn enter_cell(&mut self) {}
+
+    #[doc(hidden)]
+    fn leave_cell(&mut self) {}
+}
+
+impl<'a> dyn Visitor<'a> + '_ {
+    /// Visits a child.
+    ///
+    /// # Errors
+    /// What visiting it returns, and more than 1,024 levels.
+    pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
+        self.enter(key, false)?;
+        tree.visit(self)?;
+        self.leave(key);
+        Ok(())
+    }
+
+    /// Visits a child that is in the tree but not trainable.
+    ///
+    /// # Errors
+    /// As [`child`](Self::child).
+    pub fn frozen<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
+        self.enter(key, true)?;
+        tree.visit(self)?;
+        self.leave(key);
+        Ok(())
+    }
+
+    /// Names a child that is no part of the tree, so that gradients at or below it are ignored.
+    ///
+    /// # Errors
+    /// What the operation has against it.
+    pub fn skipped(&mut self, key: Key<'_>) -> Result<()> {
+        self.enter(key, false)?;
+        self.no_leaf()?;
+        self.leave(key);
+        Ok(())
+    }
+
+    /// Visits the content of a shared pointer. Every handle of one identity is a place of the same parameters.
+    ///
+    /// # Errors
+    /// What visiting it returns, and a node that contains itself.
+    pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
+        if self.enter_shared(identity)? {
+            tree.visit(self)?;
+            self.leave_shared();
+        }
+        Ok(())
+    }
+}
+
+/// What is told about a tree that is written in place. Implementations of [`Tree::visit_mut`] call its methods.
+pub trait VisitorMut<'a> {
+    /// A leaf.
+    ///
+    /// # Errors
+    /// What the operation has against the leaf.
+    fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>;
+
+    /// A handle to a node that other handles may share.
+    ///
+    /// # Errors
+    /// What visiting or rebuilding the node returns.
+    fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()>;
+
+    #[doc(hidden)]
+    fn enter(&mut self, key: Key<'_>) -> Result<()>;
+
+    #[doc(hidden)]
+    fn leave(&mut self, key: Key<'_>);
+}
+
+impl<'a> dyn VisitorMut<'a> + '_ {
+    /// Visits a child, frozen or not: what is written is known from the layout.
+    ///
+    /// # Errors
+    /// What visiting it returns.
+    pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()> {
+        self.enter(key)?;
+        tree.visit_mut(self)?;
+        self.leave(key);
+        Ok(())
+    }
+}

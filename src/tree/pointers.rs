@@ -1,0 +1,171 @@
+//! Boxes, references, shared pointers, cells and locks.
+//!
+//! A shared pointer is a node with an identity: every handle is a place of the same parameters. A cell is written through; the guard
+//! covers its content and no sibling, and identity is looked up before a guard is taken, so a tie cannot deadlock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::identity::{Cell, Identity, Shared};
+use super::{Builder, Tree, Visitor, VisitorMut};
+use crate::error::{Error, Result};
+
+/// Adds no segment to the path.
+impl<T: Tree + ?Sized + 'static> Tree for Box<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        (**self).visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        (**self).visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        builder.boxed(&**self)
+    }
+
+    crate::rebuild_object!();
+}
+
+const A_REFERENCE: &str = "one behind a `&` reference";
+
+/// For reading only: writing where something is trainable is an error.
+impl<T: Tree + ?Sized> Tree for &T {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.read_only();
+        (**self).visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        if builder.changes() { Err(Error::read_only(A_REFERENCE)) } else { Ok(self) }
+    }
+}
+
+/// Written through; a new tree cannot be made of it.
+impl<T: Tree + ?Sized> Tree for &mut T {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        (**self).visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        (**self).visit_mut(visitor)
+    }
+
+    fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
+        Err(Error::read_only("a new tree that would hold a `&mut` reference"))
+    }
+}
+
+macro_rules! shared_pointers {
+    ($($pointer:ident),*) => {$(
+        /// Every handle is a place of the same parameters. Adds no segment to the path.
+        impl<T: Tree + ?Sized + 'static> Tree for $pointer<T> {
+            fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                visitor.shared(self.identity(), &**self)
+            }
+
+            fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                visitor.shared(self)
+            }
+
+            fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                builder.shared(self.identity(), self, |builder| Ok(builder.boxed(&**self)?.into()))
+            }
+
+            crate::rebuild_object!();
+        }
+
+        impl<T: Tree + ?Sized + 'static> Shared for $pointer<T> {
+            fn identity(&self) -> Identity {
+                Identity::address($pointer::as_ptr(self))
+            }
+
+            fn is_unique(&mut self) -> bool {
+                $pointer::get_mut(self).is_some()
+            }
+
+            fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                let content = $pointer::get_mut(self).ok_or_else(|| Error::unstable("a handle that was the only one"))?;
+                content.visit_mut(visitor)
+            }
+
+            fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                (**self).visit(visitor)
+            }
+
+            fn renew(&mut self, builder: &mut Builder<'_>) -> Result<()> {
+                *self = Tree::rebuild(&*self, builder)?;
+                Ok(())
+            }
+        }
+    )*};
+}
+
+shared_pointers!(Rc, Arc);
+
+/// Borrowed while its content is visited; adds no segment to the path.
+impl<T: Tree> Tree for RefCell<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.cell(self)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.get_mut().visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        let content = self.try_borrow().map_err(|_| Error::borrowed())?;
+        content.rebuild(builder).map(RefCell::new)
+    }
+
+    crate::rebuild_object!();
+}
+
+impl<T: Tree> Cell for RefCell<T> {
+    fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
+        visit(&*self.try_borrow().map_err(|_| Error::borrowed())?)
+    }
+
+    fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
+        visit(&mut *self.try_borrow_mut().map_err(|_| Error::borrowed())?)
+    }
+}
+
+macro_rules! locks {
+    ($($lock:ident: $read:ident / $write:ident),*) => {$(
+        /// Locked while its content is visited; adds no segment to the path. A poisoned lock is an error.
+        impl<T: Tree> Tree for $lock<T> {
+            fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                visitor.cell(self)
+            }
+
+            fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+                self.get_mut().map_err(|_| Error::poisoned())?.visit_mut(visitor)
+            }
+
+            fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                let content = self.$read().map_err(|_| Error::poisoned())?;
+                content.rebuild(builder).map($lock::new)
+            }
+
+            crate::rebuild_object!();
+        }
+
+        impl<T: Tree> Cell for $lock<T> {
+            fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
+                visit(&*self.$read().map_err(|_| Error::poisoned())?)
+            }
+
+            fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
+                visit(&mut *self.$write().map_err(|_| Error::poisoned())?)
+            }
+        }
+    )*};
+}
+
+locks!(Mutex: lock / lock, RwLock: read / write);
