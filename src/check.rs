@@ -316,7 +316,7 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
     }
 
     #[inline]
-    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
         self.cursor.enter(key)
     }
 

@@ -59,7 +59,7 @@ impl Layout {
     }
 }
 
-fn copy<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a T, flat: &mut [f32]) -> Result<()> {
+fn copy<T: Tree + ?Sized>(layout: &Inner, tree: &T, flat: &mut [f32]) -> Result<()> {
     let mut gather = Gather { layout, flat, large: transfer::is_parallel(layout.len).then(Vec::new) };
     matched::walk_all(layout, tree, &mut gather)?;
     let Gather { flat, large, .. } = gather;

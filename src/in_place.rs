@@ -71,13 +71,14 @@ impl<P> InPlace<'_, '_, '_, P> {
         }
         let identity = handle.identity();
         if self.builder.is_written_through(&identity) {
-            if self.written_through.insert(identity) {
+            if self.written_through.insert(identity.clone()) {
                 return handle.visit_content(&mut Through(self));
             }
             self.reached += self.wanted_below().count();
             return Ok(());
         }
-        if handle.is_unique() {
+        // Once the other handles point at the new node, the last old one is the only one: it is no less a part of the tie.
+        if !self.builder.has_new(&identity) && handle.is_unique() {
             return visit(self, handle);
         }
         handle.renew(&mut self.builder)?;
@@ -105,7 +106,7 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
     }
 
     #[inline]
-    fn enter(&mut self, key: Key<'_>) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>) -> Result<usize> {
         self.builder.cursor().enter(key)
     }
 
@@ -132,7 +133,7 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, 
         self.0.shared(handle, |walk, handle| handle.visit_unique(&mut Guarded(walk)))
     }
 
-    fn enter(&mut self, key: Key<'_>) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>) -> Result<usize> {
         self.0.enter(key)
     }
 
@@ -172,7 +173,7 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
         cell.write(&mut |content| content.visit_mut(&mut Guarded(&mut *self.0)))
     }
 
-    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
         self.0.enter(key)
     }
 

@@ -10,7 +10,6 @@
 //! grads ──gather_grad─▶ flat gradient   ties summed, absent leaves remembered
 //! flat' ──restructure─▶ model'          a new tree, or into the old one in place; ties stay ties
 //! ```
-#![warn(missing_docs)]
 
 // In the order in which the data runs.
 mod check;
@@ -38,6 +37,27 @@ pub use tree::{
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::tree::{Literal, ReadBytes, Sink, WriteBytes, param};
     pub use std::boxed::Box;
+
+    pub use crate::tree::{Literal, ReadBytes, Sink, WriteBytes, param};
+
+    /// A field that is skipped and comes into a new tree by `Clone`.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be cloned into a new tree",
+        label = "skipped, and not `Clone`",
+        note = "`#[tree(skip, default)]` fills the field with `Default::default()` instead"
+    )]
+    pub trait Skipped: Clone {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Clone> Skipped for T {}
+
+    pub fn clone_skipped<T: Skipped>(field: &T) -> T {
+        field.clone()
+    }
 }
+
+/// The examples of the README.
+#[cfg(all(doctest, feature = "derive"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

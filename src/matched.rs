@@ -63,7 +63,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
     }
 
     #[inline]
-    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
         self.cursor.enter(key)
     }
 

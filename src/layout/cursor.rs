@@ -20,23 +20,24 @@ impl<'l> Cursor<'l> {
         Cursor { paths, node: ROOT, next: ROOT + 1, levels: 0, unknown: Vec::new() }
     }
 
+    /// Goes down to a child; its level.
     #[inline]
-    pub(crate) fn enter(&mut self, key: Key<'_>) -> Result<()> {
+    pub(crate) fn enter(&mut self, key: Key<'_>) -> Result<usize> {
         self.levels += 1;
         if self.levels > MAX_LEVELS {
             return Err(Error::too_deep(MAX_LEVELS));
         }
         if key == Key::Same {
-            return Ok(());
+            return Ok(self.levels);
         }
         if self.unknown.is_empty()
             && let Some(node) = self.paths.child(self.node, key, self.next)
         {
             (self.node, self.next) = (node, node + 1);
-            return Ok(());
+            return Ok(self.levels);
         }
         self.enter_unknown(key);
-        Ok(())
+        Ok(self.levels)
     }
 
     #[cold]

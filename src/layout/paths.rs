@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Declared as not trainable: at this node, and after [`Paths::inherit_frozen`] also above it.
     pub(crate) frozen: bool,
+    /// Declared as not trainable by what stands here, wherever else that may stand.
+    pub(crate) frozen_content: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ struct Sorted {
 
 impl Paths {
     pub(crate) fn new() -> Self {
-        let root = Node { parent: ROOT, end: 1, segment: Segment::Index(0), kind: Kind::Branch, frozen: false };
+        let root = Node { parent: ROOT, end: 1, segment: Segment::Index(0), kind: Kind::Branch, frozen: false, frozen_content: false };
         Paths { nodes: vec![root], names: String::new(), sorted: OnceLock::new() }
     }
 
@@ -105,12 +107,14 @@ impl Paths {
     /// Adds a copy of the nodes below `from` below `to`, whose subtree must be the one that is open.
     pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let first = self.nodes.len() as NodeId;
+        self.node_mut(to).frozen_content = self.node(from).frozen_content;
         for original in from + 1..self.node(from).end {
-            let Node { parent, end, segment, kind, frozen } = *self.node(original);
+            let Node { parent, end, segment, kind, frozen, frozen_content } = *self.node(original);
             let parent = if parent == from { to } else { first + (parent - from - 1) };
             let id = self.push_segment(parent, segment, frozen)?;
             let copy = self.node_mut(id);
             copy.kind = kind;
+            copy.frozen_content = frozen_content;
             copy.end = first + (end - from - 1);
         }
         Ok(())
@@ -118,14 +122,15 @@ impl Paths {
 
     /// What lies below a frozen node is frozen.
     pub(crate) fn inherit_frozen(&mut self) {
-        for id in 1..self.nodes.len() {
-            self.nodes[id].frozen |= self.nodes[self.nodes[id].parent as usize].frozen;
+        for id in 0..self.nodes.len() {
+            let Node { parent, frozen_content, .. } = self.nodes[id];
+            self.nodes[id].frozen |= frozen_content || self.nodes[parent as usize].frozen;
         }
     }
 
     fn push_segment(&mut self, parent: NodeId, segment: Segment, frozen: bool) -> Result<NodeId> {
         let id = NodeId::try_from(self.nodes.len()).map_err(|_| Error::too_many_places())?;
-        self.nodes.push(Node { parent, end: id + 1, segment, kind: Kind::Branch, frozen });
+        self.nodes.push(Node { parent, end: id + 1, segment, kind: Kind::Branch, frozen, frozen_content: false });
         Ok(id)
     }
 

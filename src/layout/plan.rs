@@ -216,7 +216,7 @@ impl<'a> Visitor<'a> for Plan {
         self.borrowed_from = self.borrowed_from.min(self.levels);
     }
 
-    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
         self.levels += 1;
         if self.levels > MAX_LEVELS {
             return Err(Error::too_deep(MAX_LEVELS));
@@ -226,8 +226,10 @@ impl<'a> Visitor<'a> for Plan {
         }
         if key != Key::Same {
             self.node = self.paths.push(self.node, key, frozen)?;
+        } else if frozen {
+            self.paths.node_mut(self.node).frozen_content = true;
         }
-        Ok(())
+        Ok(self.levels)
     }
 
     fn leave(&mut self, key: Key<'_>) {

@@ -27,7 +27,7 @@ impl<'guard> Visitor<'guard> for Brief<'_, '_> {
         self.0.read_only();
     }
 
-    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<()> {
+    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
         self.0.enter(key, frozen)
     }
 

@@ -10,7 +10,7 @@ use ndarray::{ArrayBase, ArrayViewD, IxDyn, RawData};
 use super::element::{Dtype, Element};
 use super::identity::Identity;
 use super::leaf::{LeafRef, to_elements};
-use super::{Key, Tree};
+use super::{Key, Tree, stack};
 use crate::check::Contents;
 use crate::error::{Error, Result};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
@@ -87,8 +87,12 @@ impl<'b> Builder<'b> {
     ///
     /// # Errors
     /// What rebuilding it returns.
+    #[inline]
     pub fn child<T: Tree>(&mut self, key: Key<'_>, tree: &T) -> Result<T> {
-        self.at(key, |builder| tree.rebuild(builder))
+        let level = self.cursor.enter(key)?;
+        let rebuilt = stack::with_room(level, || tree.rebuild(self))?;
+        self.cursor.leave(key);
+        Ok(rebuilt)
     }
 
     pub(crate) fn at<R>(&mut self, key: Key<'_>, rebuild: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
@@ -177,6 +181,12 @@ impl<'b> Builder<'b> {
             Some((axes, place)) => axes.to_leaf(array, &self.layout.leaf(place.leaf).shape),
             None => array,
         }
+    }
+
+    /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
+    pub(crate) fn has_new(&self, identity: &Identity) -> bool {
+        let leaf = self.cursor.place().map(|place| self.layout.place(place).leaf);
+        self.shared.contains_key(identity) || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
     }
 
     /// Whether all that is new in a shared node is in cells.

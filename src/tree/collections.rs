@@ -1,4 +1,6 @@
 //! Lists, tuples, options and maps.
+//!
+//! Loops, not iterator chains: a tree may be 1,024 levels deep, and in a debug build every closure is a frame on every level.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
@@ -15,7 +17,10 @@ impl<T: Tree> Tree for [T] {
         if let Some((dtype, bytes)) = T::elements(self) {
             return visitor.leaf(LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)));
         }
-        self.iter().enumerate().try_for_each(|(index, item)| visitor.child(Key::Index(index), item))
+        for (index, item) in self.iter().enumerate() {
+            visitor.child(Key::Index(index), item)?;
+        }
+        Ok(())
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -24,7 +29,10 @@ impl<T: Tree> Tree for [T] {
             let Some((dtype, sink)) = T::elements_mut(self) else { return Ok(()) };
             return visitor.leaf(LeafMut { dtype, shape: &[len], sink });
         }
-        self.iter_mut().enumerate().try_for_each(|(index, item)| visitor.child(Key::Index(index), item))
+        for (index, item) in self.iter_mut().enumerate() {
+            visitor.child(Key::Index(index), item)?;
+        }
+        Ok(())
     }
 
     fn rebuild_object(&self, builder: &mut Builder<'_>, slot: &mut Slot<'_>) -> Result<()>
@@ -39,14 +47,20 @@ fn rebuild_list<T: Tree>(list: &[T], builder: &mut Builder<'_>) -> Result<Vec<T>
     if let Some(elements) = T::rebuild_elements(list, builder) {
         return elements;
     }
-    list.iter().enumerate().map(|(index, item)| builder.child(Key::Index(index), item)).collect()
+    let mut rebuilt = Vec::with_capacity(list.len());
+    for (index, item) in list.iter().enumerate() {
+        rebuilt.push(builder.child(Key::Index(index), item)?);
+    }
+    Ok(rebuilt)
 }
 
 impl<T: Tree> Tree for Vec<T> {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         self.as_slice().visit(visitor)
     }
 
+    #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         self.as_mut_slice().visit_mut(visitor)
     }
@@ -59,10 +73,12 @@ impl<T: Tree> Tree for Vec<T> {
 }
 
 impl<T: Tree, const N: usize> Tree for [T; N] {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         self.as_slice().visit(visitor)
     }
 
+    #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         self.as_mut_slice().visit_mut(visitor)
     }
@@ -77,16 +93,27 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
 
 /// `None` is a branch without children.
 impl<T: Tree> Tree for Option<T> {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        self.as_ref().map_or(Ok(()), |tree| tree.visit(visitor))
+        match self {
+            Some(tree) => tree.visit(visitor),
+            None => Ok(()),
+        }
     }
 
+    #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        self.as_mut().map_or(Ok(()), |tree| tree.visit_mut(visitor))
+        match self {
+            Some(tree) => tree.visit_mut(visitor),
+            None => Ok(()),
+        }
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        self.as_ref().map(|tree| tree.rebuild(builder)).transpose()
+        match self {
+            Some(tree) => tree.rebuild(builder).map(Some),
+            None => Ok(None),
+        }
     }
 
     crate::rebuild_object!();
@@ -134,11 +161,17 @@ macro_rules! ordered_maps {
     ($map:ident<$key:ident: $($order:ident)|+, $value:ident $(, $hasher:ident: $bound:path)?>, $new:expr) => {
         impl<$key: AsRef<str> + Clone $(+ $order)+, $value: Tree $(, $hasher: $bound + Clone)?> Tree for $map<$key, $value $(, $hasher)?> {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-                self.iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key.as_ref()), tree))
+                for (key, tree) in self {
+                    visitor.child(Key::Name(key.as_ref()), tree)?;
+                }
+                Ok(())
             }
 
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-                self.iter_mut().try_for_each(|(key, tree)| visitor.child(Key::Name(key.as_ref()), tree))
+                for (key, tree) in self {
+                    visitor.child(Key::Name(key.as_ref()), tree)?;
+                }
+                Ok(())
             }
 
             fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
@@ -166,13 +199,19 @@ impl<K: AsRef<str> + Clone + Eq + Hash, V: Tree, S: BuildHasher + Clone> Tree fo
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         let mut entries: SmallVec<[_; 16]> = self.iter().map(|(key, tree)| (key.as_ref(), tree)).collect();
         entries.sort_unstable_by_key(|entry| entry.0);
-        entries.into_iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree))
+        for (key, tree) in entries {
+            visitor.child(Key::Name(key), tree)?;
+        }
+        Ok(())
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         let mut entries: SmallVec<[_; 16]> = self.iter_mut().map(|(key, tree)| (key.as_ref(), tree)).collect();
         entries.sort_unstable_by_key(|entry| entry.0);
-        entries.into_iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree))
+        for (key, tree) in entries {
+            visitor.child(Key::Name(key), tree)?;
+        }
+        Ok(())
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {

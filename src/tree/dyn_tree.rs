@@ -231,7 +231,12 @@ impl Tree for DynTree {
             Node::Absent => Ok(()),
             Node::Leaf(array) => array.as_tree().visit(visitor),
             Node::List(items) => items.visit(visitor),
-            Node::Map(entries) => entries.iter().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree)),
+            Node::Map(entries) => {
+                for (key, tree) in entries {
+                    visitor.child(Key::Name(key), tree)?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -240,7 +245,12 @@ impl Tree for DynTree {
             Node::Absent => Ok(()),
             Node::Leaf(array) => array.as_tree_mut().visit_mut(visitor),
             Node::List(items) => items.visit_mut(visitor),
-            Node::Map(entries) => entries.iter_mut().try_for_each(|(key, tree)| visitor.child(Key::Name(key), tree)),
+            Node::Map(entries) => {
+                for (key, tree) in entries {
+                    visitor.child(Key::Name(key), tree)?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -250,8 +260,11 @@ impl Tree for DynTree {
             Node::Leaf(array) => Node::Leaf(array.rebuild(builder)?),
             Node::List(items) => Node::List(Tree::rebuild(items, builder)?),
             Node::Map(entries) => {
-                let child = |(key, tree): &(String, DynTree)| Ok((key.clone(), builder.child(Key::Name(key), tree)?));
-                Node::Map(entries.iter().map(child).collect::<Result<_>>()?)
+                let mut rebuilt = Vec::with_capacity(entries.len());
+                for (key, tree) in entries {
+                    rebuilt.push((key.clone(), builder.child(Key::Name(key), tree)?));
+                }
+                Node::Map(rebuilt)
             }
         }))
     }
@@ -353,6 +366,7 @@ struct Copy {
     /// The branches the walk is in, below the root.
     open: Vec<(String, Branch)>,
     shared: Vec<Identity>,
+    levels: usize,
 }
 
 #[derive(Default)]
@@ -403,20 +417,22 @@ impl<'a> Visitor<'a> for Copy {
         cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
     }
 
-    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<()> {
-        if self.open.len() >= crate::layout::MAX_LEVELS {
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
+        self.levels += 1;
+        if self.levels > crate::layout::MAX_LEVELS {
             return Err(Error::too_deep(crate::layout::MAX_LEVELS));
         }
         let name = match key {
             Key::Name(name) => name.to_owned(),
             Key::Index(index) => index.to_string(),
-            Key::Same => return Ok(()),
+            Key::Same => return Ok(self.levels),
         };
         self.open.push((name, Branch { is_part: true, ..Branch::default() }));
-        Ok(())
+        Ok(self.levels)
     }
 
     fn leave(&mut self, key: Key<'_>) {
+        self.levels -= 1;
         if key == Key::Same {
             return;
         }

@@ -13,6 +13,7 @@ mod pointers;
 mod scalars;
 #[cfg(feature = "serde")]
 mod serialize;
+mod stack;
 
 pub(crate) use brief::Brief;
 pub(crate) use builder::Values;
@@ -188,8 +189,9 @@ pub trait Visitor<'a> {
     #[doc(hidden)]
     fn read_only(&mut self) {}
 
+    /// Goes down to a child; its level.
     #[doc(hidden)]
-    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<()>;
+    fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize>;
 
     #[doc(hidden)]
     fn leave(&mut self, key: Key<'_>);
@@ -213,9 +215,10 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns, and more than 1,024 levels.
+    #[inline]
     pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
-        self.enter(key, false)?;
-        tree.visit(self)?;
+        let level = self.enter(key, false)?;
+        stack::with_room(level, || tree.visit(self))?;
         self.leave(key);
         Ok(())
     }
@@ -224,9 +227,10 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// As [`child`](Self::child).
+    #[inline]
     pub fn frozen<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
-        self.enter(key, true)?;
-        tree.visit(self)?;
+        let level = self.enter(key, true)?;
+        stack::with_room(level, || tree.visit(self))?;
         self.leave(key);
         Ok(())
     }
@@ -246,6 +250,7 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns, and a node that contains itself.
+    #[inline]
     pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
         if self.enter_shared(identity)? {
             tree.visit(self)?;
@@ -269,8 +274,9 @@ pub trait VisitorMut<'a> {
     /// What visiting or rebuilding the node returns.
     fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()>;
 
+    /// Goes down to a child; its level.
     #[doc(hidden)]
-    fn enter(&mut self, key: Key<'_>) -> Result<()>;
+    fn enter(&mut self, key: Key<'_>) -> Result<usize>;
 
     #[doc(hidden)]
     fn leave(&mut self, key: Key<'_>);
@@ -281,9 +287,10 @@ impl<'a> dyn VisitorMut<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns.
+    #[inline]
     pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()> {
-        self.enter(key)?;
-        tree.visit_mut(self)?;
+        let level = self.enter(key)?;
+        stack::with_room(level, || tree.visit_mut(self))?;
         self.leave(key);
         Ok(())
     }

@@ -13,10 +13,12 @@ use crate::error::{Error, Result};
 
 /// Adds no segment to the path.
 impl<T: Tree + ?Sized + 'static> Tree for Box<T> {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         (**self).visit(visitor)
     }
 
+    #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         (**self).visit_mut(visitor)
     }
@@ -48,10 +50,12 @@ impl<T: Tree + ?Sized> Tree for &T {
 
 /// Written through; a new tree cannot be made of it.
 impl<T: Tree + ?Sized> Tree for &mut T {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         (**self).visit(visitor)
     }
 
+    #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         (**self).visit_mut(visitor)
     }
@@ -65,10 +69,12 @@ macro_rules! shared_pointers {
     ($($pointer:ident),*) => {$(
         /// Every handle is a place of the same parameters. Adds no segment to the path.
         impl<T: Tree + ?Sized + 'static> Tree for $pointer<T> {
+            #[inline]
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 visitor.shared(self.identity(), &**self)
             }
 
+            #[inline]
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
                 visitor.shared(self)
             }
@@ -110,6 +116,7 @@ shared_pointers!(Rc, Arc);
 
 /// Borrowed while its content is visited; adds no segment to the path.
 impl<T: Tree> Tree for RefCell<T> {
+    #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         visitor.cell(self)
     }
@@ -140,6 +147,7 @@ macro_rules! locks {
     ($($lock:ident: $read:ident / $write:ident),*) => {$(
         /// Locked while its content is visited; adds no segment to the path. A poisoned lock is an error.
         impl<T: Tree> Tree for $lock<T> {
+            #[inline]
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 visitor.cell(self)
             }

@@ -102,21 +102,35 @@ numbers!(half::f16, half::bf16);
 pub mod param {
     use super::*;
 
-    pub fn visit<'a, E: Element>(visitor: &mut dyn Visitor<'a>, key: Key<'_>, frozen: bool, number: &'a E) -> Result<()> {
+    #[diagnostic::on_unimplemented(
+        message = "`#[tree(param)]` is for a bare float, not for `{Self}`",
+        label = "not a float",
+        note = "an array is a parameter without it; what is no parameter needs no attribute, or `#[tree(skip)]`"
+    )]
+    pub trait Scalar: Element {}
+
+    impl Scalar for f32 {}
+    impl Scalar for f64 {}
+    #[cfg(feature = "half")]
+    impl Scalar for half::f16 {}
+    #[cfg(feature = "half")]
+    impl Scalar for half::bf16 {}
+
+    pub fn visit<'a, E: Scalar>(visitor: &mut dyn Visitor<'a>, key: Key<'_>, frozen: bool, number: &'a E) -> Result<()> {
         visitor.enter(key, frozen)?;
         visitor.leaf(LeafRef::from_slice(&[], std::slice::from_ref(number)))?;
         visitor.leave(key);
         Ok(())
     }
 
-    pub fn visit_mut<'a, E: Element>(visitor: &mut dyn VisitorMut<'a>, key: Key<'_>, number: &'a mut E) -> Result<()> {
+    pub fn visit_mut<'a, E: Scalar>(visitor: &mut dyn VisitorMut<'a>, key: Key<'_>, number: &'a mut E) -> Result<()> {
         visitor.enter(key)?;
         visitor.leaf(LeafMut::from_slice(&[], std::slice::from_mut(number)))?;
         visitor.leave(key);
         Ok(())
     }
 
-    pub fn rebuild<E: Element>(builder: &mut Builder<'_>, key: Key<'_>, number: &E) -> Result<E> {
+    pub fn rebuild<E: Scalar>(builder: &mut Builder<'_>, key: Key<'_>, number: &E) -> Result<E> {
         builder.at(key, |builder| {
             let elements = builder.leaf(LeafRef::from_slice(&[], std::slice::from_ref(number)))?;
             Ok(elements[0])

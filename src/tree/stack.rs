@@ -1,0 +1,15 @@
+//! Room on the stack for deep trees: 1,024 levels are allowed, and how large the frames of a level are is the tree's affair.
+
+use crate::error::Result;
+
+/// Levels between two looks at the stack, so that a look costs nothing per leaf.
+const EVERY: usize = 32;
+/// What these levels must get by with: 8 KiB each, in a debug build too.
+const RESERVE: usize = 256 << 10;
+const GROWTH: usize = 2 << 20;
+
+/// Visits what is at a level of the tree; now and then on a new piece of stack, if the old one runs out.
+#[inline]
+pub(crate) fn with_room<R>(level: usize, visit: impl FnOnce() -> Result<R>) -> Result<R> {
+    if level.is_multiple_of(EVERY) { stacker::maybe_grow(RESERVE, GROWTH, visit) } else { visit() }
+}

@@ -1,0 +1,87 @@
+//! Moving a plain tree a second time allocates nothing.
+
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::cell::Cell;
+
+use flatleaf::{FlatGrad, Layout};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[allow(unsafe_code)]
+// SAFETY: forwards every call to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, memory: Memory) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, memory) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+fn model() -> (Vec<ndarray::Array2<f32>>, Vec<Vec<f32>>, Option<Box<ndarray::Array1<f32>>>) {
+    (vec![ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]); 1000], vec![vec![5.0; 3]; 1000], Some(Box::new(ndarray::arr1(&[6.0]))))
+}
+
+#[test]
+fn a_second_gather_allocates_nothing() {
+    let model = model();
+    let layout = Layout::of(&model).unwrap();
+    let mut flat = vec![0.0; layout.len()];
+    layout.gather_into(&model, &mut flat).unwrap();
+    assert_eq!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()), 0);
+}
+
+#[test]
+fn a_second_restructure_in_place_allocates_nothing() {
+    let mut model = model();
+    let layout = Layout::of(&model).unwrap();
+    let flat = vec![0.5; layout.len()];
+    layout.restructure_into(&mut model, &flat).unwrap();
+    assert_eq!(allocations(|| layout.restructure_into(&mut model, &flat).unwrap()), 0);
+}
+
+#[test]
+fn a_second_gradient_allocates_nothing() {
+    let grads = model();
+    let layout = Layout::of(&grads).unwrap();
+    let mut grad = FlatGrad::absent(&layout);
+    assert_eq!(allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()), 0);
+}
+
+#[test]
+fn a_large_tree_allocates_once_for_all_its_leaves() {
+    let mut model = vec![ndarray::Array2::<f32>::ones((100, 100)); 100];
+    let layout = Layout::of(&model).unwrap();
+    let mut flat = vec![0.0; layout.len()];
+    layout.gather_into(&model, &mut flat).unwrap();
+    assert!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()) < 20);
+    layout.restructure_into(&mut model, &flat).unwrap();
+    assert!(allocations(|| layout.restructure_into(&mut model, &flat).unwrap()) < 20);
+}
+
+#[test]
+fn memory_for_paths_is_linear_however_long_they_are() {
+    let key = "k".repeat(10_000);
+    let leaves = (0..1000).map(|index| (index.to_string() + "x", flatleaf::DynTree::from(1.0_f32)));
+    let tree = flatleaf::DynTree::map([(key, flatleaf::DynTree::map(leaves))]);
+    let layout = Layout::of(&tree).unwrap();
+    assert_eq!(layout.leaves().len(), 1000);
+    assert_eq!(layout.leaves()[999].path().len(), 10_000 + 1 + 4);
+}

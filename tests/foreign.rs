@@ -1,0 +1,187 @@
+//! A leaf that is no slice in memory: a tensor on a device, with an identity of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use flatleaf::{
+    Builder, Error, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone, destructure,
+};
+use ndarray::arr2;
+
+/// Memory that can only be copied from and to.
+#[derive(Default)]
+struct Device {
+    memory: RefCell<HashMap<u64, Vec<f32>>>,
+    transfers: Cell<usize>,
+    next: Cell<u64>,
+}
+
+/// What a framework hands out: an identifier, a shape, no address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TensorId(u64);
+
+#[derive(Clone)]
+struct Tensor {
+    id: TensorId,
+    shape: Vec<usize>,
+    device: Rc<Device>,
+}
+
+impl Device {
+    fn tensor(self: &Rc<Self>, shape: &[usize], elements: &[f32]) -> Tensor {
+        let id = self.next.replace(self.next.get() + 1);
+        self.memory.borrow_mut().insert(id, elements.to_vec());
+        Tensor { id: TensorId(id), shape: shape.to_vec(), device: self.clone() }
+    }
+
+    fn download(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        self.transfers.set(self.transfers.get() + 1);
+        let memory = self.memory.borrow();
+        out.copy_from_slice(memory.get(&id).ok_or_else(|| Error::custom("freed memory"))?);
+        Ok(())
+    }
+
+    fn upload(&self, id: u64, values: &[f32]) -> Result<()> {
+        self.transfers.set(self.transfers.get() + 1);
+        self.memory.borrow_mut().insert(id, values.to_vec());
+        Ok(())
+    }
+}
+
+impl Tensor {
+    fn read(&self) -> Vec<f32> {
+        self.device.memory.borrow()[&self.id.0].clone()
+    }
+}
+
+impl Tree for Tensor {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        let reader = Reader::new(|out: &mut [f32]| self.device.download(self.id.0, out));
+        visitor.leaf(LeafRef::from_reader(&self.shape, &reader).with_identity(Identity::of(self.id.clone())))
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        let mut writer = Writer::new(|values: &[f32]| self.device.upload(self.id.0, values));
+        visitor.leaf(LeafMut::from_writer(&self.shape, &mut writer))
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        builder.shared(Identity::of(self.id.clone()), self, |builder| {
+            let reader = Reader::new(|out: &mut [f32]| self.device.download(self.id.0, out));
+            let elements: Vec<f32> = builder.leaf(LeafRef::from_reader(&self.shape, &reader))?;
+            Ok(self.device.tensor(&self.shape, &elements))
+        })
+    }
+
+    flatleaf::rebuild_object!();
+}
+
+#[test]
+fn it_is_gathered_and_written_through_callbacks() {
+    let device = Rc::new(Device::default());
+    let mut model = (device.tensor(&[2, 2], &[1.0, 2.0, 3.0, 4.0]), vec![5.0_f32]);
+    let (flat, layout) = destructure(&model).unwrap();
+    assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(layout.leaf("0").unwrap().shape(), [2, 2]);
+    assert_eq!(device.transfers.get(), 1);
+    layout.restructure_into(&mut model, &[6.0, 7.0, 8.0, 9.0, 10.0]).unwrap();
+    assert_eq!((model.0.read(), model.1.clone()), (vec![6.0, 7.0, 8.0, 9.0], vec![10.0]));
+    assert_eq!(device.transfers.get(), 2);
+}
+
+#[test]
+fn its_identity_makes_a_tie() {
+    let device = Rc::new(Device::default());
+    let embed = device.tensor(&[3], &[1.0, 2.0, 3.0]);
+    let model = vec![embed.clone(), device.tensor(&[3], &[1.0, 2.0, 3.0]), embed];
+    let (flat, layout) = destructure(&model).unwrap();
+    assert_eq!(flat, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    assert_eq!(layout.leaves()[0].places(), ["0", "2"]);
+
+    let new = layout.restructure(&model, &[4.0, 5.0, 6.0, 7.0, 8.0, 9.0]).unwrap();
+    assert_eq!(new[0].id, new[2].id);
+    assert_ne!(new[0].id, model[0].id);
+    assert_eq!(new[2].read(), [4.0, 5.0, 6.0]);
+    assert_eq!(model[2].read(), [1.0, 2.0, 3.0]);
+    assert_eq!(Layout::of(&new).unwrap(), layout);
+
+    let copy = deep_clone(&model).unwrap();
+    assert_eq!(copy[0].id, copy[2].id);
+    assert_ne!(copy[0].id, model[0].id);
+
+    let grad = layout.gather_grad(&model).unwrap();
+    assert_eq!(*grad, [2.0, 4.0, 6.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn places_that_disagree_are_named() {
+    let device = Rc::new(Device::default());
+    let embed = device.tensor(&[2], &[1.0, 2.0]);
+    let layout = Layout::of(&vec![embed.clone(), embed]).unwrap();
+    let untied = vec![device.tensor(&[2], &[1.0, 2.0]), device.tensor(&[2], &[1.0, -2.0])];
+    let error = layout.gather(&untied).unwrap_err();
+    assert!(error.is_broken_tie());
+    assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
+}
+
+#[test]
+fn one_identity_with_two_shapes_is_an_error() {
+    let device = Rc::new(Device::default());
+    let tensor = device.tensor(&[2, 1], &[1.0, 2.0]);
+    let reshaped = Tensor { shape: vec![2], ..tensor.clone() };
+    let error = Layout::of(&vec![tensor, reshaped]).unwrap_err();
+    assert!(error.is_shape());
+    assert_eq!(error.path(), Some("1"));
+}
+
+#[test]
+fn a_gradient_may_live_there_too() {
+    let device = Rc::new(Device::default());
+    let layout = Layout::of(&(arr2(&[[1.0_f32], [2.0]]),)).unwrap();
+    let grad = layout.gather_grad(&(device.tensor(&[2, 1], &[0.5, 0.25]),)).unwrap();
+    assert_eq!(*grad, [0.5, 0.25]);
+}
+
+/// A lock of another library.
+struct SpinLock<T>(std::sync::Mutex<T>);
+
+impl<T: Tree> flatleaf::Cell for SpinLock<T> {
+    fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
+        visit(&*self.0.try_lock().map_err(|_| Error::custom("the lock is held"))?)
+    }
+
+    fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
+        visit(&mut *self.0.try_lock().map_err(|_| Error::custom("the lock is held"))?)
+    }
+}
+
+impl<T: Tree> Tree for SpinLock<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.cell(self)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visitor.child(Key::Same, self.0.get_mut().map_err(Error::custom)?)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(SpinLock(builder.child(Key::Same, &*self.0.lock().map_err(Error::custom)?)?.into()))
+    }
+
+    flatleaf::rebuild_object!();
+}
+
+#[test]
+fn a_lock_of_another_library_is_written_through() {
+    let lock = Rc::new(SpinLock(std::sync::Mutex::new(vec![1.0_f32])));
+    let mut model = (lock.clone(), lock.clone());
+    let layout = Layout::of(&model).unwrap();
+    layout.restructure_into(&mut model, &[2.0]).unwrap();
+    assert_eq!(*lock.0.lock().unwrap(), [2.0]);
+    assert!(Rc::ptr_eq(&model.0, &lock));
+    let held = lock.0.lock().unwrap();
+    let error = layout.gather(&model).unwrap_err();
+    assert_eq!(error.to_string(), "`0`: the lock is held");
+    drop(held);
+}

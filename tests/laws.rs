@@ -1,0 +1,294 @@
+//! Laws over random trees with random ties, frozen leaves and absent gradients.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use flatleaf::{Builder, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
+use ndarray::{ArcArray, Array, Array2, IxDyn, ShapeBuilder};
+use proptest::prelude::*;
+
+/// A tree of any shape: what proptest draws, made real.
+enum Node {
+    Plain(Array<f32, IxDyn>),
+    Shared(Rc<Array<f32, IxDyn>>),
+    Cell(Rc<RefCell<Array<f32, IxDyn>>>),
+    View(ArcArray<f32, IxDyn>),
+    Integers(Vec<i32>),
+    Scalar(f32),
+    Missing(Option<Vec<f32>>),
+    List(Vec<Node>),
+    Map(BTreeMap<String, Node>),
+    Frozen(Box<Node>),
+}
+
+/// The key of what is below a frozen node.
+const FROZEN: Key<'static> = Key::Name("frozen");
+
+impl Tree for Node {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        match self {
+            Node::Plain(array) => array.visit(visitor),
+            Node::Shared(array) => array.visit(visitor),
+            Node::Cell(array) => array.visit(visitor),
+            Node::View(array) => array.visit(visitor),
+            Node::Integers(array) => array.visit(visitor),
+            Node::Scalar(number) => number.visit(visitor),
+            Node::Missing(array) => array.visit(visitor),
+            Node::List(nodes) => nodes.visit(visitor),
+            Node::Map(nodes) => nodes.visit(visitor),
+            Node::Frozen(node) => visitor.frozen(FROZEN, &**node),
+        }
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        match self {
+            Node::Plain(array) => array.visit_mut(visitor),
+            Node::Shared(array) => array.visit_mut(visitor),
+            Node::Cell(array) => array.visit_mut(visitor),
+            Node::View(array) => array.visit_mut(visitor),
+            Node::Integers(array) => array.visit_mut(visitor),
+            Node::Scalar(number) => number.visit_mut(visitor),
+            Node::Missing(array) => array.visit_mut(visitor),
+            Node::List(nodes) => nodes.visit_mut(visitor),
+            Node::Map(nodes) => nodes.visit_mut(visitor),
+            Node::Frozen(node) => visitor.child(FROZEN, &mut **node),
+        }
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(match self {
+            Node::Plain(array) => Node::Plain(array.rebuild(builder)?),
+            Node::Shared(array) => Node::Shared(array.rebuild(builder)?),
+            Node::Cell(array) => Node::Cell(array.rebuild(builder)?),
+            Node::View(array) => Node::View(array.rebuild(builder)?),
+            Node::Integers(array) => Node::Integers(array.rebuild(builder)?),
+            Node::Scalar(number) => Node::Scalar(number.rebuild(builder)?),
+            Node::Missing(array) => Node::Missing(array.rebuild(builder)?),
+            Node::List(nodes) => Node::List(nodes.rebuild(builder)?),
+            Node::Map(nodes) => Node::Map(nodes.rebuild(builder)?),
+            Node::Frozen(node) => Node::Frozen(Box::new(builder.child(FROZEN, &**node)?)),
+        })
+    }
+
+    flatleaf::rebuild_object!();
+}
+
+/// Arrays that any number of places may hold.
+struct Pool {
+    shared: Vec<Rc<Array<f32, IxDyn>>>,
+    cells: Vec<Rc<RefCell<Array<f32, IxDyn>>>>,
+    views: Vec<ArcArray<f32, IxDyn>>,
+}
+
+fn array(shape: &[usize], start: f32, fortran: bool) -> Array<f32, IxDyn> {
+    let logical = Array::from_shape_fn(IxDyn(shape), |_| 0.0);
+    let mut array = Array::zeros(IxDyn(shape).set_f(fortran));
+    array.assign(&logical);
+    array.iter_mut().enumerate().for_each(|(index, x)| *x = start + index as f32);
+    array
+}
+
+fn pool() -> Pool {
+    Pool {
+        shared: (0..3).map(|seed| Rc::new(array(&[2, seed], 100.0 * seed as f32, seed == 2))).collect(),
+        cells: (0..2).map(|seed| Rc::new(RefCell::new(array(&[seed + 1], 1000.0 * seed as f32, false)))).collect(),
+        views: (0..2).map(|seed| array(&[3, 2 + seed], 10_000.0 * seed as f32, seed == 1).into_shared()).collect(),
+    }
+}
+
+/// A plan of a tree, without the pool.
+#[derive(Clone, Debug)]
+enum Sketch {
+    Plain(Vec<usize>, bool),
+    Shared(usize),
+    Cell(usize),
+    View(usize, bool, bool),
+    Integers,
+    Scalar,
+    Missing(bool),
+    List(Vec<Sketch>),
+    Map(Vec<(String, Sketch)>),
+    Frozen(Box<Sketch>),
+}
+
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let leaf = prop_oneof![
+        4 => (prop::collection::vec(0_usize..4, 0..4), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Plain(shape, fortran)),
+        3 => (0_usize..3).prop_map(Sketch::Shared),
+        2 => (0_usize..2).prop_map(Sketch::Cell),
+        3 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(index, t, r)| Sketch::View(index, t, r)),
+        1 => Just(Sketch::Integers),
+        1 => Just(Sketch::Scalar),
+        1 => any::<bool>().prop_map(Sketch::Missing),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Sketch::List),
+            prop::collection::vec(("[a-c.*\\\\]{0,2}", inner.clone()), 0..5).prop_map(Sketch::Map),
+            inner.prop_map(|node| Sketch::Frozen(Box::new(node))),
+        ]
+    })
+}
+
+fn make(sketch: &Sketch, pool: &Pool, counter: &mut f32) -> Node {
+    match sketch {
+        Sketch::Plain(shape, fortran) => {
+            *counter += 1.0;
+            Node::Plain(array(shape, *counter * 0.125, *fortran))
+        }
+        Sketch::Shared(index) => Node::Shared(pool.shared[*index].clone()),
+        Sketch::Cell(index) => Node::Cell(pool.cells[*index].clone()),
+        Sketch::View(index, transposed, reversed) => {
+            let mut view = pool.views[*index].clone();
+            if *reversed {
+                view.invert_axis(ndarray::Axis(0));
+            }
+            Node::View(if *transposed { view.reversed_axes() } else { view })
+        }
+        Sketch::Integers => Node::Integers(vec![1, 2, 3]),
+        Sketch::Scalar => Node::Scalar(0.5),
+        Sketch::Missing(there) => Node::Missing(there.then(|| vec![7.0])),
+        Sketch::List(nodes) => Node::List(nodes.iter().map(|node| make(node, pool, counter)).collect()),
+        Sketch::Map(nodes) => Node::Map(nodes.iter().map(|(key, node)| (key.clone(), make(node, pool, counter))).collect()),
+        Sketch::Frozen(node) => Node::Frozen(Box::new(make(node, pool, counter))),
+    }
+}
+
+/// Small whole numbers, exact in every sum.
+fn numbers(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as f32 - 128.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// A gradient at every place, as a tree of the layout's paths: each place its own numbers.
+fn gradient(layout: &Layout, tree: &Node) -> DynTree {
+    let copy = DynTree::of(tree).unwrap();
+    let everywhere = Layout::of(&copy).unwrap();
+    let _ = layout;
+    everywhere.restructure(&copy, &numbers(everywhere.len(), 99)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// tree → flat → tree → flat is the identity, bit for bit, for a new tree and in place; the old tree does not change.
+    #[test]
+    fn round_trip(sketch in sketch(), seed in any::<u32>()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let (flat, layout) = destructure(&tree).unwrap();
+        let other = numbers(layout.len(), seed);
+
+        let new = layout.restructure(&tree, &other).unwrap();
+        prop_assert_eq!(layout.gather(&new).unwrap(), other.clone());
+        prop_assert_eq!(layout.gather(&tree).unwrap(), flat.clone());
+        prop_assert_eq!(&Layout::of(&new).unwrap(), &layout);
+
+        let mut copy = deep_clone(&tree).unwrap();
+        prop_assert_eq!(layout.gather(&copy).unwrap(), flat.clone());
+        prop_assert_eq!(&Layout::of(&copy).unwrap(), &layout);
+        layout.restructure_into(&mut copy, &other).unwrap();
+        prop_assert_eq!(layout.gather(&copy).unwrap(), other);
+        prop_assert_eq!(&Layout::of(&copy).unwrap(), &layout);
+        prop_assert_eq!(layout.gather(&tree).unwrap(), flat);
+    }
+
+    /// A flat vector and its tree have the same inner product with any gradient: restructure and gather_grad are adjoint.
+    #[test]
+    fn adjoint(sketch in sketch(), seed in any::<u32>()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let layout = Layout::of(&tree).unwrap();
+        let grads = gradient(&layout, &tree);
+        let grad = layout.gather_grad(&grads).unwrap();
+        let v = numbers(layout.len(), seed);
+
+        let new = DynTree::of(&layout.restructure(&tree, &v).unwrap()).unwrap();
+        let everywhere = Layout::of(&new).unwrap();
+        let (values, gradients) = (everywhere.gather(&new).unwrap(), everywhere.gather(&grads).unwrap());
+        let trainable: f64 = layout
+            .leaves()
+            .iter()
+            .flat_map(|leaf| leaf.places())
+            .filter(|place| !place.contains("frozen"))
+            .map(|place| {
+                let range = everywhere.leaf(place).unwrap().range();
+                dot(&values[range.clone()], &gradients[range])
+            })
+            .sum();
+        prop_assert_eq!(dot(&v, &grad), trainable);
+    }
+
+    /// A gradient of every place of the layout is present everywhere; none at all is absent everywhere, and zero.
+    #[test]
+    fn absence(sketch in sketch()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let layout = Layout::of(&tree).unwrap();
+        let mut grad = layout.gather_grad(&gradient(&layout, &tree)).unwrap();
+        prop_assert!((0..layout.leaves().len()).all(|index| grad.is_present(index)));
+        layout.gather_grad_into(&DynTree::absent(), &mut grad).unwrap();
+        prop_assert!((0..layout.leaves().len()).all(|index| !grad.is_present(index)));
+        prop_assert!(grad.iter().all(|&x| x == 0.0));
+    }
+
+    /// Every place prints as its own path, and the path leads back to the leaf; ranges follow one another.
+    #[test]
+    fn paths_and_ranges(sketch in sketch()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let layout = Layout::of(&tree).unwrap();
+        let mut next = 0;
+        let mut seen = std::collections::HashSet::new();
+        for (index, leaf) in layout.leaves().iter().enumerate() {
+            prop_assert_eq!(leaf.range(), next..next + leaf.len());
+            next += leaf.len();
+            for place in leaf.places() {
+                prop_assert!(seen.insert(place.clone()));
+                prop_assert_eq!(layout.index_of(place), Some(index));
+            }
+        }
+        prop_assert_eq!(next, layout.len());
+    }
+
+    /// A layout that is written and read is the same.
+    #[test]
+    #[cfg(feature = "serde")]
+    fn serde_round_trip(sketch in sketch()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let layout = Layout::of(&tree).unwrap();
+        let text = serde_json::to_string(&layout).unwrap();
+        let read: Layout = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&read, &layout);
+        prop_assert_eq!(read.fingerprint(), layout.fingerprint());
+        prop_assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        prop_assert_eq!(read.gather(&tree).unwrap(), layout.gather(&tree).unwrap());
+
+        let copy = DynTree::of(&tree).unwrap();
+        let back: DynTree = serde_json::from_str(&serde_json::to_string(&copy).unwrap()).unwrap();
+        prop_assert_eq!(back, copy);
+    }
+}
+
+/// The order of the vector is the logical order, whatever the order in memory.
+#[test]
+fn order_does_not_depend_on_memory_layout() {
+    let c = Array2::from_shape_fn((2, 3), |(i, j)| (3 * i + j) as f32);
+    let mut f = Array2::zeros((2, 3).f());
+    f.assign(&c);
+    let mut reversed = Array2::from_shape_fn((2, 3), |(i, j)| 5.0 - (3 * i + j) as f32);
+    reversed.invert_axis(ndarray::Axis(0));
+    reversed.invert_axis(ndarray::Axis(1));
+    for array in [&c, &f, &reversed] {
+        assert_eq!(destructure(array).unwrap().0, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+    let layout = Layout::of(&f).unwrap();
+    let new = layout.restructure(&f, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    assert_eq!(new, ndarray::arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]));
+    assert_eq!(new.strides(), [1, 2]);
+}

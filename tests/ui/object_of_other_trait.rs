@@ -1,0 +1,9 @@
+use flatleaf::Tree;
+
+trait Layer: Tree {}
+
+#[derive(Tree)]
+#[tree(object = "dyn Layer")]
+struct Dense(Vec<f32>);
+
+fn main() {}

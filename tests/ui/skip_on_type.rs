@@ -1,0 +1,7 @@
+use flatleaf::Tree;
+
+#[derive(Tree)]
+#[tree(skip)]
+struct Activation;
+
+fn main() {}
