@@ -32,9 +32,13 @@ impl Purpose {
         matches!(self, Purpose::WriteTrainable | Purpose::WriteOthers)
     }
 
-    /// Whether elements of such leaves are moved.
+    fn moves_trainable(self) -> bool {
+        !matches!(self, Purpose::WriteOthers | Purpose::ReadOthers)
+    }
+
+    /// Whether elements of such a leaf are moved.
     fn moves(self, leaf: LeafId) -> bool {
-        leaf.trainable != matches!(self, Purpose::WriteOthers | Purpose::ReadOthers)
+        leaf.trainable == self.moves_trainable()
     }
 }
 
@@ -94,6 +98,8 @@ struct Check<'l, 'a> {
     cells: usize,
     /// The level from which on nothing can be written.
     read_only_from: usize,
+    /// Whether trainable leaves are moved and nothing around the one that comes next asks for a closer look.
+    is_plain_here: bool,
     ties: HashMap<LeafId, Tied<'a>>,
     strided: HashSet<u32>,
 }
@@ -102,6 +108,7 @@ struct SharedNode {
     node: Option<NodeId>,
     /// Known once it has been left.
     content: Option<Content>,
+    has_leaf: bool,
 }
 
 /// A shared node that is being visited.
@@ -110,7 +117,8 @@ struct Open {
     content: Content,
     /// The number of cells around it.
     cells: usize,
-    /// Whether it has been visited before, at another place.
+    has_leaf: bool,
+    /// Whether it has been visited before, at another place of the same leaves.
     again: bool,
 }
 
@@ -132,6 +140,7 @@ impl<'l, 'a> Check<'l, 'a> {
             open: Vec::new(),
             cells: 0,
             read_only_from: usize::MAX,
+            is_plain_here: purpose.moves_trainable(),
             ties: HashMap::new(),
             strided: HashSet::new(),
         }
@@ -153,33 +162,35 @@ impl<'l, 'a> Check<'l, 'a> {
                 continue;
             }
             let place = &self.layout.places[index];
-            let expected = format!("a leaf of shape {:?}", self.layout.shape_at(place));
+            let expected = format!("a leaf of shape {:?}", &place.shape[..]);
             self.findings.add(Error::missing(self.layout.paths.render(place.node), expected));
         }
     }
 
+    /// Whether there is nothing to say about a leaf: it is as the layout has it, at its only place, and lends its slice.
     #[inline]
-    fn known_leaf(&mut self, index: u32, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if !self.seen.mark(index) {
-            return Err(Error::duplicate(self.cursor.path()));
-        }
-        let layout = self.layout;
-        let place = layout.place(index);
+    fn is_plain(&self, place: &Place, leaf: &LeafRef<'_, 'a>) -> bool {
+        let lent = matches!(leaf.source, Source::Lent(_));
+        self.is_plain_here && place.plain && lent && leaf.dtype == place.dtype && place.has_shape(leaf.shape)
+    }
+
+    #[inline(never)]
+    fn known_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let ignored = self.purpose == Purpose::ReadGradients && place.frozen;
         if ignored || !self.purpose.moves(place.leaf) {
             return Ok(());
         }
-        if *leaf.shape != *layout.shape_at(place) {
-            self.findings.add(Error::shape(self.cursor.path(), layout.shape_at(place), leaf.shape));
+        if !place.has_shape(leaf.shape) {
+            self.findings.add(Error::shape(self.cursor.path(), &place.shape, leaf.shape));
             return Ok(());
         }
         self.note_content();
         if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
             self.strided.insert(place.leaf.index);
         }
-        self.check_type(layout.leaf(place.leaf).dtype, leaf.dtype);
+        self.check_type(place.dtype, leaf.dtype);
         self.check_writable();
-        if self.purpose == Purpose::ReadValues && layout.leaf(place.leaf).nodes.len() > 1 { self.compare_tied(place, leaf) } else { Ok(()) }
+        if self.purpose == Purpose::ReadValues && !place.plain { self.compare_tied(place, leaf) } else { Ok(()) }
     }
 
     #[inline]
@@ -198,6 +209,10 @@ impl<'l, 'a> Check<'l, 'a> {
         if self.cursor.levels() >= self.read_only_from && self.purpose.is_writing() {
             self.findings.add(Error::read_only("one that can only be read").or_at(|| self.cursor.path()));
         }
+    }
+
+    fn look_around(&mut self) {
+        self.is_plain_here = self.purpose.moves_trainable() && self.open.is_empty() && self.read_only_from == usize::MAX;
     }
 
     #[inline]
@@ -227,7 +242,7 @@ impl<'l, 'a> Check<'l, 'a> {
         Ok(())
     }
 
-    fn unknown_leaf(&mut self, leaf: &LeafRef<'_, '_>) {
+    fn unknown(&mut self, found: String) {
         let known = *self.layout.paths.node(self.cursor.known());
         let is_known = self.cursor.node().is_some();
         let (ignored, expected) = match known.kind {
@@ -240,14 +255,14 @@ impl<'l, 'a> Check<'l, 'a> {
         if self.purpose == Purpose::ReadGradients && (ignored || known.frozen) {
             return;
         }
-        self.findings.add(Error::unknown(self.cursor.path(), expected, format!("a leaf of shape {:?}", leaf.shape)));
+        self.findings.add(Error::unknown(self.cursor.path(), expected, found));
     }
 
     fn first_visit(&mut self, identity: &Identity) -> bool {
         let node = self.cursor.node();
         match self.shared.entry(identity.clone()) {
             Entry::Vacant(new) => {
-                new.insert(SharedNode { node, content: None });
+                new.insert(SharedNode { node, content: None, has_leaf: false });
                 true
             }
             Entry::Occupied(_) => false,
@@ -259,13 +274,23 @@ impl<'l, 'a> Check<'l, 'a> {
     }
 
     /// Two places of one node must be two places in the layout too: written as two parameters, one of them would be lost.
-    fn check_tie(&self, first: NodeId, second: NodeId) -> Result<()> {
+    fn check_tie(&self, first: NodeId, second: NodeId, same_leaves: bool) -> Result<()> {
         let reads = matches!(self.purpose, Purpose::ReadValues | Purpose::ReadGradients | Purpose::ReadOthers);
-        if reads || self.moved_below(first).eq(self.moved_below(second)) {
+        if reads || same_leaves {
             return Ok(());
         }
         let (first, second) = (self.layout.paths.render(first), self.layout.paths.render(second));
         Err(Error::broken_tie(first, second, "two parameters", "one shared node"))
+    }
+
+    /// A leaf that is not the one that comes next, or has something about it.
+    #[cold]
+    #[inline(never)]
+    fn other_leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.enter(key, frozen)?;
+        self.leaf(leaf)?;
+        self.leave(key);
+        Ok(())
     }
 }
 
@@ -285,14 +310,32 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 }
 
 impl<'a> Visitor<'a> for Check<'_, 'a> {
+    #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        match self.cursor.place() {
-            Some(index) => self.known_leaf(index, &leaf),
-            None => {
-                self.unknown_leaf(&leaf);
-                Ok(())
-            }
+        if let Some(open) = self.open.last_mut() {
+            open.has_leaf = true;
         }
+        let Some(index) = self.cursor.place() else {
+            self.unknown(format!("a leaf of shape {:?}", leaf.shape));
+            return Ok(());
+        };
+        if !self.seen.mark(index) {
+            return Err(Error::duplicate(self.cursor.path()));
+        }
+        let place = self.layout.place(index);
+        if self.is_plain(place, &leaf) { Ok(()) } else { self.known_leaf(place, &leaf) }
+    }
+
+    #[inline]
+    fn leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        if let Some(index) = self.cursor.next_leaf(key)
+            && self.is_plain(self.layout.place(index), &leaf)
+            && self.seen.mark_next(index)
+        {
+            self.cursor.pass_leaf();
+            return Ok(());
+        }
+        self.other_leaf_at(key, frozen, leaf)
     }
 
     fn no_leaf(&mut self) -> Result<()> {
@@ -313,6 +356,7 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
 
     fn read_only(&mut self) {
         self.read_only_from = self.read_only_from.min(self.cursor.levels());
+        self.look_around();
     }
 
     #[inline]
@@ -323,31 +367,40 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
     #[inline]
     fn leave(&mut self, key: Key<'_>) {
         self.cursor.leave(key);
-        if self.cursor.levels() < self.read_only_from {
+        if self.cursor.levels() < self.read_only_from && self.read_only_from != usize::MAX {
             self.read_only_from = usize::MAX;
+            self.look_around();
         }
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
         let again = !self.first_visit(&identity);
+        let mut same_leaves = false;
         if again {
-            let seen = &self.shared[&identity];
-            if seen.content.is_none() {
-                return Err(Error::cycle(seen.node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
+            let &SharedNode { node, content, has_leaf } = &self.shared[&identity];
+            if content.is_none() {
+                return Err(Error::cycle(node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
             }
-            match (seen.node, self.cursor.node()) {
-                (_, None) => return Ok(false),
-                (Some(first), Some(second)) => self.check_tie(first, second)?,
-                _ => {}
-            }
+            let Some(here) = self.cursor.node() else {
+                // Once more where the layout knows nothing: no need to look into it again to refuse it.
+                if has_leaf {
+                    self.unknown("a shared node with leaves".into());
+                }
+                return Ok(false);
+            };
+            same_leaves = node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
+            node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
         }
-        self.open.push(Open { identity, content: Content::default(), cells: self.cells, again });
+        self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });
+        self.look_around();
         Ok(true)
     }
 
     fn leave_shared(&mut self) {
         let Some(closed) = self.open.pop() else { return };
+        self.look_around();
         if let Some(around) = self.open.last_mut() {
+            around.has_leaf |= closed.has_leaf;
             let in_cell = closed.cells > around.cells;
             around.content.cells |= closed.content.cells || in_cell;
             around.content.plain |= closed.content.plain && !in_cell;
@@ -355,6 +408,7 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
         }
         if let Some(node) = self.shared.get_mut(&closed.identity) {
             node.content = Some(closed.content);
+            node.has_leaf |= closed.has_leaf;
         }
     }
 
@@ -381,11 +435,15 @@ impl Seen {
     /// Marks a place; false if it was marked before.
     #[inline]
     pub(crate) fn mark(&mut self, place: u32) -> bool {
-        if self.marks.is_none() && place == self.next {
-            self.next += 1;
-            return true;
-        }
-        self.mark_out_of_order(place as usize)
+        self.mark_next(place) || self.mark_out_of_order(place as usize)
+    }
+
+    /// Marks a place if it is the one that comes next.
+    #[inline]
+    pub(crate) fn mark_next(&mut self, place: u32) -> bool {
+        let is_next = self.marks.is_none() && place == self.next;
+        self.next += u32::from(is_next);
+        is_next
     }
 
     #[cold]

@@ -60,9 +60,9 @@ impl Layout {
 }
 
 fn copy<T: Tree + ?Sized>(layout: &Inner, tree: &T, flat: &mut [f32]) -> Result<()> {
-    let mut gather = Gather { layout, flat, large: transfer::is_parallel(layout.len).then(Vec::new) };
+    let mut gather = Gather { flat, large: transfer::is_parallel(layout.len).then(Vec::new) };
     matched::walk_all(layout, tree, &mut gather)?;
-    let Gather { flat, large, .. } = gather;
+    let Gather { flat, large } = gather;
     copy_ranges(flat, large.unwrap_or_default());
     Ok(())
 }
@@ -82,14 +82,13 @@ pub(crate) fn copy_ranges(flat: &mut [f32], mut parts: Vec<(Range<usize>, &[f32]
     transfer::copy_all(&mut pairs);
 }
 
-struct Gather<'l, 'f, 'a> {
-    layout: &'l Inner,
+struct Gather<'f, 'a> {
     flat: &'f mut [f32],
     /// Leaves to be copied by all threads, where that is worth it.
     large: Option<Vec<(Range<usize>, &'a [f32])>>,
 }
 
-impl<'a> Take<'a> for Gather<'_, '_, 'a> {
+impl<'a> Take<'a> for Gather<'_, 'a> {
     /// Every place of a tie holds the same bits: the first one is read.
     #[inline]
     fn wants(&self, place: &Place) -> bool {
@@ -98,7 +97,7 @@ impl<'a> Take<'a> for Gather<'_, '_, 'a> {
 
     #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let range = self.layout.leaf(place.leaf).range();
+        let range = place.range();
         if leaf.dtype != Dtype::F32 {
             return Err(Error::unstable("a leaf that changed its element type between two visits"));
         }

@@ -109,6 +109,7 @@ impl Layout {
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad).
     pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
+        self.check_f32()?;
         check::check(&self.inner, grads, Purpose::ReadGradients)?;
         let mut grad = FlatGrad::absent(self);
         gather(&self.inner, grads, tied, &mut grad)?;
@@ -120,6 +121,7 @@ impl Layout {
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad), and a gradient of another layout; it is as it was.
     pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
+        self.check_f32()?;
         self.check_same(&grad.layout)?;
         check::check(&self.inner, grads, Purpose::ReadGradients)?;
         gather(&self.inner, grads, TiedGrads::Sum, grad)
@@ -152,21 +154,21 @@ impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
 
     #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let known = self.layout.leaf(place.leaf);
         self.present[place.leaf.index as usize] = true;
-        if known.nodes.len() > 1 {
+        if !place.plain {
+            let known = self.layout.leaf(place.leaf);
             let elements = elements_of(place, known.shape(), &leaf)?;
             self.tied.push((place.leaf.index, !place.first, place.node, elements));
             return Ok(());
         }
         if let Some(large) = &mut self.large
-            && transfer::is_large(known.len())
+            && transfer::is_large(place.len)
             && let Some(slice) = leaf.lent()
         {
-            large.push((known.range(), slice));
+            large.push((place.range(), slice));
             return Ok(());
         }
-        read_floats(&leaf, &mut self.flat[known.range()])
+        read_floats(&leaf, &mut self.flat[place.range()])
     }
 }
 

@@ -53,8 +53,7 @@ impl<P> InPlace<'_, '_, '_, P> {
         if !self.put.wants(place) {
             return Ok(());
         }
-        let known = self.layout.leaf(place.leaf);
-        if *leaf.shape != *self.layout.shape_at(place) || leaf.dtype != known.dtype {
+        if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
             return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
         }
         self.reached += 1;
@@ -99,6 +98,24 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
     #[inline]
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         InPlace::leaf(self, leaf)
+    }
+
+    #[inline]
+    fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        if let Some(index) = self.builder.cursor().next_leaf(key) {
+            let place = self.layout.place(index);
+            let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
+            if fits && self.put.wants(place) && self.seen.mark_next(index) {
+                self.reached += 1;
+                self.put.put(place, leaf)?;
+                self.builder.cursor().pass_leaf();
+                return Ok(());
+            }
+        }
+        self.enter(key)?;
+        self.leaf(leaf)?;
+        self.builder.cursor().leave(key);
+        Ok(())
     }
 
     fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()> {

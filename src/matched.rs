@@ -37,6 +37,18 @@ struct Matched<'l, 't, T> {
     take: &'t mut T,
 }
 
+impl<'a, T: Take<'a>> Matched<'_, '_, T> {
+    /// A leaf that is not the one that comes next, or has something about it.
+    #[cold]
+    #[inline(never)]
+    fn other_leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.enter(key, frozen)?;
+        self.leaf(leaf)?;
+        self.leave(key);
+        Ok(())
+    }
+}
+
 impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
     #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
@@ -48,10 +60,23 @@ impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
         if !self.take.wants(place) {
             return Ok(());
         }
-        if *leaf.shape != *self.layout.shape_at(place) {
+        if !place.has_shape(leaf.shape) {
             return Err(Error::unstable("a leaf that changed its shape between two visits"));
         }
         self.take.take(place, leaf)
+    }
+
+    #[inline]
+    fn leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        if let Some(index) = self.cursor.next_leaf(key) {
+            let place = self.layout.place(index);
+            if place.plain && self.take.wants(place) && place.has_shape(leaf.shape) && self.seen.mark_next(index) {
+                self.take.take(place, leaf)?;
+                self.cursor.pass_leaf();
+                return Ok(());
+            }
+        }
+        self.other_leaf_at(key, frozen, leaf)
     }
 
     fn no_leaf(&mut self) -> Result<()> {

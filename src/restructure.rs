@@ -160,10 +160,10 @@ impl<'a> Put<'a> for WriteFlat<'_, 'a> {
 
     #[inline]
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let known = self.layout.leaf(place.leaf);
-        let values = &self.flat[known.range()];
+        let values = &self.flat[place.range()];
         if let Some(axes) = &place.axes {
-            return leaf.write_bytes(bytemuck::cast_slice(&at_place(axes, &known.shape, values)));
+            let shape = self.layout.leaf(place.leaf).shape();
+            return leaf.write_bytes(bytemuck::cast_slice(&at_place(axes, shape, values)));
         }
         if let Some(large) = &mut self.large
             && transfer::is_large(values.len())

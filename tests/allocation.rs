@@ -35,7 +35,9 @@ fn allocations(work: impl FnOnce()) -> usize {
     ALLOCATIONS.get() - before
 }
 
-fn model() -> (Vec<ndarray::Array2<f32>>, Vec<Vec<f32>>, Option<Box<ndarray::Array1<f32>>>) {
+type Model = (Vec<ndarray::Array2<f32>>, Vec<Vec<f32>>, Option<Box<ndarray::Array1<f32>>>);
+
+fn model() -> Model {
     (vec![ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]); 1000], vec![vec![5.0; 3]; 1000], Some(Box::new(ndarray::arr1(&[6.0]))))
 }
 

@@ -92,19 +92,6 @@ fn a_model_without_parameters_has_an_empty_vector() {
 }
 
 // J.A12
-#[cfg(feature = "half")]
-#[test]
-fn what_is_no_parameter_does_not_change_the_element_type() {
-    use half::f16;
-    let half = |elements: &[f32]| elements.iter().copied().map(f16::from_f32).collect::<Array1<f16>>();
-    let first = (None::<Array1<f16>>, arr0(0_i32));
-    let second = (half(&[1.0, 2.0]), half(&[3.0]));
-    assert_eq!(flat(&second), [1.0, 2.0, 3.0]);
-    assert_eq!(flat(&(&first, &second)), [flat(&first), flat(&second)].concat());
-    assert_eq!(counting(&second, 7.0), (half(&[7.0, 8.0]), half(&[9.0])));
-}
-
-// J.A12
 #[test]
 fn the_vector_of_a_pair_is_the_vectors_of_its_halves() {
     let first = (None::<Array1<f32>>, arr0(0_i32));

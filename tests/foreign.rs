@@ -58,7 +58,8 @@ impl Tensor {
 impl Tree for Tensor {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         let reader = Reader::new(|out: &mut [f32]| self.device.download(self.id.0, out));
-        visitor.leaf(LeafRef::from_reader(&self.shape, &reader).with_identity(Identity::of(self.id.clone())))
+        let identity = Identity::of(self.id.clone());
+        visitor.leaf(LeafRef::from_reader(&self.shape, &reader).with_identity(&identity))
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {

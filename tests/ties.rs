@@ -305,7 +305,7 @@ fn a_reversed_view_is_the_same_parameter() {
     let model = [x.clone(), reversed(&x, 0)];
     assert_layout(&model, &[1.0, 2.0, 3.0], &[&["0", "1"]]);
     let layout = Layout::of(&model).unwrap();
-    assert_eq!(*layout.gather_grad(&tree!([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])).unwrap(), [31.0, 22.0, 13.0]);
+    assert_eq!(*layout.gather_grad(&(arr1(&[1.0_f32, 2.0, 3.0]), arr1(&[10.0_f32, 20.0, 30.0]))).unwrap(), [31.0, 22.0, 13.0]);
     let new = layout.restructure(&model, &[7.0, 8.0, 9.0]).unwrap();
     assert_eq!(new[0], arr1(&[7.0, 8.0, 9.0]));
     assert_eq!(new[1], arr1(&[9.0, 8.0, 7.0]));
@@ -319,7 +319,7 @@ fn a_leaf_whose_first_place_is_reversed_reads_as_that_place() {
     let mut model = [reversed(&x, 0), x];
     assert_layout(&model, &[3.0, 2.0, 1.0], &[&["0", "1"]]);
     let layout = Layout::of(&model).unwrap();
-    assert_eq!(*layout.gather_grad(&tree!([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])).unwrap(), [31.0, 22.0, 13.0]);
+    assert_eq!(*layout.gather_grad(&(arr1(&[1.0_f32, 2.0, 3.0]), arr1(&[10.0_f32, 20.0, 30.0]))).unwrap(), [31.0, 22.0, 13.0]);
     let new = layout.restructure(&model, &[7.0, 8.0, 9.0]).unwrap();
     assert_eq!((&new[0], &new[1]), (&arr1(&[7.0, 8.0, 9.0]).into_shared(), &arr1(&[9.0, 8.0, 7.0]).into_shared()));
     layout.restructure_into(&mut model, &[7.0, 8.0, 9.0]).unwrap();
@@ -395,6 +395,54 @@ fn zero_size_arrays_are_no_ties() {
 
 // Decision 2
 #[test]
+fn zero_size_arrays_are_written_in_place() {
+    let some = arr1(&[1.0_f32, 2.0]).into_shared();
+    let mut model = [some.clone().slice_move(s![..0]), some.clone(), some.slice_move(s![..0])];
+    let layout = Layout::of(&model).unwrap();
+    layout.restructure_into(&mut model, &[7.0, 8.0]).unwrap();
+    assert_eq!((model[0].len(), &model[1], model[2].len()), (0, &arr1(&[7.0, 8.0]).into_shared(), 0));
+}
+
+// Decision 2
+#[test]
+fn ties_reach_into_cells() {
+    let mut model = models::tied_in_cells();
+    assert_layout(&model, &count_from(1.0, 6), &[&["m", "a", "b"]]);
+    let layout = Layout::of(&model).unwrap();
+    let outside = model.a.clone();
+    let new = layout.restructure(&model, &count_from(7.0, 6)).unwrap();
+    assert_eq!((new.m.as_ptr(), &new.m.t()), (new.a.borrow().as_ptr(), &new.a.borrow().view()));
+    layout.restructure_into(&mut model, &count_from(7.0, 6)).unwrap();
+    assert_eq!((model.m.as_ptr(), &model.m.t()), (outside.borrow().as_ptr(), &outside.borrow().view()));
+}
+
+// Decision 2
+#[test]
+fn carried_leaves_are_tied_too() {
+    let model = models::tied_integers();
+    let layout = Layout::of(&model).unwrap();
+    let places: Vec<_> = layout.others().iter().map(Leaf::places).collect();
+    assert_eq!(places, [["n", "t"], ["p", "q"]]);
+    let new = layout.restructure(&model, &[2.0]).unwrap();
+    assert_eq!((new.n.as_ptr(), &new.n), (new.t.as_ptr(), &model.n));
+    assert!(Arc::ptr_eq(&new.p, &model.p) && Arc::ptr_eq(&new.q, &model.p));
+}
+
+// Decision 3
+#[test]
+fn a_shared_node_is_trained_at_the_places_that_are_not_frozen() {
+    let model = models::frozen_subtree();
+    let (flat, layout) = destructure(&model).unwrap();
+    assert_eq!(flat, count_from(1.0, 6));
+    assert_eq!(places(&layout), [["b.beta", "a.beta", "c.beta"], ["b.gamma", "a.gamma", "c.gamma"]]);
+    assert_eq!(layout.others()[0].places(), ["a.mean", "b.mean", "c.mean"]);
+    let new = layout.restructure(&model, &count_from(21.0, 6)).unwrap();
+    assert!(Rc::ptr_eq(&new.a, &new.b) && Rc::ptr_eq(&new.b, &new.c));
+    assert_eq!((&new.a.gamma, &new.a.mean), (&arr1(&[24.0, 25.0, 26.0]), &model.a.mean));
+}
+
+// Decision 2
+#[test]
 fn the_first_trainable_place_comes_first_and_the_others_in_walk_order() {
     let model = models::tied_across_frozen();
     assert_layout(&model, &[1.0, 2.0, 3.0], &[&["b"], &["c", "a", "d"]]);
@@ -449,13 +497,8 @@ fn the_shape_of_a_tie_is_that_of_its_first_trainable_place() {
 // Decision 6
 #[test]
 fn places_that_hold_different_bits_are_an_error() {
-    let layout = Layout::of(&models::tied()).unwrap();
-    let untied = |x: f32, y: f32| Tied { x: arr1(&[0.0, x]), y: arr1(&[0.0, y]), z: arr1(&[4.0]) };
-    let layout = Layout::of(&models::tied_by(Arc::new(arr1(&[0.0_f32, 1.0])))).map(|tied| (layout, tied)).unwrap().1;
-    let with = |x: f32, y: f32| {
-        let Tied { x, y, .. } = untied(x, y);
-        tree!({ "x": (x), "y": (y), "z": [4.0, 5.0, 6.0] })
-    };
+    let layout = Layout::of(&models::tied_by(Arc::new(arr1(&[0.0_f32, 1.0])))).unwrap();
+    let with = |x: f32, y: f32| tree!({ "x": [0.0, x], "y": [0.0, y], "z": [4.0, 5.0, 6.0] });
     let mut flat = [7.0; 5];
     for (x, y) in [(1.0, 2.0), (0.0, -0.0)] {
         let error = layout.gather_into(&with(x, y), &mut flat).unwrap_err();
@@ -465,6 +508,68 @@ fn places_that_hold_different_bits_are_an_error() {
     assert_eq!(flat, [7.0; 5]);
     assert_eq!(layout.gather(&with(1.0, 1.0)).unwrap(), [0.0, 1.0, 4.0, 5.0, 6.0]);
     assert!(layout.gather(&with(f32::NAN, f32::NAN)).unwrap()[1].is_nan());
+}
+
+// Decision 6
+#[test]
+fn different_bits_are_an_error_though_one_place_shares_with_another_leaf() {
+    let shared = Rc::new(arr1(&[1.0_f32]));
+    let layout = Layout::of(&[Rc::new(arr1(&[0.0_f32])), shared.clone(), shared.clone()]).unwrap();
+    assert_eq!(places(&layout), [&["0".to_owned()][..], &["1".to_owned(), "2".to_owned()]]);
+    let other = [shared.clone(), Rc::new(arr1(&[5.0_f32])), shared];
+    let error = layout.gather(&other).unwrap_err();
+    assert!(error.is_broken_tie());
+    assert_eq!((error.path(), error.other_path()), (Some("1"), Some("2")));
+}
+
+// Decision 6
+#[test]
+fn an_extra_place_of_a_shared_node_is_an_error() {
+    let layout = Layout::of(&tree!([[1], [2, 3]])).unwrap();
+    let shared = Rc::new(arr1(&[1.0_f32]));
+    let error = layout.gather(&(shared.clone(), arr1(&[2.0_f32, 3.0]), shared.clone())).unwrap_err();
+    assert!(error.is_unknown());
+    assert_eq!(error.path(), Some("2"));
+    let mut model = (shared.clone(), arr1(&[2.0_f32, 3.0]), shared);
+    let error = layout.restructure_into(&mut model, &[7.0, 8.0, 9.0]).unwrap_err();
+    assert!(error.is_unknown());
+    assert_eq!(error.path(), Some("2"));
+    assert_eq!(*model.0, arr1(&[1.0]));
+}
+
+// Decision 6
+#[test]
+fn different_bits_in_cells_are_an_error() {
+    let layout = Layout::of(&models::tied_cells()).unwrap();
+    let with = |last: f32| Rc::new(RefCell::new(arr1(&[1.0, 2.0, last])));
+    let error = layout.gather(&Tied { x: with(3.0), y: with(4.0), z: arr1(&[4.0, 5.0, 6.0]) }).unwrap_err();
+    assert!(error.is_broken_tie());
+    assert_eq!((error.path(), error.other_path()), (Some("x"), Some("y")));
+    let same = Tied { x: with(3.0), y: with(3.0), z: arr1(&[4.0, 5.0, 6.0]) };
+    assert_eq!(layout.gather(&same).unwrap(), count_from(1.0, 6));
+}
+
+// Decision 2
+#[test]
+fn layouts_whose_ties_lie_otherwise_are_other_layouts() {
+    let m = arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]).into_shared();
+    let t = m.clone().reversed_axes();
+    let second = Layout::of(&[m.clone(), t.clone(), m.clone()]).unwrap();
+    let third = Layout::of(&[m.clone(), m.clone(), t]).unwrap();
+    assert_ne!(second, third);
+    assert_ne!(second.fingerprint(), third.fingerprint());
+    assert_ne!(second, Layout::of(&[m.clone(), m.clone(), m]).unwrap());
+}
+
+#[test]
+fn shared_slices_and_trait_objects_are_tied() {
+    let slice: Rc<[f32]> = [1.0, 2.0].into();
+    let layer: Rc<dyn models::Layer> = Rc::new(models::Bias(arr1(&[3.0])));
+    let model = ([slice.clone(), slice], [layer.clone(), layer]);
+    assert_layout(&model, &[1.0, 2.0, 3.0], &[&["0.0", "0.1"], &["1.0.0", "1.1.0"]]);
+    let new = Layout::of(&model).unwrap().restructure(&model, &[7.0, 8.0, 9.0]).unwrap();
+    assert!(Rc::ptr_eq(&new.0[0], &new.0[1]) && Rc::ptr_eq(&new.1[0], &new.1[1]));
+    assert_eq!(flat(&new), [7.0, 8.0, 9.0]);
 }
 
 // Decision 6
@@ -606,7 +711,7 @@ struct Knot {
 fn a_cycle_is_an_error() {
     let knot = Rc::new(Knot { w: arr1(&[1.0]), next: RefCell::new(None) });
     *knot.next.borrow_mut() = Some(knot.clone());
-    let error = Layout::of(&[knot.clone()]).unwrap_err();
+    let error = Layout::of(std::slice::from_ref(&knot)).unwrap_err();
     assert!(error.is_cycle());
     assert_eq!((error.path(), error.other_path()), (Some("0.next"), Some("0")));
     *knot.next.borrow_mut() = None;

@@ -1,15 +1,17 @@
 //! Where a walk over a tree stands in the paths of a layout.
 
-use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT, push_segment};
+use super::paths::{Kind, MAX_LEVELS, Node, NodeId, Paths, ROOT, push_segment};
 use crate::error::{Error, Result};
 use crate::tree::Key;
 
 /// Follows a walk, one segment at a time: through the layout's nodes where it knows them, by name where it does not.
 pub(crate) struct Cursor<'l> {
     paths: &'l Paths,
+    nodes: &'l [Node],
     node: NodeId,
     /// The child that should come next.
     next: NodeId,
+    kind: Kind,
     levels: usize,
     /// The keys below `node` that the layout has not got.
     unknown: Vec<String>,
@@ -17,26 +19,58 @@ pub(crate) struct Cursor<'l> {
 
 impl<'l> Cursor<'l> {
     pub(crate) fn new(paths: &'l Paths) -> Self {
-        Cursor { paths, node: ROOT, next: ROOT + 1, levels: 0, unknown: Vec::new() }
+        let nodes = paths.nodes();
+        Cursor { paths, nodes, node: ROOT, next: ROOT + 1, kind: nodes[0].kind, levels: 0, unknown: Vec::new() }
     }
 
     /// Goes down to a child; its level.
     #[inline]
     pub(crate) fn enter(&mut self, key: Key<'_>) -> Result<usize> {
         self.levels += 1;
+        if let Some(next) = self.nodes.get(self.next as usize)
+            && next.parent == self.node
+            && self.unknown.is_empty()
+            && self.levels <= MAX_LEVELS
+            && self.paths.has_key(next, key)
+        {
+            (self.node, self.next, self.kind) = (self.next, self.next + 1, next.kind);
+            return Ok(self.levels);
+        }
+        self.enter_elsewhere(key)
+    }
+
+    /// The place of the child that should come next, if it has this key and is a leaf.
+    #[inline]
+    pub(crate) fn next_leaf(&self, key: Key<'_>) -> Option<u32> {
+        let next = self.nodes.get(self.next as usize)?;
+        let expected = next.parent == self.node && self.unknown.is_empty() && self.levels < MAX_LEVELS && self.paths.has_key(next, key);
+        match next.kind {
+            Kind::Place(place) if expected => Some(place),
+            _ => None,
+        }
+    }
+
+    /// Passes by the leaf that [`next_leaf`](Self::next_leaf) found.
+    #[inline]
+    pub(crate) fn pass_leaf(&mut self) {
+        self.next += 1;
+        self.kind = Kind::Branch;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_elsewhere(&mut self, key: Key<'_>) -> Result<usize> {
         if self.levels > MAX_LEVELS {
             return Err(Error::too_deep(MAX_LEVELS));
         }
         if key == Key::Same {
             return Ok(self.levels);
         }
-        if self.unknown.is_empty()
-            && let Some(node) = self.paths.child(self.node, key, self.next)
-        {
-            (self.node, self.next) = (node, node + 1);
-            return Ok(self.levels);
+        let found = self.unknown.is_empty().then(|| self.paths.find_child(self.node, key, self.next)).flatten();
+        match found {
+            Some(node) => (self.node, self.next, self.kind) = (node, node + 1, self.paths.node(node).kind),
+            None => self.enter_unknown(key),
         }
-        self.enter_unknown(key);
         Ok(self.levels)
     }
 
@@ -50,11 +84,12 @@ impl<'l> Cursor<'l> {
     #[inline]
     pub(crate) fn leave(&mut self, key: Key<'_>) {
         self.levels -= 1;
-        if key == Key::Same || self.unknown.pop().is_some() {
+        if matches!(key, Key::Same) || self.unknown.pop().is_some() {
             return;
         }
-        let node = self.paths.node(self.node);
-        (self.node, self.next) = (node.parent, node.end);
+        let node = &self.nodes[self.node as usize];
+        // A node that the layout knows children of is a branch.
+        (self.node, self.next, self.kind) = (node.parent, node.end, Kind::Branch);
     }
 
     /// The node the walk is at, if the layout knows it.
@@ -65,7 +100,7 @@ impl<'l> Cursor<'l> {
     /// The place the walk is at, if the layout has a leaf here.
     #[inline]
     pub(crate) fn place(&self) -> Option<u32> {
-        match self.paths.node(self.node).kind {
+        match self.kind {
             Kind::Place(place) if self.unknown.is_empty() => Some(place),
             _ => None,
         }

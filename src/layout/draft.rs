@@ -34,20 +34,12 @@ pub(crate) struct DraftPlace {
     pub(crate) node: NodeId,
     pub(crate) leaf: u32,
     /// How the place shows the leaf, if not as it is.
-    pub(crate) axes: Option<AxisMap>,
+    pub(crate) axes: Option<Box<AxisMap>>,
 }
 
 impl Draft {
     pub(crate) fn new(paths: Paths, leaves: Vec<DraftLeaf>, places: Vec<DraftPlace>) -> Self {
         Draft { paths, leaves, places }
-    }
-
-    /// Frozen float leaves count as trainable.
-    pub(crate) fn everything(mut self) -> Self {
-        for node in self.paths.ids() {
-            self.paths.node_mut(node).frozen = false;
-        }
-        self
     }
 
     /// Trains only leaves for whose places, by index, `trained` says so.
@@ -67,35 +59,28 @@ impl Draft {
         if let Some(node) = self.paths.duplicate_child() {
             return Err(Error::duplicate(self.paths.render(node)));
         }
-        let nodes = self.nodes_of_leaves()?;
-        let ids = self.number(&nodes);
-        let places = self.places.iter().map(|place| self.place(place, &nodes, &ids)).collect::<Result<Vec<_>>>()?;
-        let (paths, drafts) = (Arc::new(self.paths), self.leaves);
-        let (mut leaves, mut others) = (Vec::new(), Vec::new());
-        let mut len = 0;
-        for (draft, nodes) in in_order(&drafts, nodes, &ids) {
-            let trainable = ids[draft].trainable;
-            let DraftLeaf { dtype, shape, .. } = drafts[draft].clone();
-            let count = count(&shape).ok_or_else(|| too_large(&paths, nodes[0]))?;
-            let leaf = Leaf::new(Arc::clone(&paths), nodes, shape, dtype, trainable, if trainable { len } else { 0 });
-            if trainable {
-                len = checked_sum(len, count)?;
-                leaves.push(leaf);
-            } else {
-                others.push(leaf);
-            }
-        }
-        Ok(Inner::new(paths, places, leaves, others, len))
+        let mut nodes = self.nodes_of_leaves()?;
+        let order = self.order(&nodes)?;
+        let places = self.places(&nodes, &order)?;
+        let (paths, mut drafts) = (Arc::new(self.paths), self.leaves);
+        let mut leaf = |draft: u32, trainable: bool| {
+            let draft = draft as usize;
+            let (nodes, shape) = (std::mem::take(&mut nodes[draft]), std::mem::take(&mut drafts[draft].shape));
+            Leaf::new(Arc::clone(&paths), nodes, shape, drafts[draft].dtype, trainable, order.starts[draft])
+        };
+        let trainable = order.trainable.iter().map(|&draft| leaf(draft, true)).collect();
+        let others = order.others.iter().map(|&draft| leaf(draft, false)).collect();
+        Ok(Inner::new(paths, places, trainable, others, order.len))
     }
 
     /// The places of every leaf, the first trainable one first.
-    fn nodes_of_leaves(&self) -> Result<Vec<SmallVec<[NodeId; 2]>>> {
-        let mut nodes = vec![SmallVec::new(); self.leaves.len()];
+    fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
+        let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
         for (index, place) in self.places.iter().enumerate() {
             if self.paths.node(place.node).kind != Kind::Place(index as u32) {
                 return Err(Error::invalid_layout("a place that is no leaf of the tree"));
             }
-            let nodes: &mut SmallVec<_> = nodes.get_mut(place.leaf as usize).ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
+            let nodes = nodes.get_mut(place.leaf as usize).ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
             nodes.push(place.node);
         }
         for nodes in nodes.iter_mut().filter(|nodes| nodes.len() > 1) {
@@ -110,49 +95,79 @@ impl Draft {
         leaf.trainable && leaf.dtype.is_float() && nodes.first().is_some_and(|&first| !self.paths.node(first).frozen)
     }
 
-    /// Leaves in the order of their first places, trainable and others counted apart. A tie is counted where it is first trainable.
-    fn number(&self, nodes: &[SmallVec<[NodeId; 2]>]) -> Vec<LeafId> {
-        let mut ids = vec![LeafId { index: u32::MAX, trainable: false }; self.leaves.len()];
-        let (mut leaves, mut others) = (0, 0);
+    /// Leaves in the order of their first places. A tie is counted where it is first trainable.
+    fn order(&self, nodes: &[Nodes]) -> Result<Order> {
+        let mut order = Order { ids: vec![NOWHERE; self.leaves.len()], starts: vec![0; self.leaves.len()], ..Order::default() };
         for place in &self.places {
             let leaf = place.leaf as usize;
             if nodes[leaf][0] == place.node {
-                let trainable = self.is_trainable(&self.leaves[leaf], &nodes[leaf]);
-                let counter = if trainable { &mut leaves } else { &mut others };
-                ids[leaf] = LeafId { index: *counter, trainable };
-                *counter += 1;
+                let count = count(&self.leaves[leaf].shape).ok_or_else(|| too_large(&self.paths, place.node))?;
+                order.push(place.leaf, self.is_trainable(&self.leaves[leaf], &nodes[leaf]), count)?;
             }
         }
-        ids
+        Ok(order)
     }
 
-    fn place(&self, place: &DraftPlace, nodes: &[SmallVec<[NodeId; 2]>], ids: &[LeafId]) -> Result<Place> {
-        let leaf = place.leaf as usize;
-        let shape = &self.leaves[leaf].shape;
-        let first = nodes[leaf][0] == place.node;
-        let axes = place.axes.as_ref().filter(|axes| !axes.is_identity(shape));
-        if let Some(axes) = axes {
-            axes.validate(shape)?;
-            if first {
-                return Err(Error::invalid_layout("a leaf that is not as its first place shows it"));
-            }
+    fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
+        let mut places = Vec::with_capacity(self.places.len());
+        for place in &self.places {
+            let DraftLeaf { dtype, ref shape, .. } = self.leaves[place.leaf as usize];
+            let (nodes, leaf) = (&nodes[place.leaf as usize], order.ids[place.leaf as usize]);
+            let axes = self.axes(place, nodes)?;
+            places.push(Place {
+                shape: Shape::from_slice(axes.map_or(shape, |axes| &axes.shape)),
+                start: order.starts[place.leaf as usize],
+                len: shape.iter().product(),
+                leaf,
+                node: place.node,
+                dtype,
+                first: nodes[0] == place.node,
+                frozen: self.paths.node(place.node).frozen,
+                plain: leaf.trainable && nodes.len() == 1,
+                axes: axes.cloned().map(Box::new),
+            });
         }
-        let frozen = self.paths.node(place.node).frozen;
-        Ok(Place { node: place.node, leaf: ids[leaf], first, frozen, axes: axes.cloned().map(Box::new) })
+        Ok(places)
+    }
+
+    /// How a place shows its leaf, if not as it is.
+    fn axes<'d>(&self, place: &'d DraftPlace, nodes: &Nodes) -> Result<Option<&'d AxisMap>> {
+        let Some(axes) = &place.axes else { return Ok(None) };
+        let shape = &self.leaves[place.leaf as usize].shape;
+        axes.validate(shape)?;
+        let is_identity = axes.is_identity(shape);
+        if !is_identity && nodes[0] == place.node {
+            return Err(Error::invalid_layout("a leaf that is not as its first place shows it"));
+        }
+        Ok((!is_identity).then_some(axes))
     }
 }
 
-/// The drafts' indices and nodes, by number; a leaf without a place has none and is left out.
-fn in_order(
-    drafts: &[DraftLeaf],
-    mut nodes: Vec<SmallVec<[NodeId; 2]>>,
-    ids: &[LeafId],
-) -> impl Iterator<Item = (usize, SmallVec<[NodeId; 2]>)> {
-    let mut order: Vec<usize> = (0..drafts.len()).filter(|&draft| !nodes[draft].is_empty()).collect();
-    if !order.is_sorted_by_key(|&draft| ids[draft].index) {
-        order.sort_by_key(|&draft| ids[draft].index);
+type Nodes = SmallVec<[NodeId; 2]>;
+
+const NOWHERE: LeafId = LeafId { index: u32::MAX, trainable: false };
+
+/// The leaves by number, and where they start.
+#[derive(Default)]
+struct Order {
+    trainable: Vec<u32>,
+    others: Vec<u32>,
+    ids: Vec<LeafId>,
+    starts: Vec<usize>,
+    len: usize,
+}
+
+impl Order {
+    fn push(&mut self, leaf: u32, trainable: bool, count: usize) -> Result<()> {
+        let list = if trainable { &mut self.trainable } else { &mut self.others };
+        self.ids[leaf as usize] = LeafId { index: list.len() as u32, trainable };
+        list.push(leaf);
+        if trainable {
+            self.starts[leaf as usize] = self.len;
+            self.len = checked_sum(self.len, count)?;
+        }
+        Ok(())
     }
-    order.into_iter().map(move |draft| (draft, std::mem::take(&mut nodes[draft])))
 }
 
 /// The number of elements, if an array of the shape can exist.

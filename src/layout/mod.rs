@@ -19,7 +19,10 @@ mod table;
 mod view;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+
+use axes::Shape;
 
 pub(crate) use axes::AxisMap;
 pub(crate) use cursor::Cursor;
@@ -79,15 +82,36 @@ pub(crate) struct Inner {
     fingerprint: OnceLock<u64>,
 }
 
-/// One path at which a leaf is reached.
+/// One path at which a leaf is reached, with all that a walk over small leaves needs to know of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    pub(crate) node: NodeId,
+    /// Of the array here, which may be permuted.
+    pub(crate) shape: Shape,
+    /// Where the leaf starts in the flat vector, and its number of elements.
+    pub(crate) start: usize,
+    pub(crate) len: usize,
     pub(crate) leaf: LeafId,
+    pub(crate) node: NodeId,
+    pub(crate) dtype: Dtype,
     /// Whether it is the place that names the leaf.
     pub(crate) first: bool,
     pub(crate) frozen: bool,
+    /// Whether the leaf is trainable and has no other place.
+    pub(crate) plain: bool,
     pub(crate) axes: Option<Box<AxisMap>>,
+}
+
+impl Place {
+    /// Where the leaf is in the flat vector, if it is trainable.
+    #[inline]
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    #[inline]
+    pub(crate) fn has_shape(&self, shape: &[usize]) -> bool {
+        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(a, b)| a == b)
+    }
 }
 
 /// An index into a layout's leaves, or into the others.
@@ -108,8 +132,20 @@ impl Inner {
         if id.trainable { &self.leaves[id.index as usize] } else { &self.others[id.index as usize] }
     }
 
+    #[inline]
     pub(crate) fn place(&self, index: u32) -> &Place {
         &self.places[index as usize]
+    }
+
+    pub(crate) fn all_leaves(&self) -> impl Iterator<Item = &Leaf> {
+        self.leaves.iter().chain(&self.others)
+    }
+
+    /// All that makes a leaf what it is to a layout; its places with their axes.
+    fn signature<'l>(&'l self, leaf: &'l Leaf) -> Signature<'l> {
+        let axes = |node| self.paths.place(node).and_then(|place| self.place(place).axes.as_deref());
+        let places = leaf.nodes.iter().map(|&node| (self.paths.render(node), axes(node))).collect();
+        (leaf.trainable, leaf.dtype, leaf.shape(), places)
     }
 
     /// The places at a node or below it, in walk order.
@@ -119,14 +155,6 @@ impl Inner {
 
     pub(crate) fn leaves_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {
         self.places_below(node).map(|place| place.leaf)
-    }
-
-    /// The shape of the array at a place.
-    pub(crate) fn shape_at<'l>(&'l self, place: &'l Place) -> &'l [usize] {
-        match &place.axes {
-            None => self.leaf(place.leaf).shape(),
-            Some(axes) => &axes.shape,
-        }
     }
 }
 
@@ -222,10 +250,9 @@ impl Layout {
     }
 
     fn has_same_leaves(&self, other: &Layout) -> bool {
-        let key = |leaf: &Leaf| (leaf.dtype, leaf.shape.clone(), leaf.trainable, leaf.places().to_vec());
-        let keys = |layout: &Layout| layout.leaves().iter().chain(layout.others()).map(key).collect::<Vec<_>>();
-        let axes = |layout: &Layout| layout.inner.places.iter().filter_map(|place| place.axes.clone()).collect::<Vec<_>>();
-        keys(self) == keys(other) && axes(self) == axes(other)
+        let leaves = |layout: &Layout| layout.leaves().len() + layout.others().len();
+        let pairs = || self.inner.all_leaves().zip(other.inner.all_leaves());
+        leaves(self) == leaves(other) && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
     }
 
     pub(crate) fn check_same(&self, other: &Layout) -> Result<()> {
@@ -257,22 +284,33 @@ impl Layout {
 
 fn fingerprint(inner: &Inner) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    for leaf in inner.leaves.iter().chain(&inner.others) {
-        hash.field(&[u8::from(leaf.trainable)]);
-        hash.field(leaf.dtype.name().as_bytes());
-        leaf.shape.iter().for_each(|&len| hash.field(&(len as u64).to_le_bytes()));
-        leaf.nodes.iter().for_each(|&node| hash.field(inner.paths.render(node).as_bytes()));
-    }
-    for (axis, reversed) in inner.places.iter().filter_map(|place| place.axes.as_ref()).flat_map(|axes| &axes.axes) {
-        hash.field(&[*axis as u8, u8::from(*reversed)]);
+    for leaf in inner.all_leaves() {
+        let (trainable, dtype, shape, places) = inner.signature(leaf);
+        hash.field(&[u8::from(trainable)]);
+        hash.field(dtype.name().as_bytes());
+        hash.numbers(shape);
+        for (path, axes) in places {
+            hash.field(path.as_bytes());
+            axes.iter().for_each(|map| {
+                hash.numbers(&map.shape);
+                map.axes.iter().for_each(|&(axis, reversed)| hash.numbers(&[axis, usize::from(reversed)]));
+            });
+        }
     }
     hash.0
 }
+
+/// Trainability, element type, shape, and the places with their axes.
+type Signature<'l> = (bool, Dtype, &'l [usize], Vec<(String, Option<&'l AxisMap>)>);
 
 /// The 64-bit FNV-1a hash, each field with its length before it.
 struct Fnv(u64);
 
 impl Fnv {
+    fn numbers(&mut self, numbers: &[usize]) {
+        numbers.iter().for_each(|&number| self.field(&(number as u64).to_le_bytes()));
+    }
+
     fn field(&mut self, bytes: &[u8]) {
         let length = (bytes.len() as u64).to_le_bytes();
         for &byte in length.iter().chain(bytes) {

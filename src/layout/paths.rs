@@ -74,6 +74,11 @@ impl Paths {
         self.nodes.len()
     }
 
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    #[inline]
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id as usize]
     }
@@ -95,7 +100,10 @@ impl Paths {
 
     /// Adds a node after all others. Its parent's subtree must be the one that is open.
     pub(crate) fn push(&mut self, parent: NodeId, key: Key<'_>, frozen: bool) -> Result<NodeId> {
-        let segment = self.segment(key)?;
+        let segment = match key {
+            Key::Index(index) => Segment::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?),
+            _ => self.segment(key)?,
+        };
         self.push_segment(parent, segment, frozen)
     }
 
@@ -118,6 +126,10 @@ impl Paths {
             copy.end = first + (end - from - 1);
         }
         Ok(())
+    }
+
+    pub(crate) fn thaw(&mut self) {
+        self.nodes.iter_mut().for_each(|node| (node.frozen, node.frozen_content) = (false, false));
     }
 
     /// What lies below a frozen node is frozen.
@@ -158,31 +170,25 @@ impl Paths {
         }
     }
 
-    /// The child of `parent` with this key, tried first at `expected`.
     #[inline]
-    pub(crate) fn child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
-        if expected < self.node(parent).end && self.has_key(expected, key) {
-            return Some(expected);
-        }
-        self.find_child(parent, key, expected)
-    }
-
-    #[inline]
-    fn has_key(&self, id: NodeId, key: Key<'_>) -> bool {
-        match (self.node(id).segment, key) {
+    pub(crate) fn has_key(&self, node: &Node, key: Key<'_>) -> bool {
+        match (node.segment, key) {
             (Segment::Index(index), Key::Index(other)) => index as usize == other,
-            (Segment::Name { start, len }, Key::Name(name)) => {
-                self.names.as_bytes()[start as usize..(start + len) as usize] == *name.as_bytes()
-            }
-            (Segment::Index(_), Key::Name(_)) => self.key(id) == key.canonical(),
+            (segment, Key::Name(name)) => self.has_name(segment, name),
             _ => false,
         }
     }
 
+    fn has_name(&self, segment: Segment, name: &str) -> bool {
+        match segment {
+            Segment::Name { start, len } => self.names.as_bytes().get(start as usize..(start + len) as usize) == Some(name.as_bytes()),
+            Segment::Index(_) => self.key_of(segment) == Key::Name(name).canonical(),
+        }
+    }
+
     /// Usually a field or two further on; otherwise the keys come in another order.
-    #[cold]
-    fn find_child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
-        let near = self.siblings_from(parent, expected).take(4).find(|&id| self.has_key(id, key));
+    pub(crate) fn find_child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
+        let near = self.siblings_from(parent, expected).take(4).find(|&id| self.has_key(self.node(id), key));
         near.or_else(|| self.search_child(parent, key))
     }
 
@@ -222,13 +228,21 @@ impl Paths {
     }
 
     fn duplicate_below<'k>(&'k self, parent: NodeId, keys: &mut Vec<(Key<'k>, NodeId)>) -> Option<NodeId> {
-        keys.clear();
-        keys.extend(self.children(parent).map(|id| (self.key(id), id)));
-        if keys.is_sorted_by(|a, b| order(a.0, b.0) == Ordering::Less) {
+        if self.has_sorted_children(parent) {
             return None;
         }
+        keys.clear();
+        keys.extend(self.children(parent).map(|id| (self.key(id), id)));
         keys.sort_unstable_by(|a, b| order(a.0, b.0).then(a.1.cmp(&b.1)));
         keys.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1)
+    }
+
+    fn has_sorted_children(&self, parent: NodeId) -> bool {
+        let mut last = None;
+        self.children(parent).all(|id| {
+            let key = self.key(id);
+            last.replace(key).is_none_or(|before| order(before, key) == Ordering::Less)
+        })
     }
 
     /// The node at a path as [`render`](Self::render) writes it.

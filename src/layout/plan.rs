@@ -3,25 +3,28 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::axes::View;
+use super::axes::{Shape, View};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
 use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT};
 use crate::error::{Error, Result};
-use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Source, Tree, Visitor};
+use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
 
 /// A diamond of shared nodes has a place for every way down; more extra ones than this are an error.
 const MAX_EXTRA_PLACES: usize = 1 << 20;
 /// The same for the nodes on the way, with leaves or without.
 const MAX_EXTRA_NODES: usize = 1 << 22;
 
-/// Walks a tree.
+/// Walks a tree. Of `everything`, frozen leaves are planned as if they were not.
 ///
 /// # Errors
 /// See [`Layout::of`](super::Layout::of).
-pub(crate) fn walk<T: Tree + ?Sized>(tree: &T) -> Result<Draft> {
+pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
     let mut plan = Plan::new();
     tree.visit(&mut plan).map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
+    if everything {
+        plan.paths.thaw();
+    }
     plan.finish()
 }
 
@@ -93,7 +96,7 @@ impl Plan {
 
     fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
         let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
-        self.leaves.push(DraftLeaf { dtype: leaf.dtype, shape: leaf.shape.into(), trainable: leaf.dtype.is_float() });
+        self.leaves.push(DraftLeaf { dtype: leaf.dtype, shape: Shape::from_slice(leaf.shape), trainable: leaf.dtype.is_float() });
         if let Some(view) = self.view(leaf) {
             self.views.push((id, view));
         }
@@ -102,19 +105,17 @@ impl Plan {
 
     /// Where a leaf lies that may share memory: a view always, a plain array behind a reference.
     fn view(&self, leaf: &LeafRef<'_, '_>) -> Option<View> {
-        let borrowed = self.levels >= self.borrowed_from;
-        let size = leaf.dtype.size();
-        match (leaf.storage, leaf.source) {
-            _ if leaf.shape.contains(&0) => None,
-            (Some(storage), _) if storage.shared || borrowed => Some(View::new(storage.address, leaf.shape, storage.strides, size)),
-            (None, Source::Lent(bytes)) if borrowed => Some(View::new(bytes.as_ptr() as usize, leaf.shape, &row_major(leaf.shape), size)),
-            _ => None,
+        let may_overlap = leaf.may_overlap || self.levels >= self.borrowed_from;
+        if !may_overlap || leaf.shape.contains(&0) {
+            return None;
         }
+        let (address, strides) = leaf.geometry()?;
+        Some(View::new(address, leaf.shape, &strides, leaf.dtype.size()))
     }
 
     /// A leaf with an identity of its own is the same leaf wherever that is met.
-    fn identified(&mut self, identity: Identity, leaf: &LeafRef<'_, '_>) -> Result<u32> {
-        if let Some(&id) = self.identified.get(&identity) {
+    fn identified(&mut self, identity: &Identity, leaf: &LeafRef<'_, '_>) -> Result<u32> {
+        if let Some(&id) = self.identified.get(identity) {
             let known = &self.leaves[id as usize];
             if *known.shape != *leaf.shape {
                 return Err(Error::shape(self.paths.render(self.node), &known.shape, leaf.shape));
@@ -122,7 +123,7 @@ impl Plan {
             return Ok(id);
         }
         let id = self.add_leaf(leaf)?;
-        self.identified.insert(identity, id);
+        self.identified.insert(identity.clone(), id);
         Ok(id)
     }
 
@@ -160,16 +161,6 @@ fn first_place(paths: &Paths, leaf: u32) -> String {
     place.map(|id| paths.render(id)).unwrap_or_default()
 }
 
-fn row_major(shape: &[usize]) -> Vec<isize> {
-    let mut stride = 1;
-    let mut strides = vec![0; shape.len()];
-    for (out, &len) in strides.iter_mut().zip(shape).rev() {
-        *out = stride;
-        stride *= len as isize;
-    }
-    strides
-}
-
 /// What is known of the leaves that may share memory.
 struct Views {
     /// For each of them the leaf that leads its tie.
@@ -190,14 +181,14 @@ impl Views {
             place.leaf = leader(seen);
             let shown = *shown.entry(place.leaf).or_insert(seen);
             leaves[place.leaf as usize].shape = leaves[shown as usize].shape.clone();
-            place.axes = (seen != shown).then(|| self.views[&seen].on(&self.views[&shown]));
+            place.axes = (seen != shown).then(|| Box::new(self.views[&seen].on(&self.views[&shown])));
         }
     }
 }
 
 impl<'a> Visitor<'a> for Plan {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let id = match leaf.identity.clone() {
+        let id = match leaf.identity {
             Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, &leaf)?,
             _ => self.add_leaf(&leaf)?,
         };

@@ -65,8 +65,7 @@ impl<'p> Planner<'p> {
     /// # Errors
     /// As [`Layout::of`], and a pattern that is malformed or matches no leaf.
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
-        let draft = plan::walk(tree)?;
-        let draft = if self.everything { draft.everything() } else { draft };
+        let draft = plan::walk(tree, self.everything)?;
         if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {
             return draft.assemble().map(Layout::new);
         }

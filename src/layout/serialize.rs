@@ -114,7 +114,7 @@ impl Stored {
             let node = tree.push(stored)?;
             if let Some(leaf) = stored.leaf {
                 tree.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
-                places.push(DraftPlace { node, leaf, axes: stored.axes.clone() });
+                places.push(DraftPlace { node, leaf, axes: stored.axes.clone().map(Box::new) });
             }
         }
         Ok(Draft::new(tree.finish()?, leaves, places))

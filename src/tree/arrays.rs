@@ -5,8 +5,8 @@ use smallvec::SmallVec;
 
 use super::element::Element;
 use super::identity::{Identity, Shared};
-use super::leaf::{LeafMut, LeafRef, ReadBytes, Sink, Source, Storage, WriteBytes, to_elements};
-use super::{Builder, Tree, Visitor, VisitorMut};
+use super::leaf::{LeafMut, LeafRef, ReadBytes, Sink, Source, WriteBytes, to_elements};
+use super::{Builder, Key, Tree, Visitor, VisitorMut};
 use crate::error::{Error, Result};
 
 /// Elements that do not lie in row-major order.
@@ -22,6 +22,10 @@ impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
             }
         }
         Ok(())
+    }
+
+    fn geometry(&self) -> Option<(usize, &[isize])> {
+        Some((self.0.as_ptr() as usize, self.0.strides()))
     }
 }
 
@@ -40,31 +44,42 @@ fn changed_shape(_: ndarray::ShapeError) -> Error {
     Error::unstable("an array that changed its shape between two visits")
 }
 
-/// Whether an array's memory may be another leaf's too.
-#[derive(Clone, Copy, PartialEq)]
-enum Memory {
-    Own,
-    Shared,
-}
-
-fn visit<'a, E: Element, D: Dimension>(array: &'a ArrayRef<E, D>, memory: Memory, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-    let storage = Storage { address: array.as_ptr() as usize, strides: array.strides(), shared: memory == Memory::Shared };
-    let strided = Strided(array);
+#[inline]
+fn leaf_of<'call, 'a, E: Element, D: Dimension>(
+    array: &'a ArrayRef<E, D>,
+    strided: &'call Strided<&'a ArrayRef<E, D>>,
+) -> LeafRef<'call, 'a>
+where
+    'a: 'call,
+{
     let source = match array.as_slice() {
         Some(elements) => Source::Lent(bytemuck::cast_slice(elements)),
-        None => Source::Reader(&strided),
+        None => Source::Reader(strided),
     };
-    visitor.leaf(LeafRef::new(E::DTYPE, array.shape(), source).with_storage(storage))
+    LeafRef::new(E::DTYPE, array.shape(), source)
+}
+
+/// An array whose memory may be another's too.
+fn visit_view<'a, E: Element, D: Dimension>(array: &'a ArrayRef<E, D>, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    visitor.leaf(leaf_of(array, &Strided(array)).may_overlap())
 }
 
 fn visit_mut<'a, E: Element, D: Dimension>(array: &'a mut ArrayRef<E, D>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    with_leaf_mut(array, |leaf| visitor.leaf(leaf))
+}
+
+#[inline]
+fn with_leaf_mut<'a, E: Element, D: Dimension>(
+    array: &'a mut ArrayRef<E, D>,
+    visit: impl FnOnce(LeafMut<'_, 'a>) -> Result<()>,
+) -> Result<()> {
     let dim = array.raw_dim();
     let shape = dim.slice();
-    if array.is_standard_layout() {
-        let elements = array.as_slice_mut().ok_or_else(|| Error::unstable("an array that changed its layout"))?;
-        return visitor.leaf(LeafMut::from_slice(shape, elements));
+    if !array.is_standard_layout() {
+        return visit(LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(&mut Strided(array)) });
     }
-    visitor.leaf(LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(&mut Strided(array)) })
+    let elements = array.as_slice_mut().ok_or_else(|| Error::unstable("an array that changed its layout"))?;
+    visit(LeafMut { dtype: E::DTYPE, shape, sink: E::sink(elements) })
 }
 
 /// The axes from the longest stride to the shortest; `None` if that is row-major order.
@@ -97,7 +112,17 @@ fn arrange<E: Element, D: Dimension>(array: &ArrayRef<E, D>, order: Option<&[usi
 
 impl<E: Element, D: Dimension> Tree for Array<E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visit(self, Memory::Own, visitor)
+        visitor.leaf(leaf_of(self, &Strided(self)))
+    }
+
+    #[inline]
+    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.leaf_at(key, frozen, leaf_of(self, &Strided(self)))
+    }
+
+    #[inline]
+    fn visit_mut_at<'a>(&'a mut self, key: Key<'_>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        with_leaf_mut(self, |leaf| visitor.leaf_at(key, leaf))
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -115,7 +140,7 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
 /// other handles outside the tree keep the old elements.
 impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visit(self, Memory::Shared, visitor)
+        visit_view(self, visitor)
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -175,7 +200,7 @@ macro_rules! read_only_arrays {
         impl<'v, E: Element, D: Dimension> Tree for $array<'v, E, D> {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 visitor.read_only();
-                visit(self, Memory::Shared, visitor)
+                visit_view(self, visitor)
             }
 
             fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -194,7 +219,7 @@ read_only_arrays!(ArrayView, CowArray);
 /// Written through; a new tree cannot be made of it.
 impl<E: Element, D: Dimension> Tree for ArrayViewMut<'_, E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visit(self, Memory::Shared, visitor)
+        visit_view(self, visitor)
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {

@@ -137,7 +137,7 @@ impl<'b> Builder<'b> {
     fn place(&self, shape: &[usize], dtype: Dtype) -> Result<&'b Place> {
         let place = self.cursor.place().map(|place| self.layout.place(place));
         let place = place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
-        let is_same = *shape == *self.layout.shape_at(place) && dtype == self.layout.leaf(place.leaf).dtype;
+        let is_same = place.has_shape(shape) && dtype == place.dtype;
         let is_same = is_same || !self.values.has(place.leaf);
         if is_same { Ok(place) } else { Err(Error::unstable("a leaf of another shape or element type than on the first visit")) }
     }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hash};
 use smallvec::SmallVec;
 
 use super::leaf::{LeafMut, LeafRef, Source};
-use super::{Builder, Key, Slot, Tree, Visitor, VisitorMut};
+use super::{Builder, Key, Slot, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
 
 /// One leaf if the items are numbers, otherwise a branch of the items.
@@ -41,6 +41,17 @@ impl<T: Tree> Tree for [T] {
     {
         slot.offer::<[T]>(|| rebuild_list(self, builder).map(Vec::into_boxed_slice))
     }
+
+    #[inline]
+    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        if let Some((dtype, bytes)) = T::elements(self) {
+            return visitor.leaf_at(key, frozen, LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)));
+        }
+        let level = visitor.enter(key, frozen)?;
+        stack::with_room(level, || self.visit(visitor))?;
+        visitor.leave(key);
+        Ok(())
+    }
 }
 
 fn rebuild_list<T: Tree>(list: &[T], builder: &mut Builder<'_>) -> Result<Vec<T>> {
@@ -67,6 +78,11 @@ impl<T: Tree> Tree for Vec<T> {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         rebuild_list(self, builder)
+    }
+
+    #[inline]
+    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.as_slice().visit_at(key, frozen, visitor)
     }
 
     crate::rebuild_object!();

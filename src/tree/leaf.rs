@@ -17,8 +17,9 @@ pub struct LeafRef<'call, 'a> {
     pub(crate) dtype: Dtype,
     pub(crate) shape: &'call [usize],
     pub(crate) source: Source<'call, 'a>,
-    pub(crate) identity: Option<Identity>,
-    pub(crate) storage: Option<Storage<'call>>,
+    pub(crate) identity: Option<&'call Identity>,
+    /// Whether its memory may be another leaf's too, even in a tree that owns its leaves.
+    pub(crate) may_overlap: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -28,17 +29,6 @@ pub(crate) enum Source<'call, 'a> {
     /// The same, for this call only.
     Brief(&'call [u8]),
     Reader(&'call dyn ReadBytes),
-}
-
-/// Where a view's elements lie, for leaves that may share memory with others.
-#[derive(Clone, Copy)]
-pub(crate) struct Storage<'call> {
-    /// Address of the first logical element.
-    pub(crate) address: usize,
-    /// Distance between neighbours along each axis, in elements.
-    pub(crate) strides: &'call [isize],
-    /// Whether its memory may be another leaf's too, even in a tree that owns its leaves.
-    pub(crate) shared: bool,
 }
 
 impl<'call, 'a> LeafRef<'call, 'a> {
@@ -60,17 +50,25 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     pub(crate) fn new(dtype: Dtype, shape: &'call [usize], source: Source<'call, 'a>) -> Self {
-        LeafRef { dtype, shape, source, identity: None, storage: None }
+        LeafRef { dtype, shape, source, identity: None, may_overlap: false }
     }
 
     /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two places.
     #[must_use]
-    pub fn with_identity(self, identity: Identity) -> Self {
+    pub fn with_identity(self, identity: &'call Identity) -> Self {
         LeafRef { identity: Some(identity), ..self }
     }
 
-    pub(crate) fn with_storage(self, storage: Storage<'call>) -> Self {
-        LeafRef { storage: Some(storage), ..self }
+    pub(crate) fn may_overlap(self) -> Self {
+        LeafRef { may_overlap: true, ..self }
+    }
+
+    /// The address of the first element and the strides, in elements, of a leaf that lies in memory.
+    pub(crate) fn geometry(&self) -> Option<(usize, Vec<isize>)> {
+        match self.source {
+            Source::Lent(bytes) | Source::Brief(bytes) => Some((bytes.as_ptr() as usize, row_major(self.shape))),
+            Source::Reader(reader) => reader.geometry().map(|(address, strides)| (address, strides.to_vec())),
+        }
     }
 
     /// The length of each axis; empty for a 0-d leaf.
@@ -96,7 +94,8 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             Source::Lent(bytes) | Source::Brief(bytes) => Source::Brief(bytes),
             Source::Reader(reader) => Source::Reader(reader),
         };
-        LeafRef { dtype: self.dtype, shape: self.shape, source, identity: self.identity, storage: self.storage }
+        let LeafRef { dtype, shape, identity, may_overlap, .. } = self;
+        LeafRef { dtype, shape, source, identity, may_overlap }
     }
 
     /// The elements as a slice that outlives the call, if there is one and `E` is their type.
@@ -187,6 +186,17 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     }
 }
 
+/// The strides of an array whose elements lie in row-major order.
+fn row_major(shape: &[usize]) -> Vec<isize> {
+    let mut stride = 1;
+    let mut strides = vec![0; shape.len()];
+    for (out, &len) in strides.iter_mut().zip(shape).rev() {
+        *out = stride;
+        stride *= len as isize;
+    }
+    strides
+}
+
 fn check_len(shape: &[usize], len: usize) {
     assert!(shape.iter().product::<usize>() == len, "a leaf of shape {shape:?} was given {len} elements");
 }
@@ -214,6 +224,11 @@ impl<E: Element, F: FnMut(&[E]) -> Result<()>> Writer<E, F> {
 #[doc(hidden)]
 pub trait ReadBytes {
     fn read_bytes(&self, out: &mut [u8]) -> Result<()>;
+
+    /// The address of the first element and the strides, in elements, of what lies in memory.
+    fn geometry(&self) -> Option<(usize, &[isize])> {
+        None
+    }
 }
 
 #[doc(hidden)]

@@ -23,8 +23,8 @@ pub(crate) fn every(law: &impl Law) {
     check_each! { law:
         empty, one_leaf, pair, with_function, tied, masked, tied_in_list, carried, dense, dense_without_bias, nested, opaque, single,
         batch_norm, chain, duo, tied_in_tuple, tied_containers, maps, deep, recursive_mask, zero_d, zero_length, fortran, strided, conv,
-        static_fields, scalars, transparent, renamed, activation, tied_cells, tied_locks, rw_lock, tied_subtree, tied_transposed,
-        tied_across_frozen, layers, lists, boxed_slices, of_list,
+        static_fields, scalars, transparent, renamed, activation, tied_cells, tied_locks, rw_lock, tied_arrays, tied_subtree, tied_transposed,
+        tied_across_frozen, tied_in_cells, frozen_subtree, tied_integers, layers, lists, boxed_slices, of_list,
     }
     #[cfg(feature = "indexmap")]
     law.holds("in_insertion_order", in_insertion_order());
@@ -498,6 +498,51 @@ pub(crate) struct TiedAcrossFrozen {
 pub(crate) fn tied_across_frozen() -> TiedAcrossFrozen {
     let shared = Arc::new(arr1(&[2.0, 3.0]));
     TiedAcrossFrozen { a: shared.clone(), b: arr1(&[1.0]), c: shared.clone(), d: shared }
+}
+
+/// A matrix, and its transpose in a cell that two places share.
+#[derive(Tree, Debug)]
+pub(crate) struct TiedInCells {
+    pub(crate) m: ArcArray2<f32>,
+    pub(crate) a: Rc<RefCell<ArcArray2<f32>>>,
+    pub(crate) b: Rc<RefCell<ArcArray2<f32>>>,
+}
+
+pub(crate) fn tied_in_cells() -> TiedInCells {
+    let TiedTransposed { m, t } = tied_transposed();
+    let cell = Rc::new(RefCell::new(t));
+    TiedInCells { m, a: cell.clone(), b: cell }
+}
+
+/// A normalisation whose first place is frozen as a whole.
+#[derive(Tree, Debug)]
+pub(crate) struct FrozenSubtree {
+    #[tree(frozen)]
+    pub(crate) a: Rc<BatchNorm>,
+    pub(crate) b: Rc<BatchNorm>,
+    #[tree(frozen)]
+    pub(crate) c: Rc<BatchNorm>,
+}
+
+pub(crate) fn frozen_subtree() -> FrozenSubtree {
+    let shared = Rc::new(batch_norm());
+    FrozenSubtree { a: shared.clone(), b: shared.clone(), c: shared }
+}
+
+/// What is carried along may be tied too.
+#[derive(Tree, Debug)]
+pub(crate) struct TiedIntegers {
+    pub(crate) x: Array1<f32>,
+    pub(crate) n: ArcArray2<i64>,
+    pub(crate) t: ArcArray2<i64>,
+    pub(crate) p: Arc<Vec<bool>>,
+    pub(crate) q: Arc<Vec<bool>>,
+}
+
+pub(crate) fn tied_integers() -> TiedIntegers {
+    let n = arr2(&[[1, 2, 3], [4, 5, 6]]).into_shared();
+    let p = Arc::new(vec![true, false]);
+    TiedIntegers { x: arr1(&[1.0]), t: n.clone().reversed_axes(), n, q: p.clone(), p }
 }
 
 pub(crate) trait Layer: Tree + fmt::Debug {
