@@ -8,6 +8,7 @@ use ndarray::{ArrayViewD, IxDyn};
 
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
+use crate::matched::Take;
 use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
 
 /// What a tree is checked for.
@@ -47,9 +48,36 @@ impl Purpose {
 /// # Errors
 /// All leaves that disagree, in one; or the first that keeps the walk from going on.
 pub(crate) fn check<T: Tree + ?Sized>(layout: &Inner, tree: &T, purpose: Purpose) -> Result<Contents> {
-    let mut check = Check::new(layout, purpose);
+    check_and_take(layout, tree, purpose, &mut Nothing)
+}
+
+/// Checks a tree and hands its leaves on as it goes: for output that nobody sees if the check fails.
+///
+/// # Errors
+/// As [`check`], and what `take` returns.
+pub(crate) fn check_and_take<'a, T: Tree + ?Sized>(
+    layout: &Inner,
+    tree: &'a T,
+    purpose: Purpose,
+    take: &mut impl Take<'a>,
+) -> Result<Contents> {
+    let mut check = Check::new(layout, purpose, take);
     tree.visit(&mut check).map_err(|error| error.or_at(|| check.cursor.path()))?;
     check.finish()
+}
+
+/// Takes no leaf.
+struct Nothing;
+
+impl<'a> Take<'a> for Nothing {
+    #[inline]
+    fn wants(&self, _place: &Place) -> bool {
+        false
+    }
+
+    fn take(&mut self, _place: &Place, _leaf: LeafRef<'_, 'a>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a check found out about a tree besides.
@@ -87,8 +115,9 @@ impl Content {
     }
 }
 
-struct Check<'l, 'a> {
+struct Check<'l, 't, 'a, T> {
     layout: &'l Inner,
+    take: &'t mut T,
     purpose: Purpose,
     cursor: Cursor<'l>,
     seen: Seen,
@@ -128,10 +157,11 @@ struct Tied<'a> {
     elements: Cow<'a, [f32]>,
 }
 
-impl<'l, 'a> Check<'l, 'a> {
-    fn new(layout: &'l Inner, purpose: Purpose) -> Self {
+impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
+    fn new(layout: &'l Inner, purpose: Purpose, take: &'t mut T) -> Self {
         Check {
             layout,
+            take,
             purpose,
             cursor: Cursor::new(&layout.paths),
             seen: Seen::default(),
@@ -309,7 +339,7 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     std::ptr::eq(a, b) || bytemuck::cast_slice::<_, u32>(a) == bytemuck::cast_slice::<_, u32>(b)
 }
 
-impl<'a> Visitor<'a> for Check<'_, 'a> {
+impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         if let Some(open) = self.open.last_mut() {
@@ -323,7 +353,10 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
             return Err(Error::duplicate(self.cursor.path()));
         }
         let place = self.layout.place(index);
-        if self.is_plain(place, &leaf) { Ok(()) } else { self.known_leaf(place, &leaf) }
+        if !self.is_plain(place, &leaf) {
+            self.known_leaf(place, &leaf)?;
+        }
+        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, leaf) } else { Ok(()) }
     }
 
     #[inline]
@@ -332,6 +365,10 @@ impl<'a> Visitor<'a> for Check<'_, 'a> {
             && self.is_plain(self.layout.place(index), &leaf)
             && self.seen.mark_next(index)
         {
+            let place = self.layout.place(index);
+            if self.take.wants(place) {
+                self.take.take(place, leaf)?;
+            }
             self.cursor.pass_leaf();
             return Ok(());
         }

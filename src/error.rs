@@ -60,6 +60,8 @@ enum Kind {
     Duplicate,
     Pattern,
     Unstable,
+    Argument,
+    NonFinite,
     Object,
     InvalidLayout,
     #[cfg(feature = "serde")]
@@ -114,6 +116,10 @@ impl Error {
         is_pattern => Pattern;
         /// A tree that did not answer twice alike.
         is_unstable => Unstable;
+        /// A number that an operation cannot work with: a negative maximum.
+        is_argument => Argument;
+        /// An infinite or NaN element where there may be none.
+        is_non_finite => NonFinite;
         /// A trait object that nothing tells how to rebuild.
         is_object => Object;
         /// A layout that was read and contradicts itself.
@@ -235,6 +241,15 @@ impl Error {
         Problem::new(Kind::Unstable).expected("a tree that answers twice alike".into()).found(found.into()).into()
     }
 
+    pub(crate) fn argument(expected: &str, found: impl fmt::Display) -> Self {
+        Problem::new(Kind::Argument).expected(expected.into()).found(found.to_string()).into()
+    }
+
+    pub(crate) fn non_finite(index: usize, value: f32) -> Self {
+        let problem = Problem::new(Kind::NonFinite).expected("finite elements".into());
+        problem.found(format!("{value} at index {index}")).into()
+    }
+
     pub(crate) fn object(name: &str) -> Self {
         let problem = Problem::new(Kind::Object).expected("`#[tree(object = \"…\")]` on the concrete type, naming the trait object".into());
         problem.found(format!("a {name} that cannot be rebuilt")).into()
@@ -249,9 +264,16 @@ impl Error {
         Problem::new(Kind::InvalidTree).expected("a tree".into()).found(found.into()).into()
     }
 
+    /// The path of an element, for an error about one of a slice.
+    pub(crate) fn at(mut self, path: &str) -> Self {
+        self.0.first.path = Some(path.to_owned());
+        self
+    }
+
     /// The path, for an error that was raised by a part of the tree that does not know where it is.
     pub(crate) fn or_at(mut self, path: impl FnOnce() -> String) -> Self {
-        let needs_path = !matches!(self.0.first.kind, Kind::Length | Kind::OtherLayout | Kind::InvalidLayout);
+        let needs_path =
+            !matches!(self.0.first.kind, Kind::Length | Kind::OtherLayout | Kind::InvalidLayout | Kind::Argument | Kind::NonFinite);
         if self.0.first.path.is_none() && needs_path {
             self.0.first.path = Some(path());
         }
@@ -299,6 +321,10 @@ impl Findings {
             Some(all) if all.0.others.len() + 1 < LISTED => all.0.others.push(error.0.first),
             Some(all) => all.0.unlisted += 1,
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Counts disagreements that are not worth naming any more.

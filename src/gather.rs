@@ -10,6 +10,9 @@ use crate::memory;
 use crate::transfer;
 use crate::tree::{Dtype, LeafRef, Tree};
 
+/// Vectors of more elements are allocated only once a tree is known to have as many: a layout that was read may say anything.
+pub(crate) const SURE_TO_FIT: usize = 1 << 28;
+
 /// The flat vector of a tree, and its layout.
 ///
 /// `(layout.gather(tree)?, layout)` for `layout = Layout::of(tree)?`; Optimisers.jl's `destructure`, JAX's `ravel_pytree`.
@@ -41,9 +44,13 @@ impl Layout {
     /// poisoned lock or borrowed cell.
     pub fn gather<T: Tree + ?Sized>(&self, tree: &T) -> Result<Vec<f32>> {
         self.check_f32()?;
-        check::check(&self.inner, tree, Purpose::ReadValues)?;
+        if self.len() > SURE_TO_FIT {
+            check::check(&self.inner, tree, Purpose::ReadValues)?;
+        }
         let mut flat = memory::zeros(self.len());
-        copy(&self.inner, tree, &mut flat)?;
+        let mut gather = Gather::new(&mut flat);
+        check::check_and_take(&self.inner, tree, Purpose::ReadValues, &mut gather)?;
+        gather.finish();
         Ok(flat)
     }
 
@@ -60,10 +67,9 @@ impl Layout {
 }
 
 fn copy<T: Tree + ?Sized>(layout: &Inner, tree: &T, flat: &mut [f32]) -> Result<()> {
-    let mut gather = Gather { flat, large: transfer::is_parallel(layout.len).then(Vec::new) };
+    let mut gather = Gather::new(flat);
     matched::walk_all(layout, tree, &mut gather)?;
-    let Gather { flat, large } = gather;
-    copy_ranges(flat, large.unwrap_or_default());
+    gather.finish();
     Ok(())
 }
 
@@ -86,6 +92,17 @@ struct Gather<'f, 'a> {
     flat: &'f mut [f32],
     /// Leaves to be copied by all threads, where that is worth it.
     large: Option<Vec<(Range<usize>, &'a [f32])>>,
+}
+
+impl<'f> Gather<'f, '_> {
+    fn new(flat: &'f mut [f32]) -> Self {
+        let large = transfer::is_parallel(flat.len()).then(Vec::new);
+        Gather { flat, large }
+    }
+
+    fn finish(self) {
+        copy_ranges(self.flat, self.large.unwrap_or_default());
+    }
 }
 
 impl<'a> Take<'a> for Gather<'_, 'a> {

@@ -7,7 +7,7 @@ use ndarray::{ArrayViewD, IxDyn};
 
 use crate::check::{self, Purpose};
 use crate::error::{Error, Result};
-use crate::gather::copy_ranges;
+use crate::gather::{SURE_TO_FIT, copy_ranges};
 use crate::layout::{Inner, Layout, Place};
 use crate::matched::{self, Take};
 use crate::memory;
@@ -110,9 +110,13 @@ impl Layout {
     /// As [`gather_grad`](Layout::gather_grad).
     pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
         self.check_f32()?;
-        check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        if self.len() > SURE_TO_FIT {
+            check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        }
         let mut grad = FlatGrad::absent(self);
-        gather(&self.inner, grads, tied, &mut grad)?;
+        let mut gather = GatherGrad::new(&self.inner, &mut grad);
+        check::check_and_take(&self.inner, grads, Purpose::ReadGradients, &mut gather)?;
+        gather.finish(tied);
         Ok(grad)
     }
 
@@ -124,17 +128,12 @@ impl Layout {
         self.check_f32()?;
         self.check_same(&grad.layout)?;
         check::check(&self.inner, grads, Purpose::ReadGradients)?;
-        gather(&self.inner, grads, TiedGrads::Sum, grad)
+        grad.present.fill(false);
+        let mut gather = GatherGrad::new(&self.inner, grad);
+        matched::walk(&self.inner, grads, &mut gather)?;
+        gather.finish(TiedGrads::Sum);
+        Ok(())
     }
-}
-
-fn gather<T: Tree + ?Sized>(layout: &Inner, grads: &T, tied: TiedGrads, grad: &mut FlatGrad) -> Result<()> {
-    grad.present.fill(false);
-    let large = transfer::is_parallel(layout.len).then(Vec::new);
-    let mut gather = GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: Vec::new() };
-    matched::walk(layout, grads, &mut gather)?;
-    gather.finish(tied);
-    Ok(())
 }
 
 struct GatherGrad<'l, 'f, 'a> {
@@ -172,7 +171,12 @@ impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
     }
 }
 
-impl GatherGrad<'_, '_, '_> {
+impl<'l, 'f> GatherGrad<'l, 'f, '_> {
+    fn new(layout: &'l Inner, grad: &'f mut FlatGrad) -> Self {
+        let large = transfer::is_parallel(layout.len).then(Vec::new);
+        GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: Vec::new() }
+    }
+
     fn finish(mut self, tied: TiedGrads) {
         copy_ranges(self.flat, self.large.take().unwrap_or_default());
         for (leaf, _) in self.layout.leaves.iter().zip(&*self.present).filter(|(_, present)| !**present) {
@@ -190,7 +194,7 @@ impl GatherGrad<'_, '_, '_> {
 }
 
 /// A place's gradient in the order of its leaf.
-fn elements_of<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
+pub(crate) fn elements_of<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
     if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
         return Ok(Cow::Borrowed(slice));
     }

@@ -11,18 +11,35 @@
 //! flat' ──restructure─▶ model'          a new tree, or into the old one in place; ties stay ties
 //! ```
 
-// In the order in which the data runs.
+// In the order in which the data runs. What a tree is:
+mod tree;
+
+// which leaf is where:
+mod layout;
+
+// how a tree is compared with that and read:
 mod check;
-mod error;
+mod matched;
+
+// tree → flat:
 mod gather;
 mod gradient;
+
+// arithmetic on slices:
+pub mod ops;
+
+// several trees at once, and what names leaves:
+mod measure;
+mod walk;
+
+// flat → tree:
 mod in_place;
-mod layout;
-mod matched;
-mod memory;
 mod restructure;
+
+// and what all of them stand on.
+mod error;
+mod memory;
 mod transfer;
-mod tree;
 
 pub use error::{Error, Result};
 #[cfg(feature = "derive")]
@@ -30,10 +47,12 @@ pub use flatleaf_derive::Tree;
 pub use gather::destructure;
 pub use gradient::{FlatGrad, TiedGrads};
 pub use layout::{Layout, Leaf, Planner, Views, ViewsMut};
+pub use measure::{Flat, LeafStats};
 pub use restructure::deep_clone;
 pub use tree::{
     Builder, Cell, Dtype, DynTree, Element, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut, Writer,
 };
+pub use walk::{Companion, LeafAt};
 
 #[doc(hidden)]
 pub mod __private {

@@ -12,6 +12,11 @@ pub(crate) trait Take<'a> {
 
     /// A wanted leaf, of the shape that the layout has there.
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()>;
+
+    /// A node that others may hold too begins here, and so does what is in it.
+    fn enter_shared(&mut self) {}
+
+    fn leave_shared(&mut self) {}
 }
 
 /// Walks a tree and gives its wanted leaves to `take`.
@@ -99,8 +104,14 @@ impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
 
     /// Below a path that the layout does not know nothing is wanted: a node there is not worth a visit.
     fn enter_shared(&mut self, _identity: Identity) -> Result<bool> {
-        Ok(self.cursor.node().is_some())
+        let is_known = self.cursor.node().is_some();
+        if is_known {
+            self.take.enter_shared();
+        }
+        Ok(is_known)
     }
 
-    fn leave_shared(&mut self) {}
+    fn leave_shared(&mut self) {
+        self.take.leave_shared();
+    }
 }

@@ -1,7 +1,7 @@
 //! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
 
 /// Vectors of at least so many bytes ask for huge pages.
-const LARGE: usize = 4 << 20;
+const LARGE: usize = 1 << 20;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
 /// pages.

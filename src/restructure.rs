@@ -116,7 +116,7 @@ impl Layout {
 }
 
 /// Walks a tree that has been checked and makes a new one.
-fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, contents: &Contents) -> Result<T> {
+pub(crate) fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, contents: &Contents) -> Result<T> {
     let mut builder = Builder::new(layout, values, contents);
     tree.rebuild(&mut builder).map_err(|error| error.or_at(|| builder.path()))
 }
@@ -181,7 +181,7 @@ impl<'a> Put<'a> for WriteFlat<'_, 'a> {
 }
 
 /// A leaf's elements in the order of one of its places.
-fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
+pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
     let view = ArrayViewD::from_shape(IxDyn(shape), elements).expect("a leaf has as many elements as its shape");
     axes.to_place(view).iter().copied().collect()
 }

@@ -33,6 +33,8 @@ pub(crate) enum Values<'b> {
     Template,
     /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
     Flat { flat: &'b [f32], ready: Vec<Option<Vec<f32>>> },
+    /// Trainable leaves from vectors of their own.
+    Leaves(Cow<'b, [Vec<f32>]>),
     /// Leaves that are not trainable from these, as bytes.
     Others(&'b [Vec<u8>]),
 }
@@ -41,15 +43,18 @@ impl Values<'_> {
     fn has(&self, leaf: LeafId) -> bool {
         match self {
             Values::Template => false,
-            Values::Flat { .. } => leaf.trainable,
+            Values::Flat { .. } | Values::Leaves(_) => leaf.trainable,
             Values::Others(_) => !leaf.trainable,
         }
     }
 
     /// The elements of a leaf, if they stand in a vector of their own; each vector is given away once.
     fn take_ready(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<f32>> {
-        let Values::Flat { ready, .. } = self else { return None };
-        let ready = ready.get_mut(id.index as usize).and_then(Option::take);
+        let ready = match self {
+            Values::Flat { ready, .. } => ready.get_mut(id.index as usize).and_then(Option::take),
+            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 => leaves.get_mut(id.index as usize).map(std::mem::take),
+            _ => None,
+        };
         ready.filter(|ready| ready.len() == leaf.len())
     }
 
@@ -58,6 +63,10 @@ impl Values<'_> {
         let changed = || Error::unstable("a leaf of another element type than on the first visit");
         match self {
             Values::Flat { flat, .. } => checked::try_cast_slice(&flat[leaf.range()]).map(Cow::Borrowed).map_err(|_| changed()),
+            Values::Leaves(leaves) => {
+                let elements = checked::try_cast_slice(&leaves[id.index as usize]).map_err(|_| changed())?;
+                if elements.len() == leaf.len() { Ok(Cow::Borrowed(elements)) } else { Err(changed()) }
+            }
             Values::Others(others) => Ok(Cow::Owned(to_elements(&others[id.index as usize]))),
             Values::Template => Err(changed()),
         }

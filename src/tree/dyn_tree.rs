@@ -71,6 +71,29 @@ impl DynTree {
         Ok(copy.root.into_tree())
     }
 
+    /// A tree of a layout's paths with these elements at the first places of its trainable leaves, and nothing at the others.
+    pub(crate) fn of_layout<'g>(layout: &crate::layout::Inner, elements: impl Fn(usize) -> Option<&'g [f32]>) -> Self {
+        let paths = &layout.paths;
+        let mut trees: Vec<DynTree> = Vec::new();
+        trees.resize_with(paths.len(), DynTree::absent);
+        // Children come after their parents.
+        for node in paths.ids().rev() {
+            let place = paths.place(node).map(|place| layout.place(place)).filter(|place| place.first && place.leaf.trainable);
+            let leaf = place.and_then(|place| elements(place.leaf.index as usize).map(|elements| (place, elements)));
+            let tree = match leaf {
+                Some((place, elements)) => {
+                    ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec()).map(DynTree::from).unwrap_or_default()
+                }
+                None => {
+                    let child = |child| (key_text(paths.key(child)), std::mem::take(&mut trees[child as usize]));
+                    Branch { children: paths.children(node).map(child).collect(), ..Branch::default() }.into_tree()
+                }
+            };
+            trees[node as usize] = tree;
+        }
+        std::mem::take(&mut trees[0])
+    }
+
     /// Whether there is nothing here.
     pub fn is_absent(&self) -> bool {
         matches!(self.0, Node::Absent)
@@ -402,6 +425,14 @@ impl Copy {
     }
 }
 
+fn key_text(key: Key<'_>) -> String {
+    match key {
+        Key::Name(name) => name.to_owned(),
+        Key::Index(index) => index.to_string(),
+        Key::Same => String::new(),
+    }
+}
+
 impl<'a> Visitor<'a> for Copy {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.here().leaf = Some(array_of(&leaf)?);
@@ -422,12 +453,10 @@ impl<'a> Visitor<'a> for Copy {
         if self.levels > crate::layout::MAX_LEVELS {
             return Err(Error::too_deep(crate::layout::MAX_LEVELS));
         }
-        let name = match key {
-            Key::Name(name) => name.to_owned(),
-            Key::Index(index) => index.to_string(),
-            Key::Same => return Ok(self.levels),
-        };
-        self.open.push((name, Branch { is_part: true, ..Branch::default() }));
+        if key == Key::Same {
+            return Ok(self.levels);
+        }
+        self.open.push((key_text(key), Branch { is_part: true, ..Branch::default() }));
         Ok(self.levels)
     }
 

@@ -1,0 +1,160 @@
+//! Measuring and clipping flat vectors where leaves have to be named: the kernels are those of [`ops`].
+
+use crate::error::{Error, Result};
+use crate::gradient::FlatGrad;
+use crate::layout::{Layout, Leaf};
+use crate::ops::{self, Clip, NonFinite};
+
+/// What the elements of one leaf are like. Non-finite elements are counted and otherwise left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeafStats {
+    /// The mean of the finite elements; 0 if there are none.
+    pub mean: f64,
+    /// Their standard deviation (of the population: divided by their number).
+    pub std: f64,
+    /// The smallest of them; NaN if there are none.
+    pub min: f32,
+    /// The largest of them; NaN if there are none.
+    pub max: f32,
+    /// How many elements are infinite or NaN.
+    pub non_finite: usize,
+}
+
+/// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as long. Sealed.
+pub trait Flat: sealed::Flat {}
+
+impl<F: sealed::Flat + ?Sized> Flat for F {}
+
+mod sealed {
+    use super::*;
+
+    pub trait Flat {
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]>;
+    }
+
+    impl Flat for FlatGrad {
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+            layout.check_same(self.layout())?;
+            Ok(self)
+        }
+    }
+
+    impl Flat for [f32] {
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+            layout.check_len(self.len())?;
+            Ok(self)
+        }
+    }
+
+    impl Flat for Vec<f32> {
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+            self.as_mut_slice().elements_of(layout)
+        }
+    }
+}
+
+impl Layout {
+    /// The norm of every leaf's part of a flat vector, in flat order; `p` as in [`ops::norm`].
+    ///
+    /// # Errors
+    /// A slice of another length than the layout's.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [3.0, 4.0], "b": [0.0], "c": [5.0, 12.0] }))?;
+    /// assert_eq!(layout.leaf_norms(&[3.0, 4.0, 0.0, 5.0, 12.0], 2.0)?, [5.0, 0.0, 13.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
+        self.check_len(flat.len())?;
+        Ok(self.leaves().iter().map(|leaf| ops::norm(&flat[leaf.range()], p)).collect())
+    }
+
+    /// Mean, standard deviation, extremes and the number of non-finite elements of every leaf's part, in flat order.
+    ///
+    /// # Errors
+    /// A slice of another length than the layout's.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [0.0, 0.0, 0.0] }))?;
+    /// let stats = layout.leaf_stats(&[1.0, 3.0, f32::NAN])?[0];
+    /// assert_eq!((stats.mean, stats.std, stats.min, stats.max, stats.non_finite), (2.0, 1.0, 1.0, 3.0, 1));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_stats(&self, flat: &[f32]) -> Result<Vec<LeafStats>> {
+        self.check_len(flat.len())?;
+        Ok(self.leaves().iter().map(|leaf| stats(&flat[leaf.range()])).collect())
+    }
+
+    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its leaves together, by one factor. See [`ops::clip_norm`].
+    ///
+    /// # Errors
+    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an infinite or NaN element, with the path of its leaf and its index
+    /// there. Then nothing has been written.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [0.0], "b": [0.0, 0.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "a": [3.0], "b": [0.0, 4.0] }))?;
+    /// let clip = layout.clip_norm(&mut grad, 1.0)?;
+    /// assert_eq!((clip.norm_before, *grad == [0.6, 0.0, 0.8]), (5.0, true));
+    ///
+    /// grad[2] = f32::NAN;
+    /// let error = layout.clip_norm(&mut grad, 1.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "`b`: expected finite elements, found NaN at index 1");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn clip_norm<G: Flat + ?Sized>(&self, grad: &mut G, max: f64) -> Result<Clip> {
+        self.clip_norm_with(grad, max, NonFinite::Error)
+    }
+
+    /// The same with a choice of what happens to a norm that is infinite or NaN.
+    ///
+    /// # Errors
+    /// As [`clip_norm`](Layout::clip_norm).
+    pub fn clip_norm_with<G: Flat + ?Sized>(&self, grad: &mut G, max: f64, non_finite: NonFinite) -> Result<Clip> {
+        let grad = grad.elements_of(self)?;
+        let clipped = ops::clip_norm_with(grad, max, non_finite);
+        clipped.map_err(|error| if error.is_non_finite() { self.name_element(grad) } else { error })
+    }
+
+    /// Scales every leaf of a flat gradient by itself, so that the L2 norm of each is at most `max`. What was measured and done, in
+    /// flat order.
+    ///
+    /// # Errors
+    /// As [`clip_norm`](Layout::clip_norm).
+    pub fn clip_norm_per_leaf<G: Flat + ?Sized>(&self, grad: &mut G, max: f64) -> Result<Vec<Clip>> {
+        let grad = grad.elements_of(self)?;
+        if ops::first_non_finite(grad).is_some() {
+            return Err(self.name_element(grad));
+        }
+        self.leaves().iter().map(|leaf| ops::clip_norm(&mut grad[leaf.range()], max)).collect()
+    }
+
+    /// The error for the first element of a flat vector that is not finite.
+    fn name_element(&self, flat: &[f32]) -> Error {
+        let index = ops::first_non_finite(flat).expect("there is one");
+        let leaf = self.leaf_of(index);
+        Error::non_finite(index - leaf.range().start, flat[index]).at(leaf.path())
+    }
+
+    /// The leaf that an element of the flat vector belongs to.
+    fn leaf_of(&self, index: usize) -> &Leaf {
+        let after = self.leaves().partition_point(|leaf| leaf.range().end <= index);
+        &self.leaves()[after]
+    }
+}
+
+fn stats(x: &[f32]) -> LeafStats {
+    let finite = || x.iter().copied().filter(|x| x.is_finite());
+    let count = finite().count();
+    let divisor = count.max(1) as f64;
+    let mean = finite().map(f64::from).sum::<f64>() / divisor;
+    let variance = finite().map(|x| (f64::from(x) - mean).powi(2)).sum::<f64>() / divisor;
+    let (min, max) = (finite().fold(f32::NAN, f32::min), finite().fold(f32::NAN, f32::max));
+    LeafStats { mean, std: variance.sqrt(), min, max, non_finite: x.len() - count }
+}

@@ -1,0 +1,214 @@
+//! Element by element, in place: the destination is the first argument.
+//!
+//! One rounding an operation and no `mul_add`, so that the bits are the same on every machine; which NaN a NaN becomes is not promised.
+//! Large slices are split over all threads.
+
+use super::dispatch::{self, Kernel};
+use super::{assert_equal_lengths, parallel};
+
+/// y ← y + x.
+///
+/// Reads both once and writes `y` once.
+///
+/// ***Panics*** if the lengths differ.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut y = [1.0, 2.0];
+/// ops::add(&mut y, &[10.0, 20.0]);
+/// assert_eq!(y, [11.0, 22.0]);
+/// ```
+#[track_caller]
+pub fn add(y: &mut [f32], x: &[f32]) {
+    assert_equal_lengths("add", y, x);
+    zip(y, x, |y, x| y + x);
+}
+
+/// y ← y − x.
+///
+/// Reads both once and writes `y` once.
+///
+/// ***Panics*** if the lengths differ.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut y = [1.0, 2.0];
+/// ops::sub(&mut y, &[10.0, 20.0]);
+/// assert_eq!(y, [-9.0, -18.0]);
+/// ```
+#[track_caller]
+pub fn sub(y: &mut [f32], x: &[f32]) {
+    assert_equal_lengths("sub", y, x);
+    zip(y, x, |y, x| y - x);
+}
+
+/// x ← c·x.
+///
+/// NaN stays NaN, and infinity times 0 becomes it. Reads and writes `x` once.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut x = [1.0, -2.0];
+/// ops::scale(&mut x, 0.5);
+/// assert_eq!(x, [0.5, -1.0]);
+/// ```
+pub fn scale(x: &mut [f32], c: f32) {
+    map(x, move |x| c * x);
+}
+
+/// y ← y + alpha·x.
+///
+/// The product is rounded to f32 and then the sum, as in a loop without `mul_add`. A NaN or an infinity in `x` shows with `alpha` = 0 too. Reads both
+/// once and writes `y` once.
+///
+/// ***Panics*** if the lengths differ.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut weights = [1.0, 2.0];
+/// ops::axpy(&mut weights, -0.5, &[2.0, 4.0]);
+/// assert_eq!(weights, [0.0, 0.0]);
+/// ```
+#[track_caller]
+pub fn axpy(y: &mut [f32], alpha: f32, x: &[f32]) {
+    assert_equal_lengths("axpy", y, x);
+    zip(y, x, move |y, x| y + alpha * x);
+}
+
+/// a ← (1 − w)·a + w·b: a moving average of `a`, with weight `w` on the new value `b`.
+///
+/// Written as PyTorch writes it, in two forms, so that both ends are exact: for finite elements `w` = 0 leaves `a` and `w` = 1 gives `b`
+/// (but a −0 may become +0), and where `a` = `b` every weight leaves it.
+///
+/// ```text
+/// w < ½:     a + w·(b − a)
+/// otherwise: b − (b − a)·(1 − w)
+/// ```
+///
+/// Weights beyond 0…1 extrapolate. A NaN in either makes the element NaN at every weight, 0 included, so none goes unnoticed. An infinity
+/// in either gives an infinity or NaN, at weight 0 too (0·∞ is NaN), and so does a difference `b − a` beyond 3.4e38.
+///
+/// Reads both once and writes `a` once.
+///
+/// ***Panics*** if the lengths differ.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut average = [1.0, 2.0];
+/// ops::lerp(&mut average, &[3.0, 6.0], 0.25);
+/// assert_eq!(average, [1.5, 3.0]);
+/// ```
+#[track_caller]
+pub fn lerp(a: &mut [f32], b: &[f32], w: f32) {
+    assert_equal_lengths("lerp", a, b);
+    if w < 0.5 {
+        zip(a, b, move |a, b| a + w * (b - a));
+    } else {
+        zip(a, b, move |a, b| b - (b - a) * (1.0 - w));
+    }
+}
+
+/// x ← x limited to `lo`…`hi`. NaN stays NaN. Reads and writes `x` once.
+///
+/// ***Panics*** if `lo` is above `hi` or either is NaN, as `f32::clamp` does.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut x = [-2.0, 0.25, 7.0];
+/// ops::clamp(&mut x, -1.0, 1.0);
+/// assert_eq!(x, [-1.0, 0.25, 1.0]);
+/// ```
+#[track_caller]
+pub fn clamp(x: &mut [f32], lo: f32, hi: f32) {
+    assert!(lo <= hi, "`clamp`: expected bounds in order, found {lo} and {hi}");
+    map(x, move |x| x.clamp(lo, hi));
+}
+
+/// x ← v. Writes `x` once.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut x = [1.0, 2.0];
+/// ops::fill(&mut x, 0.0);
+/// assert_eq!(x, [0.0, 0.0]);
+/// ```
+pub fn fill(x: &mut [f32], v: f32) {
+    parallel::each(x, |x| x.fill(v));
+}
+
+/// x ← f(x).
+///
+/// `f` is called once an element, in no order: large slices are split over threads. Plain arithmetic is vectorised; what the
+/// closure needs is best captured with `move`. Reads and writes `x` once.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut x = [1.0, -2.0];
+/// ops::map(&mut x, |x| x * x);
+/// assert_eq!(x, [1.0, 4.0]);
+/// ```
+pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+    parallel::each(x, |x| map_chunk(x, &f));
+}
+
+/// y ← f(y, x).
+///
+/// As [`map`], over two slices. Reads both once and writes `y` once.
+///
+/// ***Panics*** if the lengths differ.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let mut greatest = [1.0, 5.0];
+/// ops::zip_map(&mut greatest, &[3.0, 4.0], f32::max);
+/// assert_eq!(greatest, [3.0, 5.0]);
+/// ```
+#[track_caller]
+pub fn zip_map(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    assert_equal_lengths("zip_map", y, x);
+    zip(y, x, f);
+}
+
+/// [`map`] by the calling thread alone.
+pub(super) fn map_chunk(x: &mut [f32], f: &impl Fn(f32) -> f32) {
+    dispatch::run(Map, x, (), f);
+}
+
+fn zip(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    parallel::each((y, x), |(y, x)| dispatch::run(Zip, y, x, &f));
+}
+
+struct Map;
+
+impl<F: Fn(f32) -> f32> Kernel<&mut [f32], (), &F> for Map {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(x: &mut [f32], (): (), f: &F) {
+        for x in x {
+            *x = f(*x);
+        }
+    }
+}
+
+struct Zip;
+
+impl<F: Fn(f32, f32) -> f32> Kernel<&mut [f32], &[f32], &F> for Zip {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(y: &mut [f32], x: &[f32], f: &F) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = f(*y, *x);
+        }
+    }
+}

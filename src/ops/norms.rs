@@ -1,0 +1,144 @@
+//! Norms of every order.
+
+use super::lanes::Range;
+use super::reduce::{INFINITY, magnitude, range_of, settle, sum_of, sum_of_squares};
+
+/// Σ |x|.
+///
+/// Computed in f64; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width.
+/// Reads `x` once.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// assert_eq!(ops::norm_l1(&[3.0, -4.0]), 7.0);
+/// ```
+pub fn norm_l1(x: &[f32]) -> f64 {
+    sum_of(x, |x| f64::from(x.abs()))
+}
+
+/// √Σ x², the Euclidean norm.
+///
+/// Computed in f64, where the squares are exact and neither overflow nor vanish: the norm of finite elements is finite. Empty gives 0, a
+/// NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width. Reads `x` once, at the speed of
+/// memory.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// assert_eq!(ops::norm_l2(&[3.0, -4.0]), 5.0);
+/// assert_eq!(ops::norm_l2(&[1e20, 0.0]), f64::from(1e20_f32));
+/// ```
+pub fn norm_l2(x: &[f32]) -> f64 {
+    sum_of_squares(x).sqrt()
+}
+
+/// max |x|.
+///
+/// Empty gives 0, a NaN anywhere NaN, beside infinities too. Reads `x` once.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// assert_eq!(ops::norm_inf(&[3.0, -4.0]), 4.0);
+/// assert!(ops::norm_inf(&[f32::INFINITY, f32::NAN]).is_nan());
+/// ```
+pub fn norm_inf(x: &[f32]) -> f64 {
+    magnitudes(x).map_or(0.0, |(_, greatest)| greatest)
+}
+
+/// (Σ |x|ᵖ)^(1/p) for any real `p`, and its limits.
+///
+/// | `p` | |
+/// | --- | --- |
+/// | 0 | the number of elements other than 0 |
+/// | 1, 2, +∞ | [`norm_l1`], [`norm_l2`], [`norm_inf`] |
+/// | −∞ | min \|x\| |
+/// | below 0 | 0 if any element is 0 |
+/// | NaN | NaN |
+///
+/// Below 1 it is no norm in the mathematical sense, and is computed all the same. Empty gives 0 for every `p` but NaN; a NaN element
+/// gives NaN for every `p`, 0 included.
+///
+/// Elements are divided by the greatest (for negative `p`, the least) magnitude before they are raised, so that nothing overflows on the
+/// way; the result is infinite where it is beyond f64, as for small `p` it may be. The bits do not depend on the number of threads, and
+/// for whole `p` up to ±1024 not on the CPU either; other powers are those of the system's mathematical library.
+///
+/// Reads `x` once for the orders with a name, otherwise twice. A whole power costs a few multiplications an element, a fractional one
+/// a call of `powf`.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let x = [1.0, 0.0, -3.0, 4.0];
+/// assert_eq!(ops::norm(&x, 0.0), 3.0);
+/// assert_eq!(ops::norm(&x, 1.0), 8.0);
+/// assert_eq!(ops::norm(&x, 2.0), 26_f64.sqrt());
+/// assert_eq!(ops::norm(&x, f64::INFINITY), 4.0);
+/// assert_eq!(ops::norm(&x, f64::NEG_INFINITY), 0.0);
+/// ```
+pub fn norm(x: &[f32], p: f64) -> f64 {
+    match p {
+        0.0 => sum_of(x, |x| if x.is_nan() { f64::NAN } else { f64::from(x != 0.0) }),
+        1.0 => norm_l1(x),
+        2.0 => norm_l2(x),
+        f64::INFINITY => norm_inf(x),
+        f64::NEG_INFINITY => magnitudes(x).map_or(0.0, |(least, _)| least),
+        p if p.is_nan() => f64::NAN,
+        p => magnitudes(x).map_or(0.0, |(least, greatest)| power_norm(x, p, if p > 0.0 { greatest } else { least })),
+    }
+}
+
+/// The least and the greatest |x|, both NaN if any is; `None` of no elements.
+fn magnitudes(x: &[f32]) -> Option<(f64, f64)> {
+    let Range { least, greatest } = range_of(x, magnitude);
+    let float = |bits: i32| f64::from(f32::from_bits(bits as u32));
+    let range = if greatest > INFINITY { (f64::NAN, f64::NAN) } else { (float(least), float(greatest)) };
+    (!x.is_empty()).then_some(range)
+}
+
+/// `unit · (Σ (|x|/unit)ᵖ)^(1/p)`, where the ratios that are raised to |p| are from 0 to 1 and the one of `unit` itself is 1.
+fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
+    const WHOLE: f64 = 1024.0;
+    if unit == 0.0 || !unit.is_finite() {
+        return unit;
+    }
+    let exponent = p.abs();
+    let root = if p.fract() == 0.0 && exponent <= WHOLE {
+        let exponent = exponent as u32;
+        root(sum_of_ratios(x, p, unit, |ratio| power(ratio, exponent)), exponent)
+    } else {
+        sum_of_ratios(x, p, unit, |ratio| ratio.powf(exponent)).powf(1.0 / exponent)
+    };
+    settle(if p > 0.0 { unit * root } else { unit / root })
+}
+
+fn sum_of_ratios(x: &[f32], p: f64, unit: f64, raise: impl Fn(f64) -> f64 + Sync) -> f64 {
+    if p > 0.0 { sum_of(x, |x| raise(f64::from(x.abs()) / unit)) } else { sum_of(x, |x| raise(unit / f64::from(x.abs()))) }
+}
+
+/// `base` to a whole power by squaring: unlike `powi` and `powf`, the same bits on every machine.
+#[inline(always)]
+fn power(base: f64, exponent: u32) -> f64 {
+    let (mut result, mut square, mut left) = (1.0, base, exponent);
+    while left > 0 {
+        if left & 1 == 1 {
+            result *= square;
+        }
+        square *= square;
+        left >>= 1;
+    }
+    result
+}
+
+/// The greatest y ≥ 1 with `power(y, exponent)` ≤ `of`, by bisection over the bits; for `of` ≥ 1.
+///
+/// `power` never falls as its base grows, so the answer is unique: again the same on every machine.
+fn root(of: f64, exponent: u32) -> f64 {
+    let (mut low, mut high) = (1_f64.to_bits(), of.to_bits() + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if power(f64::from_bits(middle), exponent) <= of { low = middle } else { high = middle }
+    }
+    f64::from_bits(low)
+}
