@@ -1,7 +1,7 @@
 //! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
 
 /// Vectors of at least so many bytes ask for huge pages.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 64 << 10;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
 /// pages.
@@ -15,11 +15,10 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
 
 /// A copy of a slice, each element written once.
 pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
-    if size_of_val(slice) < LARGE {
-        return slice.to_vec();
-    }
     let mut vector = Vec::with_capacity(slice.len());
-    huge_pages::advise(vector.spare_capacity_mut());
+    if size_of_val(slice) >= LARGE {
+        huge_pages::advise(vector.spare_capacity_mut());
+    }
     vector.extend_from_slice(slice);
     vector
 }

@@ -3,6 +3,8 @@
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
+use crate::memory;
+
 /// From so many elements in all, copies are shared among the threads. Measured: below 2¹⁸ elements (1 MiB) waking a thread costs more than it
 /// brings.
 const PARALLEL: usize = 1 << 18;
@@ -65,13 +67,16 @@ fn add_serial(to: &mut [f32], from: &[f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
-/// Copies of every range of a slice, in vectors of their own.
+/// Copies of every range of a slice, in vectors of their own, each made by the thread that fills it.
+#[cfg(feature = "rayon")]
 pub(crate) fn copies(flat: &[f32], ranges: &[std::ops::Range<usize>]) -> Vec<Vec<f32>> {
-    let copy = |range: &std::ops::Range<usize>| crate::memory::copy_of(&flat[range.clone()]);
-    #[cfg(feature = "rayon")]
-    return ranges.par_iter().map(copy).collect();
-    #[cfg(not(feature = "rayon"))]
-    return ranges.iter().map(copy).collect();
+    ranges.par_iter().map(|range| memory::copy_of(&flat[range.clone()])).collect()
+}
+
+/// Copies of every range of a slice, in vectors of their own.
+#[cfg(not(feature = "rayon"))]
+pub(crate) fn copies(flat: &[f32], ranges: &[std::ops::Range<usize>]) -> Vec<Vec<f32>> {
+    ranges.iter().map(|range| memory::copy_of(&flat[range.clone()])).collect()
 }
 
 /// Does the work of every task, all threads together: halves of equal weight, and halves of these.

@@ -1,0 +1,199 @@
+//! flatleaf on the trees of the comparison with PyTorch, JAX and NumPy, and the machine's own limits.
+//!
+//! `cargo bench --bench versus -- [--trees mlp,resnet50,gpt2,small10k] [--ops …] [--seconds 1] [--threads N]`
+//!
+//! Prints one JSON object a line. Every row checks its answer against a plain loop before it is timed. Rows of peer `limit` move the
+//! same number of elements by plain loops: `memcpy`, `read`, `write`, `triad` on all threads, `memcpy_1` on one. Rows whose names end
+//! in `_flat` start from the flat vector, the others from the tree.
+
+mod support;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use flatleaf::Companion::Values;
+use flatleaf::{Layout, ops};
+use rayon::prelude::*;
+use support::{Arrays, arrays, concatenate, median, parallel_copy, shapes, time};
+
+/// The weight of the moving average.
+const TAU: f32 = 0.005;
+/// So large that nothing is clipped, as in the peers' rows.
+const MAX_NORM: f64 = 1e9;
+
+struct Options {
+    trees: Vec<String>,
+    ops: Vec<String>,
+    seconds: f64,
+}
+
+fn main() {
+    let options = options();
+    for tree in &options.trees {
+        Bench::new(tree, &options).run();
+    }
+}
+
+fn options() -> Options {
+    let arguments: Vec<String> = std::env::args().collect();
+    let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned();
+    let list = |name: &str, default: &str| value(name).unwrap_or(default.into()).split(',').map(str::to_owned).collect();
+    if let Some(threads) = value("--threads").and_then(|threads| threads.parse().ok()) {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the pool is built once");
+    }
+    let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
+    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), seconds }
+}
+
+struct Bench<'o> {
+    name: &'o str,
+    options: &'o Options,
+    tree: Arrays,
+    grads: Arrays,
+    flat: Vec<f32>,
+    layout: Layout,
+}
+
+impl<'o> Bench<'o> {
+    fn new(name: &'o str, options: &'o Options) -> Self {
+        let shapes = shapes(name);
+        let (tree, grads) = (arrays(&shapes, 0.02), arrays(&shapes, 0.01));
+        let flat = concatenate(&tree);
+        let layout = Layout::of(&tree).expect("a plain tree");
+        Bench { name, options, tree, grads, flat, layout }
+    }
+
+    fn run(&self) {
+        self.limits();
+        self.flatten();
+        self.restructure();
+        self.norms();
+        self.averages();
+    }
+
+    fn limits(&self) {
+        let (mut to, mut other) = (self.flat.clone(), concatenate(&self.grads));
+        self.limit("memcpy", || parallel_copy(&mut to, &self.flat));
+        self.limit("memcpy_1", || to.copy_from_slice(&self.flat));
+        self.limit("read", || read(&self.flat));
+        self.limit("write", || each_part(&mut to, |part| part.fill(1.0)));
+        self.limit("triad", || triad(&mut other, &self.flat));
+    }
+
+    fn flatten(&self) {
+        let (layout, tree) = (&self.layout, &self.tree);
+        assert_eq!(layout.gather(tree).expect("the same tree"), self.flat);
+        self.row("flatten_new", || layout.gather(tree).expect("the same tree"));
+        let mut buffer = vec![0.0; layout.len()];
+        layout.gather_into(tree, &mut buffer).expect("the same tree");
+        assert_eq!(buffer, self.flat);
+        self.row("flatten_into", || layout.gather_into(tree, &mut buffer).expect("the same tree"));
+    }
+
+    fn restructure(&self) {
+        let layout = &self.layout;
+        let negated: Vec<f32> = self.flat.iter().map(|x| -x).collect();
+        assert_eq!(concatenate(&layout.restructure(&self.tree, &negated).expect("the same tree")), negated);
+        self.row("restructure_new", || layout.restructure(&self.tree, &self.flat).expect("the same tree"));
+        let mut target = self.tree.clone();
+        layout.restructure_into(&mut target, &negated).expect("the same tree");
+        assert_eq!(concatenate(&target), negated);
+        self.row("restructure_into", || layout.restructure_into(&mut target, &self.flat).expect("the same tree"));
+    }
+
+    fn norms(&self) {
+        let layout = &self.layout;
+        let flat_grad = concatenate(&self.grads);
+        let plain = flat_grad.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let close = |norm: f64| assert!((norm / plain - 1.0).abs() < 1e-9, "{norm} is not {plain}");
+        close(layout.norm_l2(&self.grads).expect("the same tree"));
+        close(ops::norm_l2(&flat_grad));
+        self.row("norm_l2", || layout.norm_l2(&self.grads).expect("the same tree"));
+        self.row("norm_l2_flat", || ops::norm_l2(&flat_grad));
+
+        let mut grads = self.grads.clone();
+        clip(layout, &mut grads, plain / 2.0);
+        let half = layout.norm_l2(&grads).expect("the same tree");
+        assert!((2.0 * half / plain - 1.0).abs() < 1e-6, "{half} is not half of {plain}");
+        let mut grads = self.grads.clone();
+        self.row("clip_norm", || clip(layout, &mut grads, MAX_NORM));
+        let mut clipped = flat_grad.clone();
+        self.row("clip_norm_flat", || ops::clip_norm(&mut clipped, MAX_NORM).expect("finite"));
+        assert_eq!(clipped, flat_grad);
+    }
+
+    fn averages(&self) {
+        let layout = &self.layout;
+        let mut average = self.grads.clone();
+        moving_average(layout, &mut average, &self.tree);
+        let (start, plain) = (concatenate(&self.grads), concatenate(&average));
+        let expected = start.iter().zip(&self.flat).map(|(a, b)| a + TAU * (b - a));
+        assert!(plain.iter().copied().eq(expected));
+        self.row("ema", || moving_average(layout, &mut average, &self.tree));
+        let mut flat_average = start;
+        self.row("ema_flat", || ops::lerp(&mut flat_average, &self.flat, TAU));
+    }
+
+    fn row<R>(&self, op: &str, call: impl FnMut() -> R) {
+        let wanted = &self.options.ops;
+        if wanted.iter().all(String::is_empty) || wanted.iter().any(|wanted| op == wanted || op.strip_suffix("_flat") == Some(wanted)) {
+            self.print("flatleaf", op, call);
+        }
+    }
+
+    fn limit<R>(&self, op: &str, call: impl FnMut() -> R) {
+        self.print("limit", op, call);
+    }
+
+    fn print<R>(&self, peer: &str, op: &str, mut work: impl FnMut() -> R) {
+        let mut call = || {
+            black_box(work());
+        };
+        (0..3).for_each(|_| call());
+        let end = Instant::now() + Duration::from_secs_f64(self.options.seconds);
+        let mut times = Vec::new();
+        while times.len() < 5 || (Instant::now() < end && times.len() < 20_000) {
+            times.push(time(&mut call));
+        }
+        times.sort_by(f64::total_cmp);
+        let row = serde_json::json!({
+            "peer": peer, "tree": self.name, "op": op, "leaves": self.tree.len(), "elements": self.flat.len(),
+            "median_s": median(&times), "min_s": times[0], "runs": times.len(),
+        });
+        println!("{row}");
+    }
+}
+
+/// Clips a gradient tree by its global norm, where it is.
+fn clip(layout: &Layout, grads: &mut Arrays, max: f64) {
+    let norm = layout.norm_l2(grads).expect("the same tree");
+    if norm > max {
+        let factor = (max / norm) as f32;
+        layout.par_map_into(grads, [], |_, dx, []| ops::scale(dx, factor)).expect("the same tree");
+    }
+}
+
+fn moving_average(layout: &Layout, average: &mut Arrays, model: &Arrays) {
+    layout.par_map_into(average, [Values(model)], |_, a, [x]| ops::lerp(a, x, TAU)).expect("the same tree");
+}
+
+/// Parts for all threads, none for short slices.
+fn part_len(len: usize) -> usize {
+    if len < 1 << 18 { len.max(1) } else { len.div_ceil(rayon::current_num_threads()) }
+}
+
+fn each_part(to: &mut [f32], work: impl Fn(&mut [f32]) + Send + Sync) {
+    let part = part_len(to.len());
+    to.par_chunks_mut(part).for_each(work);
+}
+
+fn read(from: &[f32]) -> u32 {
+    let part = |part: &[f32]| part.iter().fold(0, |bits, x| bits | x.to_bits());
+    if part_len(from.len()) == from.len() { part(from) } else { from.par_chunks(part_len(from.len())).map(part).reduce(|| 0, |a, b| a | b) }
+}
+
+fn triad(to: &mut [f32], from: &[f32]) {
+    let part = part_len(to.len());
+    let work = |(to, from): (&mut [f32], &[f32])| to.iter_mut().zip(from).for_each(|(to, from)| *to += TAU * from);
+    to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(work);
+}
