@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{ArrayViewD, IxDyn};
 
 use crate::error::{Error, Findings, Result};
-use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
+use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
 use crate::matched::Take;
 use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
 
@@ -87,6 +87,8 @@ pub(crate) struct Contents {
     shared: HashMap<Identity, Content>,
     /// Trainable leaves whose elements are not in row-major order.
     strided: HashSet<u32>,
+    /// Whether a leaf is read through a callback, which may fail.
+    pub(crate) has_reader: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +103,10 @@ pub(crate) struct Content {
 impl Contents {
     pub(crate) fn of(&self, identity: &Identity) -> Option<Content> {
         self.shared.get(identity).copied()
+    }
+
+    pub(crate) fn has_shared(&self) -> bool {
+        !self.shared.is_empty()
     }
 
     pub(crate) fn is_strided(&self, leaf: usize) -> bool {
@@ -130,6 +136,9 @@ struct Check<'l, 't, 'a, T> {
     /// Whether trainable leaves are moved and nothing around the one that comes next asks for a closer look.
     is_plain_here: bool,
     ties: HashMap<LeafId, Tied<'a>>,
+    /// Where leaves with an identity of their own were met first.
+    identified: HashMap<Identity, NodeId>,
+    has_reader: bool,
     strided: HashSet<u32>,
 }
 
@@ -172,6 +181,8 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             read_only_from: usize::MAX,
             is_plain_here: purpose.moves_trainable(),
             ties: HashMap::new(),
+            identified: HashMap::new(),
+            has_reader: false,
             strided: HashSet::new(),
         }
     }
@@ -182,7 +193,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
         self.findings.into_result()?;
         let closed = self.shared.into_iter().filter_map(|(identity, node)| Some((identity, node.content?)));
-        Ok(Contents { shared: closed.collect(), strided: self.strided })
+        Ok(Contents { shared: closed.collect(), strided: self.strided, has_reader: self.has_reader })
     }
 
     fn find_missing(&mut self) {
@@ -215,12 +226,25 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             return Ok(());
         }
         self.note_content();
+        let is_known_object = self.meet_identity(place, leaf)?;
         if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
             self.strided.insert(place.leaf.index);
         }
         self.check_type(place.dtype, leaf.dtype);
         self.check_writable();
-        if self.purpose == Purpose::ReadValues && !place.plain { self.compare_tied(place, leaf) } else { Ok(()) }
+        let is_to_compare = self.purpose == Purpose::ReadValues && !place.plain && !is_known_object;
+        if is_to_compare { self.compare_tied(place, leaf) } else { Ok(()) }
+    }
+
+    /// Whether a leaf with an identity of its own has been met at another place of the same parameter.
+    fn meet_identity(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<bool> {
+        let Some(identity) = leaf.identity.filter(|_| place.len > 0) else { return Ok(false) };
+        let first = *self.identified.entry(identity.clone()).or_insert(place.node);
+        if first == place.node {
+            return Ok(false);
+        }
+        let same = self.moved_below(first).eq(self.moved_below(place.node));
+        self.check_tie(first, place.node, same).map(|()| same)
     }
 
     #[inline]
@@ -278,7 +302,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let (ignored, expected) = match known.kind {
             Kind::NoLeaf => (true, "no leaf: the field holds no parameter"),
             Kind::Place(index) => (!self.layout.place(index).leaf.trainable, "nothing below a leaf"),
-            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => (false, "a branch"),
+            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => (self.holds_no_leaf(self.cursor.known()), "a branch"),
             Kind::Branch if is_known => (false, "nothing"),
             Kind::Branch => (false, "a path that the layout has"),
         };
@@ -286,6 +310,11 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             return;
         }
         self.findings.add(Error::unknown(self.cursor.path(), expected, found));
+    }
+
+    /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
+    fn holds_no_leaf(&self, node: NodeId) -> bool {
+        self.layout.places_below(node).next().is_none()
     }
 
     fn first_visit(&mut self, identity: &Identity) -> bool {
@@ -299,8 +328,10 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
     }
 
-    fn moved_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {
-        self.layout.leaves_below(node).filter(|&leaf| self.purpose.moves(leaf))
+    /// The leaves that are moved there, each as its place shows it.
+    fn moved_below(&self, node: NodeId) -> impl Iterator<Item = (LeafId, &Option<Box<AxisMap>>)> {
+        let places = self.layout.places_below(node).filter(|place| self.purpose.moves(place.leaf) && place.len > 0);
+        places.map(|place| (place.leaf, &place.axes))
     }
 
     /// Two places of one node must be two places in the layout too: written as two parameters, one of them would be lost.
@@ -353,6 +384,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             return Err(Error::duplicate(self.cursor.path()));
         }
         let place = self.layout.place(index);
+        self.has_reader |= matches!(leaf.source, Source::Reader(_));
         if !self.is_plain(place, &leaf) {
             self.known_leaf(place, &leaf)?;
         }
@@ -421,11 +453,13 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             let Some(here) = self.cursor.node() else {
                 // Once more where the layout knows nothing: no need to look into it again to refuse it.
                 if has_leaf {
+                    self.open.iter_mut().for_each(|open| open.has_leaf = true);
                     self.unknown("a shared node with leaves".into());
                 }
                 return Ok(false);
             };
-            same_leaves = node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
+            let around_is_same = self.open.last().is_some_and(|open| open.again);
+            same_leaves = around_is_same || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
             node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
         }
         self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });

@@ -120,7 +120,7 @@ impl Error {
         is_argument => Argument;
         /// An infinite or NaN element where there may be none.
         is_non_finite => NonFinite;
-        /// A trait object that nothing tells how to rebuild.
+        /// A shared node or trait object that nothing tells how to rebuild.
         is_object => Object;
         /// A layout that was read and contradicts itself.
         is_invalid_layout => InvalidLayout;
@@ -251,8 +251,13 @@ impl Error {
     }
 
     pub(crate) fn object(name: &str) -> Self {
-        let problem = Problem::new(Kind::Object).expected("`#[tree(object = \"…\")]` on the concrete type, naming the trait object".into());
-        problem.found(format!("a {name} that cannot be rebuilt")).into()
+        let expected = "a type that can be rebuilt in a box: `#[tree(object = \"…\")]` on the concrete type names a trait object, \
+                        `flatleaf::rebuild_object!()` stands in an implementation by hand";
+        Problem::new(Kind::Object).expected(expected.into()).found(format!("a {name} that is not")).into()
+    }
+
+    pub(crate) fn two_types() -> Self {
+        Problem::new(Kind::Object).expected("one type for all handles of a shared node".into()).found("two".into()).into()
     }
 
     pub(crate) fn invalid_layout(found: impl Into<String>) -> Self {

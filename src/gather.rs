@@ -61,7 +61,12 @@ impl Layout {
     pub fn gather_into<T: Tree + ?Sized>(&self, tree: &T, flat: &mut [f32]) -> Result<()> {
         self.check_f32()?;
         self.check_len(flat.len())?;
-        check::check(&self.inner, tree, Purpose::ReadValues)?;
+        let contents = check::check(&self.inner, tree, Purpose::ReadValues)?;
+        if contents.has_reader {
+            // A callback may fail half-way.
+            flat.copy_from_slice(&self.gather(tree)?);
+            return Ok(());
+        }
         copy(&self.inner, tree, flat)
     }
 }

@@ -127,7 +127,12 @@ impl Layout {
     pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
         self.check_f32()?;
         self.check_same(&grad.layout)?;
-        check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        let contents = check::check(&self.inner, grads, Purpose::ReadGradients)?;
+        if contents.has_reader {
+            // A callback may fail half-way.
+            *grad = self.gather_grad(grads)?;
+            return Ok(());
+        }
         grad.present.fill(false);
         let mut gather = GatherGrad::new(&self.inner, grad);
         matched::walk(&self.inner, grads, &mut gather)?;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use crate::check::Seen;
 use crate::error::{Error, Result};
 use crate::layout::{Inner, Place};
-use crate::tree::{Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
+use crate::tree::{Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
 
 /// Writes the leaves of a tree.
 pub(crate) trait Put<'a> {
@@ -26,6 +26,9 @@ pub(crate) trait Put<'a> {
 pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
     let expected = layout.places.iter().filter(|place| put.wants(place)).count();
     let mut walk = InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() };
+    if walk.builder.meets_shared_nodes() {
+        tree.visit_mut(&mut Prepare(&mut walk)).map_err(|error| error.or_at(|| walk.builder.path()))?;
+    }
     tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
     if walk.reached == expected { Ok(()) } else { Err(Error::unstable("a tree that lost leaves between two visits")) }
 }
@@ -71,7 +74,7 @@ impl<P> InPlace<'_, '_, '_, P> {
         let identity = handle.identity();
         if self.builder.is_written_through(&identity) {
             if self.written_through.insert(identity.clone()) {
-                return handle.visit_content(&mut Through(self));
+                return handle.visit_content(&mut Through { walk: self, in_shared_cells: 1 });
             }
             self.reached += self.wanted_below().count();
             return Ok(());
@@ -80,9 +83,24 @@ impl<P> InPlace<'_, '_, '_, P> {
         if !self.builder.has_new(&identity) && handle.is_unique() {
             return visit(self, handle);
         }
+        let before = self.reached;
+        // A new node keeps the shared cells that are in it: these are written through, here as at their other places.
+        handle.visit_content(&mut Through { walk: self, in_shared_cells: 0 })?;
         handle.renew(&mut self.builder)?;
-        self.reached += self.wanted_below().count();
+        self.reached = before + self.wanted_below().count();
         Ok(())
+    }
+
+    /// Makes the new nodes that writing will need, all before anything is written: a node that cannot be rebuilt is an error that
+    /// leaves the tree as it was.
+    fn prepare<'a, 'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()>
+    where
+        P: Put<'a>,
+    {
+        if self.wanted_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
+            return Ok(());
+        }
+        if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
     }
 
     fn wanted_below<'a>(&self) -> impl Iterator<Item = &Place>
@@ -174,8 +192,33 @@ impl WriteBytes for Overwrite<'_, bool> {
     }
 }
 
-/// Looks for the cells in a shared node and writes what is in them.
-struct Through<'w, W>(&'w mut W);
+/// Walks as [`InPlace`] does and writes nothing.
+struct Prepare<'w, W>(&'w mut W);
+
+impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, P>> {
+    fn leaf(&mut self, _leaf: LeafMut<'_, 'any>) -> Result<()> {
+        Ok(())
+    }
+
+    fn shared(&mut self, handle: &'any mut dyn Shared) -> Result<()> {
+        self.0.prepare(handle, |walk, handle| handle.visit_unique(&mut Prepare(walk)))
+    }
+
+    fn enter(&mut self, key: Key<'_>) -> Result<usize> {
+        self.0.builder.cursor().enter(key)
+    }
+
+    fn leave(&mut self, key: Key<'_>) {
+        self.0.builder.cursor().leave(key);
+    }
+}
+
+/// Looks in a shared node for shared nodes of which all is in cells, and writes through these.
+struct Through<'w, W> {
+    walk: &'w mut W,
+    /// How many such nodes are around.
+    in_shared_cells: usize,
+}
 
 impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
     fn leaf(&mut self, _leaf: LeafRef<'_, 's>) -> Result<()> {
@@ -187,20 +230,34 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
     }
 
     fn cell(&mut self, cell: &'s dyn Cell) -> Result<()> {
-        cell.write(&mut |content| content.visit_mut(&mut Guarded(&mut *self.0)))
+        if self.in_shared_cells > 0 {
+            return cell.write(&mut |content| content.visit_mut(&mut Guarded(&mut *self.walk)));
+        }
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
-        self.0.enter(key)
+        self.walk.builder.cursor().enter(key)
     }
 
     fn leave(&mut self, key: Key<'_>) {
-        self.0.leave(key);
+        self.walk.builder.cursor().leave(key);
     }
 
-    fn enter_shared(&mut self, _identity: Identity) -> Result<bool> {
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        if self.in_shared_cells > 0 {
+            self.in_shared_cells += 1;
+            return Ok(true);
+        }
+        let is_cells = self.walk.builder.is_written_through(&identity);
+        if is_cells && !self.walk.written_through.insert(identity) {
+            return Ok(false);
+        }
+        self.in_shared_cells += usize::from(is_cells);
         Ok(true)
     }
 
-    fn leave_shared(&mut self) {}
+    fn leave_shared(&mut self) {
+        self.in_shared_cells = self.in_shared_cells.saturating_sub(1);
+    }
 }

@@ -78,7 +78,7 @@ impl Layout {
         let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
         let large = transfer::is_parallel(self.len()).then(Vec::new);
         let values = Values::Flat { flat, ready: Vec::new() };
-        let builder = Builder::new(&self.inner, values, &contents);
+        let builder = Builder::new(&self.inner, values, &contents).in_place();
         let mut put = WriteFlat { layout: &self.inner, flat, large };
         in_place::write(&self.inner, tree, builder, &mut put)?;
         put.finish();
@@ -110,7 +110,7 @@ impl Layout {
         let contents = check::check(&self.inner, to, Purpose::WriteOthers)?;
         let mut others = CollectOthers { elements: vec![Vec::new(); self.others().len()] };
         matched::walk_all(&self.inner, from, &mut others)?;
-        let builder = Builder::new(&self.inner, Values::Others(&others.elements), &contents);
+        let builder = Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
         in_place::write(&self.inner, to, builder, &mut WriteOthers { layout: &self.inner, elements: &others.elements })
     }
 }

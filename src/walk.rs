@@ -273,12 +273,13 @@ impl Layout {
         self.check_f32()?;
         let contents = check::check(&self.inner, target, Purpose::WriteTrainable)?;
         let companions = Companions::read(self, companions)?;
+        check::check(&self.inner, target, Purpose::ReadValues)?;
         let mut copies = Copies { leaves: vec![Vec::new(); self.leaves().len()], shared: 0 };
         matched::walk(&self.inner, target, &mut copies)?;
         for (index, x) in copies.leaves.iter_mut().enumerate().filter(|leaf| !leaf.1.is_empty()) {
             map(companions.leaf(self, index), x, companions.at(index));
         }
-        let builder = Builder::new(&self.inner, Values::Leaves(Cow::Borrowed(&copies.leaves)), &contents);
+        let builder = Builder::new(&self.inner, Values::Leaves(Cow::Borrowed(&copies.leaves)), &contents).in_place();
         let mut put = WriteMapped { layout: &self.inner, copies: &copies.leaves, plain: Vec::new() };
         in_place::write(&self.inner, target, builder, &mut put)?;
         run(put.plain, &companions, &mut map);

@@ -143,8 +143,12 @@ impl Inner {
 
     /// All that makes a leaf what it is to a layout; its places with their axes.
     fn signature<'l>(&'l self, leaf: &'l Leaf) -> Signature<'l> {
-        let axes = |node| self.paths.place(node).and_then(|place| self.place(place).axes.as_deref());
-        let places = leaf.nodes.iter().map(|&node| (self.paths.render(node), axes(node))).collect();
+        let place = |node| self.paths.place(node).map(|place| self.place(place));
+        let signature = |&node| {
+            let place = place(node);
+            (self.paths.render(node), place.is_some_and(|place| place.frozen), place.and_then(|place| place.axes.as_deref()))
+        };
+        let places = leaf.nodes.iter().map(signature).collect();
         (leaf.trainable, leaf.dtype, leaf.shape(), places)
     }
 
@@ -289,8 +293,9 @@ fn fingerprint(inner: &Inner) -> u64 {
         hash.field(&[u8::from(trainable)]);
         hash.field(dtype.name().as_bytes());
         hash.numbers(shape);
-        for (path, axes) in places {
+        for (path, frozen, axes) in places {
             hash.field(path.as_bytes());
+            hash.field(&[u8::from(frozen)]);
             axes.iter().for_each(|map| {
                 hash.numbers(&map.shape);
                 map.axes.iter().for_each(|&(axis, reversed)| hash.numbers(&[axis, usize::from(reversed)]));
@@ -300,8 +305,8 @@ fn fingerprint(inner: &Inner) -> u64 {
     hash.0
 }
 
-/// Trainability, element type, shape, and the places with their axes.
-type Signature<'l> = (bool, Dtype, &'l [usize], Vec<(String, Option<&'l AxisMap>)>);
+/// Trainability, element type, shape, and the places: path, frozen or not, axes.
+type Signature<'l> = (bool, Dtype, &'l [usize], Vec<(String, bool, Option<&'l AxisMap>)>);
 
 /// The 64-bit FNV-1a hash, each field with its length before it.
 struct Fnv(u64);

@@ -46,12 +46,13 @@ fn group_cluster(views: &[View], cluster: &[usize], leader: &mut [usize]) -> Res
 fn check_disjoint(views: &[View], members: &[usize]) -> Result<(), (usize, usize)> {
     let mut taken = Marks::over(views, members);
     for (position, &index) in members.iter().enumerate() {
-        if !taken.mark(&views[index]) {
+        if taken.touches(&views[index]) {
             let mut own = Marks::over(views, members);
             own.mark(&views[index]);
             let sharer = members[..position].iter().find(|&&other| own.touches(&views[other]));
             return Err((*sharer.expect("an element was taken by an earlier view"), index));
         }
+        taken.mark(&views[index]);
     }
     Ok(())
 }
@@ -75,14 +76,13 @@ impl Marks {
         Marks { start, unit, marks: vec![false; (end - start).div_ceil(unit)] }
     }
 
-    /// Marks a view's elements; whether none of them was marked before.
-    fn mark(&mut self, view: &View) -> bool {
+    fn mark(&mut self, view: &View) {
         let units = view.element_size / self.unit;
         view.all_addresses(&mut |address| {
             let first = (address - self.start) / self.unit;
-            let marks = &mut self.marks[first..first + units];
-            !marks.iter_mut().any(|mark| std::mem::replace(mark, true))
-        })
+            self.marks[first..first + units].fill(true);
+            true
+        });
     }
 
     fn touches(&self, view: &View) -> bool {

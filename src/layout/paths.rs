@@ -115,7 +115,7 @@ impl Paths {
     /// Adds a copy of the nodes below `from` below `to`, whose subtree must be the one that is open.
     pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let first = self.nodes.len() as NodeId;
-        self.node_mut(to).frozen_content = self.node(from).frozen_content;
+        self.node_mut(to).frozen_content |= self.node(from).frozen_content;
         for original in from + 1..self.node(from).end {
             let Node { parent, end, segment, kind, frozen, frozen_content } = *self.node(original);
             let parent = if parent == from { to } else { first + (parent - from - 1) };

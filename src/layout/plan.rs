@@ -120,6 +120,10 @@ impl Plan {
             if *known.shape != *leaf.shape {
                 return Err(Error::shape(self.paths.render(self.node), &known.shape, leaf.shape));
             }
+            if known.dtype != leaf.dtype {
+                let (expected, found) = (known.dtype.to_string(), leaf.dtype.to_string());
+                return Err(Error::element_type(self.paths.render(self.node), expected, found));
+            }
             return Ok(id);
         }
         let id = self.add_leaf(leaf)?;
@@ -150,9 +154,24 @@ impl Plan {
         if kind != Kind::Branch {
             self.set_kind(kind)?;
         }
-        let copies = std::iter::once(self.node).chain(first_copy..self.paths.len() as NodeId);
-        self.extra_places += copies.filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_))).count();
+        let (node, end) = (self.node, self.paths.len() as NodeId);
+        let copies = || std::iter::once(node).chain(first_copy..end);
+        copies().try_for_each(|copy| self.separate_if_empty(copy))?;
+        self.extra_places += copies().filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_))).count();
         if self.extra_places > MAX_EXTRA_PLACES { Err(Error::too_many_places()) } else { Ok(()) }
+    }
+}
+
+impl Plan {
+    /// An array without elements is never a tie, not even with itself.
+    fn separate_if_empty(&mut self, node: NodeId) -> Result<()> {
+        let Some(seen) = self.paths.place(node) else { return Ok(()) };
+        if self.leaves[seen as usize].shape.contains(&0) {
+            let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
+            self.leaves.push(self.leaves[seen as usize].clone());
+            self.paths.node_mut(node).kind = Kind::Place(id);
+        }
+        Ok(())
     }
 }
 
@@ -218,7 +237,9 @@ impl<'a> Visitor<'a> for Plan {
         if key != Key::Same {
             self.node = self.paths.push(self.node, key, frozen)?;
         } else if frozen {
-            self.paths.node_mut(self.node).frozen_content = true;
+            let in_shared_node = self.open.last().is_some_and(|identity| self.shared[identity].node == self.node);
+            let node = self.paths.node_mut(self.node);
+            if in_shared_node { node.frozen_content = true } else { node.frozen = true }
         }
         Ok(self.levels)
     }

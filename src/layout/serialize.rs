@@ -111,6 +111,9 @@ impl Stored {
         let leaves = self.leaves.iter().map(StoredLeaf::draft).collect::<Result<Vec<_>>>()?;
         let (mut tree, mut places) = (Tree::new(), Vec::new());
         for stored in &self.nodes {
+            if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some()) && (stored.leaf.is_some() || stored.axes.is_some()) {
+                return Err(Error::invalid_layout(format!("`{}`, which is no leaf and has something of one", stored.path)));
+            }
             let node = tree.push(stored)?;
             if let Some(leaf) = stored.leaf {
                 tree.paths.node_mut(node).kind = Kind::Place(places.len() as u32);

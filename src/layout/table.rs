@@ -24,12 +24,20 @@ impl fmt::Display for Layout {
 fn row(leaf: &Leaf, total: usize) -> [String; 7] {
     let path = if leaf.path().is_empty() { "(root)" } else { leaf.path() };
     let (offset, share) = match leaf.is_trainable() {
-        true => (leaf.range().start.to_string(), format!("{:.2} %", percent(leaf.len(), total))),
+        true => (grouped(leaf.range().start as u128), format!("{:.2} %", percent(leaf.len(), total))),
         false if leaf.dtype().is_float() => ("frozen".into(), String::new()),
         false => ("carried".into(), String::new()),
     };
     let shape = format!("{:?}", leaf.shape());
-    [path.into(), shape, leaf.dtype().to_string(), offset, grouped(leaf.len()), share, leaf.places()[1..].join(", ")]
+    [path.into(), shape, leaf.dtype().to_string(), offset, grouped(leaf.len() as u128), share, other_places(leaf)]
+}
+
+/// The other places of a tie, the first few of many.
+fn other_places(leaf: &Leaf) -> String {
+    const SHOWN: usize = 4;
+    let others = &leaf.places()[1..];
+    let shown = others[..others.len().min(SHOWN)].join(", ");
+    if others.len() > SHOWN { format!("{shown} and {} more", others.len() - SHOWN) } else { shown }
 }
 
 fn percent(part: usize, whole: usize) -> f64 {
@@ -46,19 +54,20 @@ fn widths(rows: &[[String; 7]]) -> [usize; 7] {
 fn line(row: &[String; 7], widths: &[usize; 7]) -> String {
     let cell = |column: usize| {
         let (text, width) = (&row[column], widths[column]);
-        if NUMBERS.contains(&column) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+        let padding = " ".repeat(width.saturating_sub(text.chars().count()));
+        if NUMBERS.contains(&column) { padding + text } else { text.clone() + &padding }
     };
     let cells: Vec<String> = (0..row.len()).map(cell).collect();
     cells.join("  ").trim_end().to_owned()
 }
 
 fn totals(layout: &Layout) -> String {
-    let count = |leaves: &[Leaf]| leaves.iter().map(Leaf::len).sum::<usize>();
-    let bytes = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() * leaf.dtype().size()).sum::<usize>();
+    let count = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() as u128).sum::<u128>();
+    let bytes = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() as u128 * leaf.dtype().size() as u128).sum::<u128>();
     format!(
         "{} leaves, {} elements, {} bytes; {} others, {} elements, {} bytes",
         layout.leaves().len(),
-        grouped(layout.len()),
+        grouped(layout.len() as u128),
         grouped(bytes(layout.leaves())),
         layout.others().len(),
         grouped(count(layout.others())),
@@ -67,7 +76,7 @@ fn totals(layout: &Layout) -> String {
 }
 
 /// A number with a comma after every third digit from the right.
-fn grouped(number: usize) -> String {
+fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {

@@ -99,6 +99,13 @@ fn rebuild<E: Element, D: Dimension>(array: &ArrayRef<E, D>, builder: &mut Build
     elements.map(|elements| arrange(array, order.as_deref(), elements)).transpose()
 }
 
+/// A copy, its axes in memory as the old one's.
+fn copy_of<E: Element, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, D>> {
+    let Some(order) = axis_order(array) else { return Ok(array.to_owned()) };
+    let elements = array.view().into_dyn().permuted_axes(&order[..]).iter().copied().collect();
+    arrange(array, Some(&order), elements)
+}
+
 fn arrange<E: Element, D: Dimension>(array: &ArrayRef<E, D>, order: Option<&[usize]>, elements: Vec<E>) -> Result<Array<E, D>> {
     let Some(order) = order else { return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape) };
     let mut shape = array.raw_dim();
@@ -130,7 +137,7 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        Ok(rebuild(self, builder)?.unwrap_or_else(|| self.to_owned()))
+        rebuild(self, builder)?.map_or_else(|| copy_of(self), Ok)
     }
 
     crate::rebuild_object!();
@@ -184,6 +191,11 @@ impl<E: Element, D: Dimension> Shared for ArcArray<E, D> {
 
     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         self.visit(visitor)
+    }
+
+    /// An array that has been checked can be made anew.
+    fn prepare(&self, _builder: &mut Builder<'_>) -> Result<()> {
+        Ok(())
     }
 
     fn renew(&mut self, builder: &mut Builder<'_>) -> Result<()> {

@@ -25,6 +25,8 @@ pub struct Builder<'b> {
     contents: &'b Contents,
     shared: HashMap<Identity, Box<dyn Any>>,
     arrays: HashMap<LeafId, Box<dyn Any>>,
+    /// Whether it makes parts of a tree that is written in place.
+    in_place: bool,
 }
 
 /// Where a builder's values come from.
@@ -76,7 +78,16 @@ impl Values<'_> {
 impl<'b> Builder<'b> {
     pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
         let cursor = Cursor::new(&layout.paths);
-        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new() }
+        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false }
+    }
+
+    /// For the parts of a tree that is written in place: shared cells stay, and are written through.
+    pub(crate) fn in_place(self) -> Self {
+        Builder { in_place: true, ..self }
+    }
+
+    pub(crate) fn meets_shared_nodes(&self) -> bool {
+        self.contents.has_shared()
     }
 
     pub(crate) fn path(&self) -> String {
@@ -157,12 +168,13 @@ impl<'b> Builder<'b> {
     /// # Errors
     /// What `make` returns; a node that the tree holds as two types.
     pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
-        if self.contents.of(&identity).is_some_and(|content| content.is_constant()) {
+        let is_kept = self.contents.of(&identity).is_some_and(|content| content.is_constant());
+        if is_kept || (self.in_place && self.is_written_through(&identity)) {
             return Ok(old.clone());
         }
         if let Some(made) = self.shared.get(&identity) {
             let handle = made.downcast_ref::<H>().cloned();
-            return handle.ok_or_else(|| Error::unstable("a shared node that is held as two types"));
+            return handle.ok_or_else(Error::two_types);
         }
         let made = make(self)?;
         self.shared.insert(identity, Box::new(made.clone()));

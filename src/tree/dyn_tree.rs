@@ -8,7 +8,7 @@ use ndarray::{Array, ArrayD, Dimension, IxDyn};
 use super::brief::Brief;
 use super::element::{Dtype, Element};
 use super::identity::{Cell, Identity};
-use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut};
+use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
 
 /// A tree made at run time: maps, lists and arrays, any of them absent.
@@ -25,8 +25,21 @@ use crate::error::{Error, Result};
 /// assert_eq!(by_hand, DynTree::of(&by_hand)?);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Default)]
+#[derive(Default)]
 pub struct DynTree(Node);
+
+/// A tree may be nested far deeper than one stack allows, and so here and below.
+impl Clone for DynTree {
+    fn clone(&self) -> Self {
+        stack::grow(|| DynTree(self.0.clone()))
+    }
+}
+
+impl PartialEq for DynTree {
+    fn eq(&self, other: &Self) -> bool {
+        stack::grow(|| self.0 == other.0)
+    }
+}
 
 #[derive(Clone, PartialEq, Default)]
 enum Node {
@@ -317,6 +330,9 @@ impl DynTree {
     }
 }
 
+/// A diamond of shared nodes is copied for every way down; more extra nodes than this are an error.
+const MAX_EXTRA: usize = 1 << 20;
+
 /// Elements shown of one array, and branches shown within branches.
 const SHOWN: usize = 8;
 const SHOWN_LEVELS: usize = 64;
@@ -389,7 +405,11 @@ struct Copy {
     /// The branches the walk is in, below the root.
     open: Vec<(String, Branch)>,
     shared: Vec<Identity>,
+    met: std::collections::HashSet<Identity>,
     levels: usize,
+    /// Nodes of shared parts that had been copied before.
+    extra: usize,
+    again: usize,
 }
 
 #[derive(Default)]
@@ -449,6 +469,10 @@ impl<'a> Visitor<'a> for Copy {
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
+        self.extra += usize::from(self.again > 0);
+        if self.extra > MAX_EXTRA {
+            return Err(Error::too_many_places());
+        }
         self.levels += 1;
         if self.levels > crate::layout::MAX_LEVELS {
             return Err(Error::too_deep(crate::layout::MAX_LEVELS));
@@ -476,12 +500,16 @@ impl<'a> Visitor<'a> for Copy {
         if self.shared.contains(&identity) {
             return Err(Error::cycle(self.path()));
         }
+        if self.again > 0 || !self.met.insert(identity.clone()) {
+            self.again += 1;
+        }
         self.shared.push(identity);
         Ok(true)
     }
 
     fn leave_shared(&mut self) {
         self.shared.pop();
+        self.again = self.again.saturating_sub(1);
     }
 }
 

@@ -93,7 +93,8 @@ impl fmt::Debug for OwnIdentity {
 /// A node with interior mutability: what it holds can be written through a shared reference, under its guard.
 ///
 /// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock with
-/// [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited.
+/// [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited. The content must be what the cell keeps, not a
+/// temporary made for the call: an address is an identity only while the object lives.
 pub trait Cell {
     /// Calls `visit` with the content, for reading.
     ///
@@ -129,6 +130,12 @@ pub trait Shared {
     /// # Errors
     /// What the visitor returns.
     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
+
+    /// Makes that new node and lets the builder keep it, so that [`renew`](Shared::renew) cannot fail.
+    ///
+    /// # Errors
+    /// What rebuilding the node returns.
+    fn prepare(&self, builder: &mut Builder<'_>) -> Result<()>;
 
     /// Points the handle at a new node, the same one for every handle of this identity.
     ///

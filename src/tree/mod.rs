@@ -275,6 +275,7 @@ impl<'a> dyn Visitor<'a> + '_ {
     /// What visiting it returns, and a node that contains itself.
     #[inline]
     pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
+        stack::check_room()?;
         if self.enter_shared(identity)? {
             tree.visit(self)?;
             self.leave_shared();

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::identity::{Cell, Identity, Shared};
-use super::{Builder, Tree, Visitor, VisitorMut};
+use super::{Builder, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
 
 /// Adds no segment to the path.
 impl<T: Tree + ?Sized + 'static> Tree for Box<T> {
     #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        stack::check_room()?;
         (**self).visit(visitor)
     }
 
@@ -102,6 +103,10 @@ macro_rules! shared_pointers {
 
             fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 (**self).visit(visitor)
+            }
+
+            fn prepare(&self, builder: &mut Builder<'_>) -> Result<()> {
+                self.rebuild(builder).map(drop)
             }
 
             fn renew(&mut self, builder: &mut Builder<'_>) -> Result<()> {

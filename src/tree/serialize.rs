@@ -12,7 +12,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::dyn_tree::{AnyArray, Parts, duplicate};
 use super::element::{Dtype, Element};
 use super::leaf::to_elements;
-use super::{DynTree, Literal};
+use super::{DynTree, Literal, stack};
 use crate::error::{Error, Result};
 
 const TAG: &str = "$array";
@@ -31,13 +31,22 @@ struct Plain<'t> {
 
 impl Serialize for Plain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        stack::grow(|| self.write(serializer))
+    }
+}
+
+impl Plain<'_> {
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.tree.parts() {
             Parts::Absent => serializer.serialize_unit(),
             Parts::Leaf(array) => match natural(array).filter(|_| !self.tagged) {
                 Some(array) => Nested(array.view()).serialize(serializer),
                 None => serializer.collect_map([(TAG, Tagged(array))]),
             },
-            Parts::List(items) => serializer.collect_seq(items.iter().map(|tree| Plain { tree, tagged: merges(items) })),
+            Parts::List(items) => {
+                let tagged = merges(items);
+                serializer.collect_seq(items.iter().map(|tree| Plain { tree, tagged }))
+            }
             Parts::Map(entries) => {
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
                 for (key, tree) in entries {
