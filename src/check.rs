@@ -314,7 +314,8 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
 
     /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
     fn holds_no_leaf(&self, node: NodeId) -> bool {
-        self.layout.places_below(node).next().is_none()
+        let mut kinds = (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
+        self.layout.places_below(node).next().is_none() && kinds.any(|kind| kind == Kind::NoLeaf)
     }
 
     fn first_visit(&mut self, identity: &Identity) -> bool {
@@ -463,12 +464,14 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
         }
         self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });
+        self.take.enter_shared();
         self.look_around();
         Ok(true)
     }
 
     fn leave_shared(&mut self) {
         let Some(closed) = self.open.pop() else { return };
+        self.take.leave_shared();
         self.look_around();
         if let Some(around) = self.open.last_mut() {
             around.has_leaf |= closed.has_leaf;

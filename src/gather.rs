@@ -117,18 +117,26 @@ impl<'a> Take<'a> for Gather<'_, 'a> {
         place.first && place.leaf.trainable
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
         let range = place.range();
+        let Some(slice) = leaf.lent::<f32>() else { return self.read(range, &leaf) };
+        match &mut self.large {
+            Some(large) if transfer::is_large(range.len()) => large.push((range, slice)),
+            _ if slice.len() == range.len() => self.flat[range].copy_from_slice(slice),
+            _ => return Err(Error::unstable("a leaf that changed its length between two visits")),
+        }
+        Ok(())
+    }
+}
+
+impl Gather<'_, '_> {
+    /// A leaf that lends no slice.
+    #[cold]
+    #[inline(never)]
+    fn read(&mut self, range: Range<usize>, leaf: &LeafRef<'_, '_>) -> Result<()> {
         if leaf.dtype != Dtype::F32 {
             return Err(Error::unstable("a leaf that changed its element type between two visits"));
-        }
-        if let Some(large) = &mut self.large
-            && transfer::is_large(range.len())
-            && let Some(slice) = leaf.lent()
-        {
-            large.push((range, slice));
-            return Ok(());
         }
         leaf.read(&mut self.flat[range])
     }

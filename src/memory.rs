@@ -1,7 +1,10 @@
 //! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
 
-/// Vectors of at least so many bytes ask for huge pages.
-const LARGE: usize = 64 << 10;
+/// Vectors of at least so many bytes ask for huge pages: what is smaller comes from memory that the process has touched before.
+const LARGE: usize = 4 << 20;
+
+/// The same for a leaf that is one of many: large leaves that are made one after the other lie side by side.
+const LARGE_LEAF: usize = 64 << 10;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
 /// pages.
@@ -16,7 +19,7 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
 /// A copy of a slice, each element written once.
 pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
     let mut vector = Vec::with_capacity(slice.len());
-    if size_of_val(slice) >= LARGE {
+    if size_of_val(slice) >= LARGE_LEAF {
         huge_pages::advise(vector.spare_capacity_mut());
     }
     vector.extend_from_slice(slice);

@@ -158,25 +158,30 @@ impl<'a> Put<'a> for WriteFlat<'_, 'a> {
         place.leaf.trainable
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let values = &self.flat[place.range()];
-        if let Some(axes) = &place.axes {
-            let shape = self.layout.leaf(place.leaf).shape();
-            return leaf.write_bytes(bytemuck::cast_slice(&at_place(axes, shape, values)));
+        let bytes = match leaf.sink {
+            Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == size_of_val(values) => bytes,
+            _ => return self.write(place, leaf, values),
+        };
+        let to: &mut [f32] = bytemuck::cast_slice_mut(bytes);
+        match &mut self.large {
+            Some(large) if transfer::is_large(values.len()) => large.push((to, values)),
+            _ => to.copy_from_slice(values),
         }
-        if let Some(large) = &mut self.large
-            && transfer::is_large(values.len())
-        {
-            return match leaf.sink {
-                Sink::Bytes(bytes) if bytes.len() == size_of_val(values) => {
-                    large.push((bytemuck::cast_slice_mut(bytes), values));
-                    Ok(())
-                }
-                _ => leaf.write_bytes(bytemuck::cast_slice(values)),
-            };
-        }
-        leaf.write_bytes(bytemuck::cast_slice(values))
+        Ok(())
+    }
+}
+
+impl WriteFlat<'_, '_> {
+    /// A leaf that is no slice, or shows its leaf in another order.
+    #[cold]
+    #[inline(never)]
+    fn write(&self, place: &Place, leaf: LeafMut<'_, '_>, values: &[f32]) -> Result<()> {
+        let Some(axes) = &place.axes else { return leaf.write_bytes(bytemuck::cast_slice(values)) };
+        let shape = self.layout.leaf(place.leaf).shape();
+        leaf.write_bytes(bytemuck::cast_slice(&at_place(axes, shape, values)))
     }
 }
 

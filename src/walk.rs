@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::gradient::{TiedGrads, elements_of};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
-use crate::matched::{self, Take};
+use crate::matched::Take;
 use crate::restructure::{at_place, rebuild};
 use crate::transfer;
 use crate::tree::{Builder, DynTree, LeafMut, LeafRef, Sink, Tree, Values};
@@ -273,9 +273,8 @@ impl Layout {
         self.check_f32()?;
         let contents = check::check(&self.inner, target, Purpose::WriteTrainable)?;
         let companions = Companions::read(self, companions)?;
-        check::check(&self.inner, target, Purpose::ReadValues)?;
         let mut copies = Copies { leaves: vec![Vec::new(); self.leaves().len()], shared: 0 };
-        matched::walk(&self.inner, target, &mut copies)?;
+        check::check_and_take(&self.inner, target, Purpose::ReadValues, &mut copies)?;
         for (index, x) in copies.leaves.iter_mut().enumerate().filter(|leaf| !leaf.1.is_empty()) {
             map(companions.leaf(self, index), x, companions.at(index));
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use flatleaf::{Builder, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
+use flatleaf::{Builder, Companion, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
 use ndarray::{ArcArray, Array, Array2, IxDyn, ShapeBuilder};
 use proptest::prelude::*;
 
@@ -169,12 +169,29 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// A gradient at every place, as a tree of the layout's paths: each place its own numbers.
-fn gradient(layout: &Layout, tree: &Node) -> DynTree {
+/// A tree of every place by itself, without ties: what a gradient may look like.
+fn untied(tree: &Node) -> (DynTree, Layout) {
     let copy = DynTree::of(tree).unwrap();
-    let everywhere = Layout::of(&copy).unwrap();
-    let _ = layout;
+    let layout = Layout::of(&copy).unwrap();
+    (copy, layout)
+}
+
+/// A gradient at every place, each with its own numbers.
+fn gradient(tree: &Node) -> DynTree {
+    let (copy, everywhere) = untied(tree);
     everywhere.restructure(&copy, &numbers(everywhere.len(), 99)).unwrap()
+}
+
+/// The same, absent at places that a seed chooses.
+fn some_of(grads: &DynTree, seed: u32) -> (DynTree, Layout) {
+    let is_there = |path: &str| path.bytes().fold(seed, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619)) & 64 == 0;
+    let there = Layout::planner().keep(|leaf| is_there(leaf.path())).of(grads).unwrap();
+    (there.mask(grads).unwrap(), there)
+}
+
+/// The places of a leaf at which its gradient counts.
+fn trainable_places(leaf: &flatleaf::Leaf) -> impl Iterator<Item = &String> {
+    leaf.places().iter().filter(|place| !place.contains("frozen"))
 }
 
 proptest! {
@@ -201,29 +218,35 @@ proptest! {
         prop_assert_eq!(layout.gather(&tree).unwrap(), flat);
     }
 
-    /// A flat vector and its tree have the same inner product with any gradient: restructure and gather_grad are adjoint.
+    /// A flat vector and its tree have the same inner product with any gradient: restructure and gather_grad are adjoint. An absent
+    /// gradient counts as zero in it, and is told from zero: a leaf is present if it is at one of its trainable places.
     #[test]
     fn adjoint(sketch in sketch(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
         let layout = Layout::of(&tree).unwrap();
-        let grads = gradient(&layout, &tree);
+        let (grads, there) = some_of(&gradient(&tree), seed);
         let grad = layout.gather_grad(&grads).unwrap();
         let v = numbers(layout.len(), seed);
 
-        let new = DynTree::of(&layout.restructure(&tree, &v).unwrap()).unwrap();
-        let everywhere = Layout::of(&new).unwrap();
-        let (values, gradients) = (everywhere.gather(&new).unwrap(), everywhere.gather(&grads).unwrap());
-        let trainable: f64 = layout
-            .leaves()
-            .iter()
-            .flat_map(|leaf| leaf.places())
-            .filter(|place| !place.contains("frozen"))
-            .map(|place| {
-                let range = everywhere.leaf(place).unwrap().range();
-                dot(&values[range.clone()], &gradients[range])
-            })
-            .sum();
+        let (new, everywhere) = untied(&layout.restructure(&tree, &v).unwrap());
+        let (values, gradients) = (everywhere.gather(&new).unwrap(), everywhere.gather_grad(&grads).unwrap());
+        let inner = |place: &String| {
+            let range = everywhere.leaf(place).unwrap().range();
+            dot(&values[range.clone()], &gradients[range])
+        };
+        let trainable: f64 = layout.leaves().iter().flat_map(trainable_places).map(inner).sum();
         prop_assert_eq!(dot(&v, &grad), trainable);
+        for (index, leaf) in layout.leaves().iter().enumerate() {
+            prop_assert_eq!(grad.is_present(index), trainable_places(leaf).any(|place| there.leaf(place).is_some()));
+        }
+
+        // Into a gradient full of stale values, and through a mask: the same.
+        let mut stale = layout.gather_grad(&gradient(&tree)).unwrap();
+        layout.gather_grad_into(&grads, &mut stale).unwrap();
+        prop_assert_eq!(&stale, &grad);
+        prop_assert_eq!(&layout.gather_grad(&layout.mask(&grads).unwrap()).unwrap(), &grad);
+        let flat_norm = flatleaf::ops::norm_l2(&grad);
+        prop_assert!((layout.norm_l2(&grads).unwrap() - flat_norm).abs() <= flat_norm * f64::from(f32::EPSILON) / 2.0);
     }
 
     /// A gradient of every place of the layout is present everywhere; none at all is absent everywhere, and zero.
@@ -231,11 +254,34 @@ proptest! {
     fn absence(sketch in sketch()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
         let layout = Layout::of(&tree).unwrap();
-        let mut grad = layout.gather_grad(&gradient(&layout, &tree)).unwrap();
+        let mut grad = layout.gather_grad(&gradient(&tree)).unwrap();
         prop_assert!((0..layout.leaves().len()).all(|index| grad.is_present(index)));
         layout.gather_grad_into(&DynTree::absent(), &mut grad).unwrap();
         prop_assert!((0..layout.leaves().len()).all(|index| !grad.is_present(index)));
         prop_assert!(grad.iter().all(|&x| x == 0.0));
+    }
+
+    /// map over a model is arithmetic on its flat vector: for a new tree, in place, and by reduction.
+    #[test]
+    fn map_is_flat_arithmetic(sketch in sketch(), seed in any::<u32>()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let (flat, layout) = destructure(&tree).unwrap();
+        let (grads, _) = some_of(&gradient(&tree), seed);
+        let grad = layout.gather_grad(&grads).unwrap();
+        let expected: Vec<f32> = flat.iter().zip(grad.iter()).map(|(x, dx)| x - dx).collect();
+        let step = |_: flatleaf::LeafAt<'_, 1>, x: &mut [f32], [dx]: [&[f32]; 1]| flatleaf::ops::sub(x, dx);
+
+        let new = layout.map(&tree, [Companion::Grads(&grads)], step).unwrap();
+        prop_assert_eq!(&layout.gather(&new).unwrap(), &expected);
+        prop_assert_eq!(&Layout::of(&new).unwrap(), &layout);
+        let mut copy = deep_clone(&tree).unwrap();
+        layout.map_into(&mut copy, [Companion::Grads(&grads)], step).unwrap();
+        prop_assert_eq!(&layout.gather(&copy).unwrap(), &expected);
+        prop_assert_eq!(&Layout::of(&copy).unwrap(), &layout);
+
+        let inner = |_: flatleaf::LeafAt<'_, 1>, x: &[f32], [dx]: [&[f32]; 1]| dot(x, dx);
+        let inner = layout.map_reduce(&tree, [Companion::Grads(&grads)], inner, |a, b| a + b).unwrap();
+        prop_assert_eq!(inner.unwrap_or(0.0), layout.leaves().iter().map(|leaf| dot(&flat[leaf.range()], &grad[leaf.range()])).sum::<f64>());
     }
 
     /// Every place prints as its own path, and the path leads back to the leaf; ranges follow one another.

@@ -295,3 +295,12 @@ fn a_stored_layout_of_hostile_size_is_printed() {
         "nodes":[{"path":"0","leaf":0,"no_leaf":true}]}"#;
     assert!(serde_json::from_str::<Layout>(both).unwrap_err().to_string().contains("no leaf and has something of one"));
 }
+
+#[test]
+fn a_strided_array_is_mapped_into_a_new_tree() {
+    let mut reversed = arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]);
+    reversed.invert_axis(ndarray::Axis(0));
+    let layout = Layout::of(&(reversed.clone(),)).unwrap();
+    let doubled = layout.map(&(reversed,), [], |_, x, []| flatleaf::ops::scale(x, 2.0)).unwrap();
+    assert_eq!(doubled.0, arr2(&[[6.0, 8.0], [2.0, 4.0]]));
+}

@@ -141,7 +141,10 @@ impl<'b> Builder<'b> {
             return Ok(None);
         }
         let leaf = self.layout.leaf(place.leaf);
-        if let (None, None, Some(ready)) = (&place.axes, axes, self.values.take_ready(place.leaf, leaf)) {
+        if place.axes.is_none()
+            && axes.is_none()
+            && let Some(ready) = self.values.take_ready(place.leaf, leaf)
+        {
             return same_type(ready).map(Some);
         }
         let elements = self.values.elements::<E>(place.leaf, leaf)?;
