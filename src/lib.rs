@@ -6,10 +6,13 @@
 //!
 //! ```text
 //! model ──Layout::of──▶ layout          which leaf is where: paths, shapes, offsets, ties, frozen leaves
-//! model ──gather──────▶ flat: Vec<f32>  ──any arithmetic on slices──▶ flat'
+//! model ──gather──────▶ flat: Vec<f32>  ──ops, any flat-vector solver──▶ flat'
 //! grads ──gather_grad─▶ flat gradient   ties summed, absent leaves remembered
 //! flat' ──restructure─▶ model'          a new tree, or into the old one in place; ties stay ties
 //! ```
+//!
+//! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`], [`Layout::map_into`] and
+//! [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a vector in between.
 
 // In the order in which the data runs. What a tree is:
 mod tree;
