@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use ndarray::{ArrayViewD, IxDyn};
-
+use crate::elements::elements_of;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
 use crate::matched::Take;
@@ -88,7 +87,7 @@ pub(crate) struct Contents {
     /// Trainable leaves whose elements are not in row-major order.
     strided: HashSet<u32>,
     /// Whether a leaf is read through a callback, which may fail.
-    pub(crate) has_reader: bool,
+    pub(crate) has_callback: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,7 +137,7 @@ struct Check<'l, 't, 'a, T> {
     ties: HashMap<LeafId, Tied<'a>>,
     /// Where leaves with an identity of their own were met first.
     identified: HashMap<Identity, NodeId>,
-    has_reader: bool,
+    has_callback: bool,
     strided: HashSet<u32>,
 }
 
@@ -182,7 +181,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             is_plain_here: purpose.moves_trainable(),
             ties: HashMap::new(),
             identified: HashMap::new(),
-            has_reader: false,
+            has_callback: false,
             strided: HashSet::new(),
         }
     }
@@ -193,7 +192,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
         self.findings.into_result()?;
         let closed = self.shared.into_iter().filter_map(|(identity, node)| Some((identity, node.content?)));
-        Ok(Contents { shared: closed.collect(), strided: self.strided, has_reader: self.has_reader })
+        Ok(Contents { shared: closed.collect(), strided: self.strided, has_callback: self.has_callback })
     }
 
     fn find_missing(&mut self) {
@@ -282,7 +281,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         if leaf.dtype != Dtype::F32 || self.open.iter().any(|open| open.again) {
             return Ok(());
         }
-        let elements = as_leaf(place, self.layout.leaf(place.leaf).shape(), leaf)?;
+        let elements = elements_of(self.layout, place, leaf)?;
         match self.ties.entry(place.leaf) {
             Entry::Vacant(new) => {
                 new.insert(Tied { node: place.node, elements });
@@ -356,17 +355,6 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     }
 }
 
-/// A place's elements in the order of its leaf.
-fn as_leaf<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
-    if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
-        return Ok(Cow::Borrowed(slice));
-    }
-    let elements = leaf.to_vec()?;
-    let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| Error::unstable("a leaf of another length"))?;
-    Ok(Cow::Owned(axes.to_leaf(view, shape).iter().copied().collect()))
-}
-
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     std::ptr::eq(a, b) || bytemuck::cast_slice::<_, u32>(a) == bytemuck::cast_slice::<_, u32>(b)
 }
@@ -385,7 +373,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             return Err(Error::duplicate(self.cursor.path()));
         }
         let place = self.layout.place(index);
-        self.has_reader |= matches!(leaf.source, Source::Reader(_));
+        self.has_callback |= leaf.is_callback();
         if !self.is_plain(place, &leaf) {
             self.known_leaf(place, &leaf)?;
         }

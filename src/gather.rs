@@ -62,7 +62,7 @@ impl Layout {
         self.check_f32()?;
         self.check_len(flat.len())?;
         let contents = check::check(&self.inner, tree, Purpose::ReadValues)?;
-        if contents.has_reader {
+        if contents.has_callback {
             // A callback may fail half-way.
             flat.copy_from_slice(&self.gather(tree)?);
             return Ok(());

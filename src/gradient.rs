@@ -1,18 +1,16 @@
 //! Gradient tree → flat gradient: ties summed over their places, absent leaves remembered.
 
-use std::borrow::Cow;
 use std::ops::{Deref, DerefMut, Range};
 
-use ndarray::{ArrayViewD, IxDyn};
-
 use crate::check::{self, Purpose};
-use crate::error::{Error, Result};
+use crate::elements::{TiedPlaces, elements_of, read_floats};
+use crate::error::Result;
 use crate::gather::{SURE_TO_FIT, copy_ranges};
 use crate::layout::{Inner, Layout, Place};
 use crate::matched::{self, Take};
 use crate::memory;
 use crate::transfer;
-use crate::tree::{Dtype, LeafRef, Tree};
+use crate::tree::{LeafRef, Tree};
 
 /// What the gradients at the places of a tie are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +126,7 @@ impl Layout {
         self.check_f32()?;
         self.check_same(&grad.layout)?;
         let contents = check::check(&self.inner, grads, Purpose::ReadGradients)?;
-        if contents.has_reader {
+        if contents.has_callback {
             // A callback may fail half-way.
             *grad = self.gather_grad(grads)?;
             return Ok(());
@@ -146,8 +144,7 @@ struct GatherGrad<'l, 'f, 'a> {
     flat: &'f mut [f32],
     present: &'f mut [bool],
     large: Option<Vec<(Range<usize>, &'a [f32])>>,
-    /// Gradients at the places of ties: (leaf, place, elements in the order of the leaf).
-    tied: Vec<(u32, bool, u32, Cow<'a, [f32]>)>,
+    tied: TiedPlaces<'a>,
 }
 
 impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
@@ -160,9 +157,7 @@ impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.present[place.leaf.index as usize] = true;
         if !place.plain {
-            let known = self.layout.leaf(place.leaf);
-            let elements = elements_of(place, known.shape(), &leaf)?;
-            self.tied.push((place.leaf.index, !place.first, place.node, elements));
+            self.tied.push(place, elements_of(self.layout, place, &leaf)?);
             return Ok(());
         }
         if let Some(large) = &mut self.large
@@ -179,7 +174,7 @@ impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
 impl<'l, 'f> GatherGrad<'l, 'f, '_> {
     fn new(layout: &'l Inner, grad: &'f mut FlatGrad) -> Self {
         let large = transfer::is_parallel(layout.len).then(Vec::new);
-        GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: Vec::new() }
+        GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: TiedPlaces::default() }
     }
 
     fn finish(mut self, tied: TiedGrads) {
@@ -187,43 +182,11 @@ impl<'l, 'f> GatherGrad<'l, 'f, '_> {
         for (leaf, _) in self.layout.leaves.iter().zip(&*self.present).filter(|(_, present)| !**present) {
             self.flat[leaf.range()].fill(0.0);
         }
-        // In the order of the places, so that the sum does not depend on the order of the gradient's keys.
-        self.tied.sort_by_key(|&(leaf, later, place, _)| (leaf, later, place));
-        for places in self.tied.chunk_by(|a, b| a.0 == b.0) {
-            let to = &mut self.flat[self.layout.leaves[places[0].0 as usize].range()];
-            transfer::copy_all(&mut [(to, &places[0].3)]);
+        for (leaf, places) in self.tied.by_leaf() {
+            let to = &mut self.flat[self.layout.leaves[leaf].range()];
+            transfer::copy_all(&mut [(to, &places[0])]);
             let rest = if tied == TiedGrads::Sum { &places[1..] } else { &[] };
-            rest.iter().for_each(|(.., elements)| transfer::add(to, elements));
+            rest.iter().for_each(|elements| transfer::add(to, elements));
         }
     }
-}
-
-/// A place's gradient in the order of its leaf.
-pub(crate) fn elements_of<'a>(place: &Place, shape: &[usize], leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
-    if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
-        return Ok(Cow::Borrowed(slice));
-    }
-    let mut elements = vec![0.0; leaf.len()];
-    read_floats(leaf, &mut elements)?;
-    let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| Error::unstable("a leaf of another length"))?;
-    Ok(Cow::Owned(axes.to_leaf(view, shape).iter().copied().collect()))
-}
-
-/// Reads a float leaf of any type as `f32`, rounded to nearest.
-fn read_floats(leaf: &LeafRef<'_, '_>, out: &mut [f32]) -> Result<()> {
-    match leaf.dtype {
-        Dtype::F32 => return leaf.read(out),
-        Dtype::F64 => convert(&leaf.to_vec::<f64>()?, out, |x| *x as f32),
-        #[cfg(feature = "half")]
-        Dtype::F16 => convert(&leaf.to_vec::<half::f16>()?, out, |x| x.to_f32()),
-        #[cfg(feature = "half")]
-        Dtype::BF16 => convert(&leaf.to_vec::<half::bf16>()?, out, |x| x.to_f32()),
-        _ => return Err(Error::unstable("a leaf that changed its element type between two visits")),
-    }
-    Ok(())
-}
-
-fn convert<E>(from: &[E], to: &mut [f32], one: impl Fn(&E) -> f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = one(from));
 }

@@ -22,6 +22,7 @@ mod layout;
 
 // how a tree is compared with that and read:
 mod check;
+mod elements;
 mod matched;
 
 // tree → flat:

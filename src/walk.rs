@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::ops::Deref;
 
 use crate::check::{self, Purpose};
+use crate::elements::{TiedPlaces, elements_of};
 use crate::error::Result;
-use crate::gradient::{TiedGrads, elements_of};
+use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::matched::Take;
@@ -295,7 +296,7 @@ impl<'a> Slices<'a> {
     fn read<T: Tree + ?Sized>(layout: &Layout, tree: &'a T, purpose: Purpose, tied: TiedGrads) -> Result<Self> {
         layout.check_f32()?;
         let slices = (0..layout.leaves().len()).map(|_| None).collect();
-        let mut collect = Collect { layout: &layout.inner, purpose, slices, tied: Vec::new() };
+        let mut collect = Collect { layout: &layout.inner, purpose, slices, tied: TiedPlaces::default() };
         check::check_and_take(&layout.inner, tree, purpose, &mut collect)?;
         Ok(collect.finish(tied))
     }
@@ -305,8 +306,7 @@ struct Collect<'l, 'a> {
     layout: &'l Inner,
     purpose: Purpose,
     slices: Vec<Option<Cow<'a, [f32]>>>,
-    /// Gradients at the places of ties: (leaf, not its first place, node, elements in the order of the leaf).
-    tied: Vec<(u32, bool, u32, Cow<'a, [f32]>)>,
+    tied: TiedPlaces<'a>,
 }
 
 impl<'a> Take<'a> for Collect<'_, 'a> {
@@ -317,14 +317,11 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 
     #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let elements = match leaf.lent() {
-            Some(slice) if place.axes.is_none() => Cow::Borrowed(slice),
-            _ => elements_of(place, self.layout.leaf(place.leaf).shape(), &leaf)?,
-        };
+        let elements = elements_of(self.layout, place, &leaf)?;
         if place.plain || self.purpose == Purpose::ReadValues {
             self.slices[place.leaf.index as usize] = Some(elements);
         } else {
-            self.tied.push((place.leaf.index, !place.first, place.node, elements));
+            self.tied.push(place, elements);
         }
         Ok(())
     }
@@ -332,13 +329,12 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 
 impl<'a> Collect<'_, 'a> {
     fn finish(mut self, tied: TiedGrads) -> Slices<'a> {
-        self.tied.sort_by_key(|&(leaf, later, node, _)| (leaf, later, node));
-        for (leaf, _, _, elements) in self.tied {
-            match &mut self.slices[leaf as usize] {
-                Some(sum) if tied == TiedGrads::Sum => transfer::add(sum.to_mut(), &elements),
-                Some(_) => {}
-                first => *first = Some(elements),
-            }
+        for (leaf, places) in self.tied.by_leaf() {
+            let count = if tied == TiedGrads::Sum { places.len() } else { 1 };
+            self.slices[leaf] = places.into_iter().take(count).reduce(|mut sum, elements| {
+                transfer::add(sum.to_mut(), &elements);
+                sum
+            });
         }
         Slices { slices: self.slices }
     }

@@ -51,6 +51,16 @@ fn a_second_gather_allocates_nothing() {
 }
 
 #[test]
+fn a_strided_array_is_no_callback_and_allocates_nothing_either() {
+    let model = vec![ndarray::arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).reversed_axes(); 10];
+    let layout = Layout::of(&model).unwrap();
+    let mut flat = vec![0.0; layout.len()];
+    layout.gather_into(&model, &mut flat).unwrap();
+    assert_eq!(flat[..6], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    assert_eq!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()), 0);
+}
+
+#[test]
 fn a_second_restructure_in_place_allocates_nothing() {
     let mut model = model();
     let layout = Layout::of(&model).unwrap();
