@@ -250,6 +250,13 @@ impl Error {
         problem.found(format!("{value} at index {index}")).into()
     }
 
+    pub(crate) fn non_finite_step() -> Self {
+        Problem::new(Kind::NonFinite)
+            .expected("a finite norm of the step".into())
+            .found("one that is not, of a finite gradient".into())
+            .into()
+    }
+
     pub(crate) fn object(name: &str) -> Self {
         let expected = "a type that can be rebuilt in a box: `#[tree(object = \"…\")]` on the concrete type names a trait object, \
                         `flatleaf::rebuild_object!()` stands in an implementation by hand";

@@ -38,7 +38,11 @@ mod walk;
 
 // flat → tree:
 mod in_place;
+mod leaves;
 mod restructure;
+
+// rules that move either:
+pub mod optim;
 
 // and what all of them stand on.
 mod error;

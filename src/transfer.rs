@@ -79,11 +79,16 @@ pub(crate) fn copies(flat: &[f32], ranges: &[std::ops::Range<usize>]) -> Vec<Vec
     ranges.iter().map(|range| memory::copy_of(&flat[range.clone()])).collect()
 }
 
-/// Does the work of every task, all threads together: halves of equal weight, and halves of these.
-#[cfg(feature = "rayon")]
+/// Does the work of every task, all threads together.
 pub(crate) fn share<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut T) + Sync) {
+    share_slices(tasks, weight, |tasks| tasks.iter_mut().for_each(&work));
+}
+
+/// Does the work of every task, some consecutive ones at a time: halves of equal weight, and halves of these.
+#[cfg(feature = "rayon")]
+pub(crate) fn share_slices<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut [T]) + Sync) {
     if !is_parallel(tasks.iter().map(&weight).sum()) {
-        return tasks.iter_mut().for_each(work);
+        return work(tasks);
     }
     if rayon::current_thread_index().is_some() {
         return split(tasks, &weight, &work);
@@ -92,14 +97,14 @@ pub(crate) fn share<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Syn
     let (left, right) = halves(tasks, &weight);
     rayon::in_place_scope(|scope| {
         scope.spawn(|_| split(right, &weight, &work));
-        left.iter_mut().for_each(&work);
+        work(left);
     });
 }
 
 /// Does the work of every task.
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn share<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: impl Fn(&mut T)) {
-    tasks.iter_mut().for_each(work);
+pub(crate) fn share_slices<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: impl Fn(&mut [T])) {
+    work(tasks);
 }
 
 /// Tasks of less weight are not worth handing over.
@@ -107,9 +112,9 @@ pub(crate) fn share<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: imp
 const GRAIN: usize = 1 << 15;
 
 #[cfg(feature = "rayon")]
-fn split<T: Send>(tasks: &mut [T], weight: &(impl Fn(&T) -> usize + Sync), work: &(impl Fn(&mut T) + Sync)) {
+fn split<T: Send>(tasks: &mut [T], weight: &(impl Fn(&T) -> usize + Sync), work: &(impl Fn(&mut [T]) + Sync)) {
     if tasks.len() < 2 || tasks.iter().map(weight).sum::<usize>() < GRAIN {
-        return tasks.iter_mut().for_each(work);
+        return work(tasks);
     }
     let (left, right) = halves(tasks, weight);
     rayon::join(|| split(left, weight, work), || split(right, weight, work));

@@ -288,12 +288,12 @@ impl Layout {
 }
 
 /// One slice a leaf, or a copy where there is no slice; `None` for one that is absent.
-struct Slices<'a> {
-    slices: Vec<Option<Cow<'a, [f32]>>>,
+pub(crate) struct Slices<'a> {
+    pub(crate) slices: Vec<Option<Cow<'a, [f32]>>>,
 }
 
 impl<'a> Slices<'a> {
-    fn read<T: Tree + ?Sized>(layout: &Layout, tree: &'a T, purpose: Purpose, tied: TiedGrads) -> Result<Self> {
+    pub(crate) fn read<T: Tree + ?Sized>(layout: &Layout, tree: &'a T, purpose: Purpose, tied: TiedGrads) -> Result<Self> {
         layout.check_f32()?;
         let slices = (0..layout.leaves().len()).map(|_| None).collect();
         let mut collect = Collect { layout: &layout.inner, purpose, slices, tied: TiedPlaces::default() };

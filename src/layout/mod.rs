@@ -28,6 +28,7 @@ pub(crate) use axes::AxisMap;
 pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
 pub(crate) use paths::{Kind, MAX_LEVELS, NodeId, Paths, push_segment, split, unescape};
+pub(crate) use pattern::Pattern;
 pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 

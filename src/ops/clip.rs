@@ -18,6 +18,7 @@ pub struct Clip {
 
 /// What to do about a norm that is infinite or NaN. The norm of finite elements never is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFinite {
     /// An error that names the first element at fault; nothing is written.
     #[default]

@@ -35,7 +35,7 @@ pub fn limit(width: Width) {
 ///
 /// They are arguments and not fields, so that the compiler knows that they do not overlap. Mark `run` as `#[inline(always)]`: it
 /// becomes the body of each version.
-pub(super) trait Kernel<X, Y, F> {
+pub(crate) trait Kernel<X, Y, F> {
     type Output;
 
     fn run(x: X, y: Y, f: F) -> Self::Output;
@@ -43,7 +43,7 @@ pub(super) trait Kernel<X, Y, F> {
 
 /// Runs the kernel with the widest vectors there are.
 #[inline]
-pub(super) fn run<K: Kernel<X, Y, F>, X, Y, F>(_: K, x: X, y: Y, f: F) -> K::Output {
+pub(crate) fn run<K: Kernel<X, Y, F>, X, Y, F>(_: K, x: X, y: Y, f: F) -> K::Output {
     const AVX2: u8 = Width::Avx2 as u8;
     const BASELINE: u8 = Width::Baseline as u8;
     match LIMIT.load(Ordering::Relaxed) {

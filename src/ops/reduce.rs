@@ -100,7 +100,7 @@ pub(super) fn sum_of(x: &[f32], term: impl Fn(f32) -> f64 + Sync) -> f64 {
     settle(parallel::fold(x, |x| lanes::sum(x, &term), |a, b| a + b))
 }
 
-pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
     sum_of(x, square)
 }
 

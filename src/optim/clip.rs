@@ -1,0 +1,133 @@
+//! Clipping as a stage of a chain.
+
+use super::chunk::Chunk;
+use super::measure::{Measure, clip_scale};
+use super::rule::{Flow, GO_ON, Kernel, Rule, check};
+use crate::error::Result;
+use crate::ops::NonFinite;
+
+/// Limits every element of the direction to `-max`…`max`. NaN stays NaN.
+///
+/// PyTorch's `clip_grad_value_`, Optax' `clip`, Optimisers.jl's `ClipGrad`. Default: 1.
+///
+/// ```
+/// use flatleaf::optim::{ClipValue, Optimizer};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!([10.0, 10.0]);
+/// Optimizer::new(ClipValue { max: 2.0 }, &Layout::of(&model)?)?.update(&mut model, &tree!([1.0, 100.0]))?;
+/// assert_eq!(model, tree!([9.0, 8.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct ClipValue {
+    /// The greatest magnitude that is left.
+    pub max: f64,
+}
+
+impl Default for ClipValue {
+    fn default() -> Self {
+        ClipValue { max: 1.0 }
+    }
+}
+
+impl Rule for ClipValue {
+    fn validate(&self) -> Result<()> {
+        check("max", self.max, self.max >= 0.0, "a maximum of 0 or more")
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let max = self.max as f32;
+        move |chunk: &mut Chunk<'_>| chunk.each(|_, dx, []| dx.clamp(-max, max))
+    }
+}
+
+/// Scales the direction so that its norm over all leaves that take a step is at most `max`; see [`ops::clip_norm`](crate::ops::clip_norm).
+///
+/// Absent leaves and those that are frozen do not count. What was measured and done is in the [`Report`](super::Report). Costs one
+/// read of the gradient before the step, if it is the first stage; behind others, these are run once more.
+///
+/// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's `ClipNorm` and burn's `Norm` are
+/// [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole step out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct ClipNorm {
+    /// The greatest norm that is left.
+    pub max: f64,
+    /// Which norm: above 0, infinity too.
+    pub p: f64,
+    /// What to do about a norm that is infinite or NaN.
+    pub non_finite: NonFinite,
+}
+
+impl Default for ClipNorm {
+    fn default() -> Self {
+        ClipNorm { max: 1.0, p: 2.0, non_finite: NonFinite::Error }
+    }
+}
+
+impl Rule for ClipNorm {
+    fn validate(&self) -> Result<()> {
+        validate(self.max, self.p)
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let ClipNorm { max, p, non_finite } = *self;
+        move |chunk: &mut Chunk<'_>| clip(chunk, Measure::clip(true, p, max, non_finite), max)
+    }
+}
+
+/// Scales the direction of every leaf by itself, so that the norm of each is at most `max`.
+///
+/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as [`ClipNorm`]; what it measured is not reported.
+///
+/// ```
+/// use flatleaf::optim::{ClipNormPerLeaf, Optimizer};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!({ "a": [0.0, 0.0], "b": [0.0] });
+/// let mut optimizer = Optimizer::new(ClipNormPerLeaf { max: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
+/// optimizer.update(&mut model, &tree!({ "a": [-3.0, -4.0], "b": [-0.5] }))?;
+/// assert_eq!(model, tree!({ "a": [0.6, 0.8], "b": [0.5] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct ClipNormPerLeaf {
+    /// The greatest norm that is left.
+    pub max: f64,
+    /// Which norm: above 0, infinity too.
+    pub p: f64,
+    /// What to do about a norm that is infinite or NaN.
+    pub non_finite: NonFinite,
+}
+
+impl Default for ClipNormPerLeaf {
+    fn default() -> Self {
+        ClipNormPerLeaf { max: 1.0, p: 2.0, non_finite: NonFinite::Error }
+    }
+}
+
+impl Rule for ClipNormPerLeaf {
+    fn validate(&self) -> Result<()> {
+        validate(self.max, self.p)
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let ClipNormPerLeaf { max, p, non_finite } = *self;
+        move |chunk: &mut Chunk<'_>| clip(chunk, Measure::clip(false, p, max, non_finite), max)
+    }
+}
+
+fn validate(max: f64, p: f64) -> Result<()> {
+    check("max", max, max >= 0.0, "a maximum of 0 or more")?;
+    check("p", p, p > 0.0, "an order above 0")
+}
+
+/// Elements are scaled in f64, so that a small factor does not vanish, and left as they are where nothing is to be clipped.
+fn clip(chunk: &mut Chunk<'_>, measure: Measure, max: f64) -> Flow {
+    let [_, norm] = chunk.measure(measure)?;
+    let scale = clip_scale(norm, max);
+    if scale == 1.0 { GO_ON } else { chunk.each(|_, dx, []| (f64::from(dx) * scale) as f32) }
+}

@@ -1,0 +1,86 @@
+//! Penalties on the parameters as stages of a chain.
+
+use super::chunk::Chunk;
+use super::rule::{Kernel, Rule, non_negative};
+use crate::error::Result;
+
+/// Adds `weight_decay·x` to the direction: in front of a rule an L2 penalty, behind it decay of its own.
+///
+/// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`. Default: 5e-4 (Optimisers.jl's; Optax' is 0).
+///
+/// ```
+/// use flatleaf::optim::{Optimizer, Sgd, WeightDecay};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!([10.0]);
+/// let rule = (WeightDecay { weight_decay: 0.1 }, Sgd { lr: 0.5, ..Default::default() });
+/// Optimizer::new(rule, &Layout::of(&model)?)?.update(&mut model, &tree!([1.0]))?;
+/// assert_eq!(model, tree!([9.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct WeightDecay {
+    /// The parameters' weight in the direction.
+    pub weight_decay: f64,
+}
+
+impl Default for WeightDecay {
+    fn default() -> Self {
+        WeightDecay { weight_decay: 5e-4 }
+    }
+}
+
+impl Rule for WeightDecay {
+    fn validate(&self) -> Result<()> {
+        non_negative("weight_decay", self.weight_decay)
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let weight_decay = self.weight_decay as f32;
+        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, []| dx + weight_decay * x)
+    }
+}
+
+/// Adds `sign_decay·sign(x)` to the direction: an L1 penalty. The sign of 0 is 0.
+///
+/// Optimisers.jl's `SignDecay` and its default, 1e-3.
+///
+/// ```
+/// use flatleaf::optim::{Optimizer, SignDecay};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!([1.0, -10.0, 0.0]);
+/// Optimizer::new(SignDecay { sign_decay: 0.5 }, &Layout::of(&model)?)?.update(&mut model, &tree!([0.0, 0.0, 0.0]))?;
+/// assert_eq!(model, tree!([0.5, -9.5, 0.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct SignDecay {
+    /// The weight of the parameters' signs in the direction.
+    pub sign_decay: f64,
+}
+
+impl Default for SignDecay {
+    fn default() -> Self {
+        SignDecay { sign_decay: 1e-3 }
+    }
+}
+
+impl Rule for SignDecay {
+    fn validate(&self) -> Result<()> {
+        non_negative("sign_decay", self.sign_decay)
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let sign_decay = self.sign_decay as f32;
+        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, []| dx + sign_decay * sign(x))
+    }
+}
+
+/// −1, 0 or 1; NaN of NaN.
+#[inline(always)]
+pub(super) fn sign(x: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { x.signum() }
+}

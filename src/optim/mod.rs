@@ -1,0 +1,59 @@
+//! Optimisers: rules over slices, and what runs them over a layout.
+//!
+//! A [`Rule`] is plain configuration with a kernel over slices; a tuple of rules is a chain; an [`Optimizer`] runs one over the leaves of
+//! a layout, on the flat vector or on a tree in place.
+//!
+//! | | |
+//! | --- | --- |
+//! | descent | [`Sgd`], [`Adam`], [`AdamW`] |
+//! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
+//! | stage behind | [`Ema`] |
+//!
+//! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of Optimisers.jl 0.4.8. Configurations are
+//! f64 and checked; vectors are f32.
+//!
+//! ```
+//! use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
+//! use flatleaf::{destructure, tree};
+//!
+//! let mut model = tree!({ "w": [1.0, 2.0], "b": [0.5] });
+//! let (mut flat, layout) = destructure(&model)?;
+//! let rule = (ClipNorm { max: 1.0, ..Default::default() }, AdamW { lr: 1e-2, ..Default::default() }, Ema::default());
+//! let mut optimizer = Optimizer::new(rule, &layout)?;
+//!
+//! let grads = tree!({ "w": [3.0, 0.0], "b": [4.0] });
+//! let report = optimizer.step(&mut flat, &layout.gather_grad(&grads)?)?; // on the flat vector,
+//! assert_eq!(report.clips[0].norm, 5.0);
+//! optimizer.update(&mut model, &grads)?; // or on the tree, where it is
+//! # Ok::<(), flatleaf::Error>(())
+//! ```
+//!
+//! Invariant: nothing here walks a tree; [`Optimizer::update`] has its slices from `leaves.rs`.
+
+// What a rule is, and chains of them:
+mod chain;
+mod chunk;
+mod rule;
+
+// the rules, a file a family:
+mod accumulate;
+mod adam;
+mod clip;
+mod decay;
+mod ema;
+mod sgd;
+
+// and what runs them.
+mod measure;
+mod optimizer;
+mod pass;
+
+pub use accumulate::Accumulate;
+pub use adam::{Adam, AdamW};
+pub use chunk::Chunk;
+pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
+pub use decay::{SignDecay, WeightDecay};
+pub use ema::Ema;
+pub use optimizer::{Clipped, Optimizer, Report};
+pub use rule::{Flow, Kernel, Rule, fraction, fractions, non_negative, positive};
+pub use sgd::Sgd;

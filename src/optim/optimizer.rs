@@ -1,0 +1,387 @@
+//! The optimiser: a rule, what it keeps, and which leaf has taken how many steps by which configuration of it.
+
+use super::measure::{Measured, Partial, clip_scale};
+use super::pass::{self, Part};
+use super::rule::{Kernel, Rule};
+use crate::error::{Error, Result};
+use crate::gradient::{FlatGrad, TiedGrads};
+use crate::layout::{Layout, Pattern};
+use crate::leaves;
+use crate::memory;
+use crate::ops::{self, NonFinite};
+use crate::tree::Tree;
+
+/// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or on a tree in place
+/// ([`update`](Optimizer::update)).
+///
+/// Every leaf has a step count of its own. A leaf without a gradient, or frozen here, is left alone with its state and its count, where
+/// a gradient of zero is a gradient: momentum and weight decay go on moving the leaf. A step is one pass over the vectors however many
+/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more.
+///
+/// Steps give the same bits for any number of threads, for `step` and for `update`.
+///
+/// ```
+/// use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
+/// use flatleaf::{tree, DynTree, Layout};
+///
+/// let mut model = tree!({ "encoder": [1.0, 2.0], "head": [3.0] });
+/// let layout = Layout::of(&model)?;
+/// let rule = (ClipNorm { max: 1.0, ..Default::default() }, AdamW { lr: 0.1, ..Default::default() }, Ema::default());
+/// let mut optimizer = Optimizer::new(rule, &layout)?;
+///
+/// let report = optimizer.update(&mut model, &tree!({ "encoder": null, "head": [5.0] }))?;
+/// assert_eq!((report.clips[0].norm, report.clips[0].scale), (5.0, 0.2));
+/// assert_eq!((optimizer.step_count("encoder"), optimizer.step_count("head")), (Some(0), Some(1)));
+///
+/// optimizer.adjust("head", |(_, adamw, _)| adamw.lr = 0.01)?; // a group of its own
+/// optimizer.freeze("enc*")?;
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Optimizer<R> {
+    pub(super) layout: Layout,
+    /// The configurations: the first is the one it was made with, further ones come of [`Optimizer::adjust`].
+    pub(super) groups: Vec<R>,
+    pub(super) leaves: Vec<LeafProgress>,
+    pub(super) states: Vec<Vec<f32>>,
+}
+
+/// How far a leaf is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct LeafProgress {
+    /// Steps taken; stays at the type's greatest number.
+    pub(super) steps: u64,
+    pub(super) group: u32,
+    pub(super) is_frozen: bool,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`]: nothing has moved.
+    pub skipped: bool,
+    /// What each clipping by the norm of all leaves measured and did, in the order of the chain.
+    pub clips: Vec<Clipped>,
+}
+
+/// What clipping by a norm measured and did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clipped {
+    /// The norm before.
+    pub norm: f64,
+    /// The factor that was applied, 1 where nothing changed. Groups with another maximum have another factor.
+    pub scale: f64,
+}
+
+impl<R: Rule> Optimizer<R> {
+    /// An optimiser at step 0, all its state zero.
+    ///
+    /// # Errors
+    /// What the rule's [`validate`](Rule::validate) refuses.
+    pub fn new(rule: R, layout: &Layout) -> Result<Self> {
+        rule.validate()?;
+        let states = rule.states().iter().map(|_| memory::zeros(layout.len())).collect();
+        Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
+    }
+
+    /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts stay as they are.
+    ///
+    /// # Errors
+    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says [`NonFinite::Error`], with
+    /// the leaf and the index of the first element at fault. Then nothing has moved.
+    pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
+        self.layout.check_len(flat.len())?;
+        self.layout.check_same(grad.layout())?;
+        let plan = self.plan(|leaf| grad.is_present(leaf));
+        let kernels = plan.kernels(&self.groups);
+        let slices = || plan.parts.iter().map(|part| (&flat[part.range.clone()], &grad[part.range.clone()])).collect();
+        let Some((measured, report)) = self.measure(&plan, &kernels, slices)? else { return Ok(Report::skipped()) };
+        let parts = if measured.iter().all(Measured::is_global) { merged(&plan.parts) } else { plan.parts.clone() };
+        pass::step(&parts, slices_mut(flat, grad, &parts), &mut self.states, &kernels, &measured);
+        drop(kernels);
+        self.count(&plan);
+        Ok(report)
+    }
+
+    /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A tie's gradients are summed and it
+    /// moves once. The gradient tree is matched as by [`Layout::gather_grad`]; nothing is gathered of plain trees.
+    ///
+    /// Gives the bits that [`step`](Optimizer::step) gives on the gathered vectors.
+    ///
+    /// # Errors
+    /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient, and as [`step`](Optimizer::step).
+    /// Then neither the model nor the state has moved.
+    pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G) -> Result<Report> {
+        self.update_with(model, grads, TiedGrads::Sum)
+    }
+
+    /// The same, where the gradients at the places of a tie may be its whole gradient already.
+    ///
+    /// # Errors
+    /// As [`update`](Optimizer::update).
+    pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G, tied: TiedGrads) -> Result<Report> {
+        let grads = leaves::gradients(&self.layout, grads, tied)?;
+        let plan = self.plan(|leaf| grads[leaf].is_some());
+        let kernels = plan.kernels(&self.groups);
+        let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
+        let readable = leaves::read(&self.layout, model)?;
+        let slices = || plan.parts.iter().map(|part| (&*readable.values[part.leaf], grad(part))).collect();
+        let Some((measured, report)) = self.measure(&plan, &kernels, slices)? else { return Ok(Report::skipped()) };
+        let mut moves = vec![false; grads.len()];
+        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
+        let states = &mut self.states;
+        readable.release().change(&self.layout, model, &moves, |mut leaves| {
+            let slices = plan.parts.iter().map(|part| (leaves[part.leaf].take().expect("it moves"), grad(part)));
+            pass::step(&plan.parts, slices, states, &kernels, &measured);
+        })?;
+        drop(kernels);
+        self.count(&plan);
+        Ok(report)
+    }
+}
+
+/// Who takes part in a step, and at which step of their own.
+struct Plan {
+    /// One for each leaf that moves, in flat order.
+    parts: Vec<Part>,
+    /// Group and step of every kernel.
+    kernels: Vec<(u32, u64)>,
+}
+
+impl Plan {
+    fn kernels<'g, R: Rule>(&self, groups: &'g [R]) -> Vec<impl Kernel + use<'g, R>> {
+        self.kernels.iter().map(|&(group, step)| groups[group as usize].kernel(step)).collect()
+    }
+}
+
+impl<R: Rule> Optimizer<R> {
+    fn plan(&self, is_present: impl Fn(usize) -> bool) -> Plan {
+        let mut plan = Plan { parts: Vec::with_capacity(self.leaves.len()), kernels: Vec::new() };
+        for (index, (leaf, progress)) in self.layout.leaves().iter().zip(&self.leaves).enumerate() {
+            if progress.is_frozen || !is_present(index) {
+                continue;
+            }
+            let kernel = (progress.group, progress.steps.saturating_add(1));
+            if plan.kernels.last() != Some(&kernel) {
+                plan.kernels.push(kernel);
+            }
+            plan.parts.push(Part { range: leaf.range(), leaf: index, kernel: plan.kernels.len() - 1 });
+        }
+        plan
+    }
+
+    /// The next measurement that any of the kernels needs.
+    fn first_asking(&self, plan: &Plan, kernels: &[impl Kernel], measured: &[Measured]) -> Option<Partial> {
+        let leaf = plan.parts.first()?.leaf;
+        kernels.iter().find_map(|kernel| pass::asks(kernel, self.states.len(), leaf, measured))
+    }
+
+    /// Measures all that the stages need to know before the step; `None` if the step is to be skipped.
+    fn measure<'v>(
+        &self,
+        plan: &Plan,
+        kernels: &[impl Kernel],
+        slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
+    ) -> Result<Option<(Vec<Measured>, Report)>> {
+        let (mut measured, mut report) = (Vec::new(), Report::default());
+        let Some(mut asked) = self.first_asking(plan, kernels, &measured) else { return Ok(Some((measured, report))) };
+        let slices = slices();
+        loop {
+            let partials = pass::rehearse(&plan.parts, &slices, &self.states, kernels, &measured);
+            let total = partials.iter().flatten().copied().fold(Partial::empty(asked.measure), Partial::merge);
+            let [_, norm] = total.norms();
+            match asked.measure.non_finite {
+                NonFinite::Error if !norm.is_finite() => return Err(self.at_fault(plan, &partials, &slices)),
+                NonFinite::Skip if !norm.is_finite() => return Ok(None),
+                _ => {}
+            }
+            if asked.measure.is_global {
+                report.clips.extend(asked.measure.max.map(|max| Clipped { norm, scale: clip_scale(norm, max) }));
+                measured.push(Measured::Global(total.norms()));
+            } else {
+                let mut leaves = vec![[0.0; 2]; self.leaves.len()];
+                let norms = partials.iter().map(|partial| partial.map_or([0.0; 2], Partial::norms));
+                plan.parts.iter().zip(norms).for_each(|(part, norms)| leaves[part.leaf] = norms);
+                measured.push(Measured::Leaves(leaves));
+            }
+            match self.first_asking(plan, kernels, &measured) {
+                Some(next) => asked = next,
+                None => return Ok(Some((measured, report))),
+            }
+        }
+    }
+
+    /// The error for the first leaf whose norm is not finite.
+    #[cold]
+    fn at_fault(&self, plan: &Plan, partials: &[Option<Partial>], slices: &[(&[f32], &[f32])]) -> Error {
+        let is_at_fault = |partial: &Option<Partial>| partial.is_some_and(|partial| !partial.norms()[1].is_finite());
+        let at = partials.iter().position(is_at_fault).unwrap_or(0);
+        let path = self.layout.leaves()[plan.parts[at].leaf].path();
+        let grad = slices[at].1;
+        match ops::first_non_finite(grad) {
+            Some(index) => Error::non_finite(index, grad[index]).at(path),
+            None => Error::non_finite_step().at(path),
+        }
+    }
+
+    fn count(&mut self, plan: &Plan) {
+        for part in &plan.parts {
+            self.leaves[part.leaf].steps = plan.kernels[part.kernel].1;
+        }
+    }
+}
+
+impl Report {
+    fn skipped() -> Self {
+        Report { skipped: true, ..Report::default() }
+    }
+}
+
+/// Neighbours at the same step as one part.
+fn merged(parts: &[Part]) -> Vec<Part> {
+    let mut merged: Vec<Part> = Vec::new();
+    for part in parts {
+        match merged.last_mut() {
+            Some(last) if last.kernel == part.kernel && last.range.end == part.range.start => last.range.end = part.range.end,
+            _ => merged.push(part.clone()),
+        }
+    }
+    merged
+}
+
+fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
+    let (mut rest, mut at) = (flat, 0);
+    parts.iter().map(move |part| {
+        let (x, after) = std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
+        (rest, at) = (after, part.range.end);
+        (x, &grad[part.range.clone()])
+    })
+}
+
+/// What can be changed between two steps.
+impl<R: Rule> Optimizer<R> {
+    /// Leaves the leaves that a path pattern matches alone, with their state and their step counts, until they are thawed. They do not count in a clip
+    /// norm. The layout stays as it is.
+    ///
+    /// # Errors
+    /// A pattern that is malformed or matches no trainable leaf.
+    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
+        self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = true);
+        Ok(())
+    }
+
+    /// Moves the leaves that a path pattern matches again, from the state in which they were frozen.
+    ///
+    /// # Errors
+    /// A pattern that is malformed or matches no trainable leaf.
+    pub fn thaw(&mut self, pattern: &str) -> Result<()> {
+        self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = false);
+        Ok(())
+    }
+
+    /// Sets the learning rate of every stage that has one, for all leaves. State is kept.
+    ///
+    /// # Errors
+    /// A rate that the rule refuses, a rule without a rate.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        let mut groups = self.groups.clone();
+        for group in &mut groups {
+            if !group.set_lr(lr) {
+                return Err(Error::argument("a rule with a learning rate", "none").at("lr"));
+            }
+            group.validate()?;
+        }
+        self.groups = groups;
+        Ok(())
+    }
+
+    /// Changes the configuration for the leaves that a path pattern matches; `**` matches all. State and step counts are kept; what a
+    /// configuration says only of the first step has been said.
+    ///
+    /// Leaves that get another configuration than others that they had one with are a group of their own from then on.
+    ///
+    /// # Errors
+    /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule refuses; then nothing has changed.
+    pub fn adjust(&mut self, pattern: &str, mut change: impl FnMut(&mut R)) -> Result<()> {
+        let matching = self.matching(pattern)?;
+        let mut is_matched = vec![false; self.leaves.len()];
+        matching.iter().for_each(|&leaf| is_matched[leaf] = true);
+        let (mut groups, mut leaves) = (self.groups.clone(), self.leaves.clone());
+        for group in 0..self.groups.len() as u32 {
+            let of_group = |leaf: &&usize| self.leaves[**leaf].group == group;
+            let matched: Vec<usize> = matching.iter().filter(of_group).copied().collect();
+            if matched.is_empty() {
+                continue;
+            }
+            let mut changed = self.groups[group as usize].clone();
+            change(&mut changed);
+            changed.validate()?;
+            let is_whole = self.leaves.iter().zip(&is_matched).all(|(leaf, matched)| leaf.group != group || *matched);
+            if is_whole {
+                groups[group as usize] = changed;
+            } else {
+                matched.iter().for_each(|&leaf| leaves[leaf].group = groups.len() as u32);
+                groups.push(changed);
+            }
+        }
+        (self.groups, self.leaves) = (groups, leaves);
+        Ok(())
+    }
+
+    fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
+        let pattern = Pattern::parse(pattern)?;
+        let matching: Vec<usize> = self.layout.matching(&pattern).collect();
+        if matching.is_empty() {
+            return Err(Error::pattern(pattern.text(), "a pattern that matches a trainable leaf", "none that it matches"));
+        }
+        Ok(matching)
+    }
+}
+
+/// What can be seen.
+impl<R: Rule> Optimizer<R> {
+    /// The layout that it runs over.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// How many steps the leaf with this path among its places has taken.
+    pub fn step_count(&self, path: &str) -> Option<u64> {
+        self.progress(path).map(|leaf| leaf.steps)
+    }
+
+    /// Whether the leaf with this path among its places is frozen here.
+    pub fn is_frozen(&self, path: &str) -> Option<bool> {
+        self.progress(path).map(|leaf| leaf.is_frozen)
+    }
+
+    /// The configuration that the leaf with this path among its places moves by.
+    pub fn rule(&self, path: &str) -> Option<&R> {
+        self.progress(path).map(|leaf| &self.groups[leaf.group as usize])
+    }
+
+    /// The vectors that the rule keeps, each as long as the flat vector and in its order, with their names.
+    pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        self.groups[0].states().into_iter().zip(self.states.iter().map(Vec::as_slice))
+    }
+
+    /// The vector of this name, the first if there are several.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Ema, Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "w": [1.0] });
+    /// let mut optimizer = Optimizer::new((Sgd { lr: 0.5, ..Default::default() }, Ema::default()), &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!({ "w": [1.0] }))?;
+    /// assert_eq!(optimizer.state_of("average"), Some(&[0.5][..]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn state_of(&self, name: &str) -> Option<&[f32]> {
+        self.state().find(|state| state.0 == name).map(|state| state.1)
+    }
+
+    fn progress(&self, path: &str) -> Option<&LeafProgress> {
+        self.layout.index_of(path).map(|leaf| &self.leaves[leaf])
+    }
+}

@@ -1,0 +1,136 @@
+//! What a rule is: a configuration, the vectors it keeps, and what it does to one element at a time.
+
+use std::ops::ControlFlow;
+
+use super::chunk::Chunk;
+use crate::error::{Error, Result};
+
+/// A stage of an optimiser, or all of it: it takes a gradient and makes of it what is subtracted from the parameters.
+///
+/// A rule is plain configuration. It names the vectors that it keeps from step to step, each as long as the flat vector and zero at
+/// first, and makes a [kernel](Rule::kernel) for the step at hand, which runs over chunks of slices small enough for the L1 cache. A
+/// tuple of rules is a chain: the second takes what the first made. `()` is the empty chain, which subtracts the gradient itself.
+///
+/// ```
+/// use flatleaf::optim::{fraction, non_negative, Chunk, Kernel, Optimizer, Rule};
+/// use flatleaf::{tree, FlatGrad, Layout, Result};
+///
+/// /// Steps of one size in the direction that most of the last gradients had.
+/// #[derive(Clone)]
+/// struct SignMomentum { lr: f64, momentum: f64 }
+///
+/// impl Rule for SignMomentum {
+///     fn validate(&self) -> Result<()> {
+///         non_negative("lr", self.lr)?;
+///         fraction("momentum", self.momentum)
+///     }
+///
+///     fn states(&self) -> Vec<&'static str> {
+///         vec!["momentum_buffer"]
+///     }
+///
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         let (lr, momentum) = (self.lr as f32, self.momentum as f32);
+///         move |chunk: &mut Chunk<'_>| {
+///             chunk.each(|_x, dx, [buffer]| {
+///                 *buffer = momentum * *buffer + (1.0 - momentum) * dx;
+///                 lr * buffer.signum()
+///             })
+///         }
+///     }
+/// }
+///
+/// let layout = Layout::of(&tree!([1.0, 1.0]))?;
+/// let mut optimizer = Optimizer::new(SignMomentum { lr: 0.25, momentum: 0.5 }, &layout)?;
+/// let mut flat = vec![1.0, 1.0];
+/// optimizer.step(&mut flat, &FlatGrad::from_flat(&layout, vec![3.0, -0.1])?)?;
+/// assert_eq!(flat, [0.75, 1.25]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub trait Rule: Clone + Send + Sync {
+    /// Refuses a configuration that makes no sense; called before it is used.
+    ///
+    /// # Errors
+    /// The field, what it may be and what it is: see [`non_negative`], [`positive`] and [`fraction`].
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The names of the vectors it keeps. The same for every configuration of the type, so that [`Optimizer::adjust`] may change any
+    /// field: a vector that is never touched costs no memory.
+    ///
+    /// [`Optimizer::adjust`]: super::Optimizer::adjust
+    fn states(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// What it does at a leaf's `step`th step, 1 being the first.
+    ///
+    /// Called once for every run of leaves that have taken as many steps, so that powers of a decay rate are computed here and not
+    /// for every chunk. Numbers are f64 up to here.
+    fn kernel(&self, step: u64) -> impl Kernel;
+
+    /// Which step it is for the stages behind it in a chain: another than its own only for a stage that does not always go on.
+    fn step_behind(&self, step: u64) -> u64 {
+        step
+    }
+
+    /// Sets the learning rate, if it has one, and says whether it has.
+    fn set_lr(&mut self, lr: f64) -> bool {
+        let _ = lr;
+        false
+    }
+
+    /// Whether it has to be the last of a chain: it looks at what becomes of the parameters.
+    fn is_last(&self) -> bool {
+        false
+    }
+}
+
+/// A rule at one step, with its numbers as the vectors' type: a closure over [`Chunk`]s.
+///
+/// It returns what the chunk's methods return: [`ControlFlow::Break`] where a stage does not go on, so `?` does the right thing.
+pub trait Kernel: Fn(&mut Chunk<'_>) -> Flow + Send + Sync {}
+
+impl<F: Fn(&mut Chunk<'_>) -> Flow + Send + Sync> Kernel for F {}
+
+/// Whether the stages behind are to run.
+pub type Flow = ControlFlow<()>;
+
+/// Goes on to the next stage.
+pub(super) const GO_ON: Flow = ControlFlow::Continue(());
+
+/// # Errors
+/// A value below 0, infinite or NaN, with the name of the field.
+///
+/// ```
+/// use flatleaf::optim::non_negative;
+///
+/// assert_eq!(non_negative("lr", -1.0).unwrap_err().to_string(), "`lr`: expected a finite number of 0 or more, found -1");
+/// ```
+pub fn non_negative(field: &str, value: f64) -> Result<()> {
+    check(field, value, value >= 0.0 && value.is_finite(), "a finite number of 0 or more")
+}
+
+/// # Errors
+/// A value of 0 or below, infinite or NaN, with the name of the field.
+pub fn positive(field: &str, value: f64) -> Result<()> {
+    check(field, value, value > 0.0 && value.is_finite(), "a finite number above 0")
+}
+
+/// # Errors
+/// A value below 0, NaN, 1 or above, with the name of the field: for decay rates, whose bias correction divides by 1 − β.
+pub fn fraction(field: &str, value: f64) -> Result<()> {
+    check(field, value, (0.0..1.0).contains(&value), "a number from 0 to below 1")
+}
+
+/// # Errors
+/// Both fields of a pair of decay rates, as [`fraction`].
+pub fn fractions(field: &str, (first, second): (f64, f64)) -> Result<()> {
+    fraction(&format!("{field}.0"), first)?;
+    fraction(&format!("{field}.1"), second)
+}
+
+pub(super) fn check(field: &str, value: f64, is_right: bool, expected: &str) -> Result<()> {
+    if is_right { Ok(()) } else { Err(Error::argument(expected, value).at(field)) }
+}
