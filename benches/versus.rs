@@ -3,8 +3,10 @@
 //! `cargo bench --bench versus -- [--trees mlp,resnet50,gpt2,small10k] [--ops …] [--seconds 1] [--threads N]`
 //!
 //! Prints one JSON object a line. Every row checks its answer against a plain loop before it is timed. Rows of peer `limit` move the
-//! same number of elements by plain loops: `memcpy`, `read`, `write`, `triad` on all threads, `memcpy_1` on one. Rows whose names end
-//! in `_flat` start from the flat vector, the others from the tree.
+//! same number of elements by plain loops: `memcpy`, `read`, `write`, `triad` on all threads, `memcpy_1` on one, and `step`, which
+//! moves the 40 bytes an element that a step with clipping, AdamW and a moving average has to: it reads the gradient, then gradient,
+//! parameters, two moments and average, and writes the last four. Rows whose names end in `_flat`, or begin with `step_flat`, start from
+//! the flat vector, the others from the tree.
 
 mod support;
 
@@ -12,7 +14,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use flatleaf::Companion::Values;
-use flatleaf::{Layout, ops};
+use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
+use flatleaf::{FlatGrad, Layout, ops};
 use rayon::prelude::*;
 use support::{Arrays, arrays, concatenate, median, parallel_copy, shapes, time};
 
@@ -69,6 +72,7 @@ impl<'o> Bench<'o> {
         self.restructure();
         self.norms();
         self.averages();
+        self.steps();
     }
 
     fn limits(&self) {
@@ -78,6 +82,8 @@ impl<'o> Bench<'o> {
         self.limit("read", || read(&self.flat));
         self.limit("write", || each_part(&mut to, |part| part.fill(1.0)));
         self.limit("triad", || triad(&mut other, &self.flat));
+        let mut vectors = [to, other, self.flat.clone(), self.flat.clone()];
+        self.limit("step", || (read(&self.flat), stream(&mut vectors, &self.flat)));
     }
 
     fn flatten(&self) {
@@ -134,6 +140,26 @@ impl<'o> Bench<'o> {
         self.row("ema_flat", || ops::lerp(&mut flat_average, &self.flat, TAU));
     }
 
+    fn steps(&self) {
+        let layout = &self.layout;
+        let flat_grad = FlatGrad::from_flat(layout, concatenate(&self.grads)).expect("as long as the layout");
+        let (mut model, mut flat) = (self.tree.clone(), self.flat.clone());
+        let optimizer = || Optimizer::new((CLIP, ADAMW, EMA), layout).expect("a valid rule");
+        let (mut of_tree, mut of_flat) = (optimizer(), optimizer());
+        for _ in 0..3 {
+            of_tree.update(&mut model, &self.grads).expect("the same tree");
+            of_flat.step(&mut flat, &flat_grad).expect("the same layout");
+        }
+        let (expected, average) = plain_steps(&self.flat, &flat_grad, 3);
+        assert!(concatenate(&model) == flat, "the tree and the vector step alike");
+        assert_close(&flat, &expected);
+        assert_close(of_flat.state_of("average").expect("a stage of the chain"), &average);
+        let mut adamw = Optimizer::new(ADAMW, layout).expect("a valid rule");
+        self.row("adamw", || adamw.update(&mut model, &self.grads).expect("the same tree"));
+        self.row("step_clip_adamw_ema", || of_tree.update(&mut model, &self.grads).expect("the same tree"));
+        self.row("step_flat_clip_adamw_ema", || of_flat.step(&mut flat, &flat_grad).expect("the same layout"));
+    }
+
     fn row<R>(&self, op: &str, call: impl FnMut() -> R) {
         let wanted = &self.options.ops;
         if wanted.iter().all(String::is_empty) || wanted.iter().any(|wanted| op == wanted || op.strip_suffix("_flat") == Some(wanted)) {
@@ -175,6 +201,45 @@ fn clip(layout: &Layout, grads: &mut Arrays, max: f64) {
 
 fn moving_average(layout: &Layout, average: &mut Arrays, model: &Arrays) {
     layout.par_map_into(average, [Values(model)], |_, a, [x]| ops::lerp(a, x, TAU)).expect("the same tree");
+}
+
+const CLIP: ClipNorm = ClipNorm { max: MAX_NORM, p: 2.0, non_finite: ops::NonFinite::Error };
+const ADAMW: AdamW = AdamW { lr: 1e-5, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, amsgrad: false };
+const EMA: Ema = Ema { decay: 1.0 - TAU as f64, warm_up: false, debias: false };
+
+/// AdamW and the moving average by one plain loop in f64: parameters and average after some steps with one gradient.
+fn plain_steps(flat: &[f32], grad: &[f32], steps: i32) -> (Vec<f32>, Vec<f32>) {
+    let element = |(&x, &g): (&f32, &f32)| {
+        let (mut x, g, mut m, mut v, mut average) = (f64::from(x), f64::from(g), 0.0, 0.0, 0.0);
+        for t in 1..=steps {
+            x *= 1.0 - ADAMW.lr * ADAMW.weight_decay;
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            x -= ADAMW.lr * (m / (1.0 - 0.9_f64.powi(t))) / ((v / (1.0 - 0.999_f64.powi(t))).sqrt() + ADAMW.eps);
+            average = if t == 1 { x } else { average + (1.0 - EMA.decay) * (x - average) };
+        }
+        (x as f32, average as f32)
+    };
+    flat.iter().zip(grad).map(element).unzip()
+}
+
+fn assert_close(found: &[f32], expected: &[f32]) {
+    let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs().max(0.1);
+    assert!(found.len() == expected.len() && found.iter().zip(expected).all(is_close), "the same numbers as the plain loop");
+}
+
+/// Reads and writes four vectors, and reads a fifth.
+fn stream(vectors: &mut [Vec<f32>; 4], from: &[f32]) {
+    let part = part_len(from.len());
+    let [a, b, c, d] = vectors.each_mut().map(|vector| vector.par_chunks_mut(part));
+    a.zip(b).zip(c).zip(d).zip(from.par_chunks(part)).for_each(|((((a, b), c), d), from)| {
+        for ((((a, b), c), d), from) in a.iter_mut().zip(b).zip(c).zip(d).zip(from) {
+            *a += from;
+            *b += from;
+            *c += from;
+            *d += from;
+        }
+    });
 }
 
 /// Parts for all threads, none for short slices.

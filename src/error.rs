@@ -64,6 +64,7 @@ enum Kind {
     NonFinite,
     Object,
     InvalidLayout,
+    InvalidState,
     #[cfg(feature = "serde")]
     InvalidTree,
     Foreign,
@@ -124,6 +125,8 @@ impl Error {
         is_object => Object;
         /// A layout that was read and contradicts itself.
         is_invalid_layout => InvalidLayout;
+        /// An optimiser's state that was read and contradicts itself.
+        is_invalid_state => InvalidState;
         /// What a tree outside this crate reported with [`Error::custom`].
         is_custom => Foreign;
     }
@@ -269,6 +272,10 @@ impl Error {
 
     pub(crate) fn invalid_layout(found: impl Into<String>) -> Self {
         Problem::new(Kind::InvalidLayout).expected("a layout that agrees with itself".into()).found(found.into()).into()
+    }
+
+    pub(crate) fn invalid_state(found: impl Into<String>) -> Self {
+        Problem::new(Kind::InvalidState).expected("a state that agrees with itself".into()).found(found.into()).into()
     }
 
     #[cfg(feature = "serde")]

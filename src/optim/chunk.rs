@@ -134,9 +134,13 @@ struct Each;
 impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32> Kernel<&[f32], &mut [f32], ([&mut [f32]; N], &F)> for Each {
     type Output = ();
 
-    /// A row is read, changed and written as a whole, so that the compiler need not know that the vectors do not overlap.
+    /// A row is read, changed and written as a whole, so that the compiler need not know that the vectors do not overlap. Without states
+    /// it knows, and a plain loop is vectorised better.
     #[inline(always)]
     fn run(x: &[f32], dx: &mut [f32], (states, change): ([&mut [f32]; N], &F)) {
+        if N == 0 {
+            return x.iter().zip(dx).for_each(|(x, dx)| *dx = change(*x, *dx, &mut [0.0; N]));
+        }
         let (x_rows, x_end) = x.as_chunks::<ROW>();
         let (dx_rows, dx_end) = dx.as_chunks_mut::<ROW>();
         let mut states = states.map(|state| state.as_chunks_mut::<ROW>());

@@ -47,6 +47,7 @@ mod sgd;
 mod measure;
 mod optimizer;
 mod pass;
+mod snapshot;
 
 pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW};
@@ -57,3 +58,4 @@ pub use ema::Ema;
 pub use optimizer::{Clipped, Optimizer, Report};
 pub use rule::{Flow, Kernel, Rule, fraction, fractions, non_negative, positive};
 pub use sgd::Sgd;
+pub use snapshot::{Migration, Snapshot};
