@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
 use flatleaf::{Builder, Companion, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
 use ndarray::{ArcArray, Array, Array2, IxDyn, ShapeBuilder};
 use proptest::prelude::*;
@@ -282,6 +283,26 @@ proptest! {
         let inner = |_: flatleaf::LeafAt<'_, 1>, x: &[f32], [dx]: [&[f32]; 1]| dot(x, dx);
         let inner = layout.map_reduce(&tree, [Companion::Grads(&grads)], inner, |a, b| a + b).unwrap();
         prop_assert_eq!(inner.unwrap_or(0.0), layout.leaves().iter().map(|leaf| dot(&flat[leaf.range()], &grad[leaf.range()])).sum::<f64>());
+    }
+
+    /// An optimiser's update of a tree is its step on the flat vector, bit for bit, whatever gradients are absent.
+    #[test]
+    fn update_is_step(sketch in sketch(), seed in any::<u32>()) {
+        let mut model = make(&sketch, &pool(), &mut 0.0);
+        let Ok((mut flat, layout)) = destructure(&model) else { return Ok(()) };
+        let (grads, _) = some_of(&gradient(&model), seed);
+        let grad = layout.gather_grad(&grads).unwrap();
+        let clip = ClipNorm { max: 10.0, ..ClipNorm::default() };
+        let optimizer = || Optimizer::new((clip, AdamW { lr: 0.1, ..AdamW::default() }, clip, Ema::default()), &layout).unwrap();
+        let (mut of_tree, mut of_flat) = (optimizer(), optimizer());
+        for _ in 0..2 {
+            prop_assert_eq!(of_tree.update(&mut model, &grads).unwrap(), of_flat.step(&mut flat, &grad).unwrap());
+        }
+        let bits = |flat: &[f32]| flat.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        prop_assert_eq!(bits(&layout.gather(&model).unwrap()), bits(&flat));
+        for (a, b) in of_tree.state().zip(of_flat.state()) {
+            prop_assert_eq!(bits(a.1), bits(b.1));
+        }
     }
 
     /// Every place prints as its own path, and the path leads back to the leaf; ranges follow one another.
