@@ -70,6 +70,40 @@ impl FlatGrad {
         &self.layout
     }
 
+    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is in either; one that is in the
+    /// other only is copied.
+    ///
+    /// Reads both once; large vectors are added by all threads.
+    ///
+    /// # Errors
+    /// A gradient of another layout; this one is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "x": [1.0], "y": [2.0], "z": [3.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "x": [1.0], "y": [2.0] }))?;
+    /// grad.add(&layout.gather_grad(&tree!({ "y": [10.0] }))?)?;
+    /// assert_eq!(*grad, [1.0, 12.0, 0.0]);
+    /// assert!(grad.is_present(0) && grad.is_present(1) && !grad.is_present(2));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn add(&mut self, other: &FlatGrad) -> Result<()> {
+        self.layout.check_same(&other.layout)?;
+        let leaves: Vec<usize> = (0..self.present.len()).filter(|&leaf| other.present[leaf]).collect();
+        // Neighbours that are in both, or both in the other only, are one slice.
+        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.present[a] == self.present[b];
+        let runs: Vec<(usize, usize)> = leaves.chunk_by(meet).map(|run| (run[0], run[run.len() - 1])).collect();
+        for (first, last) in runs {
+            let leaves = self.layout.leaves();
+            let range = leaves[first].range().start..leaves[last].range().end;
+            let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
+            if self.present[first] { transfer::add(to, from) } else { transfer::copy_all(&mut [(to, from)]) }
+        }
+        leaves.into_iter().for_each(|leaf| self.present[leaf] = true);
+        Ok(())
+    }
+
     /// The elements, without what is known of them.
     pub fn into_vec(self) -> Vec<f32> {
         self.elements
