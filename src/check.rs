@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     ReadGradients,
     /// Every leaf is there and can be written, in place.
     WriteTrainable,
+    /// The same, and tied places agree.
+    Change,
     /// The same for the leaves that are not trainable.
     WriteOthers,
     /// The leaves that are not trainable are there.
@@ -31,7 +33,11 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     fn is_writing(self) -> bool {
-        matches!(self, Purpose::WriteTrainable | Purpose::WriteOthers)
+        matches!(self, Purpose::WriteTrainable | Purpose::Change | Purpose::WriteOthers)
+    }
+
+    fn compares(self) -> bool {
+        matches!(self, Purpose::ReadValues | Purpose::Change)
     }
 
     fn moves_trainable(self) -> bool {
@@ -260,7 +266,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
         self.check_type(place.dtype, leaf.dtype);
         self.check_writable();
-        let is_to_compare = self.purpose == Purpose::ReadValues && !place.plain && !is_known_object;
+        let is_to_compare = self.purpose.compares() && !place.plain && !is_known_object;
         if is_to_compare { self.compare_tied(place, leaf) } else { Ok(()) }
     }
 

@@ -124,16 +124,22 @@ impl<R: Rule> Optimizer<R> {
         let plan = self.plan(|leaf| grads[leaf].is_some());
         let kernels = plan.kernels(&self.groups);
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
-        let readable = leaves::read(&self.layout, model)?;
-        let slices = || plan.parts.iter().map(|part| (&*readable.values[part.leaf], grad(part))).collect();
+        let leaves = leaves::to_change(&self.layout, model)?;
+        let value = |part: &Part| leaves.values[part.leaf].as_deref().expect("it is there");
+        let slices = || plan.parts.iter().map(|part| (value(part), grad(part))).collect();
         let Some((measured, report)) = self.measure(&plan, &kernels, slices)? else { return Ok(Report::skipped()) };
         let mut moves = vec![false; grads.len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
         let states = &mut self.states;
-        readable.release().change(&self.layout, model, &moves, |mut leaves| {
-            let slices = plan.parts.iter().map(|part| (leaves[part.leaf].take().expect("it moves"), grad(part)));
-            pass::step(&plan.parts, slices, states, &kernels, &measured);
-        })?;
+        leaves.release().run(
+            &self.layout,
+            model,
+            |leaf| moves[leaf],
+            |mut leaves| {
+                let slices = plan.parts.iter().map(|part| (leaves[part.leaf].take().expect("it moves"), grad(part)));
+                pass::step(&plan.parts, slices, states, &kernels, &measured);
+            },
+        )?;
         drop(kernels);
         self.count(&plan);
         Ok(report)
