@@ -9,7 +9,6 @@ use bytemuck::Pod;
 use crate::elements::elements_of;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
-use crate::matched::Take;
 use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
 
 /// What a tree is checked for.
@@ -48,6 +47,20 @@ impl Purpose {
     fn moves(self, leaf: LeafId) -> bool {
         leaf.trainable == self.moves_trainable()
     }
+}
+
+/// Takes the leaves of a tree.
+pub(crate) trait Take<'a> {
+    /// Whether the leaf at a place is wanted at all.
+    fn wants(&self, place: &Place) -> bool;
+
+    /// A wanted leaf, of the shape that the layout has there.
+    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()>;
+
+    /// A node that others may hold too begins here, and so does what is in it.
+    fn enter_shared(&mut self) {}
+
+    fn leave_shared(&mut self) {}
 }
 
 /// Checks a tree.
@@ -94,8 +107,6 @@ pub(crate) struct Contents {
     shared: HashMap<Identity, Content>,
     /// Trainable leaves whose elements are not in row-major order.
     strided: HashSet<u32>,
-    /// Whether a leaf is read through a callback, which may fail.
-    pub(crate) has_callback: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,7 +156,6 @@ struct Check<'l, 't, 'a, T> {
     ties: HashMap<LeafId, Tied<'a>>,
     /// Where leaves with an identity of their own were met first.
     identified: HashMap<Identity, NodeId>,
-    has_callback: bool,
     strided: HashSet<u32>,
 }
 
@@ -216,7 +226,6 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             is_plain_here: purpose.moves_trainable(),
             ties: HashMap::new(),
             identified: HashMap::new(),
-            has_callback: false,
             strided: HashSet::new(),
         }
     }
@@ -227,7 +236,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
         self.findings.into_result()?;
         let closed = self.shared.into_iter().filter_map(|(identity, node)| Some((identity, node.content?)));
-        Ok(Contents { shared: closed.collect(), strided: self.strided, has_callback: self.has_callback })
+        Ok(Contents { shared: closed.collect(), strided: self.strided })
     }
 
     fn find_missing(&mut self) {
@@ -404,7 +413,6 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             return Err(Error::duplicate(self.cursor.path()));
         }
         let place = self.layout.place(index);
-        self.has_callback |= leaf.is_callback();
         if !self.is_plain(place, &leaf) {
             self.known_leaf(place, &leaf)?;
         }
@@ -554,12 +562,5 @@ impl Seen {
             None => *place < self.next as usize,
         };
         (0..count).filter(|place| !is_marked(place)).collect()
-    }
-
-    pub(crate) fn is_complete(&self, count: usize) -> bool {
-        match &self.marks {
-            None => self.next as usize == count,
-            Some(_) => self.missing(count).is_empty(),
-        }
     }
 }

@@ -1,19 +1,11 @@
 //! Tree → flat: the values of a tree's trainable leaves.
 
-use std::ops::Range;
-
-use crate::check::{self, Purpose};
-use crate::elements::{changed_type, read_floats};
+use crate::check::{self, Purpose, Take};
 use crate::error::Result;
-use crate::floats::{self, Floats, FloatsMut};
-use crate::layout::{Layout, Place};
-use crate::matched::{self, Take};
+use crate::layout::{Inner, Layout, Place};
 use crate::memory;
-use crate::transfer;
+use crate::noted::Noted;
 use crate::tree::{FlatElement, LeafRef, Tree};
-
-/// Vectors of more elements are allocated only once a tree is known to have as many: a layout that was read may say anything.
-pub(crate) const SURE_TO_FIT: usize = 1 << 28;
 
 /// The flat vector of a tree, and its layout.
 ///
@@ -81,13 +73,9 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
-        if self.len() > SURE_TO_FIT {
-            check::check(&self.inner, tree, Purpose::ReadValues)?;
-        }
+        let values = values(&self.inner, tree)?;
         let mut flat = memory::zeros(self.len());
-        let mut gather = Gather::new(&mut flat);
-        check::check_and_take(&self.inner, tree, Purpose::ReadValues, &mut gather)?;
-        gather.finish();
+        values.copy_to(&mut flat, &self.inner);
         Ok(flat)
     }
 
@@ -106,80 +94,28 @@ impl Layout {
     pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len(flat.len())?;
-        let contents = check::check(&self.inner, tree, Purpose::ReadValues)?;
-        if contents.has_callback {
-            // A callback may fail half-way.
-            flat.copy_from_slice(&self.gather_as(tree)?);
-            return Ok(());
-        }
-        let mut gather = Gather::new(flat);
-        matched::walk_all(&self.inner, tree, &mut gather)?;
-        gather.finish();
+        values(&self.inner, tree)?.copy_to(flat, &self.inner);
         Ok(())
     }
 }
 
-/// Copies leaves to ranges of the flat vector, which are disjoint, with all threads.
-pub(crate) fn copy_ranges<E: FlatElement>(flat: &mut [E], mut parts: Vec<(Range<usize>, Floats<'_>)>) {
-    if !parts.is_sorted_by_key(|part| part.0.start) {
-        parts.sort_unstable_by_key(|part| part.0.start);
-    }
-    let (mut rest, mut at) = (flat, 0);
-    let mut pairs = Vec::with_capacity(parts.len());
-    for (range, from) in parts {
-        let (to, after) = rest[range.start - at..].split_at_mut(range.len());
-        pairs.push((FloatsMut::of(to), from));
-        (rest, at) = (after, range.end);
-    }
-    transfer::copy_all(pairs);
+fn values<'a, E: FlatElement>(layout: &Inner, tree: &'a (impl Tree + ?Sized)) -> Result<Noted<'a, E>> {
+    let mut values = GatherValues(Noted::new(layout));
+    check::check_and_take(layout, tree, Purpose::ReadValues, &mut values)?;
+    Ok(values.0)
 }
 
-struct Gather<'f, 'a, E> {
-    flat: &'f mut [E],
-    /// Leaves to be copied by all threads, where that is worth it.
-    large: Option<Vec<(Range<usize>, Floats<'a>)>>,
-}
+struct GatherValues<'a, E>(Noted<'a, E>);
 
-impl<'f, E: FlatElement> Gather<'f, '_, E> {
-    fn new(flat: &'f mut [E]) -> Self {
-        let large = transfer::is_parallel(flat.len()).then(Vec::new);
-        Gather { flat, large }
-    }
-
-    fn finish(self) {
-        copy_ranges(self.flat, self.large.unwrap_or_default());
-    }
-}
-
-impl<'a, E: FlatElement> Take<'a> for Gather<'_, 'a, E> {
+impl<'a, E: FlatElement> Take<'a> for GatherValues<'a, E> {
     /// Every place of a tie holds the same bits: the first one is read.
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.first && place.leaf.trainable
     }
 
-    #[inline(always)]
+    #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let range = place.range();
-        match leaf.lent_floats() {
-            Some(floats) if leaf.dtype == place.dtype && floats.has_len(range.len()) => match &mut self.large {
-                Some(large) if transfer::is_large(range.len()) => large.push((range, floats)),
-                _ => floats::copy(floats, FloatsMut::of(&mut self.flat[range])),
-            },
-            _ => return self.read(place, &leaf),
-        }
-        Ok(())
-    }
-}
-
-impl<E: FlatElement> Gather<'_, '_, E> {
-    /// A leaf that lends no slice.
-    #[cold]
-    #[inline(never)]
-    fn read(&mut self, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<()> {
-        if leaf.dtype != place.dtype {
-            return Err(changed_type());
-        }
-        read_floats(leaf, &mut self.flat[place.range()])
+        self.0.push(place, &leaf)
     }
 }

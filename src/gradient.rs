@@ -1,15 +1,14 @@
 //! Gradient tree → flat gradient: ties summed over their places, absent leaves remembered.
 
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 
-use crate::check::{self, Purpose};
-use crate::elements::{TiedPlaces, elements_of, read_floats};
+use crate::check::{self, Purpose, Take};
+use crate::elements::{TiedPlaces, elements_of};
 use crate::error::Result;
 use crate::floats::{Floats, FloatsMut};
-use crate::gather::{SURE_TO_FIT, copy_ranges};
 use crate::layout::{Inner, Layout, Place};
-use crate::matched::{self, Take};
 use crate::memory;
+use crate::noted::Noted;
 use crate::transfer;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
@@ -169,13 +168,9 @@ impl Layout {
     /// As [`gather_grad_as`](Layout::gather_grad_as).
     pub fn gather_grad_with_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), tied: TiedGrads) -> Result<FlatGrad<E>> {
         self.check_element::<E>()?;
-        if self.len() > SURE_TO_FIT {
-            check::check(&self.inner, grads, Purpose::ReadGradients)?;
-        }
+        let gathered = GatherGrad::walk(&self.inner, grads)?;
         let mut grad = FlatGrad::absent(self);
-        let mut gather = GatherGrad::new(&self.inner, &mut grad);
-        check::check_and_take(&self.inner, grads, Purpose::ReadGradients, &mut gather)?;
-        gather.finish(tied);
+        gathered.copy_to(&mut grad, tied);
         Ok(grad)
     }
 
@@ -194,29 +189,18 @@ impl Layout {
     pub fn gather_grad_into_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), grad: &mut FlatGrad<E>) -> Result<()> {
         self.check_element::<E>()?;
         self.check_same(&grad.layout)?;
-        let contents = check::check(&self.inner, grads, Purpose::ReadGradients)?;
-        if contents.has_callback {
-            // A callback may fail half-way.
-            *grad = self.gather_grad_as(grads)?;
-            return Ok(());
-        }
-        grad.present.fill(false);
-        let mut gather = GatherGrad::new(&self.inner, grad);
-        matched::walk(&self.inner, grads, &mut gather)?;
-        gather.finish(TiedGrads::Sum);
+        GatherGrad::walk(&self.inner, grads)?.copy_to(grad, TiedGrads::Sum);
         Ok(())
     }
 }
 
-struct GatherGrad<'l, 'f, 'a, E: Copy> {
+struct GatherGrad<'l, 'a, E: Copy> {
     layout: &'l Inner,
-    flat: &'f mut [E],
-    present: &'f mut [bool],
-    large: Option<Vec<(Range<usize>, Floats<'a>)>>,
+    plain: Noted<'a, E>,
     tied: TiedPlaces<'a, E>,
 }
 
-impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, '_, 'a, E> {
+impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable && !place.frozen
@@ -224,38 +208,36 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, '_, 'a, E> {
 
     #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.present[place.leaf.index as usize] = true;
-        if !place.plain {
-            self.tied.push(place, elements_of(self.layout, place, &leaf)?);
-            return Ok(());
+        if place.plain {
+            return self.plain.push(place, &leaf);
         }
-        if let Some(large) = &mut self.large
-            && transfer::is_large(place.len)
-            && let Some(floats) = leaf.lent_floats().filter(|floats| floats.has_len(place.len))
-        {
-            large.push((place.range(), floats));
-            return Ok(());
-        }
-        read_floats(&leaf, &mut self.flat[place.range()])
+        self.tied.push(place, elements_of(self.layout, place, &leaf)?);
+        Ok(())
     }
 }
 
-impl<'l, 'f, E: FlatElement> GatherGrad<'l, 'f, '_, E> {
-    fn new(layout: &'l Inner, grad: &'f mut FlatGrad<E>) -> Self {
-        let large = transfer::is_parallel(layout.len).then(Vec::new);
-        GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: TiedPlaces::default() }
+impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
+    fn walk(layout: &'l Inner, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
+        let mut gather = GatherGrad { layout, plain: Noted::new(layout), tied: TiedPlaces::default() };
+        check::check_and_take(layout, grads, Purpose::ReadGradients, &mut gather)?;
+        Ok(gather)
     }
 
-    fn finish(mut self, tied: TiedGrads) {
-        copy_ranges(self.flat, self.large.take().unwrap_or_default());
-        for (leaf, _) in self.layout.leaves.iter().zip(&*self.present).filter(|(_, present)| !**present) {
-            self.flat[leaf.range()].fill(E::zeroed());
-        }
+    /// Overwrites all of a gradient.
+    fn copy_to(self, grad: &mut FlatGrad<E>, tied: TiedGrads) {
+        let FlatGrad { elements: flat, present, .. } = grad;
+        present.fill(false);
+        self.plain.leaves().for_each(|leaf| present[leaf] = true);
+        self.plain.copy_to(flat, self.layout);
         for (leaf, places) in self.tied.by_leaf() {
-            let to = &mut self.flat[self.layout.leaves[leaf].range()];
+            present[leaf] = true;
+            let to = &mut flat[self.layout.leaves[leaf].range()];
             transfer::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
             let rest = if tied == TiedGrads::Sum { &places[1..] } else { &[] };
             rest.iter().for_each(|elements| transfer::add(to, elements));
+        }
+        for (leaf, _) in self.layout.leaves.iter().zip(&*present).filter(|(_, present)| !**present) {
+            flat[leaf.range()].fill(E::zeroed());
         }
     }
 }

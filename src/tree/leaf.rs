@@ -86,13 +86,6 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
     }
-
-    /// Whether it is read by a callback of its owner, which may fail; a strided array in memory is not.
-    #[inline]
-    pub(crate) fn is_callback(&self) -> bool {
-        matches!(self.source, Source::Reader(reader) if reader.geometry().is_none())
-    }
-
     /// The same leaf for a visitor of another lifetime, good for this call only.
     pub(crate) fn brief<'other>(self) -> LeafRef<'call, 'other>
     where

@@ -1,0 +1,115 @@
+//! Leaves noted down as a walk meets them, to be copied once the whole tree is known to be right.
+//!
+//! To note a leaf down (5 ns) costs less than to meet it again (12 ns). The list is handed from call to call, so that a second one allocates nothing.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::elements::read_floats;
+use crate::error::Result;
+use crate::floats::{self, Floats, FloatsMut};
+use crate::layout::{Inner, Place};
+use crate::transfer;
+use crate::tree::{FlatElement, LeafRef};
+
+/// Leaves of a tree that are on their way into a flat vector.
+pub(crate) struct Noted<'a, E> {
+    lent: Vec<Lent<'a>>,
+    /// Where those leaves belong whose elements are in `copies`, one after the other: they lend no slice for so long.
+    copied: Vec<(Range<usize>, u32)>,
+    copies: Vec<E>,
+}
+
+struct Lent<'a> {
+    start: usize,
+    leaf: u32,
+    floats: Floats<'a>,
+}
+
+/// An empty list with room for the next call.
+#[derive(Default)]
+pub(crate) struct Spare(Mutex<Vec<Lent<'static>>>);
+
+impl Spare {
+    /// What another thread is using just now is not waited for.
+    fn take(&self) -> Vec<Lent<'static>> {
+        self.0.try_lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default()
+    }
+
+    fn give(&self, mut list: Vec<Lent<'_>>) {
+        list.clear();
+        // The standard library collects a vector's iterator into the vector's own memory: this changes the lifetime of no element.
+        let empty = list.into_iter().map(|_| unreachable!("it is empty")).collect();
+        if let Ok(mut spare) = self.0.try_lock() {
+            *spare = empty;
+        }
+    }
+}
+
+impl<'a, E: FlatElement> Noted<'a, E> {
+    pub(crate) fn new(layout: &Inner) -> Self {
+        let mut lent: Vec<Lent<'a>> = layout.spare.take();
+        lent.reserve_exact(layout.leaves.len());
+        Noted { lent, copied: Vec::new(), copies: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        match leaf.lent_floats() {
+            Some(floats) if floats.has_len(place.len) => self.lent.push(Lent { start: place.start, leaf: place.leaf.index, floats }),
+            _ => self.read(place, leaf)?,
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        let end = self.copies.len();
+        self.copies.resize(end + place.len, E::zeroed());
+        self.copied.push((place.range(), place.leaf.index));
+        read_floats(leaf, &mut self.copies[end..])
+    }
+
+    /// The leaves that have been noted down.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = usize> {
+        let lent = self.lent.iter().map(|lent| lent.leaf);
+        lent.chain(self.copied.iter().map(|copied| copied.1)).map(|leaf| leaf as usize)
+    }
+
+    /// Copies every leaf to its place in the flat vector, large ones by all threads.
+    pub(crate) fn copy_to(self, flat: &mut [E], layout: &Inner) {
+        let mut large = Vec::new();
+        let is_parallel = transfer::is_parallel(flat.len());
+        for &Lent { start, floats, .. } in &self.lent {
+            let range = start..start + floats.len();
+            if is_parallel && transfer::is_large(floats.len()) {
+                large.push((range, floats));
+            } else {
+                floats::copy(floats, FloatsMut::of(&mut flat[range]));
+            }
+        }
+        let mut copies = &self.copies[..];
+        for (range, _) in self.copied {
+            let copy = copies.split_off(..range.len()).expect("as many as there are to copy");
+            flat[range].copy_from_slice(copy);
+        }
+        copy_ranges(flat, large);
+        layout.spare.give(self.lent);
+    }
+}
+
+/// Copies leaves to ranges of the flat vector, which are disjoint, with all threads.
+fn copy_ranges<E: FlatElement>(flat: &mut [E], mut parts: Vec<(Range<usize>, Floats<'_>)>) {
+    if !parts.is_sorted_by_key(|part| part.0.start) {
+        parts.sort_unstable_by_key(|part| part.0.start);
+    }
+    let (mut rest, mut at) = (flat, 0);
+    let mut pairs = Vec::with_capacity(parts.len());
+    for (range, from) in parts {
+        let (to, after) = rest[range.start - at..].split_at_mut(range.len());
+        pairs.push((FloatsMut::of(to), from));
+        (rest, at) = (after, range.end);
+    }
+    transfer::copy_all(pairs);
+}
