@@ -117,6 +117,15 @@ impl<'a> FloatsMut<'a> {
         self.bytes.len() == len * self.dtype.size()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    /// The elements as `E`, if that is their type.
+    pub(crate) fn into_slice<E: FlatElement>(self) -> Option<&'a mut [E]> {
+        if self.dtype == E::DTYPE { bytemuck::try_cast_slice_mut(self.bytes).ok() } else { None }
+    }
+
     /// Parts of so many elements, the last one of what is left.
     #[cfg(feature = "rayon")]
     pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = FloatsMut<'a>> {

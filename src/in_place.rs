@@ -25,12 +25,18 @@ pub(crate) trait Put<'a> {
 /// What `put` returns; a tree that is not as it was checked.
 pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
     let expected = layout.places.iter().filter(|place| put.wants(place)).count();
-    let mut walk = InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() };
-    if walk.builder.meets_shared_nodes() {
-        tree.visit_mut(&mut Prepare(&mut walk)).map_err(|error| error.or_at(|| walk.builder.path()))?;
-    }
+    let mut walk = InPlace::new(layout, builder, put);
+    walk.prepare_all(tree)?;
     tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
     if walk.reached == expected { Ok(()) } else { Err(Error::unstable("a tree that lost leaves between two visits")) }
+}
+
+/// Whether [`write`] will be able to make what has to be new; writes nothing.
+///
+/// # Errors
+/// A node that cannot be rebuilt.
+pub(crate) fn check_new<'a, T: Tree + ?Sized>(layout: &Inner, tree: &mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
+    InPlace::new(layout, builder, put).prepare_all(tree)
 }
 
 struct InPlace<'l, 'b, 'p, P> {
@@ -43,7 +49,22 @@ struct InPlace<'l, 'b, 'p, P> {
     written_through: HashSet<Identity>,
 }
 
-impl<P> InPlace<'_, '_, '_, P> {
+impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
+    fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
+        InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() }
+    }
+
+    /// Makes the new nodes that writing will need, all before anything is written.
+    fn prepare_all<'a, T: Tree + ?Sized>(&mut self, tree: &mut T) -> Result<()>
+    where
+        P: Put<'a>,
+    {
+        if !self.builder.meets_shared_nodes() {
+            return Ok(());
+        }
+        tree.visit_mut(&mut Prepare(&mut *self)).map_err(|error| error.or_at(|| self.builder.path()))
+    }
+
     fn leaf<'a>(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>
     where
         P: Put<'a>,

@@ -12,6 +12,7 @@ use crate::floats::{Floats, FloatsMut};
 use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
+use crate::lend::lend;
 use crate::transfer;
 use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -34,70 +35,84 @@ pub(crate) fn gradients<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T, tied
     Collect::walk(layout, tree, Purpose::ReadGradients).map(|(collect, _)| collect.finish(tied))
 }
 
-/// The leaves of a tree that is to be changed, as they are.
+/// Calls `change` once, with a slice for every leaf of a tree, in flat order: where it is if the tree lends it, otherwise a copy, which
+/// is written back if it is wanted. If `change` fails nothing is.
 ///
 /// # Errors
-/// As [`Layout::gather`] and [`Layout::restructure_into`].
-pub(crate) fn to_change<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T) -> Result<ToChange<'a>> {
-    let (mut collect, contents) = Collect::walk(layout, tree, Purpose::Change)?;
-    let is_lent = std::mem::take(&mut collect.is_lent);
-    Ok(ToChange { values: collect.finish(TiedGrads::Sum), is_lent, contents })
+/// As [`Layout::gather`] and [`Layout::restructure_into`], and what `change` returns.
+pub(crate) fn change<T: Tree + ?Sized, R>(
+    layout: &Layout,
+    tree: &mut T,
+    is_wanted: impl Fn(usize) -> bool,
+    change: impl FnOnce(Vec<&mut [f32]>) -> Result<R>,
+) -> Result<R> {
+    layout.check_f32()?;
+    if let Some(slices) = lend_f32(layout, tree) {
+        return change(slices);
+    }
+    let mut copied = Copied::read(layout, tree)?;
+    copied.check_new(layout, tree, &is_wanted)?;
+    let changed = change(copied.slices(layout, tree)?)?;
+    copied.write_back(layout, tree, &is_wanted)?;
+    Ok(changed)
 }
 
-/// A tree that is to be changed, as it is.
-pub(crate) struct ToChange<'a> {
-    pub(crate) values: Slices<'a>,
+fn lend_f32<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a mut T) -> Option<Vec<&'a mut [f32]>> {
+    let is_f32 = layout.leaves().iter().all(|leaf| leaf.dtype() == Dtype::F32);
+    let floats = if is_f32 { lend(&layout.inner, tree)? } else { return None };
+    floats.into_iter().map(FloatsMut::into_slice).collect()
+}
+
+/// A tree that is not plain, without the tree.
+struct Copied {
     /// Leaves that can be changed where they are.
     is_lent: Vec<bool>,
-    contents: Contents,
-}
-
-/// What it takes to change a tree, without the tree.
-pub(crate) struct Change {
-    is_lent: Vec<bool>,
-    contents: Contents,
-    /// Of the leaves that cannot be changed where they are.
+    /// The others.
     copies: Vec<Vec<f32>>,
+    contents: Contents,
 }
 
-impl ToChange<'_> {
-    /// Lets go of the tree.
-    pub(crate) fn release(self) -> Change {
+impl Copied {
+    fn read<T: Tree + ?Sized>(layout: &Layout, tree: &T) -> Result<Self> {
+        let (mut collect, contents) = Collect::walk(layout, tree, Purpose::Change)?;
+        let is_lent = std::mem::take(&mut collect.is_lent);
         let copy = |(value, is_lent): (Option<Cow<'_, [f32]>>, &bool)| match value {
             Some(value) if !is_lent => value.into_owned(),
             _ => Vec::new(),
         };
-        let copies = self.values.into_iter().zip(&self.is_lent).map(copy).collect();
-        Change { is_lent: self.is_lent, contents: self.contents, copies }
+        let copies = collect.finish(TiedGrads::Sum).into_iter().zip(&is_lent).map(copy).collect();
+        Ok(Copied { is_lent, copies, contents })
     }
-}
 
-impl Change {
-    /// Calls `change` once, with a slice for every wanted leaf, and writes back those that are copies.
-    ///
-    /// # Errors
-    /// A tree that is not as it was read.
-    pub(crate) fn run<T: Tree + ?Sized>(
-        mut self,
-        layout: &Layout,
-        tree: &mut T,
-        is_wanted: impl Fn(usize) -> bool,
-        change: impl FnOnce(Vec<Option<&mut [f32]>>),
-    ) -> Result<()> {
-        let (is_lent, builder) = (&self.is_lent, |copies| Builder::new(&layout.inner, Values::Leaves(copies), &self.contents).in_place());
-        let mut lend = Lend { is_wanted: |leaf| is_wanted(leaf) && is_lent[leaf], slices: is_lent.iter().map(|_| None).collect() };
-        in_place::write(&layout.inner, tree, builder(Cow::Borrowed(&[])), &mut lend)?;
-        let slices = lend.slices.into_iter().zip(&mut self.copies).zip(is_lent);
-        change(slices.map(|((lent, copy), is_lent)| if *is_lent { lent } else { Some(&mut **copy) }).collect());
+    /// What is to be written back can be: known before anything changes.
+    fn check_new<T: Tree + ?Sized>(&self, layout: &Layout, tree: &mut T, is_wanted: impl Fn(usize) -> bool) -> Result<()> {
+        in_place::check_new(&layout.inner, tree, self.builder(layout), &mut self.put_back(layout, &is_wanted))
+    }
 
-        let is_copied = |leaf: usize| is_wanted(leaf) && !is_lent[leaf];
-        if (0..is_lent.len()).any(is_copied) {
-            let large = transfer::is_parallel(layout.len()).then(Vec::new);
-            let mut put_back = PutBack { layout: &layout.inner, is_copied, copies: &self.copies, large };
-            in_place::write(&layout.inner, tree, builder(Cow::Borrowed(&self.copies)), &mut put_back)?;
-            transfer::copy_all(put_back.large.unwrap_or_default());
+    fn slices<'a, T: Tree + ?Sized>(&'a mut self, layout: &Layout, tree: &'a mut T) -> Result<Vec<&'a mut [f32]>> {
+        let mut lent = LendSome { is_lent: &self.is_lent, slices: self.is_lent.iter().map(|_| None).collect() };
+        in_place::write(&layout.inner, tree, self.builder(layout), &mut lent)?;
+        let slices = lent.slices.into_iter().zip(&mut self.copies);
+        Ok(slices.map(|(lent, copy)| lent.unwrap_or(copy)).collect())
+    }
+
+    fn write_back<T: Tree + ?Sized>(&self, layout: &Layout, tree: &mut T, is_wanted: impl Fn(usize) -> bool) -> Result<()> {
+        let mut put_back = self.put_back(layout, &is_wanted);
+        if !layout.inner.places.iter().any(|place| put_back.wants(place)) {
+            return Ok(());
         }
+        in_place::write(&layout.inner, tree, self.builder(layout), &mut put_back)?;
+        transfer::copy_all(put_back.large.unwrap_or_default());
         Ok(())
+    }
+
+    fn builder<'b>(&'b self, layout: &'b Layout) -> Builder<'b> {
+        Builder::new(&layout.inner, Values::Leaves(Cow::Borrowed(&self.copies)), &self.contents).in_place()
+    }
+
+    fn put_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> PutBack<'l, 'a, W> {
+        let large = transfer::is_parallel(layout.len()).then(Vec::new);
+        PutBack { layout: &layout.inner, is_wanted, copied: self, large }
     }
 }
 
@@ -193,14 +208,14 @@ fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
 }
 
 /// Takes the slices that a tree lends.
-struct Lend<'a, W> {
-    is_wanted: W,
+struct LendSome<'l, 'a> {
+    is_lent: &'l [bool],
     slices: Vec<Option<&'a mut [f32]>>,
 }
 
-impl<'a, W: Fn(usize) -> bool> Put<'a> for Lend<'a, W> {
+impl<'a> Put<'a> for LendSome<'_, 'a> {
     fn wants(&self, place: &Place) -> bool {
-        place.leaf.trainable && (self.is_wanted)(place.leaf.index as usize)
+        place.leaf.trainable && self.is_lent[place.leaf.index as usize]
     }
 
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
@@ -214,19 +229,20 @@ impl<'a, W: Fn(usize) -> bool> Put<'a> for Lend<'a, W> {
 /// Writes copies back.
 struct PutBack<'l, 'a, W> {
     layout: &'l Inner,
-    is_copied: W,
-    copies: &'l [Vec<f32>],
+    is_wanted: W,
+    copied: &'l Copied,
     /// To be written by all threads, where that is worth it.
     large: Option<Vec<(FloatsMut<'a>, Floats<'l>)>>,
 }
 
 impl<'a, W: Fn(usize) -> bool> Put<'a> for PutBack<'_, 'a, W> {
     fn wants(&self, place: &Place) -> bool {
-        place.leaf.trainable && (self.is_copied)(place.leaf.index as usize)
+        let leaf = place.leaf.index as usize;
+        place.leaf.trainable && !self.copied.is_lent[leaf] && (self.is_wanted)(leaf)
     }
 
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let copy = &self.copies[place.leaf.index as usize];
+        let copy = &self.copied.copies[place.leaf.index as usize];
         match (leaf.sink, &mut self.large) {
             (Sink::Bytes(bytes), Some(large)) if place.axes.is_none() && transfer::is_large(place.len) => {
                 let to = FloatsMut::from_bytes(leaf.dtype, bytes).filter(|to| to.has_len(copy.len()));

@@ -39,6 +39,7 @@ mod walk;
 // flat → tree:
 mod in_place;
 mod leaves;
+mod lend;
 mod restructure;
 
 // rules that move either:
@@ -48,6 +49,7 @@ pub mod optim;
 mod error;
 mod floats;
 mod memory;
+mod spare;
 mod transfer;
 
 pub use error::{Error, Result};

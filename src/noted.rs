@@ -3,7 +3,6 @@
 //! To note a leaf down (5 ns) costs less than to meet it again (12 ns). The list is handed from call to call, so that a second one allocates nothing.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use crate::elements::read_floats;
 use crate::error::Result;
@@ -20,30 +19,10 @@ pub(crate) struct Noted<'a, E> {
     copies: Vec<E>,
 }
 
-struct Lent<'a> {
+pub(crate) struct Lent<'a> {
     start: usize,
     leaf: u32,
     floats: Floats<'a>,
-}
-
-/// An empty list with room for the next call.
-#[derive(Default)]
-pub(crate) struct Spare(Mutex<Vec<Lent<'static>>>);
-
-impl Spare {
-    /// What another thread is using just now is not waited for.
-    fn take(&self) -> Vec<Lent<'static>> {
-        self.0.try_lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default()
-    }
-
-    fn give(&self, mut list: Vec<Lent<'_>>) {
-        list.clear();
-        // The standard library collects a vector's iterator into the vector's own memory: this changes the lifetime of no element.
-        let empty = list.into_iter().map(|_| unreachable!("it is empty")).collect();
-        if let Ok(mut spare) = self.0.try_lock() {
-            *spare = empty;
-        }
-    }
 }
 
 impl<'a, E: FlatElement> Noted<'a, E> {

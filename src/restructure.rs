@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::floats::{self, AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
+use crate::lend::lend;
 use crate::transfer;
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -102,6 +103,10 @@ impl Layout {
     pub fn restructure_into_as<E: FlatElement>(&self, tree: &mut (impl Tree + ?Sized), flat: &[E]) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len(flat.len())?;
+        if let Some(slices) = lend(&self.inner, tree) {
+            copy_out(&self.inner, flat, slices);
+            return Ok(());
+        }
         let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
         let large = transfer::is_parallel(self.len()).then(Vec::new);
         let values = Values::Flat { flat: Floats::of(flat), ready: Vec::new() };
@@ -139,6 +144,22 @@ impl Layout {
         let builder = Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
         in_place::write(&self.inner, to, builder, &mut WriteOthers { layout: &self.inner, elements: &others.elements })
     }
+}
+
+/// Copies the flat vector to the slices of all leaves, large ones by all threads.
+fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
+    let (mut rest, mut large) = (flat, Vec::new());
+    let is_parallel = transfer::is_parallel(flat.len());
+    for to in slices.drain(..) {
+        let from = Floats::of(rest.split_off(..to.len()).expect("as long as the leaves together"));
+        if is_parallel && transfer::is_large(from.len()) {
+            large.push((to, from));
+        } else {
+            floats::copy(from, to);
+        }
+    }
+    transfer::copy_all(large);
+    layout.spare_mut.give(slices);
 }
 
 /// Walks a tree that has been checked and makes a new one.

@@ -189,16 +189,16 @@ impl Layout {
         companions: [Companion<'_>; K],
         mut map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
     ) -> Result<()> {
-        let change = leaves::to_change(self, target)?.release();
         let companions = Companions::read(self, companions)?;
-        change.run(
+        leaves::change(
             self,
             target,
             |_| true,
             |slices| {
                 for (index, x) in slices.into_iter().enumerate() {
-                    map(companions.leaf(self, index), x.unwrap_or_default(), companions.at(index));
+                    map(companions.leaf(self, index), x, companions.at(index));
                 }
+                Ok(())
             },
         )
     }
@@ -213,15 +213,15 @@ impl Layout {
         companions: [Companion<'_>; K],
         map: impl Fn(LeafAt<'_, K>, &mut [f32], [&[f32]; K]) + Sync,
     ) -> Result<()> {
-        let change = leaves::to_change(self, target)?.release();
         let companions = Companions::read(self, companions)?;
-        change.run(
+        leaves::change(
             self,
             target,
             |_| true,
             |slices| {
-                let mut tasks: Vec<(usize, &mut [f32])> = slices.into_iter().map(Option::unwrap_or_default).enumerate().collect();
+                let mut tasks: Vec<(usize, &mut [f32])> = slices.into_iter().enumerate().collect();
                 transfer::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(self, *index), x, companions.at(*index)));
+                Ok(())
             },
         )
     }

@@ -414,9 +414,10 @@ impl Tree for Liar {
 fn a_tree_that_answers_differently_gets_an_error() {
     let layout = Layout::of(&vec![1.0_f32, 2.0]).unwrap();
     for later in [&[1.0_f32][..], &[1.0, 2.0, 3.0], &[]] {
+        // What is asked once has no chance to answer twice.
         let mut flat = [0.0; 2];
-        assert!(layout.gather_into(&Liar::new(&[1.0, 2.0], later), &mut flat).unwrap_err().is_unstable());
-        assert_eq!(flat, [0.0; 2]);
+        layout.gather_into(&Liar::new(&[1.0, 2.0], later), &mut flat).unwrap();
+        assert_eq!(flat, [1.0, 2.0]);
         assert!(layout.restructure_into(&mut Liar::new(&[1.0, 2.0], later), &[3.0, 4.0]).unwrap_err().is_unstable());
         assert!(layout.restructure(&Liar::new(&[1.0, 2.0], later), &[3.0, 4.0]).is_err_and(|error| error.is_unstable()));
     }

@@ -33,7 +33,9 @@ pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 
 use crate::error::{Error, Findings, Result};
-use crate::noted::Spare;
+use crate::floats::FloatsMut;
+use crate::noted::Lent;
+use crate::spare::Spare;
 use crate::tree::{Dtype, FlatElement, Tree};
 
 /// Which leaf of a tree is where in one flat vector.
@@ -83,8 +85,11 @@ pub(crate) struct Inner {
     /// Whether there are trainable leaves of `f64` that are rounded in a vector of `f32`.
     pub(crate) rounds_f64: bool,
     fingerprint: OnceLock<u64>,
-    /// Room for those who read trees.
-    pub(crate) spare: Spare,
+    /// Whether every trainable leaf has one place, and leaves are met in flat order.
+    pub(crate) is_plain: bool,
+    /// Room for those who read trees, and for those who write them.
+    pub(crate) spare: Spare<Lent<'static>>,
+    pub(crate) spare_mut: Spare<FloatsMut<'static>>,
 }
 
 /// One path at which a leaf is reached, with all that a walk over small leaves needs to know of it.
@@ -130,7 +135,20 @@ impl Inner {
     fn new(paths: Arc<Paths>, places: Vec<Place>, leaves: Vec<Leaf>, others: Vec<Leaf>, len: usize, round_f64: bool) -> Self {
         let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
         let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
-        Inner { paths, places, leaves, others, len, takes_f32, rounds_f64, fingerprint: OnceLock::new(), spare: Spare::default() }
+        let is_plain = places.iter().all(|place| place.plain || !place.leaf.trainable);
+        Inner {
+            paths,
+            places,
+            leaves,
+            others,
+            len,
+            takes_f32,
+            rounds_f64,
+            is_plain,
+            fingerprint: OnceLock::new(),
+            spare: Spare::default(),
+            spare_mut: Spare::default(),
+        }
     }
 
     #[inline]

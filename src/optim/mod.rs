@@ -47,6 +47,7 @@ mod sgd;
 mod measure;
 mod optimizer;
 mod pass;
+mod plan;
 mod snapshot;
 
 pub use accumulate::Accumulate;

@@ -1,14 +1,14 @@
 //! The optimiser: a rule, what it keeps, and which leaf has taken how many steps by which configuration of it.
 
-use super::measure::{Measured, Partial, clip_scale};
+use super::measure::Measured;
 use super::pass::{self, Part};
-use super::rule::{Kernel, Rule};
+use super::plan::Plan;
+use super::rule::Rule;
 use crate::error::{Error, Result};
 use crate::gradient::{FlatGrad, TiedGrads};
 use crate::layout::{Layout, Pattern};
 use crate::leaves;
 use crate::memory;
-use crate::ops::{self, NonFinite};
 use crate::tree::Tree;
 
 /// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or on a tree in place
@@ -92,14 +92,14 @@ impl<R: Rule> Optimizer<R> {
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
         self.layout.check_len(flat.len())?;
         self.layout.check_same(grad.layout())?;
-        let plan = self.plan(|leaf| grad.is_present(leaf));
+        let plan = Plan::new(&self.layout, &self.leaves, |leaf| grad.is_present(leaf));
         let kernels = plan.kernels(&self.groups);
         let slices = || plan.parts.iter().map(|part| (&flat[part.range.clone()], &grad[part.range.clone()])).collect();
-        let Some((measured, report)) = self.measure(&plan, &kernels, slices)? else { return Ok(Report::skipped()) };
-        let parts = if measured.iter().all(Measured::is_global) { merged(&plan.parts) } else { plan.parts.clone() };
+        let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else { return Ok(Report::skipped()) };
+        let parts = if measured.iter().all(Measured::is_global) { plan.merged_parts() } else { plan.parts.clone() };
         pass::step(&parts, slices_mut(flat, grad, &parts), &mut self.states, &kernels, &measured);
         drop(kernels);
-        self.count(&plan);
+        plan.count(&mut self.leaves);
         Ok(report)
     }
 
@@ -121,119 +121,30 @@ impl<R: Rule> Optimizer<R> {
     /// As [`update`](Optimizer::update).
     pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G, tied: TiedGrads) -> Result<Report> {
         let grads = leaves::gradients(&self.layout, grads, tied)?;
-        let plan = self.plan(|leaf| grads[leaf].is_some());
+        let plan = Plan::new(&self.layout, &self.leaves, |leaf| grads[leaf].is_some());
         let kernels = plan.kernels(&self.groups);
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
-        let leaves = leaves::to_change(&self.layout, model)?;
-        let value = |part: &Part| leaves.values[part.leaf].as_deref().expect("it is there");
-        let slices = || plan.parts.iter().map(|part| (value(part), grad(part))).collect();
-        let Some((measured, report)) = self.measure(&plan, &kernels, slices)? else { return Ok(Report::skipped()) };
         let mut moves = vec![false; grads.len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let states = &mut self.states;
-        leaves.release().run(
+        let report = leaves::change(
             &self.layout,
             model,
             |leaf| moves[leaf],
             |mut leaves| {
-                let slices = plan.parts.iter().map(|part| (leaves[part.leaf].take().expect("it moves"), grad(part)));
-                pass::step(&plan.parts, slices, states, &kernels, &measured);
+                let slices = || plan.parts.iter().map(|part| (&*leaves[part.leaf], grad(part))).collect();
+                let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else {
+                    return Ok(Report::skipped());
+                };
+                let slices = plan.parts.iter().map(|part| (std::mem::take(&mut leaves[part.leaf]), grad(part)));
+                pass::step(&plan.parts, slices, &mut self.states, &kernels, &measured);
+                Ok(report)
             },
         )?;
         drop(kernels);
-        self.count(&plan);
+        if !report.skipped {
+            plan.count(&mut self.leaves);
+        }
         Ok(report)
-    }
-}
-
-/// Who takes part in a step, and at which step of their own.
-struct Plan {
-    /// One for each leaf that moves, in flat order.
-    parts: Vec<Part>,
-    /// Group and step of every kernel.
-    kernels: Vec<(u32, u64)>,
-}
-
-impl Plan {
-    fn kernels<'g, R: Rule>(&self, groups: &'g [R]) -> Vec<impl Kernel + use<'g, R>> {
-        self.kernels.iter().map(|&(group, step)| groups[group as usize].kernel(step)).collect()
-    }
-}
-
-impl<R: Rule> Optimizer<R> {
-    fn plan(&self, is_present: impl Fn(usize) -> bool) -> Plan {
-        let mut plan = Plan { parts: Vec::with_capacity(self.leaves.len()), kernels: Vec::new() };
-        for (index, (leaf, progress)) in self.layout.leaves().iter().zip(&self.leaves).enumerate() {
-            if progress.is_frozen || !is_present(index) {
-                continue;
-            }
-            let kernel = (progress.group, progress.steps.saturating_add(1));
-            if plan.kernels.last() != Some(&kernel) {
-                plan.kernels.push(kernel);
-            }
-            plan.parts.push(Part { range: leaf.range(), leaf: index, kernel: plan.kernels.len() - 1 });
-        }
-        plan
-    }
-
-    /// The next measurement that any of the kernels needs.
-    fn first_asking(&self, plan: &Plan, kernels: &[impl Kernel], measured: &[Measured]) -> Option<Partial> {
-        let leaf = plan.parts.first()?.leaf;
-        kernels.iter().find_map(|kernel| pass::asks(kernel, self.states.len(), leaf, measured))
-    }
-
-    /// Measures all that the stages need to know before the step; `None` if the step is to be skipped.
-    fn measure<'v>(
-        &self,
-        plan: &Plan,
-        kernels: &[impl Kernel],
-        slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
-    ) -> Result<Option<(Vec<Measured>, Report)>> {
-        let (mut measured, mut report) = (Vec::new(), Report::default());
-        let Some(mut asked) = self.first_asking(plan, kernels, &measured) else { return Ok(Some((measured, report))) };
-        let slices = slices();
-        loop {
-            let partials = pass::rehearse(&plan.parts, &slices, &self.states, kernels, &measured);
-            let total = partials.iter().flatten().copied().fold(Partial::empty(asked.measure), Partial::merge);
-            let [_, norm] = total.norms();
-            match asked.measure.non_finite {
-                NonFinite::Error if !norm.is_finite() => return Err(self.at_fault(plan, &partials, &slices)),
-                NonFinite::Skip if !norm.is_finite() => return Ok(None),
-                _ => {}
-            }
-            if asked.measure.is_global {
-                report.clips.extend(asked.measure.max.map(|max| Clipped { norm, scale: clip_scale(norm, max) }));
-                measured.push(Measured::Global(total.norms()));
-            } else {
-                let mut leaves = vec![[0.0; 2]; self.leaves.len()];
-                let norms = partials.iter().map(|partial| partial.map_or([0.0; 2], Partial::norms));
-                plan.parts.iter().zip(norms).for_each(|(part, norms)| leaves[part.leaf] = norms);
-                measured.push(Measured::Leaves(leaves));
-            }
-            match self.first_asking(plan, kernels, &measured) {
-                Some(next) => asked = next,
-                None => return Ok(Some((measured, report))),
-            }
-        }
-    }
-
-    /// The error for the first leaf whose norm is not finite.
-    #[cold]
-    fn at_fault(&self, plan: &Plan, partials: &[Option<Partial>], slices: &[(&[f32], &[f32])]) -> Error {
-        let is_at_fault = |partial: &Option<Partial>| partial.is_some_and(|partial| !partial.norms()[1].is_finite());
-        let at = partials.iter().position(is_at_fault).unwrap_or(0);
-        let path = self.layout.leaves()[plan.parts[at].leaf].path();
-        let grad = slices[at].1;
-        match ops::first_non_finite(grad) {
-            Some(index) => Error::non_finite(index, grad[index]).at(path),
-            None => Error::non_finite_step().at(path),
-        }
-    }
-
-    fn count(&mut self, plan: &Plan) {
-        for part in &plan.parts {
-            self.leaves[part.leaf].steps = plan.kernels[part.kernel].1;
-        }
     }
 }
 
@@ -241,18 +152,6 @@ impl Report {
     fn skipped() -> Self {
         Report { skipped: true, ..Report::default() }
     }
-}
-
-/// Neighbours at the same step as one part.
-fn merged(parts: &[Part]) -> Vec<Part> {
-    let mut merged: Vec<Part> = Vec::new();
-    for part in parts {
-        match merged.last_mut() {
-            Some(last) if last.kernel == part.kernel && last.range.end == part.range.start => last.range.end = part.range.end,
-            _ => merged.push(part.clone()),
-        }
-    }
-    merged
 }
 
 fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {

@@ -1,0 +1,86 @@
+//! The trainable leaves of a tree as slices to be written, where the tree is plain: one walk that checks and collects, in place of one
+//! that checks and one that writes.
+//!
+//! Plain is a tree whose leaves come in the order of the layout, each at one place, outside of shared nodes, and lend their slices. At
+//! the first thing that is otherwise the walk is given up, with nothing written, and the caller goes the long way, which knows what
+//! to say about it.
+
+use crate::error::{Error, Result};
+use crate::floats::FloatsMut;
+use crate::layout::{Cursor, Inner};
+use crate::tree::{Key, LeafMut, Shared, Sink, Tree, VisitorMut};
+
+/// One for each trainable leaf, in flat order; `None` if the tree is not plain.
+pub(crate) fn lend<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T) -> Option<Vec<FloatsMut<'a>>> {
+    if !layout.is_plain {
+        return None;
+    }
+    let mut slices: Vec<FloatsMut<'a>> = layout.spare_mut.take();
+    slices.reserve_exact(layout.leaves.len());
+    let mut lend = Lend { layout, cursor: Cursor::new(&layout.paths), next: 0, slices };
+    let is_plain = tree.visit_mut(&mut lend).is_ok() && lend.next as usize == layout.places.len();
+    is_plain.then_some(lend.slices)
+}
+
+struct Lend<'l, 'a> {
+    layout: &'l Inner,
+    cursor: Cursor<'l>,
+    /// The place that should come next.
+    next: u32,
+    slices: Vec<FloatsMut<'a>>,
+}
+
+impl<'a> Lend<'_, 'a> {
+    #[inline]
+    fn take(&mut self, index: Option<u32>, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        if index != Some(self.next) {
+            return Err(given_up());
+        }
+        let place = self.layout.place(self.next);
+        self.next += 1;
+        if !place.leaf.trainable {
+            return Ok(());
+        }
+        let Sink::Bytes(bytes) = leaf.sink else { return Err(given_up()) };
+        match FloatsMut::from_bytes(leaf.dtype, bytes) {
+            Some(floats) if leaf.dtype == place.dtype && place.has_shape(leaf.shape) && floats.has_len(place.len) => {
+                self.slices.push(floats)
+            }
+            _ => return Err(given_up()),
+        }
+        Ok(())
+    }
+}
+
+/// Nobody reads it.
+#[cold]
+fn given_up() -> Error {
+    Error::unstable("a tree that is not plain")
+}
+
+impl<'a> VisitorMut<'a> for Lend<'_, 'a> {
+    fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        self.take(self.cursor.place(), leaf)
+    }
+
+    #[inline]
+    fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        self.take(self.cursor.next_leaf(key), leaf)?;
+        self.cursor.pass_leaf();
+        Ok(())
+    }
+
+    fn shared(&mut self, _handle: &'a mut dyn Shared) -> Result<()> {
+        Err(given_up())
+    }
+
+    #[inline]
+    fn enter(&mut self, key: Key<'_>) -> Result<usize> {
+        self.cursor.enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.cursor.leave(key);
+    }
+}
