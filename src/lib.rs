@@ -44,6 +44,11 @@ mod restructure;
 // rules that move either:
 pub mod optim;
 
+// a model's loss as a function of the vector, for outside solvers:
+#[cfg(feature = "argmin")]
+pub mod argmin;
+mod objective;
+
 // and what all of them stand on.
 mod error;
 mod floats;
@@ -57,6 +62,7 @@ pub use gather::{destructure, destructure_as};
 pub use gradient::{FlatGrad, TiedGrads};
 pub use layout::{Layout, Leaf, Planner, Views, ViewsMut};
 pub use measure::{Flat, LeafStats};
+pub use objective::{Evaluation, Objective, objective};
 pub use restructure::deep_clone;
 pub use tree::{
     Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut,

@@ -1,0 +1,304 @@
+//! The loss of a model as a function of a vector, for solvers that know vectors only.
+//!
+//! ```text
+//! x ──restructure──▶ the one model ──function──▶ loss, gradient tree ──gather──▶ loss, flat gradient
+//! ```
+//!
+//! Invariant: nothing here mentions a solver; `argmin.rs` adapts the methods below to one.
+
+use std::iter::zip;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::gradient::{FlatGrad, TiedGrads};
+use crate::layout::Layout;
+use crate::tree::Tree;
+
+/// The function that takes a flat vector to the loss of a model and its flat gradient.
+///
+/// The template is copied once, as by [`Layout::restructure`]; every evaluation writes its point into this one copy, in place. What
+/// `function` returns is a loss and a gradient tree of any type, or a `Result` of them: see [`Evaluation`].
+///
+/// ```
+/// use flatleaf::{Tree, destructure, objective, tree};
+/// use ndarray::{Array1, arr1};
+///
+/// #[derive(Tree)]
+/// struct Model { x: Array1<f32>, #[tree(frozen)] centre: Array1<f32> }
+///
+/// let model = Model { x: arr1(&[5.0, 6.0]), centre: arr1(&[1.0, 2.0]) };
+/// let (mut flat, layout) = destructure(&model)?;
+/// let objective = objective(&layout, &model, |model| {
+///     let offset = &model.x - &model.centre;
+///     (offset.dot(&offset), tree!({ "x": (2.0 * offset) }))
+/// })?;
+///
+/// let mut gradient = vec![0.0; flat.len()];
+/// assert_eq!(objective.value_and_gradient(&flat, &mut gradient)?, 32.0);
+/// assert_eq!(gradient, [8.0, 8.0]);
+///
+/// flat.copy_from_slice(&[1.0, 2.0]); // what a solver would find
+/// assert_eq!(objective.into_model(&flat)?.x, arr1(&[1.0, 2.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Layout::gather`] and [`Layout::restructure`]: a template that is not of the layout or cannot be copied. The second can be handed
+/// over instead, with [`Objective::new`].
+pub fn objective<M, F, R>(layout: &Layout, template: &M, function: F) -> Result<Objective<M, F, R::Error>>
+where
+    M: Tree,
+    F: FnMut(&M) -> R,
+    R: Evaluation,
+{
+    let model = layout.restructure(template, &layout.gather(template)?)?;
+    Objective::new(layout, model, function)
+}
+
+/// The loss of a model as a function of its flat vector; see [`objective`].
+///
+/// Value and gradient come from one call of the user's function, and the last point is remembered: asking for the value and then for
+/// the gradient at the same point (bit for bit, as f32) costs one evaluation. The function must therefore answer twice alike; for
+/// mini-batches make an objective a batch. An absent gradient is zero here.
+///
+/// All methods take `&self`, so that several closures can share one objective; from several threads, evaluations take turns.
+///
+/// # f32 and f64
+/// Points and gradients are slices of f32 or of f64, whichever the solver has. The model is f32: a coordinate is rounded to the nearest f32
+/// on the way in, an infinity beyond 3.4e38, and widened without loss on the way out. To a solver in f64 the loss is thus a staircase: steps
+/// below 6e-8 of a coordinate change nothing, and where coordinates are of size 1 tolerances below 1e-7 on them are never met. Values are f64;
+/// they are as smooth as `function` computes them.
+///
+/// # Solvers that take no errors
+/// [`value_or_nan`](Objective::value_or_nan) and [`value_and_gradient_or_nan`](Objective::value_and_gradient_or_nan) return plain numbers.
+/// The first error is kept, every value from then on is NaN, and the next method that returns a `Result` returns it;
+/// [`into_model`](Objective::into_model) is one.
+pub struct Objective<M, F, E = Error> {
+    layout: Layout,
+    tied: TiedGrads,
+    state: Mutex<State<M, F, E>>,
+}
+
+struct State<M, F, E> {
+    model: M,
+    function: F,
+    point: Vec<f32>,
+    /// At the point; none before the first evaluation and after one that failed.
+    loss: Option<f64>,
+    grad: FlatGrad,
+    evaluations: usize,
+    /// The error that a solver could not be told.
+    failure: Option<E>,
+}
+
+/// What the function of an [`Objective`] returns: `(loss, gradient tree)`, or a `Result` of it.
+///
+/// The loss is `f32` or `f64`. The gradient tree has any type, and is read as by [`Layout::gather_grad`]: `()` will do where no solver asks
+/// for a gradient. The error of a `Result` is the error of the objective's methods; it has to hold flatleaf's own too.
+pub trait Evaluation {
+    /// The gradient.
+    type Grads: Tree;
+    /// What may go wrong.
+    type Error: From<Error>;
+
+    /// The loss and the gradient.
+    ///
+    /// # Errors
+    /// The user's.
+    fn into_result(self) -> Result<(f64, Self::Grads), Self::Error>;
+}
+
+impl<L: Into<f64>, G: Tree> Evaluation for (L, G) {
+    type Grads = G;
+    type Error = Error;
+
+    fn into_result(self) -> Result<(f64, G)> {
+        Ok((self.0.into(), self.1))
+    }
+}
+
+impl<L: Into<f64>, G: Tree, E: From<Error>> Evaluation for Result<(L, G), E> {
+    type Grads = G;
+    type Error = E;
+
+    fn into_result(self) -> Result<(f64, G), E> {
+        self.map(|(loss, grads)| (loss.into(), grads))
+    }
+}
+
+impl<M, F, R> Objective<M, F, R::Error>
+where
+    M: Tree,
+    F: FnMut(&M) -> R,
+    R: Evaluation,
+{
+    /// An objective that evaluates this very model: one that cannot be copied, is too large for a copy, or is lent as `&mut`.
+    ///
+    /// # Errors
+    /// As [`Layout::gather`]: a model that is not of the layout.
+    pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
+        let state = State {
+            point: layout.gather(&model)?,
+            grad: FlatGrad::absent(layout),
+            model,
+            function,
+            loss: None,
+            evaluations: 0,
+            failure: None,
+        };
+        Ok(Objective { layout: layout.clone(), tied: TiedGrads::Sum, state: Mutex::new(state) })
+    }
+
+    /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says otherwise.
+    pub fn tied_grads(self, tied: TiedGrads) -> Self {
+        Objective { tied, ..self }
+    }
+
+    /// The loss at a point.
+    ///
+    /// # Errors
+    /// A point of another length than the layout's; what the function returned; a gradient that is not of the layout, as in
+    /// [`Layout::gather_grad`]; an error that was kept.
+    pub fn value<X: Copy + Into<f64>>(&self, point: &[X]) -> Result<f64, R::Error> {
+        self.evaluated(point).map(|(_, loss)| loss)
+    }
+
+    /// The gradient at a point, into a slice of the same length.
+    ///
+    /// # Errors
+    /// As [`value_and_gradient`](Objective::value_and_gradient).
+    pub fn gradient<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> Result<(), R::Error> {
+        self.value_and_gradient(point, gradient).map(drop)
+    }
+
+    /// The loss at a point, and the gradient there into a slice of the same length.
+    ///
+    /// # Errors
+    /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at every leaf: the function computes
+    /// none. The slice is as it was.
+    pub fn value_and_gradient<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
+        self.layout.check_len(gradient.len())?;
+        let (state, loss) = self.evaluated(point)?;
+        check_present(&state.grad)?;
+        zip(gradient, state.grad.iter()).for_each(|(to, &from)| *to = from.into());
+        Ok(loss)
+    }
+
+    /// [`value`](Objective::value) for solvers that take no errors: NaN from the first one on.
+    pub fn value_or_nan<X: Copy + Into<f64>>(&self, point: &[X]) -> f64 {
+        self.or_nan(|| self.value(point))
+    }
+
+    /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN from the first one on, and then
+    /// the gradient is NaN too.
+    pub fn value_and_gradient_or_nan<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> f64 {
+        let value = self.or_nan(|| self.value_and_gradient(point, &mut *gradient));
+        if self.has_failed() {
+            gradient.fill(f32::NAN.into());
+        }
+        value
+    }
+
+    /// How often the function has been called.
+    pub fn evaluations(&self) -> usize {
+        self.state().evaluations
+    }
+
+    /// The model at a point, a solver's answer.
+    ///
+    /// # Errors
+    /// A point of another length than the layout's; an error that was kept.
+    pub fn into_model<X: Copy + Into<f64>>(self, point: &[X]) -> Result<M, R::Error> {
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.take_failure()?;
+        state.move_to(&self.layout, point)?;
+        Ok(state.model)
+    }
+
+    /// The state after an evaluation at a point, or at once where it was the last one.
+    fn evaluated<X: Copy + Into<f64>>(&self, point: &[X]) -> Result<(MutexGuard<'_, State<M, F, R::Error>>, f64), R::Error> {
+        let mut state = self.state();
+        state.take_failure()?;
+        let loss = state.evaluate(&self.layout, self.tied, point)?;
+        Ok((state, loss))
+    }
+
+    fn or_nan(&self, evaluate: impl FnOnce() -> Result<f64, R::Error>) -> f64 {
+        if self.has_failed() {
+            return f64::NAN;
+        }
+        evaluate().unwrap_or_else(|error| {
+            self.keep(error);
+            f64::NAN
+        })
+    }
+
+    /// Keeps the first of the errors that a solver could not be told.
+    pub(crate) fn keep(&self, error: R::Error) {
+        self.state().failure.get_or_insert(error);
+    }
+}
+
+impl<M, F, E> Objective<M, F, E> {
+    /// A function that panicked has left no loss behind: the state is good whether or not the lock is poisoned.
+    fn state(&self) -> MutexGuard<'_, State<M, F, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state().failure.is_some()
+    }
+}
+
+impl<M, F, R> State<M, F, R::Error>
+where
+    M: Tree,
+    F: FnMut(&M) -> R,
+    R: Evaluation,
+{
+    fn evaluate<X: Copy + Into<f64>>(&mut self, layout: &Layout, tied: TiedGrads, point: &[X]) -> Result<f64, R::Error> {
+        if let Some(loss) = self.loss.filter(|_| self.is_at(point)) {
+            return Ok(loss);
+        }
+        self.move_to(layout, point)?;
+        self.evaluations += 1;
+        let (loss, grads) = (self.function)(&self.model).into_result()?;
+        match tied {
+            TiedGrads::Sum => layout.gather_grad_into(&grads, &mut self.grad)?,
+            TiedGrads::AlreadyTotal => self.grad = layout.gather_grad_with(&grads, tied)?,
+        }
+        self.loss = Some(loss);
+        Ok(loss)
+    }
+
+    fn is_at<X: Copy + Into<f64>>(&self, point: &[X]) -> bool {
+        self.point.len() == point.len() && zip(&self.point, point).all(|(here, &there)| here.to_bits() == rounded(there).to_bits())
+    }
+
+    fn move_to<X: Copy + Into<f64>>(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
+        layout.check_len(point.len())?;
+        self.loss = None;
+        zip(&mut self.point, point).for_each(|(to, &from)| *to = rounded(from));
+        layout.restructure_into(&mut self.model, &self.point)
+    }
+
+    fn take_failure(&mut self) -> Result<(), R::Error> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// To the nearest f32; f32 is f32 still.
+fn rounded<X: Into<f64>>(x: X) -> f32 {
+    x.into() as f32
+}
+
+/// Zeros for a gradient that nobody computed would look like a minimum.
+fn check_present(grad: &FlatGrad) -> Result<()> {
+    let leaves = grad.layout().leaves();
+    match leaves.first() {
+        Some(leaf) if !(0..leaves.len()).any(|index| grad.is_present(index)) => {
+            Err(Error::missing(leaf.path().to_owned(), "a gradient, here or at another leaf".into()))
+        }
+        _ => Ok(()),
+    }
+}
