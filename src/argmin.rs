@@ -302,9 +302,6 @@ where
         let step = f64::from(f32::EPSILON).cbrt() * (1.0 + ops::norm_l2(&self.point)) / length;
         let along = |step: f64| gradient_at(self.objective, &self.point.zip(vector, move |x, v| x + step * v));
         let product = along(step)?.zip(&along(-step)?, move |ahead, behind| (ahead - behind) / (2.0 * step));
-        match ops::first_non_finite(&product) {
-            Some(index) => Err(Error::non_finite(index, product[index]).into()),
-            None => Ok(product),
-        }
+        if ops::all_finite(&product) { Ok(product) } else { Err(self.objective.layout().name_element(&product).into()) }
     }
 }

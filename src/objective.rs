@@ -160,7 +160,7 @@ where
     /// A point of another length than the layout's; what the function returned; a gradient that is not of the layout, as in
     /// [`Layout::gather_grad`]; an error that was kept.
     pub fn value<X: Copy + Into<f64>>(&self, point: &[X]) -> Result<f64, R::Error> {
-        self.evaluated(point).map(|(_, loss)| loss)
+        self.at(point, |loss, _| Ok(loss))
     }
 
     /// The gradient at a point, into a slice of the same length.
@@ -178,10 +178,11 @@ where
     /// none. The slice is as it was.
     pub fn value_and_gradient<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
         self.layout.check_len(gradient.len())?;
-        let (state, loss) = self.evaluated(point)?;
-        check_present(&state.grad)?;
-        zip(gradient, state.grad.iter()).for_each(|(to, &from)| *to = from.into());
-        Ok(loss)
+        self.at(point, |loss, grad| {
+            check_present(grad)?;
+            zip(gradient, grad.iter()).for_each(|(to, &from)| *to = from.into());
+            Ok(loss)
+        })
     }
 
     /// [`value`](Objective::value) for solvers that take no errors: NaN from the first one on.
@@ -197,6 +198,11 @@ where
             gradient.fill(f32::NAN.into());
         }
         value
+    }
+
+    /// The layout of its points.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// How often the function has been called.
@@ -215,12 +221,12 @@ where
         Ok(state.model)
     }
 
-    /// The state after an evaluation at a point, or at once where it was the last one.
-    fn evaluated<X: Copy + Into<f64>>(&self, point: &[X]) -> Result<(MutexGuard<'_, State<M, F, R::Error>>, f64), R::Error> {
+    /// Evaluates at a point, unless it was the last one, and hands on what is there.
+    fn at<X: Copy + Into<f64>, T>(&self, point: &[X], read: impl FnOnce(f64, &FlatGrad) -> Result<T>) -> Result<T, R::Error> {
         let mut state = self.state();
         state.take_failure()?;
         let loss = state.evaluate(&self.layout, self.tied, point)?;
-        Ok((state, loss))
+        Ok(read(loss, &state.grad)?)
     }
 
     fn or_nan(&self, evaluate: impl FnOnce() -> Result<f64, R::Error>) -> f64 {

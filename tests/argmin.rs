@@ -201,7 +201,9 @@ fn a_failed_product_of_the_hessian_is_zero_and_the_error_comes_next() {
         error.downcast::<flatleaf::Error>().unwrap()
     };
     assert!(failed(Err(flatleaf::Error::custom("too far"))).is_custom());
-    assert!(failed(Ok(f32::NAN)).is_non_finite());
+    let error = failed(Ok(f32::NAN));
+    assert!(error.is_non_finite());
+    assert_eq!(error.path(), Some("x"));
     // Steihaug's method would go on for ever with NaN.
     let loss = objective(&layout, &model, |model| refusing(layout.gather(model)?[0], Ok(f32::NAN))).unwrap();
     let configure = |state: IterState<FlatVec, FlatVec, (), _, (), f64>| state.param(start.clone()).max_iters(10);
