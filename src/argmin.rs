@@ -1,9 +1,10 @@
 //! The solvers of [argmin](https://docs.rs/argmin) 0.11 on the flat vector (feature `argmin`).
 //!
-//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients; its numbers are f64:
+//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients; its numbers are f64. (An objective made by
+//! [`objective_f64`](crate::objective_f64) has argmin's own `Vec<f64>` for both, and no products of the Hessian.)
 //!
 //! ```
-//! use argmin::core::{Executor, State};
+//! use argmin::core::Executor;
 //! use argmin::solver::{linesearch::MoreThuenteLineSearch, quasinewton::LBFGS};
 //! use flatleaf::argmin::FlatVec;
 //! use flatleaf::{destructure, objective, tree};
@@ -17,8 +18,8 @@
 //! })?;
 //!
 //! let solver = LBFGS::new(MoreThuenteLineSearch::new(), 7).with_tolerance_grad(1e-4)?;
-//! let result = Executor::new(&square, solver).configure(|state| state.param(FlatVec::from(start)).max_iters(50)).run()?;
-//! let model = square.into_model(result.state.get_best_param().unwrap())?;
+//! let state = Executor::new(&square, solver).configure(|state| state.param(FlatVec::from(start)).max_iters(50)).run()?.state;
+//! let model = square.into_model(&state.best_param.unwrap())?;
 //! assert!(layout.gather(&model)?.iter().all(|x| x.abs() < 1e-4));
 //! # Ok::<(), argmin::core::Error>(())
 //! ```
@@ -197,33 +198,41 @@ impl ArgminMinMax for FlatVec {
     }
 }
 
-impl<M, F, R> CostFunction for &Objective<M, F, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation<Error: Into<ArgminError>>,
-{
-    type Param = FlatVec;
-    type Output = f64;
+macro_rules! problem {
+    ($($element:ty => $vector:ty),*) => {$(
+        impl<M, F, R> CostFunction for &Objective<M, F, R::Error, $element>
+        where
+            M: Tree,
+            F: FnMut(&M) -> R,
+            R: Evaluation<Error: Into<ArgminError>>,
+        {
+            type Param = $vector;
+            type Output = f64;
 
-    fn cost(&self, point: &FlatVec) -> Result<f64, ArgminError> {
-        self.value(point).map_err(Into::into)
-    }
+            fn cost(&self, point: &$vector) -> Result<f64, ArgminError> {
+                self.value(point).map_err(Into::into)
+            }
+        }
+
+        impl<M, F, R> Gradient for &Objective<M, F, R::Error, $element>
+        where
+            M: Tree,
+            F: FnMut(&M) -> R,
+            R: Evaluation<Error: Into<ArgminError>>,
+        {
+            type Param = $vector;
+            type Gradient = $vector;
+
+            fn gradient(&self, point: &$vector) -> Result<$vector, ArgminError> {
+                let mut gradient = vec![0.0; point.len()];
+                Objective::gradient(self, point, &mut gradient).map_err(Into::into)?;
+                Ok(gradient.into())
+            }
+        }
+    )*};
 }
 
-impl<M, F, R> Gradient for &Objective<M, F, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation<Error: Into<ArgminError>>,
-{
-    type Param = FlatVec;
-    type Gradient = FlatVec;
-
-    fn gradient(&self, point: &FlatVec) -> Result<FlatVec, ArgminError> {
-        gradient_at(self, point).map_err(Into::into)
-    }
-}
+problem!(f32 => FlatVec, f64 => Vec<f64>);
 
 impl<'o, M, F, R> Hessian for &'o Objective<M, F, R::Error>
 where
@@ -237,17 +246,6 @@ where
     fn hessian(&self, point: &FlatVec) -> Result<Self::Hessian, ArgminError> {
         Ok(HessianAt { objective: self, point: point.clone() })
     }
-}
-
-fn gradient_at<M, F, R>(objective: &Objective<M, F, R::Error>, point: &[f32]) -> Result<FlatVec, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation,
-{
-    let mut gradient = FlatVec::zeros(point.len());
-    objective.gradient(point, &mut gradient)?;
-    Ok(gradient)
 }
 
 /// The Hessian of an [`Objective`] at a point, without a matrix: it can be multiplied with a vector, and that is all.
@@ -300,7 +298,11 @@ where
             return Ok(vector.zero_like());
         }
         let step = f64::from(f32::EPSILON).cbrt() * (1.0 + ops::norm_l2(&self.point)) / length;
-        let along = |step: f64| gradient_at(self.objective, &self.point.zip(vector, move |x, v| x + step * v));
+        let along = |step: f64| {
+            let mut gradient = vector.zero_like();
+            self.objective.gradient(&self.point.zip(vector, move |x, v| x + step * v), &mut gradient)?;
+            Ok::<_, R::Error>(gradient)
+        };
         let product = along(step)?.zip(&along(-step)?, move |ahead, behind| (ahead - behind) / (2.0 * step));
         if ops::all_finite(&product) { Ok(product) } else { Err(self.objective.layout().name_element(&product).into()) }
     }

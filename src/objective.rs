@@ -6,13 +6,12 @@
 //!
 //! Invariant: nothing here mentions a solver; `argmin.rs` adapts the methods below to one.
 
-use std::iter::zip;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::gradient::{FlatGrad, TiedGrads};
 use crate::layout::Layout;
-use crate::tree::Tree;
+use crate::tree::{FlatElement, Tree};
 
 /// The function that takes a flat vector to the loss of a model and its flat gradient.
 ///
@@ -51,41 +50,81 @@ where
     F: FnMut(&M) -> R,
     R: Evaluation,
 {
-    let model = layout.restructure(template, &layout.gather(template)?)?;
-    Objective::new(layout, model, function)
+    Objective::new(layout, layout.restructure(template, &layout.gather(template)?)?, function)
+}
+
+/// The same for solvers that compute in f64, and for models of f64.
+///
+/// # Errors
+/// As [`objective`].
+pub fn objective_f64<M, F, R>(layout: &Layout, template: &M, function: F) -> Result<Objective<M, F, R::Error, f64>>
+where
+    M: Tree,
+    F: FnMut(&M) -> R,
+    R: Evaluation,
+{
+    Objective::new(layout, layout.restructure_as(template, &layout.gather_as::<f64>(template)?)?, function)
 }
 
 /// The loss of a model as a function of its flat vector; see [`objective`].
 ///
 /// Value and gradient come from one call of the user's function, and the last point is remembered: asking for the value and then for
-/// the gradient at the same point (bit for bit, as f32) costs one evaluation. The function must therefore answer twice alike; for
-/// mini-batches make an objective a batch. An absent gradient is zero here.
+/// the gradient at the same point (bit for bit) costs one evaluation. The function must therefore answer twice alike; for mini-batches
+/// make an objective a batch.
 ///
-/// All methods take `&self`, so that several closures can share one objective; from several threads, evaluations take turns.
+/// An absent gradient is zero here. All methods take `&self`, so that several closures can share one objective; from several threads,
+/// evaluations take turns.
 ///
 /// # f32 and f64
-/// Points and gradients are slices of f32 or of f64, whichever the solver has. The model is f32: a coordinate is rounded to the nearest f32
-/// on the way in, an infinity beyond 3.4e38, and widened without loss on the way out. To a solver in f64 the loss is thus a staircase: steps
-/// below 6e-8 of a coordinate change nothing, and where coordinates are of size 1 tolerances below 1e-7 on them are never met. Values are f64;
-/// they are as smooth as `function` computes them.
+/// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as `function` computes them.
+///
+/// A solver in f64 and a model with leaves of f32 work together, but each coordinate is rounded to the nearest f32 on its way into the model (to
+/// an infinity beyond 3.4e38), so that the loss is a staircase to the solver: steps below 6e-8 of a coordinate change nothing, and
+/// tolerances below 1e-7 of it are never met. Nothing is rounded where the leaves are f64.
 ///
 /// # Solvers that take no errors
 /// [`value_or_nan`](Objective::value_or_nan) and [`value_and_gradient_or_nan`](Objective::value_and_gradient_or_nan) return plain numbers.
 /// The first error is kept, every value from then on is NaN, and the next method that returns a `Result` returns it;
 /// [`into_model`](Objective::into_model) is one.
-pub struct Objective<M, F, E = Error> {
+///
+/// ```
+/// use flatleaf::{Layout, objective_f64, tree};
+///
+/// /// Gradient descent from a crate that computes in f64.
+/// fn descend(x: &mut [f64], mut f: impl FnMut(&[f64], &mut [f64]) -> f64) {
+///     let mut gradient = vec![0.0; x.len()];
+///     for _ in 0..50 {
+///         f(x, &mut gradient);
+///         x.iter_mut().zip(&gradient).for_each(|(x, dx)| *x -= 0.25 * dx);
+///     }
+/// }
+///
+/// let model = tree!({ "x": [3.0] });
+/// let layout = Layout::of(&model)?;
+/// let square = objective_f64(&layout, &model, |model| {
+///     let x = layout.gather(model)?[0];
+///     Ok::<_, flatleaf::Error>((x * x, tree!({ "x": (vec![2.0 * x]) })))
+/// })?;
+///
+/// let mut x = [3.0];
+/// descend(&mut x, |x, gradient| square.value_and_gradient_or_nan(x, gradient));
+/// let model = square.into_model(&x)?; // or the first error there was
+/// assert!(layout.gather(&model)?[0].abs() < 1e-6);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub struct Objective<M, F, E = Error, X = f32> {
     layout: Layout,
     tied: TiedGrads,
-    state: Mutex<State<M, F, E>>,
+    state: Mutex<State<M, F, E, X>>,
 }
 
-struct State<M, F, E> {
+struct State<M, F, E, X> {
     model: M,
     function: F,
-    point: Vec<f32>,
+    point: Vec<X>,
     /// At the point; none before the first evaluation and after one that failed.
     loss: Option<f64>,
-    grad: FlatGrad,
+    grad: FlatGrad<X>,
     evaluations: usize,
     /// The error that a solver could not be told.
     failure: Option<E>,
@@ -126,11 +165,12 @@ impl<L: Into<f64>, G: Tree, E: From<Error>> Evaluation for Result<(L, G), E> {
     }
 }
 
-impl<M, F, R> Objective<M, F, R::Error>
+impl<M, F, R, X> Objective<M, F, R::Error, X>
 where
     M: Tree,
     F: FnMut(&M) -> R,
     R: Evaluation,
+    X: FlatElement,
 {
     /// An objective that evaluates this very model: one that cannot be copied, is too large for a copy, or is lent as `&mut`.
     ///
@@ -138,7 +178,7 @@ where
     /// As [`Layout::gather`]: a model that is not of the layout.
     pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
         let state = State {
-            point: layout.gather(&model)?,
+            point: layout.gather_as(&model)?,
             grad: FlatGrad::absent(layout),
             model,
             function,
@@ -159,7 +199,7 @@ where
     /// # Errors
     /// A point of another length than the layout's; what the function returned; a gradient that is not of the layout, as in
     /// [`Layout::gather_grad`]; an error that was kept.
-    pub fn value<X: Copy + Into<f64>>(&self, point: &[X]) -> Result<f64, R::Error> {
+    pub fn value(&self, point: &[X]) -> Result<f64, R::Error> {
         self.at(point, |loss, _| Ok(loss))
     }
 
@@ -167,7 +207,7 @@ where
     ///
     /// # Errors
     /// As [`value_and_gradient`](Objective::value_and_gradient).
-    pub fn gradient<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> Result<(), R::Error> {
+    pub fn gradient(&self, point: &[X], gradient: &mut [X]) -> Result<(), R::Error> {
         self.value_and_gradient(point, gradient).map(drop)
     }
 
@@ -176,23 +216,26 @@ where
     /// # Errors
     /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at every leaf: the function computes
     /// none. The slice is as it was.
-    pub fn value_and_gradient<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
+    pub fn value_and_gradient(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
         self.layout.check_len(gradient.len())?;
         self.at(point, |loss, grad| {
             check_present(grad)?;
-            zip(gradient, grad.iter()).for_each(|(to, &from)| *to = from.into());
+            gradient.copy_from_slice(grad);
             Ok(loss)
         })
     }
 
     /// [`value`](Objective::value) for solvers that take no errors: NaN from the first one on.
-    pub fn value_or_nan<X: Copy + Into<f64>>(&self, point: &[X]) -> f64 {
+    pub fn value_or_nan(&self, point: &[X]) -> f64 {
         self.or_nan(|| self.value(point))
     }
 
     /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN from the first one on, and then
     /// the gradient is NaN too.
-    pub fn value_and_gradient_or_nan<X: Copy + Into<f64> + From<f32>>(&self, point: &[X], gradient: &mut [X]) -> f64 {
+    pub fn value_and_gradient_or_nan(&self, point: &[X], gradient: &mut [X]) -> f64
+    where
+        X: From<f32>,
+    {
         let value = self.or_nan(|| self.value_and_gradient(point, &mut *gradient));
         if self.has_failed() {
             gradient.fill(f32::NAN.into());
@@ -214,7 +257,7 @@ where
     ///
     /// # Errors
     /// A point of another length than the layout's; an error that was kept.
-    pub fn into_model<X: Copy + Into<f64>>(self, point: &[X]) -> Result<M, R::Error> {
+    pub fn into_model(self, point: &[X]) -> Result<M, R::Error> {
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.take_failure()?;
         state.move_to(&self.layout, point)?;
@@ -222,7 +265,7 @@ where
     }
 
     /// Evaluates at a point, unless it was the last one, and hands on what is there.
-    fn at<X: Copy + Into<f64>, T>(&self, point: &[X], read: impl FnOnce(f64, &FlatGrad) -> Result<T>) -> Result<T, R::Error> {
+    fn at<T>(&self, point: &[X], read: impl FnOnce(f64, &FlatGrad<X>) -> Result<T>) -> Result<T, R::Error> {
         let mut state = self.state();
         state.take_failure()?;
         let loss = state.evaluate(&self.layout, self.tied, point)?;
@@ -245,9 +288,9 @@ where
     }
 }
 
-impl<M, F, E> Objective<M, F, E> {
+impl<M, F, E, X> Objective<M, F, E, X> {
     /// A function that panicked has left no loss behind: the state is good whether or not the lock is poisoned.
-    fn state(&self) -> MutexGuard<'_, State<M, F, E>> {
+    fn state(&self) -> MutexGuard<'_, State<M, F, E, X>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -256,13 +299,14 @@ impl<M, F, E> Objective<M, F, E> {
     }
 }
 
-impl<M, F, R> State<M, F, R::Error>
+impl<M, F, R, X> State<M, F, R::Error, X>
 where
     M: Tree,
     F: FnMut(&M) -> R,
     R: Evaluation,
+    X: FlatElement,
 {
-    fn evaluate<X: Copy + Into<f64>>(&mut self, layout: &Layout, tied: TiedGrads, point: &[X]) -> Result<f64, R::Error> {
+    fn evaluate(&mut self, layout: &Layout, tied: TiedGrads, point: &[X]) -> Result<f64, R::Error> {
         if let Some(loss) = self.loss.filter(|_| self.is_at(point)) {
             return Ok(loss);
         }
@@ -270,22 +314,22 @@ where
         self.evaluations += 1;
         let (loss, grads) = (self.function)(&self.model).into_result()?;
         match tied {
-            TiedGrads::Sum => layout.gather_grad_into(&grads, &mut self.grad)?,
-            TiedGrads::AlreadyTotal => self.grad = layout.gather_grad_with(&grads, tied)?,
+            TiedGrads::Sum => layout.gather_grad_into_as(&grads, &mut self.grad)?,
+            TiedGrads::AlreadyTotal => self.grad = layout.gather_grad_with_as(&grads, tied)?,
         }
         self.loss = Some(loss);
         Ok(loss)
     }
 
-    fn is_at<X: Copy + Into<f64>>(&self, point: &[X]) -> bool {
-        self.point.len() == point.len() && zip(&self.point, point).all(|(here, &there)| here.to_bits() == rounded(there).to_bits())
+    fn is_at(&self, point: &[X]) -> bool {
+        bytemuck::cast_slice::<X, u8>(&self.point) == bytemuck::cast_slice::<X, u8>(point)
     }
 
-    fn move_to<X: Copy + Into<f64>>(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
+    fn move_to(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
         layout.check_len(point.len())?;
         self.loss = None;
-        zip(&mut self.point, point).for_each(|(to, &from)| *to = rounded(from));
-        layout.restructure_into(&mut self.model, &self.point)
+        self.point.copy_from_slice(point);
+        layout.restructure_into_as(&mut self.model, &self.point)
     }
 
     fn take_failure(&mut self) -> Result<(), R::Error> {
@@ -293,13 +337,8 @@ where
     }
 }
 
-/// To the nearest f32; f32 is f32 still.
-fn rounded<X: Into<f64>>(x: X) -> f32 {
-    x.into() as f32
-}
-
 /// Zeros for a gradient that nobody computed would look like a minimum.
-fn check_present(grad: &FlatGrad) -> Result<()> {
+fn check_present<X: FlatElement>(grad: &FlatGrad<X>) -> Result<()> {
     let leaves = grad.layout().leaves();
     match leaves.first() {
         Some(leaf) if !(0..leaves.len()).any(|index| grad.is_present(index)) => {

@@ -23,7 +23,7 @@ use argmin_math::{
 };
 use common::problems::{Quadratic, Rosenbrock};
 use flatleaf::argmin::FlatVec;
-use flatleaf::{destructure, objective, tree};
+use flatleaf::{destructure, destructure_as, objective, objective_f64, tree};
 use ndarray::arr1;
 
 fn more_thuente() -> MoreThuenteLineSearch<FlatVec, FlatVec, f64> {
@@ -130,6 +130,22 @@ fn the_l1_form_of_lbfgs_ends_at_exact_zeros() {
     let point = solve(&loss, solver, &start, 4.15625 + 1e-6, 50);
     assert_abs_diff_eq!(point[..], [2.0, 0.0, 0.0, -1.0], epsilon = 1e-3);
     assert_eq!(point[1..3], [0.0, 0.0]);
+}
+
+#[test]
+fn a_model_of_f64_is_solved_in_f64() {
+    let model = (vec![-1.2_f64], vec![1.0_f64]);
+    let (start, layout) = destructure_as::<f64>(&model).unwrap();
+    let loss = objective_f64(&layout, &model, |(x, y)| {
+        let (x, valley) = (x[0], y[0] - x[0] * x[0]);
+        ((1.0 - x).powi(2) + 100.0 * valley.powi(2), (vec![-2.0 * (1.0 - x) - 400.0 * valley * x], vec![200.0 * valley]))
+    })
+    .unwrap();
+    let solver = LBFGS::new(MoreThuenteLineSearch::new(), 7);
+    let configure = |state: IterState<Vec<f64>, Vec<f64>, (), (), (), f64>| state.param(start).max_iters(100);
+    let state = Executor::new(&loss, solver).configure(configure).run().unwrap().state;
+    let (x, y) = loss.into_model(&state.best_param.unwrap()).unwrap();
+    assert_abs_diff_eq!([x[0], y[0]][..], [1.0, 1.0], epsilon = 1e-7);
 }
 
 #[test]

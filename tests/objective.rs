@@ -11,7 +11,7 @@ use std::rc::Rc;
 use approx::assert_abs_diff_eq;
 use common::models::{self, dense};
 use common::problems::{Grads, Quadratic, Rosenbrock};
-use flatleaf::{Error, Layout, Objective, TiedGrads, destructure, objective, tree};
+use flatleaf::{Error, Layout, Objective, TiedGrads, destructure, destructure_as, objective, objective_f64, tree};
 use ndarray::arr1;
 
 #[test]
@@ -60,23 +60,34 @@ fn the_last_point_is_remembered_bit_for_bit() {
 }
 
 #[test]
-fn points_of_f64_are_rounded_and_gradients_widened() {
+fn a_point_of_f64_is_rounded_to_a_leaf_of_f32_and_a_gradient_widened() {
     let model = tree!({ "x": [0.0] });
     let layout = Layout::of(&model).unwrap();
-    let seen = RefCell::new(Vec::new());
-    let loss = objective(&layout, &model, |model| {
-        let x = layout.gather(model)?;
-        seen.borrow_mut().push(x[0]);
-        Ok::<_, Error>((f64::from(x[0]) / 3.0, tree!({ "x": [0.1] })))
+    let loss = objective_f64(&layout, &model, |model| {
+        let x = layout.gather(model)?[0];
+        Ok::<_, Error>((x, tree!({ "x": [0.1] })))
     })
     .unwrap();
-    let mut gradient = [0.0_f64];
-    assert_eq!(loss.value_and_gradient(&[0.3_f64], &mut gradient).unwrap(), f64::from(0.3_f32) / 3.0);
+    let mut gradient = [0.0];
+    assert_eq!(loss.value_and_gradient(&[0.3], &mut gradient).unwrap(), f64::from(0.3_f32));
     assert_eq!(gradient, [f64::from(0.1_f32)]);
-    assert_eq!(loss.value(&[0.3_f64 + 1e-9]).unwrap(), f64::from(0.3_f32) / 3.0);
-    assert_eq!(loss.value(&[1e300_f64]).unwrap(), f64::INFINITY);
-    assert_eq!(loss.value(&[0.3_f32]).unwrap(), f64::from(0.3_f32) / 3.0);
-    assert_eq!(*seen.borrow(), [0.3, f32::INFINITY, 0.3]);
+    assert_eq!(loss.value(&[0.3 + 1e-9]).unwrap(), f64::from(0.3_f32));
+    assert_eq!(loss.value(&[1e300]).unwrap(), f64::INFINITY);
+}
+
+#[test]
+fn nothing_is_rounded_where_the_leaves_are_f64() {
+    let model = (vec![0.0_f64], vec![0.0_f32]);
+    let layout = Layout::of(&model).unwrap();
+    let loss = objective_f64(&layout, &model, |model| (model.0[0] + f64::from(model.1[0]), (vec![model.0[0]], vec![0.1_f32]))).unwrap();
+    let mut gradient = [0.0; 2];
+    assert_eq!(loss.value_and_gradient(&[0.3, 0.5], &mut gradient).unwrap(), 0.8);
+    assert_eq!(gradient, [0.3, f64::from(0.1_f32)]);
+    assert_eq!(loss.into_model(&[0.3, 0.1]).unwrap(), (vec![0.3], vec![0.1]));
+
+    let error = objective(&layout, &model, |_| (0.0, ())).err().unwrap();
+    assert!(error.is_element_type());
+    assert_eq!(error.path(), Some("0"));
 }
 
 #[test]
@@ -85,8 +96,8 @@ fn the_template_is_copied_with_its_cells_and_the_copy_is_handed_out() {
     let template = (cell.clone(), cell);
     let layout = Layout::of(&template).unwrap();
     let loss = objective(&layout, &template, |model| (model.1.borrow()[0], ())).unwrap();
-    assert_eq!(loss.value(&[5.0_f32]).unwrap(), 5.0);
-    let found = loss.into_model(&[6.0_f32]).unwrap();
+    assert_eq!(loss.value(&[5.0]).unwrap(), 5.0);
+    let found = loss.into_model(&[6.0]).unwrap();
     assert_eq!((*template.0.borrow())[0], 1.0);
     assert_eq!((*found.0.borrow())[0], 6.0);
     assert!(Rc::ptr_eq(&found.0, &found.1));
@@ -97,8 +108,8 @@ fn a_model_that_is_lent_is_evaluated_itself() {
     let mut model = dense();
     let layout = Layout::of(&model).unwrap();
     let loss = Objective::new(&layout, &mut model, |model| (model.weight.sum(), ())).unwrap();
-    assert_eq!(loss.value(&[1.0_f32; 6]).unwrap(), 4.0);
-    loss.into_model(&[2.0_f32; 6]).unwrap();
+    assert_eq!(loss.value(&[1.0; 6]).unwrap(), 4.0);
+    loss.into_model(&[2.0; 6]).unwrap();
     assert_eq!(layout.gather(&model).unwrap(), [2.0; 6]);
 }
 
@@ -123,13 +134,13 @@ fn lengths_are_checked_before_anything_is_evaluated() {
     let model = Rosenbrock::new(1);
     let layout = Layout::of(&model).unwrap();
     let loss = objective(&layout, &model, Rosenbrock::evaluate).unwrap();
-    let error = loss.value(&[1.0_f32]).unwrap_err();
+    let error = loss.value(&[1.0]).unwrap_err();
     assert!(error.is_length());
     assert_eq!(error.to_string(), "expected 2 elements, found 1");
-    assert!(loss.value(&[1.0_f64; 3]).unwrap_err().is_length());
-    assert!(loss.gradient(&[1.0_f32; 2], &mut [0.0; 3]).unwrap_err().is_length());
+    assert!(loss.value(&[1.0; 3]).unwrap_err().is_length());
+    assert!(loss.gradient(&[1.0; 2], &mut [0.0; 3]).unwrap_err().is_length());
     assert_eq!(loss.evaluations(), 0);
-    assert!(loss.into_model(&[1.0_f32]).unwrap_err().is_length());
+    assert!(loss.into_model(&[1.0]).unwrap_err().is_length());
 }
 
 #[test]
@@ -147,7 +158,7 @@ fn a_function_without_a_gradient_has_values_only() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, |model| (model.evaluate().0, ())).unwrap();
-    assert_eq!(loss.value(&[1.0_f32, 1.0]).unwrap(), 0.0);
+    assert_eq!(loss.value(&[1.0, 1.0]).unwrap(), 0.0);
     let mut gradient = [7.0, 7.0];
     let error = loss.gradient(&flat, &mut gradient).unwrap_err();
     assert!(error.is_missing());
@@ -179,10 +190,10 @@ fn the_functions_own_error_comes_out_as_it_is() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, bounded).unwrap();
-    assert!(matches!(loss.value(&[0.0_f32, 4.0]), Err(Failure::Diverged(1601.0))));
-    assert!(matches!(loss.value(&[0.0_f32, 4.0]), Err(Failure::Diverged(1601.0))));
+    assert!(matches!(loss.value(&[0.0, 4.0]), Err(Failure::Diverged(1601.0))));
+    assert!(matches!(loss.value(&[0.0, 4.0]), Err(Failure::Diverged(1601.0))));
     assert_eq!(loss.evaluations(), 2); // a failure is not remembered
-    assert!(matches!(loss.value(&[0.0_f32]), Err(Failure::Flatleaf(error)) if error.is_length()));
+    assert!(matches!(loss.value(&[0.0]), Err(Failure::Flatleaf(error)) if error.is_length()));
     assert_abs_diff_eq!(loss.value(&flat).unwrap(), 24.2, epsilon = 1e-4);
 }
 
@@ -191,19 +202,19 @@ fn a_solver_that_takes_no_errors_gets_nan_and_the_first_error_is_kept() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, bounded).unwrap();
-    let mut gradient = [0.0_f32; 2];
+    let mut gradient = [0.0; 2];
     assert!(loss.value_and_gradient_or_nan(&flat, &mut gradient).is_finite());
     assert!(gradient.iter().all(|dx| dx.is_finite()));
 
-    assert!(loss.value_or_nan(&[0.0_f32, 4.0]).is_nan());
-    assert!(loss.value_or_nan(&[0.0_f32, 5.0]).is_nan());
+    assert!(loss.value_or_nan(&[0.0, 4.0]).is_nan());
+    assert!(loss.value_or_nan(&[0.0, 5.0]).is_nan());
     assert!(loss.value_and_gradient_or_nan(&flat, &mut gradient).is_nan());
     assert!(gradient.iter().all(|dx| dx.is_nan()));
     assert_eq!(loss.evaluations(), 2); // none after the error
 
     assert!(matches!(loss.value(&flat), Err(Failure::Diverged(1601.0))));
     assert!(loss.value(&flat).is_ok());
-    assert!(loss.value_or_nan(&[0.0_f32, 5.0]).is_nan());
+    assert!(loss.value_or_nan(&[0.0, 5.0]).is_nan());
     assert!(matches!(loss.into_model(&flat), Err(Failure::Diverged(2501.0))));
 }
 
@@ -268,13 +279,12 @@ fn runge_kutta(x: &[f64], h: f64, f: impl Fn(&[f64], &mut [f64])) -> Vec<f64> {
 #[test]
 fn an_ode_solver_follows_the_gradient_flow() {
     let model = Quadratic::new(1);
-    let (flat, layout) = destructure(&model).unwrap();
-    let loss = objective(&layout, &model, Quadratic::evaluate).unwrap();
+    let (start, layout) = destructure_as(&model).unwrap();
+    let loss = objective_f64(&layout, &model, Quadratic::evaluate).unwrap();
     let downhill = |x: &[f64], slope: &mut [f64]| {
         loss.gradient(x, slope).unwrap();
         slope.iter_mut().for_each(|dx| *dx = -*dx);
     };
-    let start: Vec<f64> = flat.iter().map(|&x| x.into()).collect();
     let end = (0..100).fold(start, |x, _| runge_kutta(&x, 0.01, downhill));
     // x' = −2(x − 2) from 5 and y' = −2y from −1, until t = 1.
     let decay = (-2.0_f64).exp();
@@ -282,7 +292,7 @@ fn an_ode_solver_follows_the_gradient_flow() {
 }
 
 /// The traits of basin, which computes in f64.
-struct ForBasin<'o, M, F>(&'o Objective<M, F>);
+struct ForBasin<'o, M, F>(&'o Objective<M, F, Error, f64>);
 
 impl<M: flatleaf::Tree, F: FnMut(&M) -> (f64, Grads)> basin::CostFunction for ForBasin<'_, M, F> {
     type Param = Vec<f64>;
@@ -307,9 +317,9 @@ impl<M: flatleaf::Tree, F: FnMut(&M) -> (f64, Grads)> basin::Gradient for ForBas
 #[test]
 fn basin_finds_the_minimum_by_lbfgs() {
     let model = Rosenbrock::new(2);
-    let (start, layout) = destructure(&model).unwrap();
-    let loss = objective(&layout, &model, Rosenbrock::evaluate).unwrap();
-    let start = basin::FirstOrderState::new(start.iter().map(|&x| x.into()).collect());
+    let (start, layout) = destructure_as(&model).unwrap();
+    let loss = objective_f64(&layout, &model, Rosenbrock::evaluate).unwrap();
+    let start = basin::FirstOrderState::new(start);
     let solver = basin::Lbfgs::new().unbounded().with_absolute_gradient_tolerance(1e-3);
     let result = basin::Executor::new(ForBasin(&loss), solver, start).max_iter(100).run().unwrap();
     let found = loss.into_model(result.param()).unwrap();
@@ -320,9 +330,9 @@ fn basin_finds_the_minimum_by_lbfgs() {
 #[test]
 fn basin_finds_the_minimum_by_cma_es() {
     let model = Quadratic::new(3);
-    let (start, layout) = destructure(&model).unwrap();
-    let loss = objective(&layout, &model, Quadratic::evaluate).unwrap();
-    let start = basin::PopulationProgress::from_point(start.iter().map(|&x| x.into()).collect());
+    let (start, layout) = destructure_as(&model).unwrap();
+    let loss = objective_f64(&layout, &model, Quadratic::evaluate).unwrap();
+    let start = basin::PopulationProgress::from_point(start);
     let solver = basin::CmaEs::<Vec<f64>, basin::DenseMatrix<f64>, f64>::new(1, 1.0);
     let result = basin::Executor::new(ForBasin(&loss), solver, start).max_iter(300).run().unwrap();
     assert_abs_diff_eq!(result.param()[..], [2.0, 2.0, 2.0, 0.0], epsilon = 1e-3);
