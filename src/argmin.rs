@@ -1,7 +1,7 @@
 //! The solvers of [argmin](https://docs.rs/argmin) 0.11 on the flat vector (feature `argmin`).
 //!
-//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients; its numbers are f64. (An objective made by
-//! [`objective_f64`](crate::objective_f64) has argmin's own `Vec<f64>` for both, and no products of the Hessian.)
+//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients; its numbers are f64. (An objective made
+//! by [`objective_f64`](crate::objective_f64) has argmin's own `Vec<f64>` for both, and no products of the Hessian.)
 //!
 //! ```
 //! use argmin::core::Executor;
@@ -27,7 +27,7 @@
 //! | solver | |
 //! | --- | --- |
 //! | L-BFGS, its L1 form, nonlinear conjugate gradients, steepest descent, Landweber | with a gradient |
-//! | the line searches of More and Thuente, of Hager and Zhang, backtracking | with a gradient |
+//! | the line searches of Moré and Thuente, of Hager and Zhang, backtracking | with a gradient |
 //! | Nelder–Mead | with the loss alone; the function may return `()` for its gradient |
 //! | trust region with Steihaug's or Cauchy's step, Newton–CG | with products of the Hessian: [`HessianAt`] |
 //! | BFGS, DFP, SR1, dogleg, Newton's and Gauss–Newton's methods | not: they want n × n matrices |
@@ -39,8 +39,8 @@
 //! radius only shrinks: begin with the largest step that you would allow.
 //!
 //! # Errors
-//! What the function returns ends the solver and comes out of `run`, with one exception: argmin's L-BFGS turns an error in its line search into
-//! a `TerminationReason::SolverExit` that holds the text.
+//! What the function returns ends the solver and comes out of `run`, with one exception: argmin's L-BFGS turns an error in its line search
+//! into a `TerminationReason::SolverExit` that holds the text.
 
 use std::ops::{Deref, DerefMut};
 
@@ -51,14 +51,15 @@ use argmin_math::{
 };
 
 use crate::error::Error;
+use crate::memory;
 use crate::objective::{Evaluation, Objective};
 use crate::ops;
 use crate::tree::Tree;
 
 /// A flat vector that argmin can compute with: a point, a gradient or a direction. Dereferences to its elements.
 ///
-/// Its arithmetic is that of [`ops`]: elements are f32, each operation is computed in f64 and rounded once, and products, norms and factors are
-/// f64. The same bits for any number of threads. Vectors of unequal lengths panic with both.
+/// Its arithmetic is that of [`ops`]: elements are f32, each operation is computed in f64 and rounded once, and products, norms and factors
+/// are f64. The same bits for any number of threads. Vectors of unequal lengths panic with both lengths.
 ///
 /// ```
 /// use argmin_math::{ArgminDot, ArgminMul};
@@ -100,10 +101,6 @@ impl DerefMut for FlatVec {
 }
 
 impl FlatVec {
-    fn zeros(len: usize) -> FlatVec {
-        FlatVec(crate::memory::zeros(len))
-    }
-
     fn map(&self, f: impl Fn(f64) -> f64 + Sync) -> FlatVec {
         let mut out = self.clone();
         ops::map(&mut out, move |x| f(x.into()) as f32);
@@ -169,7 +166,7 @@ impl ArgminL2Norm<f64> for FlatVec {
 
 impl ArgminZeroLike for FlatVec {
     fn zero_like(&self) -> FlatVec {
-        FlatVec::zeros(self.len())
+        FlatVec(memory::zeros(self.len()))
     }
 }
 
@@ -200,12 +197,7 @@ impl ArgminMinMax for FlatVec {
 
 macro_rules! problem {
     ($($element:ty => $vector:ty),*) => {$(
-        impl<M, F, R> CostFunction for &Objective<M, F, R::Error, $element>
-        where
-            M: Tree,
-            F: FnMut(&M) -> R,
-            R: Evaluation<Error: Into<ArgminError>>,
-        {
+        impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> CostFunction for &Objective<M, F, R::Error, $element> {
             type Param = $vector;
             type Output = f64;
 
@@ -214,12 +206,7 @@ macro_rules! problem {
             }
         }
 
-        impl<M, F, R> Gradient for &Objective<M, F, R::Error, $element>
-        where
-            M: Tree,
-            F: FnMut(&M) -> R,
-            R: Evaluation<Error: Into<ArgminError>>,
-        {
+        impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> Gradient for &Objective<M, F, R::Error, $element> {
             type Param = $vector;
             type Gradient = $vector;
 
@@ -234,12 +221,7 @@ macro_rules! problem {
 
 problem!(f32 => FlatVec, f64 => Vec<f64>);
 
-impl<'o, M, F, R> Hessian for &'o Objective<M, F, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation<Error: Into<ArgminError>>,
-{
+impl<'o, M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> Hessian for &'o Objective<M, F, R::Error> {
     type Param = FlatVec;
     type Hessian = HessianAt<'o, M, F, R::Error>;
 
@@ -272,12 +254,7 @@ impl<M, F, E> Clone for HessianAt<'_, M, F, E> {
     }
 }
 
-impl<M, F, R> ArgminDot<FlatVec, FlatVec> for HessianAt<'_, M, F, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation,
-{
+impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> ArgminDot<FlatVec, FlatVec> for HessianAt<'_, M, F, R::Error> {
     fn dot(&self, vector: &FlatVec) -> FlatVec {
         self.product(vector).unwrap_or_else(|error| {
             self.objective.keep(error);
@@ -286,12 +263,7 @@ where
     }
 }
 
-impl<M, F, R> HessianAt<'_, M, F, R::Error>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation,
-{
+impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> HessianAt<'_, M, F, R::Error> {
     fn product(&self, vector: &FlatVec) -> Result<FlatVec, R::Error> {
         let length = ops::norm_l2(vector);
         if length == 0.0 {

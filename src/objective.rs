@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing here mentions a solver; `argmin.rs` adapts the methods below to one.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -16,7 +17,8 @@ use crate::tree::{FlatElement, Tree};
 /// The function that takes a flat vector to the loss of a model and its flat gradient.
 ///
 /// The template is copied once, as by [`Layout::restructure`]; every evaluation writes its point into this one copy, in place. What
-/// `function` returns is a loss and a gradient tree of any type, or a `Result` of them: see [`Evaluation`].
+/// `function` returns is a loss and a gradient tree of any type, or a `Result` of them: see [`Evaluation`]. An evaluation costs the
+/// function, a [`restructure_into`](Layout::restructure_into) and a [`gather_grad_into`](Layout::gather_grad_into).
 ///
 /// ```
 /// use flatleaf::{Tree, destructure, objective, tree};
@@ -78,9 +80,9 @@ where
 /// # f32 and f64
 /// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as `function` computes them.
 ///
-/// A solver in f64 and a model with leaves of f32 work together, but each coordinate is rounded to the nearest f32 on its way into the model (to
-/// an infinity beyond 3.4e38), so that the loss is a staircase to the solver: steps below 6e-8 of a coordinate change nothing, and
-/// tolerances below 1e-7 of it are never met. Nothing is rounded where the leaves are f64.
+/// A solver in f64 and a model with leaves of f32 work together, but each coordinate is rounded to the nearest f32 on its way into the
+/// model (to an infinity beyond 3.4e38), so that the loss is a staircase to the solver: steps below 6e-8 of a coordinate change nothing,
+/// and tolerances below 1e-7 of it are never met. Nothing is rounded where the leaves are f64.
 ///
 /// # Solvers that take no errors
 /// [`value_or_nan`](Objective::value_or_nan) and [`value_and_gradient_or_nan`](Objective::value_and_gradient_or_nan) return plain numbers.
@@ -132,8 +134,9 @@ struct State<M, F, E, X> {
 
 /// What the function of an [`Objective`] returns: `(loss, gradient tree)`, or a `Result` of it.
 ///
-/// The loss is `f32` or `f64`. The gradient tree has any type, and is read as by [`Layout::gather_grad`]: `()` will do where no solver asks
-/// for a gradient. The error of a `Result` is the error of the objective's methods; it has to hold flatleaf's own too.
+/// The loss is `f32` or `f64`; one that is infinite or NaN is handed on as it is. The gradient tree has any type, and is read as by
+/// [`Layout::gather_grad`]: `()` will do where no solver asks for a gradient. The error of a `Result` is the error of the objective's
+/// methods; it has to hold flatleaf's own too.
 pub trait Evaluation {
     /// The gradient.
     type Grads: Tree;
@@ -165,13 +168,7 @@ impl<L: Into<f64>, G: Tree, E: From<Error>> Evaluation for Result<(L, G), E> {
     }
 }
 
-impl<M, F, R, X> Objective<M, F, R::Error, X>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation,
-    X: FlatElement,
-{
+impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, R::Error, X> {
     /// An objective that evaluates this very model: one that cannot be copied, is too large for a copy, or is lent as `&mut`.
     ///
     /// # Errors
@@ -189,7 +186,8 @@ where
         Ok(Objective { layout: layout.clone(), tied: TiedGrads::Sum, state: Mutex::new(state) })
     }
 
-    /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says otherwise.
+    /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says otherwise. The other allocates a flat gradient
+    /// an evaluation.
     pub fn tied_grads(self, tied: TiedGrads) -> Self {
         Objective { tied, ..self }
     }
@@ -299,13 +297,13 @@ impl<M, F, E, X> Objective<M, F, E, X> {
     }
 }
 
-impl<M, F, R, X> State<M, F, R::Error, X>
-where
-    M: Tree,
-    F: FnMut(&M) -> R,
-    R: Evaluation,
-    X: FlatElement,
-{
+impl<M, F, E, X> fmt::Debug for Objective<M, F, E, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Objective({} elements, {} evaluations)", self.layout.len(), self.state().evaluations)
+    }
+}
+
+impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> State<M, F, R::Error, X> {
     fn evaluate(&mut self, layout: &Layout, tied: TiedGrads, point: &[X]) -> Result<f64, R::Error> {
         if let Some(loss) = self.loss.filter(|_| self.is_at(point)) {
             return Ok(loss);

@@ -85,7 +85,7 @@ fn nothing_is_rounded_where_the_leaves_are_f64() {
     assert_eq!(gradient, [0.3, f64::from(0.1_f32)]);
     assert_eq!(loss.into_model(&[0.3, 0.1]).unwrap(), (vec![0.3], vec![0.1]));
 
-    let error = objective(&layout, &model, |_| (0.0, ())).err().unwrap();
+    let error = objective(&layout, &model, |_| (0.0, ())).unwrap_err();
     assert!(error.is_element_type());
     assert_eq!(error.path(), Some("0"));
 }
@@ -124,7 +124,7 @@ fn a_model_that_cannot_be_copied_is_taken() {
 #[test]
 fn a_model_of_another_layout_is_refused() {
     let layout = Layout::of(&dense()).unwrap();
-    let error = objective(&layout, &models::dense_without_bias(), |_| (0.0, ())).err().unwrap();
+    let error = objective(&layout, &models::dense_without_bias(), |_| (0.0, ())).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("weight"));
 }
