@@ -6,6 +6,8 @@
 //! ```text
 //! cargo run --release --example quickstart
 //! ```
+//!
+//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS.
 
 use std::error::Error;
 use std::fs::File;
