@@ -1,11 +1,13 @@
 //! Trains a network on 1,500 handwritten digits and tests it on 297 others.
 //!
 //! Two of its layers share one weight, and what standardises the pixels is frozen. Backpropagation knows of neither: it leaves a
-//! gradient at every layer. The [`Layout`] knows of both, so that the optimiser is one loop over three slices.
+//! gradient at every layer. The [`Layout`] knows of both, and the optimiser moves the tied weight once, by the sum of its gradients.
 //!
 //! ```text
 //! cargo run --release --example quickstart
 //! ```
+//!
+//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS.
 
 use std::error::Error;
 use std::fs::File;
@@ -14,23 +16,22 @@ use std::iter::zip;
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
-use flatleaf::{Layout, Tree, destructure};
+use flatleaf::optim::{Optimizer, Sgd};
+use flatleaf::{Layout, Tree};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, Axis, s};
 
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv.gz");
-const TRAINING_ROWS: usize = 1500;
+pub(crate) const TRAINING_ROWS: usize = 1500;
 const PIXELS: usize = 64;
 const HIDDEN: usize = 64;
 const CLASSES: usize = 10;
 
 const EPOCHS: u64 = 30;
 const BATCH: usize = 50;
-const LEARNING_RATE: f32 = 0.1;
-const MOMENTUM: f32 = 0.9;
 
 #[derive(Tree)]
-struct Net {
+pub(crate) struct Net {
     #[tree(frozen)]
     mean: Array1<f32>,
     #[tree(frozen)]
@@ -46,7 +47,7 @@ struct Dense {
 
 /// The gradient of a [`Net`]: any tree with the same paths will do, and frozen leaves may be missing.
 #[derive(Tree)]
-struct NetGrads {
+pub(crate) struct NetGrads {
     layers: Vec<Dense>,
 }
 
@@ -55,19 +56,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (train, test) = read_digits(&mut random)?;
     let mut net = Net::new(&train, &mut random);
 
-    let (mut flat, layout) = destructure(&net)?;
+    let layout = Layout::of(&net)?;
     println!("{layout}\n");
     print_norms(&layout, &net.loss_and_grads(&train).1)?;
 
-    let mut velocity = vec![0.0; layout.len()];
+    let mut optimizer = Optimizer::new(Sgd { lr: 0.1, momentum: 0.9, ..Default::default() }, &layout)?;
     let bar = progress_bar();
     for epoch in 1..=EPOCHS {
         let mut loss = 0.0;
         for rows in random.shuffled(TRAINING_ROWS).chunks(BATCH) {
             let (batch_loss, grads) = net.loss_and_grads(&train.select(Axis(0), rows));
-            let grad = layout.gather_grad(&grads)?;
-            momentum_step(&mut flat, &mut velocity, &grad);
-            layout.restructure_into(&mut net, &flat)?;
+            optimizer.update(&mut net, &grads)?;
             loss += batch_loss * rows.len() as f32 / TRAINING_ROWS as f32;
         }
         report(&bar, epoch, loss);
@@ -80,14 +79,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(accuracy >= 0.95, "expected an accuracy of at least 0.95, found {accuracy}");
     assert!(Arc::ptr_eq(&net.layers[1].weight, &net.layers[2].weight), "expected a tie, found two weights");
     Ok(())
-}
-
-/// Gradient descent with momentum, of any model.
-fn momentum_step(flat: &mut [f32], velocity: &mut [f32], grad: &[f32]) {
-    for ((x, v), dx) in zip(zip(flat, velocity), grad) {
-        *v = MOMENTUM * *v + dx;
-        *x -= LEARNING_RATE * *v;
-    }
 }
 
 fn print_norms(layout: &Layout, grads: &NetGrads) -> flatleaf::Result<()> {
@@ -104,7 +95,7 @@ fn norm<'x>(elements: impl Iterator<Item = &'x f32>) -> f64 {
 }
 
 impl Net {
-    fn new(train: &Array2<f32>, random: &mut SplitMix64) -> Net {
+    pub(crate) fn new(train: &Array2<f32>, random: &mut SplitMix64) -> Net {
         let pixels = train.slice(s![.., ..PIXELS]);
         // Of a pixel that is almost always blank the deviation is tiny: dividing by it would make its few specks huge.
         let deviation = pixels.std_axis(Axis(0), 0.0).mapv(|deviation| deviation.max(1.0));
@@ -125,7 +116,7 @@ impl Net {
         (inputs, x)
     }
 
-    fn loss_and_grads(&self, rows: &Array2<f32>) -> (f32, NetGrads) {
+    pub(crate) fn loss_and_grads(&self, rows: &Array2<f32>) -> (f32, NetGrads) {
         let (inputs, logits) = self.forward(rows);
         let (loss, mut delta) = cross_entropy(logits, rows.column(PIXELS));
         let mut layers = Vec::new();
@@ -138,7 +129,7 @@ impl Net {
         (loss, NetGrads { layers })
     }
 
-    fn accuracy(&self, rows: &Array2<f32>) -> f64 {
+    pub(crate) fn accuracy(&self, rows: &Array2<f32>) -> f64 {
         let (_, logits) = self.forward(rows);
         let hits = zip(logits.rows(), rows.column(PIXELS)).filter(|(logits, label)| likeliest(logits) == **label as usize);
         hits.count() as f64 / rows.nrows() as f64
@@ -168,7 +159,7 @@ fn softmax(mut logits: ArrayViewMut1<f32>) {
 }
 
 /// The rows to train on and the rows to test on: 64 pixels and a label each. Shuffled, since the last ones in the file are harder.
-fn read_digits(random: &mut SplitMix64) -> Result<(Array2<f32>, Array2<f32>), Box<dyn Error>> {
+pub(crate) fn read_digits(random: &mut SplitMix64) -> Result<(Array2<f32>, Array2<f32>), Box<dyn Error>> {
     let mut text = String::new();
     GzDecoder::new(File::open(DIGITS)?).read_to_string(&mut text)?;
     let numbers = text.trim_end().split([',', '\n']).map(str::parse).collect::<Result<Vec<f32>, _>>()?;
@@ -193,7 +184,7 @@ fn report(bar: &ProgressBar, epoch: u64, loss: f32) {
 }
 
 /// Sebastiano Vigna's generator: the same numbers everywhere.
-struct SplitMix64(u64);
+pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -211,7 +202,7 @@ impl SplitMix64 {
     }
 
     /// The numbers below `len` in random order.
-    fn shuffled(&mut self, len: usize) -> Vec<usize> {
+    pub(crate) fn shuffled(&mut self, len: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..len).collect();
         for i in (1..len).rev() {
             order.swap(i, (self.next() % (i as u64 + 1)) as usize);

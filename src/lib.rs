@@ -13,6 +13,7 @@
 //!
 //! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`], [`Layout::map_into`] and
 //! [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a vector in between.
+//! [`optim`] moves a model by its gradients, and [`objective()`] hands its loss to any other solver.
 
 // In the order in which the data runs. What a tree is:
 mod tree;
@@ -45,6 +46,11 @@ mod restructure;
 // rules that move either:
 pub mod optim;
 
+// a model's loss as a function of the vector, for outside solvers:
+#[cfg(feature = "argmin")]
+pub mod argmin;
+mod objective;
+
 // and what all of them stand on.
 mod error;
 mod floats;
@@ -59,6 +65,7 @@ pub use gather::{destructure, destructure_as};
 pub use gradient::{FlatGrad, TiedGrads};
 pub use layout::{Layout, Leaf, Planner, Views, ViewsMut};
 pub use measure::{Flat, LeafStats};
+pub use objective::{Evaluation, Objective, objective, objective_f64};
 pub use restructure::deep_clone;
 pub use tree::{
     Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut,

@@ -136,7 +136,7 @@ impl Layout {
     }
 
     /// The error for the first element of a flat vector that is not finite.
-    fn name_element(&self, flat: &[f32]) -> Error {
+    pub(crate) fn name_element(&self, flat: &[f32]) -> Error {
         let index = ops::first_non_finite(flat).expect("there is one");
         let leaf = self.leaf_of(index);
         Error::non_finite(index - leaf.range().start, flat[index]).at(leaf.path())

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 
-use flatleaf::{FlatGrad, Layout};
+use flatleaf::{FlatGrad, Layout, objective};
 
 struct Counting;
 
@@ -76,6 +76,18 @@ fn a_second_gradient_allocates_nothing() {
     let mut grad = FlatGrad::absent(&layout);
     layout.gather_grad_into(&grads, &mut grad).unwrap();
     assert_eq!(allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()), 0);
+}
+
+#[test]
+fn a_second_evaluation_of_an_objective_allocates_nothing() {
+    let (template, grads) = (model(), model());
+    let layout = Layout::of(&template).unwrap();
+    let objective = objective(&layout, &template, |_| (1.0, &grads)).unwrap();
+    let (point, mut gradient) = (vec![0.5; layout.len()], vec![0.0; layout.len()]);
+    let mut evaluate = |point: &[f32]| objective.value_and_gradient(point, &mut gradient).unwrap();
+    evaluate(&vec![0.25; layout.len()]);
+    assert_eq!(allocations(|| assert_eq!(evaluate(&point), 1.0)), 0);
+    assert_eq!(objective.evaluations(), 2);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub(crate) mod models;
+#[cfg(feature = "derive")]
+pub(crate) mod problems;
 
 use flatleaf::{FlatGrad, Layout, Leaf, Tree, destructure};
 
