@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 jax.config.update("jax_enable_x64", True)  # f32 leaves stay f32; scalars such as the bias corrections become f64
 
@@ -77,7 +78,7 @@ def run_torch(record, dtype):
     model = torch.nn.ParameterList(params)
     average = None
     if "ema" in record:
-        average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(record["ema"]["decay"]))
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(record["ema"]["decay"]))
     for step, grads in enumerate(gradients(record["absent"])):
         for param, grad in zip(params, grads):
             param.grad = None if grad is None else torch.tensor(grad, dtype=dtype)
