@@ -1,5 +1,5 @@
 //! The rules against PyTorch and Optax: 20 steps on fixed gradients, written down by `golden/generate.py`.
-#![cfg(feature = "serde")]
+#![cfg(all(feature = "serde", feature = "derive"))]
 
 mod common;
 

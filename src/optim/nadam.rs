@@ -87,19 +87,21 @@ impl NAdam {
         self.betas.0 * (1.0 - 0.5 * 0.96_f64.powf(step as f64 * self.momentum_decay))
     }
 
-    /// Mₜ, taken anew at every step so that it needs no state. It falls faster than β₁ᵗ: a few hundred factors for β₁ = 0.9, and the rest
-    /// do not show in 1 − Mₜ.
+    /// Mₜ in closed form, so that it needs no state and no loop over the steps:
+    ///
+    /// ```text
+    /// ln ∏ᵢ (1 − qⁱ/2) = −∑ᵢ ∑ₖ (qⁱ/2)ᵏ/k = −∑ₖ 2⁻ᵏ/k · (qᵏ + q²ᵏ + … + qᵗᵏ)      q = 0.96^momentum_decay
+    /// ```
+    ///
+    /// of which terms beyond k = 52 do not show.
     fn momentum_product(&self, step: u64) -> f64 {
-        const UNSEEN: f64 = f64::EPSILON / 4.0;
-        let ratio = 0.96_f64.powf(self.momentum_decay);
-        let (mut product, mut decay) = (1.0, 1.0);
-        for _ in 0..step {
-            decay *= ratio;
-            product *= self.betas.0 * (1.0 - 0.5 * decay);
-            if product < UNSEEN {
-                break;
-            }
-        }
-        product
+        let (steps, ln_q) = (step as f64, self.momentum_decay * 0.96_f64.ln());
+        let terms = (1..=52).map(|k| 0.5_f64.powi(k) / f64::from(k) * geometric_sum(f64::from(k) * ln_q, steps));
+        self.betas.0.powf(steps) * (-terms.sum::<f64>()).exp()
     }
+}
+
+/// r + r² + … + rⁿ, given ln r.
+fn geometric_sum(ln_r: f64, n: f64) -> f64 {
+    if ln_r == 0.0 { n } else { ln_r.exp() * (n * ln_r).exp_m1() / ln_r.exp_m1() }
 }
