@@ -5,7 +5,11 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | descent | [`Sgd`], [`Adam`], [`AdamW`] |
+//! | descent | [`Sgd`] |
+//! | Adam and its relatives | [`Adam`], [`AdamW`], [`NAdam`], [`RAdam`], [`Adamax`], [`AdaBelief`], [`OAdam`] |
+//! | divided by past squares | [`AdaGrad`], [`AdaDelta`], [`RmsProp`] |
+//! | by sign | [`Lion`], [`Rprop`] |
+//! | in proportion to each leaf | [`Lamb`], [`Lars`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`] |
 //!
@@ -37,11 +41,23 @@ mod rule;
 
 // the rules, a file a family:
 mod accumulate;
+mod adabelief;
+mod adadelta;
+mod adagrad;
 mod adam;
+mod adamax;
 mod clip;
 mod decay;
 mod ema;
+mod lion;
+mod moments;
+mod nadam;
+mod oadam;
+mod radam;
+mod rmsprop;
+mod rprop;
 mod sgd;
+mod trust_ratio;
 
 // and what runs them.
 mod measure;
@@ -51,12 +67,23 @@ mod plan;
 mod snapshot;
 
 pub use accumulate::Accumulate;
+pub use adabelief::AdaBelief;
+pub use adadelta::AdaDelta;
+pub use adagrad::AdaGrad;
 pub use adam::{Adam, AdamW};
+pub use adamax::Adamax;
 pub use chunk::Chunk;
 pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
 pub use decay::{SignDecay, WeightDecay};
 pub use ema::Ema;
+pub use lion::Lion;
+pub use nadam::NAdam;
+pub use oadam::OAdam;
 pub use optimizer::{Clipped, Optimizer, Report};
+pub use radam::RAdam;
+pub use rmsprop::RmsProp;
+pub use rprop::Rprop;
 pub use rule::{Flow, Kernel, Rule, fraction, fractions, non_negative, positive};
 pub use sgd::Sgd;
 pub use snapshot::{Migration, Snapshot};
+pub use trust_ratio::{Lamb, Lars};

@@ -1,0 +1,82 @@
+//! Steps of the size of the last steps.
+
+use super::chunk::Chunk;
+use super::moments::Average;
+use super::rule::{Kernel, Rule, fraction, non_negative};
+use crate::error::Result;
+
+/// Scales the gradient by the root of the average square of past steps over that of past gradients, so that steps have the parameters'
+/// unit.
+///
+/// ```text
+/// g ← g + weight_decay·x
+/// s ← rho·s + (1 − rho)·g²
+/// d ← g · √(a + eps) / √(s + eps)
+/// a ← rho·a + (1 − rho)·d²
+/// x ← x − lr·d
+/// ```
+///
+/// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's `Adadelta`. Optax' `adadelta` decays the
+/// weights behind the rule and not in the gradient; Optimisers.jl has no lr and an eps of 1e-8, with which the first steps are ten times as
+/// short.
+///
+/// ```
+/// use flatleaf::optim::{AdaDelta, Optimizer};
+/// use flatleaf::Layout;
+///
+/// let mut model = vec![0.0_f32, 0.0];
+/// let mut optimizer = Optimizer::new(AdaDelta::default(), &Layout::of(&model)?)?;
+/// optimizer.update(&mut model, &vec![-3.0_f32, 0.25])?; // the first step is √(eps/(1 − rho)), whatever the gradient
+/// assert!((model[0] - 0.00316).abs() < 1e-5 && (model[1] + 0.00316).abs() < 1e-5);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct AdaDelta {
+    /// What steps are multiplied with; 1.
+    pub lr: f64,
+    /// Decay rate of both averages; 0.9.
+    pub rho: f64,
+    /// What the first steps grow from; 1e-6.
+    pub eps: f64,
+    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    pub weight_decay: f64,
+}
+
+impl Default for AdaDelta {
+    fn default() -> Self {
+        AdaDelta { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0 }
+    }
+}
+
+impl Rule for AdaDelta {
+    fn validate(&self) -> Result<()> {
+        non_negative("lr", self.lr)?;
+        fraction("rho", self.rho)?;
+        non_negative("eps", self.eps)?;
+        non_negative("weight_decay", self.weight_decay)
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        vec!["square_avg", "acc_delta"]
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let average = Average::new(self.rho);
+        let (lr, eps, weight_decay) = (self.lr as f32, self.eps as f32, self.weight_decay as f32);
+        move |chunk: &mut Chunk<'_>| {
+            chunk.each(|x, dx, [squares, deltas]| {
+                let dx = dx + weight_decay * x;
+                *squares = average.mix(*squares, dx * dx);
+                let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
+                *deltas = average.mix(*deltas, delta * delta);
+                lr * delta
+            })
+        }
+    }
+
+    fn set_lr(&mut self, lr: f64) -> bool {
+        self.lr = lr;
+        true
+    }
+}

@@ -1,0 +1,86 @@
+//! What the relatives of Adam share: moving averages, and a step that is one over the root of another.
+
+/// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
+#[derive(Clone, Copy)]
+pub(super) struct Average {
+    kept: f32,
+    fresh: f32,
+}
+
+impl Average {
+    pub(super) fn new(beta: f64) -> Self {
+        Average { kept: beta as f32, fresh: (1.0 - beta) as f32 }
+    }
+
+    #[inline(always)]
+    pub(super) fn mix(self, average: f32, new: f32) -> f32 {
+        self.kept * average + self.fresh * new
+    }
+}
+
+/// 1 − βᵗ: how much of the first `step` values there is in an average that began with 0.
+pub(super) fn weight(beta: f64, step: u64) -> f64 {
+    1.0 - beta.powf(step as f64)
+}
+
+/// The parameters' weight in the gradient and in the step.
+pub(super) fn coupling(lr: f64, weight_decay: f64, is_decoupled: bool) -> (f32, f32) {
+    if is_decoupled { (0.0, (lr * weight_decay) as f32) } else { (weight_decay as f32, 0.0) }
+}
+
+/// (of_average·m + of_grad·g) / (√(correction·v + eps_root) + eps)
+#[derive(Clone, Copy)]
+pub(super) struct Quotient {
+    of_average: f32,
+    of_grad: f32,
+    correction: f32,
+    eps_root: f32,
+    eps: f32,
+}
+
+impl Quotient {
+    pub(super) fn new(of_average: f64, of_grad: f64, correction: f64, eps: f64) -> Self {
+        let [of_average, of_grad, correction, eps] = [of_average, of_grad, correction, eps].map(|number| number as f32);
+        Quotient { of_average, of_grad, correction, eps_root: 0.0, eps }
+    }
+
+    /// rate·m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + eps), with Optax' look ahead if `nesterov`: in place of m/(1 − β₁ᵗ) there is
+    /// β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ).
+    pub(super) fn adam(rate: f64, (beta1, beta2): (f64, f64), eps: f64, nesterov: bool, step: u64) -> Self {
+        let (average, grad) = match nesterov {
+            true => (rate * beta1 / weight(beta1, step.saturating_add(1)), rate * (1.0 - beta1) / weight(beta1, step)),
+            false => (rate / weight(beta1, step), 0.0),
+        };
+        Quotient::new(average, grad, weight(beta2, step).recip(), eps)
+    }
+
+    pub(super) fn with_eps_root(self, eps_root: f64) -> Self {
+        Quotient { eps_root: eps_root as f32, ..self }
+    }
+
+    #[inline(always)]
+    pub(super) fn of(self, grad: f32, m: f32, v: f32) -> f32 {
+        (self.of_average * m + self.of_grad * grad) / ((self.correction * v + self.eps_root).sqrt() + self.eps)
+    }
+}
+
+/// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², and their quotient.
+#[derive(Clone, Copy)]
+pub(super) struct Moments {
+    first: Average,
+    second: Average,
+    quotient: Quotient,
+}
+
+impl Moments {
+    pub(super) fn new((beta1, beta2): (f64, f64), quotient: Quotient) -> Self {
+        Moments { first: Average::new(beta1), second: Average::new(beta2), quotient }
+    }
+
+    #[inline(always)]
+    pub(super) fn step(self, grad: f32, m: &mut f32, v: &mut f32) -> f32 {
+        *m = self.first.mix(*m, grad);
+        *v = self.second.mix(*v, grad * grad);
+        self.quotient.of(grad, *m, *v)
+    }
+}

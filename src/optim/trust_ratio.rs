@@ -1,0 +1,169 @@
+//! Steps in proportion to the parameters' own size, leaf by leaf: for batches of many thousands.
+
+use super::chunk::Chunk;
+use super::moments::{Moments, Quotient};
+use super::rule::{Kernel, Rule, fractions, non_negative};
+use crate::error::Result;
+
+/// Adam whose step on a leaf is as long as the leaf's norm, times the rate.
+///
+/// ```text
+/// d ← m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ) + eps_root) + eps) + weight_decay·x      m, v as for Adam
+/// x ← x − lr · ‖x‖/‖d‖ · d
+/// ```
+///
+/// The ratio of a leaf's norms is 1 where either is 0. An infinity or a NaN in a leaf's gradient makes the whole leaf NaN. You et al.,
+/// *Large batch optimization for deep learning: training BERT in 76 minutes*, 2020. Formula and defaults: Optax 0.2.8's `lamb`, where lr
+/// has no default; 0.001 is ours.
+///
+/// Costs a read of the gradient and of the averages before the step.
+///
+/// ```
+/// use flatleaf::optim::{Lamb, Optimizer};
+/// use flatleaf::Layout;
+///
+/// let mut model = vec![3.0_f32, 4.0];
+/// let mut optimizer = Optimizer::new(Lamb { lr: 0.1, ..Default::default() }, &Layout::of(&model)?)?;
+/// optimizer.update(&mut model, &vec![0.0_f32, 20.0])?; // a tenth of the norm, 5, along the sign
+/// assert!(model[0] == 3.0 && (model[1] - 3.5).abs() < 1e-6);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Lamb {
+    /// The learning rate: by how much of its norm a leaf moves; 0.001.
+    pub lr: f64,
+    /// Decay rates of the two averages; (0.9, 0.999).
+    pub betas: (f64, f64),
+    /// Keeps the divisor from 0; 1e-6.
+    pub eps: f64,
+    /// The same within the root; 0.
+    pub eps_root: f64,
+    /// The parameters' weight in the direction; 0.
+    pub weight_decay: f64,
+}
+
+impl Default for Lamb {
+    fn default() -> Self {
+        Lamb { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-6, eps_root: 0.0, weight_decay: 0.0 }
+    }
+}
+
+impl Rule for Lamb {
+    fn validate(&self) -> Result<()> {
+        non_negative("lr", self.lr)?;
+        fractions("betas", self.betas)?;
+        non_negative("eps", self.eps)?;
+        non_negative("eps_root", self.eps_root)?;
+        non_negative("weight_decay", self.weight_decay)
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        vec!["exp_avg", "exp_avg_sq"]
+    }
+
+    fn kernel(&self, step: u64) -> impl Kernel {
+        let quotient = Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
+        let (moments, weight_decay, lr) = (Moments::new(self.betas, quotient), self.weight_decay as f32, self.lr);
+        move |chunk: &mut Chunk<'_>| {
+            chunk.each(|x, dx, [m, v]| moments.step(dx, m, v) + weight_decay * x)?;
+            let rate = (lr * trust_ratio(chunk.leaf_norms()?, 1.0, 0.0)) as f32;
+            chunk.each(|_, dx, []| rate * dx)
+        }
+    }
+
+    fn set_lr(&mut self, lr: f64) -> bool {
+        self.lr = lr;
+        true
+    }
+}
+
+/// Descent with momentum whose step on a leaf is in proportion to the leaf's norm.
+///
+/// ```text
+/// g ← g + weight_decay·x
+/// d ← lr · trust_coefficient·‖x‖/(‖g‖ + eps) · g
+/// b ← momentum·b + d
+/// x ← x − (d + momentum·b)    if nesterov,    x ← x − b    otherwise
+/// ```
+///
+/// Where either norm of a leaf is 0, d is lr·g. An infinity or a NaN in a leaf's gradient makes the whole leaf NaN. You, Gitman and
+/// Ginsburg, *Large batch training of convolutional networks*, 2017. Formula and defaults: Optax 0.2.8's `lars`, where lr has no default;
+/// 0.001 is ours, and rates of 1 and more are usual. The momentum has the rate in it, so that a change of the rate shows only gradually,
+/// and the paper's local rate has the norms of gradient and decay apart.
+///
+/// Costs a read of the gradient and of the parameters before the step.
+///
+/// ```
+/// use flatleaf::optim::{Lars, Optimizer};
+/// use flatleaf::Layout;
+///
+/// let mut model = vec![3.0_f32, 4.0];
+/// let rule = Lars { lr: 0.5, trust_coefficient: 0.5, ..Default::default() };
+/// Optimizer::new(rule, &Layout::of(&model)?)?.update(&mut model, &vec![0.0_f32, 20.0])?; // a quarter of the norm, 5
+/// assert_eq!(model, [3.0, 2.75]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Lars {
+    /// The learning rate; 0.001.
+    pub lr: f64,
+    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    pub weight_decay: f64,
+    /// By how much of its norm, times the rate, a leaf moves; 0.001.
+    pub trust_coefficient: f64,
+    /// Keeps the divisor from 0; 0.
+    pub eps: f64,
+    /// How much of the direction so far is kept; 0.9.
+    pub momentum: f64,
+    /// Whether to look ahead by the momentum; no.
+    pub nesterov: bool,
+}
+
+impl Default for Lars {
+    fn default() -> Self {
+        Lars { lr: 1e-3, weight_decay: 0.0, trust_coefficient: 1e-3, eps: 0.0, momentum: 0.9, nesterov: false }
+    }
+}
+
+impl Rule for Lars {
+    fn validate(&self) -> Result<()> {
+        non_negative("lr", self.lr)?;
+        non_negative("weight_decay", self.weight_decay)?;
+        non_negative("trust_coefficient", self.trust_coefficient)?;
+        non_negative("eps", self.eps)?;
+        non_negative("momentum", self.momentum)
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        vec!["momentum_buffer"]
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let Lars { lr, trust_coefficient, eps, nesterov, .. } = *self;
+        let (weight_decay, momentum) = (self.weight_decay as f32, self.momentum as f32);
+        move |chunk: &mut Chunk<'_>| {
+            chunk.each(|x, dx, []| dx + weight_decay * x)?;
+            let rate = (lr * trust_ratio(chunk.leaf_norms()?, trust_coefficient, eps)) as f32;
+            if momentum == 0.0 {
+                return chunk.each(|_, dx, []| rate * dx);
+            }
+            chunk.each(|_, dx, [buffer]| {
+                let dx = rate * dx;
+                *buffer = momentum * *buffer + dx;
+                if nesterov { dx + momentum * *buffer } else { *buffer }
+            })
+        }
+    }
+
+    fn set_lr(&mut self, lr: f64) -> bool {
+        self.lr = lr;
+        true
+    }
+}
+
+/// The norms are those of a leaf's parameters and of its direction.
+fn trust_ratio((x, dx): (f64, f64), coefficient: f64, eps: f64) -> f64 {
+    if x == 0.0 || dx == 0.0 { 1.0 } else { coefficient * x / (dx + eps) }
+}

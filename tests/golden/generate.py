@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""Writes torch.json and optax.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and gradients.
+
+    pip install -r requirements.txt
+    python generate.py
+
+Each record is a rule of ours, the fields in which it differs from its defaults, and all parameters after each step. Fields that a
+record does not set are left to the peer's defaults too, so that ours are compared with them. PyTorch runs its plain loop over tensors
+(no foreach, no fused kernel); Optax, where PyTorch has no such rule, runs in f32 with the bias corrections in f64, since
+1 - 0.999 ** t in f32 is off by 1e-5 and says nothing of the rule.
+
+Every record is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
+rounding than about the rule, and are refused.
+"""
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+jax.config.update("jax_enable_x64", True)  # f32 leaves stay f32; scalars such as the bias corrections become f64
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEPS = 20
+LEAVES = [("weight", [4, 3]), ("bias", [5]), ("scale", [])]
+SIZES = [12, 5, 1]
+# Steps at which a leaf has no gradient. The scale starts late; at step 14 there is none at all.
+ABSENT = {"weight": {8, 14}, "bias": {3, 4, 11, 14}, "scale": {0, 8, 14, 15}}
+ALLOWED = 1e-6
+
+
+# The inputs.
+
+def initial():
+    """-8/7 to 9/7 in a scattered order; the scale is 0, so that its norm is."""
+    values = np.array([((5 * i) % 18 - 8) / 7 for i in range(18)], np.float32)
+    values[17] = 0
+    return split(values)
+
+
+def gradient(step):
+    """Sizes from 1e-4 to 10, one for each element; signs that change; element 4 is 0 throughout, the others now and then."""
+    i = np.arange(18)
+    size = 10.0 ** (-4 + 5 * ((7 * i + 3) % 18) / 17)
+    share = 0.5 + ((3 * step + 5 * i) % 7) / 7
+    sign = np.where((step * (i % 5 + 1) // 4) % 2 == 0, 1, -1)
+    zero = ((step + i) % 6 == 0) | (i == 4)
+    return split(np.where(zero, 0, sign * share * size).astype(np.float32))
+
+
+def split(values):
+    leaves = np.split(values, np.cumsum(SIZES)[:-1])
+    return [leaf.reshape(shape) for leaf, (_, shape) in zip(leaves, LEAVES)]
+
+
+def gradients(with_absent):
+    for step in range(STEPS):
+        leaves = gradient(step)
+        yield [None if with_absent and step in ABSENT[name] else leaf for (name, _), leaf in zip(LEAVES, leaves)]
+
+
+# The peers. Both take a record and an element type and give the flat parameters after each step.
+
+TORCH = {"Sgd": torch.optim.SGD, "AdaGrad": torch.optim.Adagrad, "AdaDelta": torch.optim.Adadelta, "RmsProp": torch.optim.RMSprop,
+         "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "NAdam": torch.optim.NAdam, "RAdam": torch.optim.RAdam,
+         "Adamax": torch.optim.Adamax, "Rprop": torch.optim.Rprop}
+FUSED = ("Sgd", "AdaGrad", "Adam", "AdamW")
+
+
+def run_torch(record, dtype):
+    dtype = {"f32": torch.float32, "f64": torch.float64}[dtype]
+    params = [torch.nn.Parameter(torch.tensor(leaf, dtype=dtype)) for leaf in initial()]
+    optimizer = torch_optimizer(record, params)
+    model = torch.nn.ParameterList(params)
+    average = None
+    if "ema" in record:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(record["ema"]["decay"]))
+    for step, grads in enumerate(gradients(record["absent"])):
+        for param, grad in zip(params, grads):
+            param.grad = None if grad is None else torch.tensor(grad, dtype=dtype)
+        if "clip_norm" in record:
+            torch.nn.utils.clip_grad_norm_(params, record["clip_norm"], foreach=False)
+        if "clip_value" in record and any(grad is not None for grad in grads):  # it fails where there is none
+            torch.nn.utils.clip_grad_value_(params, record["clip_value"], foreach=False)
+        for change in changes(record, step):
+            for group in optimizer.param_groups:
+                group["lr"] = change["lr"]
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+        averages = None if average is None else [leaf.numpy(force=True).copy() for leaf in average.module.parameters()]
+        yield [param.numpy(force=True).copy() for param in params], averages
+
+
+def torch_optimizer(record, params):
+    plain = {"foreach": False} | ({"fused": False} if record["rule"] in FUSED else {})
+    overrides = record.get("groups", {})
+    groups = [{"params": [param], **overrides.get(name, {})} for (name, _), param in zip(LEAVES, params)]
+    return TORCH[record["rule"]](groups, **record["config"], **plain)
+
+
+OPTAX = {"AdamW": optax.adamw, "Lion": optax.lion, "AdaBelief": optax.adabelief, "OAdam": optax.optimistic_adam_v2, "Lamb": optax.lamb,
+         "Lars": optax.lars}
+LR = 1e-3  # Optax has no default
+
+
+def run_optax(record, dtype):
+    dtype = {"f32": jnp.float32, "f64": jnp.float64}[dtype]
+    params = [jnp.asarray(leaf, dtype) for leaf in initial()]
+    optimizer = optax_optimizer(record)
+    state = optimizer.init(params)
+    average = optax.ema(record["ema"]["decay"], debias=record["ema"]["debias"]) if "ema" in record else None
+    average_state = average.init(params) if average else None
+    averages = None
+    for grads in gradients(False):
+        updates, state = optimizer.update([jnp.asarray(leaf, dtype) for leaf in grads], state, params)
+        params = optax.apply_updates(params, updates)
+        assert all(leaf.dtype == dtype for leaf in params)
+        if average:
+            averages, average_state = average.update(params, average_state)
+        yield [np.asarray(leaf) for leaf in params], averages and [np.asarray(leaf) for leaf in averages]
+
+
+def optax_optimizer(record):
+    config = dict(record["config"])
+    lr = config.pop("lr", LR)
+    if "betas" in config:
+        config["b1"], config["b2"] = config.pop("betas")
+    by_step = {change["step"]: change["lr"] / lr for change in record.get("set_lr", [])}
+    schedule = optax.piecewise_constant_schedule(lr, by_step) if by_step else lr
+    rule = OPTAX[record["rule"]](schedule, **config)
+    return optax.chain(optax.clip_by_global_norm(record["clip_norm"]), rule) if "clip_norm" in record else rule
+
+
+def changes(record, step):
+    return [change for change in record.get("set_lr", []) if change["step"] == step]
+
+
+# The records. A name says in what it differs from the peer's defaults.
+
+def torch_records():
+    def record(name, rule, config=None, absent=True, **more):
+        return {"name": name, "rule": rule, "peer": "torch", "config": config or {}, "absent": absent, **more}
+
+    faster = {"lr": 0.05}
+    return [
+        record("sgd", "Sgd"),
+        record("sgd lr", "Sgd", faster),
+        record("sgd weight_decay", "Sgd", {**faster, "weight_decay": 0.1}),
+        record("sgd momentum", "Sgd", {**faster, "momentum": 0.9}),
+        record("sgd momentum dampening", "Sgd", {**faster, "momentum": 0.9, "dampening": 0.3}),
+        record("sgd nesterov", "Sgd", {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+        record("sgd nesterov weight_decay", "Sgd", {**faster, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+        record("sgd momentum dampening weight_decay", "Sgd", {**faster, "momentum": 0.7, "dampening": 0.5, "weight_decay": 0.2}),
+        record("sgd momentum set_lr", "Sgd", {**faster, "momentum": 0.9}, set_lr=[{"step": 10, "lr": 0.002}]),
+        record("sgd momentum groups", "Sgd", {**faster, "momentum": 0.9}, groups={"bias": {"lr": 0.005}, "scale": {"lr": 0.2}}),
+        record("sgd clip_value", "Sgd", faster, clip_value=0.5),
+        record("sgd clip_norm", "Sgd", {**faster, "momentum": 0.9}, clip_norm=1.0),
+        record("adam", "Adam"),
+        record("adam lr", "Adam", faster),
+        record("adam without absent", "Adam", faster, absent=False),
+        record("adam betas eps", "Adam", {"lr": 0.02, "betas": [0.5, 0.9], "eps": 1e-3}),
+        record("adam weight_decay", "Adam", {**faster, "weight_decay": 0.1}),
+        record("adam amsgrad", "Adam", {"lr": 0.05, "betas": [0.9, 0.5], "amsgrad": True}),
+        record("adam amsgrad weight_decay", "Adam", {**faster, "betas": [0.8, 0.6], "amsgrad": True, "weight_decay": 0.05}),
+        record("adam set_lr", "Adam", {"lr": 0.02}, set_lr=[{"step": 10, "lr": 0.001}]),
+        record("adam groups", "Adam", {"lr": 0.02}, groups={"weight": {"lr": 0.001}}),
+        record("adam clip_value", "Adam", faster, clip_value=0.5),
+        record("adam clip_norm", "Adam", faster, clip_norm=1.0),
+        record("adamw", "AdamW"),
+        record("adamw lr", "AdamW", {"lr": 0.03}),
+        record("adamw big weight_decay", "AdamW", {**faster, "weight_decay": 2.0}),
+        record("adamw without weight_decay", "AdamW", {**faster, "weight_decay": 0.0}),
+        record("adamw amsgrad", "AdamW", {**faster, "betas": [0.9, 0.5], "amsgrad": True}),
+        record("adamw clip_norm ema", "AdamW", faster, absent=False, clip_norm=1.0, ema={"decay": 0.9, "debias": False}),
+        record("adamw ema", "AdamW", faster, absent=False, ema={"decay": 0.9, "debias": False}),
+        record("nadam", "NAdam"),
+        record("nadam weight_decay", "NAdam", {"lr": 0.02, "weight_decay": 0.1}),
+        record("nadam decoupled_weight_decay", "NAdam", {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+        record("nadam momentum_decay", "NAdam", {"lr": 0.02, "momentum_decay": 0.3}),
+        record("nadam without momentum_decay", "NAdam", {"lr": 0.02, "momentum_decay": 0.0, "betas": [0.8, 0.99], "eps": 1e-5}),
+        record("radam", "RAdam"),
+        record("radam lr", "RAdam", {"lr": 0.02}),
+        record("radam weight_decay", "RAdam", {"lr": 0.02, "weight_decay": 0.1}),
+        record("radam decoupled_weight_decay", "RAdam", {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+        record("radam betas eps", "RAdam", {"lr": 0.02, "betas": [0.8, 0.9], "eps": 1e-4}),
+        record("radam never rectified", "RAdam", {"lr": 0.02, "betas": [0.9, 0.6]}),
+        record("adamax", "Adamax"),
+        record("adamax betas eps", "Adamax", {"lr": 0.02, "betas": [0.8, 0.9], "eps": 1e-4}),
+        record("adamax weight_decay", "Adamax", {"lr": 0.02, "weight_decay": 0.1}),
+        record("adagrad", "AdaGrad"),
+        record("adagrad lr_decay", "AdaGrad", {**faster, "lr_decay": 0.1}),
+        record("adagrad weight_decay", "AdaGrad", {**faster, "weight_decay": 0.1}),
+        record("adagrad initial_accumulator_value eps", "AdaGrad", {**faster, "initial_accumulator_value": 0.1, "eps": 1e-3}),
+        record("adadelta", "AdaDelta"),
+        record("adadelta rho eps lr", "AdaDelta", {"lr": 0.5, "rho": 0.6, "eps": 1e-3}),
+        record("adadelta weight_decay", "AdaDelta", {"weight_decay": 0.1}),
+        record("rmsprop", "RmsProp"),
+        record("rmsprop alpha eps", "RmsProp", {"alpha": 0.9, "eps": 1e-4}),
+        record("rmsprop momentum", "RmsProp", {"lr": 0.002, "momentum": 0.9}),
+        record("rmsprop centered", "RmsProp", {"centered": True}),
+        record("rmsprop centered momentum", "RmsProp", {"lr": 0.005, "centered": True, "momentum": 0.9}),
+        record("rmsprop weight_decay", "RmsProp", {"weight_decay": 0.1}),
+        record("rmsprop centered momentum weight_decay alpha", "RmsProp",
+               {"lr": 0.005, "centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.8}),
+        record("rprop", "Rprop"),
+        record("rprop lr etas", "Rprop", {"lr": 0.02, "etas": [0.3, 1.5]}),
+        record("rprop step_sizes", "Rprop", {"lr": 0.02, "step_sizes": [0.01, 0.03]}),
+    ]
+
+
+def optax_records():
+    def record(name, rule, config=None, **more):
+        return {"name": name, "rule": rule, "peer": "optax", "config": config or {}, "absent": False, **more}
+
+    return [
+        record("lion", "Lion"),
+        record("lion lr betas", "Lion", {"lr": 0.01, "betas": [0.6, 0.8]}),
+        record("lion without weight_decay", "Lion", {"lr": 0.01, "weight_decay": 0.0}),
+        record("lion weight_decay", "Lion", {"lr": 0.01, "weight_decay": 0.5}),
+        record("lion set_lr", "Lion", {"lr": 0.01}, set_lr=[{"step": 10, "lr": 0.002}]),
+        record("adabelief", "AdaBelief"),
+        record("adabelief lr", "AdaBelief", {"lr": 0.01}),
+        record("adabelief betas eps eps_root", "AdaBelief", {"lr": 0.01, "betas": [0.8, 0.95], "eps": 1e-4, "eps_root": 1e-6}),
+        record("adabelief nesterov", "AdaBelief", {"lr": 0.01, "nesterov": True}),
+        record("oadam", "OAdam"),
+        record("oadam lr", "OAdam", {"lr": 0.01}),
+        record("oadam without nesterov", "OAdam", {"lr": 0.01, "nesterov": False}),
+        record("oadam alpha beta", "OAdam", {"lr": 0.01, "alpha": 0.7, "beta": 0.4}),
+        record("oadam betas eps eps_root", "OAdam", {"lr": 0.01, "betas": [0.8, 0.95], "eps": 1e-4, "eps_root": 1e-6}),
+        record("oadam set_lr", "OAdam", {"lr": 0.01}, set_lr=[{"step": 10, "lr": 0.002}]),
+        record("lamb", "Lamb"),
+        record("lamb lr", "Lamb", {"lr": 0.02}),
+        record("lamb weight_decay", "Lamb", {"lr": 0.02, "weight_decay": 0.1}),
+        record("lamb betas eps eps_root", "Lamb", {"lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-4, "eps_root": 1e-6}),
+        record("lars", "Lars"),
+        record("lars lr", "Lars", {"lr": 2.0}),
+        record("lars weight_decay trust_coefficient eps", "Lars",
+               {"lr": 0.5, "weight_decay": 0.1, "trust_coefficient": 0.02, "eps": 0.01}),
+        record("lars without momentum", "Lars", {"lr": 0.5, "momentum": 0.0, "trust_coefficient": 0.02}),
+        record("lars nesterov", "Lars", {"lr": 0.5, "trust_coefficient": 0.02, "momentum": 0.8, "nesterov": True}),
+        record("lars set_lr", "Lars", {"lr": 0.5, "trust_coefficient": 0.02}, set_lr=[{"step": 10, "lr": 0.1}]),
+        record("adamw clip_by_global_norm", "AdamW", {"lr": 0.01, "weight_decay": 0.1}, clip_norm=1.0),
+        record("adamw ema", "AdamW", {"lr": 0.01, "weight_decay": 0.1}, ema={"decay": 0.9, "debias": True}),
+    ]
+
+
+# To text.
+
+def number(x):
+    """The shortest text that is this f32, also by way of f64."""
+    short = x == 0 or 1e-4 <= abs(x) < 1e7
+    text = np.format_float_positional(x, trim="-") if short else np.format_float_scientific(x, trim="-", exp_digits=1)
+    assert np.float32(float(text)).tobytes() == np.float32(x).tobytes(), text
+    return text
+
+
+def numbers(leaf):
+    return "null" if leaf is None else "[" + ",".join(number(x) for x in np.ravel(leaf)) + "]"
+
+
+def lines(rows):
+    return "[\n" + ",\n".join(rows) + "\n]"
+
+
+def flat(leaves):
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+
+def text_of(record, run):
+    narrow, wide = list(run(record, "f32")), list(run(record, "f64"))
+    strays = max(stray(pair, wide_pair) for pair, wide_pair in zip(narrow, wide))
+    print(f"{record['peer']}  {record['name']:48} {strays:.1e}")
+    assert strays <= ALLOWED, "too much rounding: choose other settings"
+    fields = [json.dumps(record)[:-1], '"parameters": ' + lines(numbers(flat(params)) for params, _ in narrow)]
+    if "ema" in record:
+        fields.append('"averages": ' + lines(numbers(flat(averages)) for _, averages in narrow))
+    return ", ".join(fields) + "}"
+
+
+def stray(narrow, wide):
+    """The largest difference, of max(|value|, 0.1), between the parameters (and averages) of two runs."""
+    pairs = [(flat(a), flat(b)) for a, b in zip(narrow, wide) if a is not None]
+    return max(np.max(np.abs(a - b) / np.maximum(np.abs(b), 0.1)) for a, b in pairs)
+
+
+def by_leaf(leaves):
+    return "[" + ",".join(map(numbers, leaves)) + "]"
+
+
+def write(name, records, run):
+    head = {"leaves": [{"path": path, "shape": shape} for path, shape in LEAVES]}
+    parts = [json.dumps(head)[:-1],
+             '"initial": ' + by_leaf(initial()),
+             '"gradients": ' + lines(map(by_leaf, gradients(False))),
+             '"gradients_with_absent": ' + lines(map(by_leaf, gradients(True))),
+             '"records": ' + lines(text_of(record, run) for record in records) + "}"]
+    text = ",\n".join(parts) + "\n"
+    json.loads(text)
+    with open(os.path.join(HERE, name), "w") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    write("torch.json", torch_records(), run_torch)
+    write("optax.json", optax_records(), run_optax)

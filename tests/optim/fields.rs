@@ -1,0 +1,139 @@
+//! Every field of every rule is checked, and the error names it.
+
+use flatleaf::optim::{
+    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Lamb, Lars, Lion, NAdam,
+    OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd, SignDecay, WeightDecay,
+};
+use flatleaf::{Layout, tree};
+
+const NON_NEGATIVE: &str = "a finite number of 0 or more";
+const FRACTION: &str = "a number from 0 to below 1";
+const MAXIMUM: &str = "a maximum of 0 or more";
+
+fn message(rule: impl Rule) -> String {
+    let layout = Layout::of(&tree!([1.0])).unwrap();
+    let error = Optimizer::new(rule, &layout).map(drop).unwrap_err();
+    assert!(error.is_argument(), "{error}");
+    error.to_string()
+}
+
+/// Which numbers a field refuses, and the words for what it takes.
+fn refused(expected: &str) -> &'static [f64] {
+    match expected {
+        NON_NEGATIVE => &[-1.0, -f64::MIN_POSITIVE, f64::NAN, f64::INFINITY],
+        FRACTION => &[-0.1, 1.0, 1.5, f64::NAN],
+        MAXIMUM => &[-1.0, f64::NAN],
+        other => panic!("no field expects {other}"),
+    }
+}
+
+/// The rule with each number that the field refuses.
+macro_rules! check {
+    ($($rule:ident { $($field:ident $(.$index:tt)?: $expected:expr),* $(,)? })*) => {$($(
+        for &number in refused($expected) {
+            let mut rule = $rule::default();
+            rule.$field $(.$index)? = number;
+            let field = concat!(stringify!($field) $(, ".", stringify!($index))?);
+            assert_eq!(message(rule), format!("`{field}`: expected {}, found {number}", $expected), "{}", stringify!($rule));
+        }
+    )*)*};
+}
+
+#[test]
+fn a_number_that_makes_no_sense_is_an_error_that_names_its_field() {
+    check! {
+        Sgd { lr: NON_NEGATIVE, momentum: NON_NEGATIVE, dampening: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        Adam { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        AdamW { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        NAdam {
+            lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE,
+            momentum_decay: NON_NEGATIVE,
+        }
+        RAdam { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        Adamax { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        AdaGrad {
+            lr: NON_NEGATIVE, lr_decay: NON_NEGATIVE, weight_decay: NON_NEGATIVE, initial_accumulator_value: NON_NEGATIVE,
+            eps: NON_NEGATIVE,
+        }
+        AdaDelta { lr: NON_NEGATIVE, rho: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        RmsProp { lr: NON_NEGATIVE, alpha: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE, momentum: NON_NEGATIVE }
+        Rprop { lr: NON_NEGATIVE, step_sizes.0: NON_NEGATIVE }
+        Lion { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, weight_decay: NON_NEGATIVE }
+        AdaBelief { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, eps_root: NON_NEGATIVE }
+        OAdam {
+            lr: NON_NEGATIVE, alpha: NON_NEGATIVE, beta: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE,
+            eps_root: NON_NEGATIVE,
+        }
+        Lamb {
+            lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, eps_root: NON_NEGATIVE,
+            weight_decay: NON_NEGATIVE,
+        }
+        Lars { lr: NON_NEGATIVE, weight_decay: NON_NEGATIVE, trust_coefficient: NON_NEGATIVE, eps: NON_NEGATIVE, momentum: NON_NEGATIVE }
+        WeightDecay { weight_decay: NON_NEGATIVE }
+        SignDecay { sign_decay: NON_NEGATIVE }
+        ClipValue { max: MAXIMUM }
+        ClipNorm { max: MAXIMUM }
+        ClipNormPerLeaf { max: MAXIMUM }
+    }
+}
+
+#[test]
+fn fields_with_bounds_of_their_own() {
+    let etas = |shrinking, growing| message(Rprop { etas: (shrinking, growing), ..Rprop::default() });
+    for eta in [0.0, 1.0, -0.5, f64::NAN] {
+        assert_eq!(etas(eta, 1.2), format!("`etas.0`: expected a number between 0 and 1, found {eta}"));
+    }
+    for eta in [1.0, 0.5, f64::INFINITY, f64::NAN] {
+        assert_eq!(etas(0.5, eta), format!("`etas.1`: expected a finite number above 1, found {eta}"));
+    }
+    for greatest in [0.5, f64::INFINITY, f64::NAN] {
+        let found = message(Rprop { step_sizes: (1.0, greatest), ..Rprop::default() });
+        assert_eq!(found, format!("`step_sizes.1`: expected a finite number of `step_sizes.0` or more, found {greatest}"));
+    }
+    for p in [0.0, -1.0, f64::NAN] {
+        assert_eq!(message(ClipNorm { p, ..ClipNorm::default() }), format!("`p`: expected an order above 0, found {p}"));
+        assert_eq!(message(ClipNormPerLeaf { p, ..ClipNormPerLeaf::default() }), format!("`p`: expected an order above 0, found {p}"));
+    }
+    for decay in [-0.1, 1.1, f64::NAN] {
+        assert_eq!(message(Ema { decay, ..Ema::default() }), format!("`decay`: expected a number from 0 to 1, found {decay}"));
+    }
+    assert_eq!(message(Accumulate { steps: 0 }), "`steps`: expected 1 or more, found 0");
+}
+
+#[test]
+fn nesterov_needs_momentum_and_no_dampening() {
+    let expected = "`nesterov`: expected momentum above 0 and dampening of 0, found another";
+    assert_eq!(message(Sgd { nesterov: true, ..Sgd::default() }), expected);
+    assert_eq!(message(Sgd { nesterov: true, momentum: 0.9, dampening: 0.1, ..Sgd::default() }), expected);
+}
+
+#[test]
+fn a_chain_checks_every_stage() {
+    let rule = (ClipValue { max: 1.0 }, (WeightDecay::default(), Lion { lr: -1.0, ..Lion::default() }));
+    assert_eq!(message(rule), "`lr`: expected a finite number of 0 or more, found -1");
+}
+
+#[test]
+fn a_rate_is_checked_whenever_it_changes() {
+    let layout = Layout::of(&tree!({ "w": [1.0] })).unwrap();
+    let mut optimizer = Optimizer::new(RAdam::default(), &layout).unwrap();
+    assert_eq!(optimizer.set_lr(f64::NAN).unwrap_err().to_string(), "`lr`: expected a finite number of 0 or more, found NaN");
+    assert_eq!(
+        optimizer.adjust("w", |rule| rule.betas.1 = 1.0).unwrap_err().to_string(),
+        "`betas.1`: expected a number from 0 to below 1, found 1"
+    );
+    assert_eq!(optimizer.rule("w"), Some(&RAdam::default()));
+}
+
+/// `set_lr` sets the rate of every rule that has one.
+#[test]
+fn every_rate_can_be_set() {
+    macro_rules! check {
+        ($($rule:ident)*) => {$(
+            let mut rule = $rule::default();
+            assert!(rule.set_lr(0.25));
+            assert_eq!(rule, $rule { lr: 0.25, ..$rule::default() });
+        )*};
+    }
+    check!(Sgd Adam AdamW NAdam RAdam Adamax AdaGrad AdaDelta RmsProp Rprop Lion AdaBelief OAdam Lamb Lars);
+}
