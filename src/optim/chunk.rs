@@ -30,12 +30,16 @@ pub struct Chunk<'c> {
     pending: Option<Partial>,
 }
 
+/// One slice a state vector.
+pub(super) type StateSlices<'c> = SmallVec<[&'c mut [f32]; 4]>;
+
 /// The vectors that the stages keep.
 pub(super) enum States<'c> {
-    Live(SmallVec<[&'c mut [f32]; 4]>),
+    Live(StateSlices<'c>),
     /// For measuring what a step will be: stages write to copies, made when they first ask.
     Rehearsal {
-        real: SmallVec<[&'c [f32]; 4]>,
+        real: &'c [Vec<f32>],
+        at: usize,
         copies: &'c mut [Vec<f32>],
         copied: usize,
     },
@@ -55,7 +59,7 @@ impl<'c> Chunk<'c> {
     /// # Panics
     /// If the rule does not keep `N` vectors.
     pub fn each<const N: usize>(&mut self, change: impl Fn(f32, f32, &mut [f32; N]) -> f32) -> Flow {
-        let states = self.states.first::<N>(&self.stage);
+        let states = self.states.first::<N>(&self.stage, self.x.len());
         dispatch::run(Each, self.x, &mut *self.dx, (states, &change));
         GO_ON
     }
@@ -106,13 +110,14 @@ impl States<'_> {
         }
     }
 
-    fn first<const N: usize>(&mut self, stage: &Range<usize>) -> [&mut [f32]; N] {
+    fn first<const N: usize>(&mut self, stage: &Range<usize>, len: usize) -> [&mut [f32]; N] {
         assert!(N <= stage.len(), "`each`: expected a rule with {N} state vectors, found {}", stage.len());
         let states = stage.start..stage.start + N;
         match self {
             States::Live(live) => each_of(live[states].iter_mut().map(|state| &mut **state)),
-            States::Rehearsal { real, copies, copied } => {
-                states.clone().filter(|state| *copied & (1 << state) == 0).for_each(|state| copy(&mut copies[state], real[state]));
+            States::Rehearsal { real, at, copies, copied } => {
+                let is_new = |state: &usize| *copied & (1 << state) == 0;
+                states.clone().filter(is_new).for_each(|state| copy(&mut copies[state], &real[state][*at..*at + len]));
                 states.clone().for_each(|state| *copied |= 1 << state);
                 each_of(copies[states].iter_mut().map(Vec::as_mut_slice))
             }

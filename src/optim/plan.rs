@@ -91,7 +91,7 @@ impl Plan {
     /// The next measurement that any of the kernels needs.
     fn first_asking(&self, states: &[Vec<f32>], kernels: &[impl Kernel], measured: &[Measured]) -> Option<Partial> {
         let leaf = self.parts.first()?.leaf;
-        kernels.iter().find_map(|kernel| pass::asks(kernel, states.len(), leaf, measured))
+        kernels.iter().find_map(|kernel| pass::asks(kernel, states, leaf, measured))
     }
 
     fn leaf_norms(&self, layout: &Layout, partials: &[Option<Partial>]) -> Vec<[f64; 2]> {
