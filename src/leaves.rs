@@ -193,6 +193,7 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 }
 
 /// The elements of a leaf of another type than `f32`, if it is large, lent, and shown as it is: such leaves are converted together.
+#[inline]
 fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Floats<'a>> {
     if leaf.dtype == Dtype::F32 || place.axes.is_some() || !transfer::is_large(place.len) {
         return None;
