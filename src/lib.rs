@@ -40,6 +40,10 @@ mod walk;
 mod in_place;
 mod restructure;
 
+// layout and flat vector as files:
+#[cfg(feature = "safetensors")]
+pub mod checkpoint;
+
 // and what all of them stand on.
 mod error;
 mod memory;

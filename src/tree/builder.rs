@@ -39,6 +39,18 @@ pub(crate) enum Values<'b> {
     Leaves(Cow<'b, [Vec<f32>]>),
     /// Leaves that are not trainable from these, as bytes.
     Others(&'b [Vec<u8>]),
+    /// Any leaves from elsewhere.
+    #[cfg(feature = "safetensors")]
+    Elsewhere(&'b dyn LeafValues),
+}
+
+/// Elements of leaves, as bytes, in row-major order.
+#[cfg(feature = "safetensors")]
+pub(crate) trait LeafValues {
+    fn has(&self, leaf: LeafId) -> bool;
+
+    /// The elements of a leaf that it has, as those of a type.
+    fn elements(&self, leaf: LeafId, dtype: Dtype) -> Option<Cow<'_, [u8]>>;
 }
 
 impl Values<'_> {
@@ -47,6 +59,8 @@ impl Values<'_> {
             Values::Template => false,
             Values::Flat { .. } | Values::Leaves(_) => leaf.trainable,
             Values::Others(_) => !leaf.trainable,
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => values.has(leaf),
         }
     }
 
@@ -70,6 +84,11 @@ impl Values<'_> {
                 if elements.len() == leaf.len() { Ok(Cow::Borrowed(elements)) } else { Err(changed()) }
             }
             Values::Others(others) => Ok(Cow::Owned(to_elements(&others[id.index as usize]))),
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => {
+                let elements = values.elements(id, E::DTYPE).ok_or_else(changed)?;
+                if elements.len() == leaf.len() * size_of::<E>() { Ok(Cow::Owned(to_elements(&elements))) } else { Err(changed()) }
+            }
             Values::Template => Err(changed()),
         }
     }
