@@ -6,7 +6,7 @@ use std::path::Path;
 use super::atomic::{self, Output};
 use super::dtype;
 use super::header::{Header, Tensor};
-use super::notes::PARTS;
+use super::notes;
 use super::stream::Streams;
 use crate::error::{Error, Result};
 
@@ -106,7 +106,8 @@ fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
         (name.clone(), *on_disk, first.tensors[tensor[0]].shape().to_vec())
     });
     let mut metadata = first.metadata.clone();
-    metadata.remove(PARTS);
+    metadata.remove(notes::PARTS);
     metadata.retain(|name, _| !(first.notes.aliases.contains_key(name) && first.notes.is_beside(name)));
+    first.notes.write_axes(&mut metadata);
     Header::lay_out(entries.collect(), metadata)
 }

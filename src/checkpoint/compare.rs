@@ -136,8 +136,8 @@ impl Sums {
             self.distance += difference * difference;
             self.first += a * a;
             self.second += b * b;
-            // A NaN stays: no comparison with it holds.
-            if !(difference.abs() <= self.max_abs) && !self.max_abs.is_nan() {
+            // A NaN stays: nothing is larger.
+            if difference.abs() > self.max_abs || difference.is_nan() {
                 self.max_abs = difference.abs();
             }
         }

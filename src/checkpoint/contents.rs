@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::Dtype as OnDisk;
 
 use super::header::{Header, METADATA};
-use super::notes::{self, below, join};
+use super::notes::{self, below, join, json};
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};
@@ -90,10 +90,6 @@ impl<'a> Contents<'a> {
             header.tensors.iter().try_for_each(|tensor| output.write(&self.elements[&tensor.name]))
         })
     }
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("lists and maps of text and numbers are JSON")
 }
 
 /// The elements of a tree's leaves, as bytes, each as its first place shows it: lent where the tree lends them.

@@ -7,10 +7,11 @@ use std::ops::Range;
 use safetensors::Dtype as OnDisk;
 use safetensors::tensor::TensorInfo;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::dtype;
-use super::notes::Notes;
+use super::notes::{self, Notes};
 use crate::error::{Error, Result};
 use crate::tree::Dtype;
 
@@ -215,9 +216,9 @@ fn push_entry(text: &mut String, name: &str, value: &impl serde::Serialize) {
     if text.len() > 1 {
         text.push(',');
     }
-    text.push_str(&serde_json::to_string(name).expect("text is JSON"));
+    text.push_str(&notes::json(&name));
     text.push(':');
-    text.push_str(&serde_json::to_string(value).expect("a map of text and numbers is JSON"));
+    text.push_str(&notes::json(value));
 }
 
 /// Checks a tensor that should begin where the one before it ends; where it ends itself.
@@ -316,7 +317,15 @@ impl<'de> Visitor<'de> for TextsVisitor {
     }
 }
 
-/// What is said of a tensor, as a map: derived code takes a list of the same values too.
+/// What is said of a tensor, as a map and no more than this: derived code takes a list of the same values too.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    dtype: OnDisk,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
 struct Info(TensorInfo);
 
 impl<'de> Deserialize<'de> for Info {
@@ -335,6 +344,7 @@ impl<'de> Visitor<'de> for InfoVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Info, M::Error> {
-        TensorInfo::deserialize(MapAccessDeserializer::new(map)).map(Info)
+        let Fields { dtype, shape, data_offsets } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Info(TensorInfo { dtype, shape, data_offsets }))
     }
 }

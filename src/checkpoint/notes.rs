@@ -36,8 +36,8 @@ impl Notes {
     /// # Errors
     /// Notes of this crate that are none, or axes that do not fit their tensor.
     pub(crate) fn read(header: &Header) -> Result<Notes> {
-        let parts: Vec<String> = json(header, PARTS)?;
-        let mut axes: BTreeMap<String, AxisMap> = json(header, AXES)?;
+        let parts: Vec<String> = read(header, PARTS)?;
+        let mut axes: BTreeMap<String, AxisMap> = read(header, AXES)?;
         let mut aliases = BTreeMap::new();
         for (name, kept) in &header.metadata {
             let Some(tensor) = header.find(kept).filter(|_| header.find(name).is_none()) else { continue };
@@ -51,15 +51,30 @@ impl Notes {
         Ok(Notes { aliases, parts })
     }
 
+    /// Notes the axes of the aliases that metadata has.
+    pub(crate) fn write_axes(&self, metadata: &mut BTreeMap<String, String>) {
+        metadata.remove(AXES);
+        let kept = self.aliases.iter().filter(|(name, _)| metadata.contains_key(*name));
+        let axes: BTreeMap<_, _> = kept.filter_map(|(name, alias)| Some((name, alias.axes.as_ref()?))).collect();
+        if !axes.is_empty() {
+            metadata.insert(AXES.to_owned(), json(&axes));
+        }
+    }
+
     /// Whether a name is below one of the parts that were written beside the model.
     pub(crate) fn is_beside(&self, name: &str) -> bool {
         self.parts.iter().any(|part| below(part, name).is_some())
     }
 }
 
-fn json<T: Default + serde::de::DeserializeOwned>(header: &Header, key: &str) -> Result<T> {
+fn read<T: Default + serde::de::DeserializeOwned>(header: &Header, key: &str) -> Result<T> {
     let Some(text) = header.metadata.get(key) else { return Ok(T::default()) };
     serde_json::from_str(text).map_err(|error| Error::invalid_file("a note of this crate", error.to_string()).at(key))
+}
+
+/// Text, numbers, lists and maps of these.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("text, numbers, lists and maps are JSON")
 }
 
 /// The rest of a name below a prefix; empty for the prefix itself.
