@@ -4,35 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use flatleaf::checkpoint::{Checkpoint, LoadOptions};
-use flatleaf::{DynTree, Layout, tree};
-use safetensors::SafeTensors;
-
-/// The same as in `fuzz/fuzz_targets/safetensors.rs`.
-fn read_in_every_way(bytes: &[u8]) -> bool {
-    let Ok(file) = Checkpoint::from_bytes(bytes.to_vec()) else { return false };
-    let theirs = SafeTensors::deserialize(bytes).expect("what is accepted here is accepted there");
-    assert_eq!(theirs.len(), file.tensors().len());
-    for tensor in file.tensors() {
-        let data = theirs.tensor(tensor.name()).expect("of the same name").data().len();
-        assert_eq!(data, tensor.byte_range().len());
-        let _ = (file.view::<f32>(tensor.name()), file.view::<bool>(tensor.name()), file.part(tensor.name()));
-    }
-    for (alias, _) in file.aliases() {
-        let _ = file.view::<f32>(alias);
-    }
-    let shared = std::rc::Rc::new(vec![0.0_f32; 2]);
-    let mut tied = (shared.clone(), shared, vec![0.0_f32; 3], vec![half::f16::ZERO; 2], vec![false; 3]);
-    for options in [LoadOptions::new(), LoadOptions::new().lax()] {
-        let _ = file.load_into(&mut tied, &options);
-    }
-    let (_, _) = (file.flat(), file.layout().map(|layout| layout.to_string()));
-    if let Ok(mut tree) = DynTree::of(&file) {
-        let _ = file.load_into(&mut tree, &LoadOptions::new());
-    }
-    let _ = file.flat_as(&Layout::of(&tree!({ "0": [0.0, 0.0], "2": [0.0, 0.0, 0.0] })).expect("a tree"));
-    true
-}
+#[path = "../../fuzz/fuzz_targets/read.rs"]
+mod read;
 
 struct Random(u64);
 
@@ -79,7 +52,7 @@ fn mutated(bytes: &[u8], random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn the_corpus_is_read() {
-    let accepted = corpus().iter().filter(|bytes| read_in_every_way(bytes)).count();
+    let accepted = corpus().iter().filter(|bytes| read::in_every_way(bytes)).count();
     assert!(accepted >= 8, "{accepted}");
 }
 
@@ -89,7 +62,7 @@ fn no_change_makes_it_panic() {
     let mut accepted = 0;
     for _ in 0..40_000 {
         let bytes = mutated(&corpus[random.below(corpus.len())], &mut random);
-        accepted += usize::from(read_in_every_way(&bytes));
+        accepted += usize::from(read::in_every_way(&bytes));
     }
     assert!(accepted > 200, "{accepted}");
 }
