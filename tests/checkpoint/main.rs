@@ -13,6 +13,7 @@ mod loading;
 mod memory;
 mod mutations;
 mod opened;
+mod python;
 mod real;
 mod round_trips;
 mod saving;
