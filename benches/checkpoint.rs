@@ -3,15 +3,16 @@
 //! `cargo bench --bench checkpoint [-- --python PATH]`: a Python that has what `peers/requirements.txt` names.
 //!
 //! Whoever writes does the same: a new file beside the old one, its bytes, `fsync`, a rename, `fsync` of the folder. Python's writer does
-//! not synchronise; the row says where that is added. Files are in the page cache when they are read.
+//! not synchronise; the row says where that is added. Files are in the page cache when they are read. All jobs are done in turn.
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use flatleaf::checkpoint::{self, LoadOptions};
@@ -27,14 +28,13 @@ fn main() {
     checkpoint::save(&path, &model).expect("the model is saved");
     let bytes = fs::read(&path).expect("the file is there");
     println!("{} tensors, {:.1} MB\n{:<8} {:<44} {:>10} {:>8}", model.len(), bytes.len() as f64 / 1e6, "", "", "median", "× fs");
-    write(&folder, &model, &bytes);
-    read(&path, &model);
+    let python = python().map(|python| RefCell::new(Python::start(&python, &path, &folder.join("python"))));
+    write(&folder, &model, &bytes, python.as_ref());
+    read(&path, &model, python.as_ref());
     open(&path, "90 MB");
     let sparse = four_gigabytes(&folder);
     open(&sparse, "4 GB");
-    if let Some(python) = python() {
-        run_python(&python, &path);
-    }
+    drop(python);
     fs::remove_dir_all(&folder).expect("the folder is ours");
 }
 
@@ -51,16 +51,26 @@ fn minilm() -> Vec<Vec<usize>> {
     shapes
 }
 
-fn write(folder: &Path, model: &Arrays, bytes: &[u8]) {
+/// A job, as [`alternate`] takes it.
+type Job<'j> = (&'static str, &'j mut dyn FnMut());
+
+fn write(folder: &Path, model: &Arrays, bytes: &[u8], python: Option<&RefCell<Python>>) {
     let [plain, ours, unsynced] = ["plain", "ours", "unsynced"].map(|name| folder.join(name));
-    let mut jobs: [(&str, &mut dyn FnMut()); 3] = [
-        ("std::fs: create, write, fsync, rename, fsync", &mut || write_plainly(&plain, bytes)),
-        ("checkpoint::save", &mut || checkpoint::save(&ours, model).expect("it is saved")),
-        ("std::fs::write, not synchronised", &mut || fs::write(&unsynced, bytes).expect("it is written")),
+    let mut write_plainly = || write_plainly(&plain, bytes);
+    let mut save = || checkpoint::save(&ours, model).expect("it is saved");
+    let mut write_unsynced = || fs::write(&unsynced, bytes).expect("it is written");
+    let mut jobs: Vec<Job<'_>> = vec![
+        ("std::fs: create, write, fsync, rename, fsync", &mut write_plainly),
+        ("checkpoint::save", &mut save),
+        ("std::fs::write, not synchronised", &mut write_unsynced),
     ];
-    let times = alternate(&mut jobs, Duration::from_secs(3));
+    let [mut synced, mut unsynced] = ["save and sync", "save"].map(|job| move || ask(python, job));
+    if python.is_some() {
+        jobs.push(("Python: save_file, then both fsync", &mut synced));
+        jobs.push(("Python: save_file, not synchronised", &mut unsynced));
+    }
+    measure("write", &mut jobs);
     assert!(fs::read(&ours).expect("it was saved") == bytes && fs::read(&plain).expect("it was written") == bytes);
-    report("write", &jobs.map(|job| job.0), &times);
 }
 
 fn write_plainly(path: &Path, bytes: &[u8]) {
@@ -71,32 +81,36 @@ fn write_plainly(path: &Path, bytes: &[u8]) {
     File::open(path.parent().expect("a folder")).and_then(|folder| folder.sync_all()).expect("it is synchronised");
 }
 
-fn read(path: &Path, model: &Arrays) {
+fn read(path: &Path, model: &Arrays, python: Option<&RefCell<Python>>) {
     let mut target: Arrays = model.iter().map(|array| ArrayD::zeros(array.raw_dim())).collect();
     let options = LoadOptions::new();
     checkpoint::load_into(path, &mut target, &options).expect("it loads");
     assert_eq!(&target, model);
     let layout = Layout::of(model).expect("a plain tree");
     let mut buffer = fs::read(path).expect("the file is there");
-    let mut jobs: [(&str, &mut dyn FnMut()); 5] = [
-        ("std::fs::read", &mut || drop(black_box(fs::read(path).expect("it is read")))),
-        ("std::fs, into a ready buffer", &mut || {
-            let mut file = File::open(path).expect("the file is there");
-            std::io::Read::read_exact(&mut file, &mut buffer).expect("it is read");
-        }),
-        ("checkpoint::load_into, a model that is there", &mut || {
-            checkpoint::load_into(path, &mut target, &options).expect("it loads");
-        }),
-        ("DynTree::of(&open), a new model", &mut || {
-            drop(black_box(DynTree::of(&checkpoint::open(path).expect("it opens")).expect("it is a tree")));
-        }),
-        ("open, flat_as, sum: every page touched", &mut || {
-            let file = checkpoint::open(path).expect("it opens");
-            black_box(flatleaf::ops::sum(&file.flat_as(&layout).expect("it fits")));
-        }),
+    let mut read_all = || drop(black_box(fs::read(path).expect("it is read")));
+    let mut read_into = || {
+        let mut file = File::open(path).expect("the file is there");
+        std::io::Read::read_exact(&mut file, &mut buffer).expect("it is read");
+    };
+    let mut load = || drop(checkpoint::load_into(path, &mut target, &options).expect("it loads"));
+    let open = || checkpoint::open(path).expect("it opens");
+    let mut copy = || drop(black_box(DynTree::of(&open()).expect("it is a tree")));
+    let mut sum = || {
+        black_box(flatleaf::ops::sum(&open().flat_as(&layout).expect("it fits")));
+    };
+    let mut python_load = || ask(python, "load");
+    let mut jobs: Vec<Job<'_>> = vec![
+        ("std::fs::read", &mut read_all),
+        ("std::fs, into a ready buffer", &mut read_into),
+        ("checkpoint::load_into, a model that is there", &mut load),
+        ("DynTree::of(&open), a new model", &mut copy),
+        ("open, flat_as, sum: every page touched", &mut sum),
     ];
-    let times = alternate(&mut jobs, Duration::from_secs(2));
-    report("read", &jobs.map(|job| job.0), &times);
+    if python.is_some() {
+        jobs.push(("Python: load_file, new arrays", &mut python_load));
+    }
+    measure("read", &mut jobs);
 }
 
 fn open(path: &Path, name: &str) {
@@ -124,10 +138,11 @@ fn four_gigabytes(folder: &Path) -> PathBuf {
     path
 }
 
-fn report(what: &str, jobs: &[&str], times: &[Vec<f64>]) {
+fn measure(what: &str, jobs: &mut [Job<'_>]) {
+    let times = alternate(jobs, Duration::from_secs(3));
     let plain = median(&times[0]);
-    for (job, times) in jobs.iter().zip(times) {
-        println!("{what:<8} {job:<44} {:>7.2} ms {:>8.2}", 1e3 * median(times), median(times) / plain);
+    for (job, times) in jobs.iter().zip(&times) {
+        println!("{what:<8} {:<44} {:>7.2} ms {:>8.2}", job.0, 1e3 * median(times), median(times) / plain);
     }
 }
 
@@ -136,9 +151,35 @@ fn python() -> Option<String> {
     arguments.nth(1)
 }
 
-/// The same file, in the same run.
-fn run_python(python: &str, path: &Path) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/checkpoint.py");
-    let status = Command::new(python).arg(script).arg(path).status().expect("Python runs");
-    assert!(status.success(), "the Python script failed");
+/// A process that does a job at a word.
+struct Python {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Python {
+    fn start(python: &str, path: &Path, out: &Path) -> Python {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/checkpoint.py");
+        let mut command = Command::new(python);
+        let command = command.arg(script).args([path, out]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("Python starts");
+        let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        Python { child, input, output: BufReader::new(output) }
+    }
+}
+
+fn ask(python: Option<&RefCell<Python>>, job: &str) {
+    let Some(python) = python else { return };
+    let Python { input, output, .. } = &mut *python.borrow_mut();
+    let mut answer = String::new();
+    writeln!(input, "{job}").and_then(|()| output.read_line(&mut answer)).expect("Python answers");
+    assert_eq!(answer, "done\n", "the Python script failed");
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
