@@ -3,7 +3,7 @@
 //! `cargo bench --bench checkpoint [-- --python PATH]`: a Python that has what `peers/requirements.txt` names.
 //!
 //! Whoever writes does the same: a new file beside the old one, its bytes, `fsync`, a rename, `fsync` of the folder. Python's writer does
-//! not synchronise; the row says where that is added. Files are in the page cache when they are read. All jobs are done in turn.
+//! not synchronise; the row says where that is added, in the same order. Files are in the page cache when they are read. All jobs are done in turn.
 
 mod support;
 
@@ -64,9 +64,9 @@ fn write(folder: &Path, model: &Arrays, bytes: &[u8], python: Option<&RefCell<Py
         ("checkpoint::save", &mut save),
         ("std::fs::write, not synchronised", &mut write_unsynced),
     ];
-    let [mut synced, mut unsynced] = ["save and sync", "save"].map(|job| move || ask(python, job));
+    let [mut synced, mut unsynced] = ["save safely", "save"].map(|job| move || ask(python, job));
     if python.is_some() {
-        jobs.push(("Python: save_file, then both fsync", &mut synced));
+        jobs.push(("Python: save_file, fsync, rename, fsync", &mut synced));
         jobs.push(("Python: save_file, not synchronised", &mut unsynced));
     }
     measure("write", &mut jobs);

@@ -11,16 +11,22 @@ PATH, OUT = sys.argv[1:]
 ARRAYS = load_file(PATH)
 
 
-def sync():
-    for name in (OUT, os.path.dirname(OUT)):
-        handle = os.open(name, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+def sync(name):
+    handle = os.open(name, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def save_safely():
+    save_file(ARRAYS, OUT + ".new")
+    sync(OUT + ".new")
+    os.rename(OUT + ".new", OUT)
+    sync(os.path.dirname(OUT))
 
 
 JOBS = {
     "save": lambda: save_file(ARRAYS, OUT),
-    "save and sync": lambda: (save_file(ARRAYS, OUT), sync()),
+    "save safely": save_safely,
     "load": lambda: load_file(PATH),
 }
 for line in sys.stdin:

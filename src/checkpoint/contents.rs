@@ -6,8 +6,9 @@ use std::path::Path;
 
 use safetensors::Dtype as OnDisk;
 
-use super::header::{Header, METADATA};
+use super::header::Header;
 use super::notes::{self, below, join, json};
+use super::stated::METADATA;
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};

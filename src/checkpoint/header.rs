@@ -1,17 +1,14 @@
 //! The header of a file, and the one validator that every header goes through, read or written.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
 use safetensors::Dtype as OnDisk;
 use safetensors::tensor::TensorInfo;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 
 use super::dtype;
 use super::notes::{self, Notes};
+use super::stated::{METADATA, Stated};
 use crate::error::{Error, Result};
 use crate::tree::Dtype;
 
@@ -20,9 +17,6 @@ pub(crate) const LENGTH: usize = 8;
 
 /// The most bytes a header may have.
 pub(crate) const LONGEST: usize = 100_000_000;
-
-/// The name that is no tensor's.
-pub(crate) const METADATA: &str = "__metadata__";
 
 /// One tensor of a file, as the header has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +110,7 @@ impl Header {
         let text = std::str::from_utf8(text).map_err(|error| Error::invalid_file("a header in UTF-8", error.to_string()))?;
         let stated: Stated = serde_json::from_str(text).map_err(|error| Error::invalid_file("a header in JSON", error.to_string()))?;
         let data = usize::try_from(data).map_err(|_| Error::invalid_file("data that fits an address space", format!("{data} bytes")))?;
-        Header::validate(stated.tensors, stated.metadata.unwrap_or_default().0, data)
+        Header::validate(stated.tensors, stated.metadata, data)
     }
 
     /// Brings the tensors into the order of the file and checks that they cover the data, each byte once.
@@ -250,101 +244,4 @@ fn size(dtype: OnDisk, shape: &[usize]) -> Option<usize> {
     let bits = elements.checked_mul(dtype.bitsize()).filter(|&bits| bits / 8 <= isize::MAX as usize)?;
     let bits = if shape.contains(&0) { 0 } else { bits };
     bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-/// A header as it is written, before anything is known to agree.
-#[derive(Default)]
-struct Stated {
-    metadata: Option<Texts>,
-    tensors: Vec<(String, TensorInfo)>,
-}
-
-impl<'de> Deserialize<'de> for Stated {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(StatedVisitor)
-    }
-}
-
-struct StatedVisitor;
-
-impl<'de> Visitor<'de> for StatedVisitor {
-    type Value = Stated;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of tensors")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Stated, M::Error> {
-        let mut stated = Stated::default();
-        while let Some(name) = map.next_key::<String>()? {
-            if name != METADATA {
-                stated.tensors.push((name, map.next_value::<Info>()?.0));
-            } else if stated.metadata.replace(map.next_value()?).is_some() {
-                return Err(M::Error::custom("`__metadata__` twice"));
-            }
-        }
-        Ok(stated)
-    }
-}
-
-/// A map of text, each key once.
-#[derive(Default)]
-struct Texts(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(TextsVisitor)
-    }
-}
-
-struct TextsVisitor;
-
-impl<'de> Visitor<'de> for TextsVisitor {
-    type Value = Texts;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of strings")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
-        let mut texts = BTreeMap::new();
-        while let Some((key, text)) = map.next_entry::<String, String>()? {
-            if let Some(_first) = texts.insert(key, text) {
-                return Err(M::Error::custom("a key of `__metadata__` twice"));
-            }
-        }
-        Ok(Texts(texts))
-    }
-}
-
-/// What is said of a tensor, as a map and no more than this: derived code takes a list of the same values too.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fields {
-    dtype: OnDisk,
-    shape: Vec<usize>,
-    data_offsets: (usize, usize),
-}
-
-struct Info(TensorInfo);
-
-impl<'de> Deserialize<'de> for Info {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(InfoVisitor)
-    }
-}
-
-struct InfoVisitor;
-
-impl<'de> Visitor<'de> for InfoVisitor {
-    type Value = Info;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map with dtype, shape and data_offsets")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Info, M::Error> {
-        let Fields { dtype, shape, data_offsets } = Fields::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Info(TensorInfo { dtype, shape, data_offsets }))
-    }
 }

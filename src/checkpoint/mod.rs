@@ -60,6 +60,7 @@ compile_error!("the elements of a safetensors file are little-endian, and so mus
 mod dtype;
 mod header;
 mod notes;
+mod stated;
 
 // model → file:
 mod atomic;

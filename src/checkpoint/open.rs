@@ -28,7 +28,7 @@ use crate::tree::{Dtype, Element, to_elements};
 /// can be trained, and `Values(&file)` a companion of a model.
 #[derive(Clone)]
 pub struct Checkpoint {
-    pub(crate) header: Header,
+    pub(crate) header: Arc<Header>,
     /// Where the data begin.
     start: usize,
     bytes: Arc<Bytes>,
@@ -71,7 +71,7 @@ impl Checkpoint {
         // A copy: a file that changes while it is mapped must not change under the text.
         let text = bytes[LENGTH..start].to_vec();
         let header = Header::parse(&text, (bytes.len() - start) as u64)?;
-        Ok(Checkpoint { header, start, bytes: Arc::new(bytes) })
+        Ok(Checkpoint { header: Arc::new(header), start, bytes: Arc::new(bytes) })
     }
 
     /// The tensors, as they lie in the file.
@@ -125,7 +125,7 @@ impl Checkpoint {
                 part.notes.aliases.insert(name, super::notes::Alias { tensor, axes: alias.axes.clone() });
             }
         }
-        Ok(Checkpoint { header: part, start: self.start, bytes: Arc::clone(&self.bytes) })
+        Ok(Checkpoint { header: Arc::new(part), start: self.start, bytes: Arc::clone(&self.bytes) })
     }
 
     /// The array of a name or an alias. It is not copied, unless its bytes are not aligned or it holds booleans, which are checked.
@@ -234,8 +234,10 @@ impl Checkpoint {
     /// # Errors
     /// A byte of a boolean tensor that is neither 0 nor 1.
     pub(crate) fn check_booleans(&self, tensor: &Tensor) -> Result<()> {
-        let is_boolean = tensor.on_disk == OnDisk::BOOL;
-        match self.bytes_of(tensor).iter().find(|&&byte| is_boolean && byte > 1) {
+        if tensor.on_disk != OnDisk::BOOL {
+            return Ok(());
+        }
+        match self.bytes_of(tensor).iter().find(|&&byte| byte > 1) {
             Some(byte) => Err(Error::invalid_file("booleans, bytes of 0 or 1", format!("a byte of {byte}")).at(tensor.name())),
             None => Ok(()),
         }

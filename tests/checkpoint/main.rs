@@ -1,5 +1,5 @@
 //! Checkpoints: what is written, what is read of it, and what hostile or unlucky files get.
-#![cfg(feature = "safetensors")]
+#![cfg(all(feature = "safetensors", feature = "derive"))]
 
 #[path = "../common/mod.rs"]
 mod common;

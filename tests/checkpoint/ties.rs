@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use flatleaf::checkpoint::{self, LoadOptions};
 use flatleaf::{DynTree, Layout, tree};
-use ndarray::{arr1, arr2};
+use ndarray::{arr1, arr2, s};
 use safetensors::SafeTensors;
 
 use crate::common::models;
@@ -59,6 +59,18 @@ fn shared_parameters_are_stored_once() {
 fn equal_values_are_two_tensors() {
     let file = open(&saved(&(vec![0.0_f32, 0.0], vec![0.0_f32, 0.0]))).unwrap();
     assert_eq!((file.tensors().len(), file.aliases().count()), (2, 0));
+}
+
+/// P.J5, P.C18: views that share some elements have no name that covers them.
+#[test]
+fn views_that_overlap_are_not_saved() {
+    let whole = arr1(&[1.0_f32, 2.0, 3.0, 4.0]).into_shared();
+    let model = (whole.clone().slice_move(s![..3]), whole.slice_move(s![1..]));
+    let folder = Folder::new();
+    let error = checkpoint::save(folder.path("model"), &model).unwrap_err();
+    assert!(error.is_overlap());
+    assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
+    assert!(folder.names().is_empty());
 }
 
 /// P.J6: whichever name the file keeps.
