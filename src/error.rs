@@ -36,6 +36,8 @@ struct Inner {
 struct Problem {
     kind: Kind,
     path: Option<String>,
+    /// Further paths of which the same is to be said.
+    also: Vec<String>,
     other_path: Option<String>,
     expected: Option<String>,
     found: Option<String>,
@@ -67,6 +69,10 @@ enum Kind {
     InvalidState,
     #[cfg(feature = "serde")]
     InvalidTree,
+    #[cfg(feature = "safetensors")]
+    InvalidFile,
+    #[cfg(feature = "safetensors")]
+    Io(std::io::ErrorKind),
     Foreign,
 }
 
@@ -131,6 +137,24 @@ impl Error {
         is_custom => Foreign;
     }
 
+    /// A file that contradicts itself or is not of its format.
+    #[cfg(feature = "safetensors")]
+    pub fn is_invalid_file(&self) -> bool {
+        self.0.first.kind == Kind::InvalidFile
+    }
+
+    /// What the system says of a file; [`path`](Error::path) is the file's.
+    #[cfg(feature = "safetensors")]
+    pub fn is_io(&self) -> bool {
+        self.io_kind().is_some()
+    }
+
+    /// What kind of thing the system says of a file: that there is none, say.
+    #[cfg(feature = "safetensors")]
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        if let Kind::Io(kind) = self.0.first.kind { Some(kind) } else { None }
+    }
+
     /// An error of one's own, from a [`Tree`](crate::Tree) implementation; it gets the path it was raised at.
     pub fn custom(message: impl fmt::Display) -> Self {
         Problem::new(Kind::Foreign).found(message.to_string()).into()
@@ -158,7 +182,7 @@ impl Error {
 
     /// The paths of all leaves that disagree, as far as they are listed.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.problems().filter_map(|problem| problem.path.as_deref())
+        self.problems().flat_map(|problem| problem.path.iter().chain(&problem.also)).map(String::as_str)
     }
 
     fn problems(&self) -> impl Iterator<Item = &Problem> {
@@ -283,6 +307,31 @@ impl Error {
         Problem::new(Kind::InvalidTree).expected("a tree".into()).found(found.into()).into()
     }
 
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn invalid_file(expected: &str, found: impl Into<String>) -> Self {
+        Problem::new(Kind::InvalidFile).expected(expected.into()).found(found.into()).into()
+    }
+
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn io(path: &std::path::Path, expected: &str, error: &std::io::Error) -> Self {
+        let problem = Problem::new(Kind::Io(error.kind())).path(path.display().to_string());
+        problem.expected(expected.into()).found(error.to_string()).into()
+    }
+
+    /// Leaves, at least one, that a file has nothing for.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn missing_tensors(paths: Vec<String>) -> Self {
+        let problem = Problem::new(Kind::Missing).paths(paths);
+        problem.expected("a tensor in the file".into()).found("none".into()).into()
+    }
+
+    /// Tensors, at least one, that are no leaf's.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn unexpected_tensors(names: Vec<String>) -> Self {
+        let problem = Problem::new(Kind::Unknown).paths(names);
+        problem.expected("a leaf in the model".into()).found("none".into()).into()
+    }
+
     /// The path of an element, for an error about one of a slice.
     pub(crate) fn at(mut self, path: &str) -> Self {
         self.0.first.path = Some(path.to_owned());
@@ -302,11 +351,17 @@ impl Error {
 
 impl Problem {
     fn new(kind: Kind) -> Self {
-        Problem { kind, path: None, other_path: None, expected: None, found: None }
+        Problem { kind, path: None, also: Vec::new(), other_path: None, expected: None, found: None }
     }
 
     fn path(self, path: String) -> Self {
         Problem { path: Some(path), ..self }
+    }
+
+    #[cfg(feature = "safetensors")]
+    fn paths(self, mut paths: Vec<String>) -> Self {
+        let also = paths.split_off(1);
+        Problem { path: paths.pop(), also, ..self }
     }
 
     fn other_path(self, path: String) -> Self {
@@ -368,7 +423,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.path, &self.other_path) {
             (Some(path), Some(other)) => write!(f, "`{}` and `{}`: ", Elided(path), Elided(other))?,
-            (Some(path), None) | (None, Some(path)) => write!(f, "`{}`: ", Elided(path))?,
+            (Some(path), None) | (None, Some(path)) => write_paths(f, path, &self.also)?,
             (None, None) => {}
         }
         match (&self.expected, &self.found) {
@@ -377,6 +432,17 @@ impl fmt::Display for Problem {
             (None, None) => write!(f, "{:?}", self.kind),
         }
     }
+}
+
+/// Paths of which one thing is to be said; few who read it want more than so many.
+fn write_paths(f: &mut fmt::Formatter<'_>, first: &str, also: &[String]) -> fmt::Result {
+    const LISTED: usize = 64;
+    write!(f, "`{}`", Elided(first))?;
+    also.iter().take(LISTED).try_for_each(|path| write!(f, ", `{}`", Elided(path)))?;
+    if also.len() > LISTED {
+        write!(f, " and {} more", also.len() - LISTED)?;
+    }
+    f.write_str(": ")
 }
 
 /// A path that fits a message: the middle of a very long one is left out.

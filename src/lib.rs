@@ -51,6 +51,10 @@ pub mod optim;
 pub mod argmin;
 mod objective;
 
+// layout and flat vector as files:
+#[cfg(feature = "safetensors")]
+pub mod checkpoint;
+
 // and what all of them stand on.
 mod error;
 mod floats;

@@ -88,7 +88,7 @@ mod shapes {
     #[test]
     fn nothing_inside_gives_an_empty_vector() -> Result<()> {
         let mut nothing = (Unit, (NoFields {}, NoElements()));
-        assert_eq!(destructure(&nothing)?.0, []);
+        assert_eq!(destructure(&nothing)?.0, [0.0_f32; 0]);
         let (Unit, (NoFields {}, NoElements())) = restructured(&mut nothing, &[])?;
         Ok(())
     }

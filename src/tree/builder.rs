@@ -39,6 +39,18 @@ pub(crate) enum Values<'b> {
     Leaves(Cow<'b, [Vec<f32>]>),
     /// Leaves that are not trainable from these, as bytes.
     Others(&'b [Vec<u8>]),
+    /// Any leaves from elsewhere.
+    #[cfg(feature = "safetensors")]
+    Elsewhere(&'b dyn LeafValues),
+}
+
+/// Elements of leaves, as bytes, in row-major order.
+#[cfg(feature = "safetensors")]
+pub(crate) trait LeafValues {
+    fn has(&self, leaf: LeafId) -> bool;
+
+    /// The elements of a leaf that it has, as those of a type.
+    fn elements(&self, leaf: LeafId, dtype: Dtype) -> Option<Cow<'_, [u8]>>;
 }
 
 impl Values<'_> {
@@ -47,6 +59,8 @@ impl Values<'_> {
             Values::Template => false,
             Values::Flat { .. } | Values::Leaves(_) => leaf.trainable,
             Values::Others(_) => !leaf.trainable,
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => values.has(leaf),
         }
     }
 
@@ -68,6 +82,11 @@ impl Values<'_> {
             Values::Flat { flat, .. } => flat.slice(leaf.range()).elements(),
             Values::Leaves(leaves) => Floats::of(&leaves[id.index as usize]).elements(),
             Values::Others(others) => Cow::Owned(to_elements(&others[id.index as usize])),
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => {
+                let changed = || Error::unstable("a leaf of another element type than on the first visit");
+                Cow::Owned(to_elements(&values.elements(id, E::DTYPE).ok_or_else(changed)?))
+            }
             Values::Template => Cow::Borrowed(&[][..]),
         };
         if elements.len() == leaf.len() { Ok(elements) } else { Err(Error::unstable("a leaf of another length than on the first visit")) }

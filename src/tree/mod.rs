@@ -16,12 +16,16 @@ mod serialize;
 mod stack;
 
 pub(crate) use brief::Brief;
+#[cfg(feature = "safetensors")]
+pub(crate) use builder::LeafValues;
 pub(crate) use builder::Values;
 pub use builder::{Builder, Slot};
 pub use dyn_tree::DynTree;
 pub use element::{Dtype, Element, FlatElement};
 pub use identity::{Cell, Identity, Shared};
 pub(crate) use leaf::Source;
+#[cfg(feature = "safetensors")]
+pub(crate) use leaf::to_elements;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
 #[doc(hidden)]
 pub use leaf::{ReadBytes, Sink, WriteBytes};

@@ -1,0 +1,152 @@
+//! How far two files are from each other, tensor by tensor.
+
+use std::path::Path;
+
+use super::header::Tensor;
+use super::stream::Streams;
+use crate::error::Result;
+
+/// What differs between two files. Made by [`compare`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// The tensors that both have in one shape, in the order of the first file.
+    pub tensors: Vec<Difference>,
+    /// The names of tensors that only the first has.
+    pub only_in_first: Vec<String>,
+    /// The names of tensors that only the second has.
+    pub only_in_second: Vec<String>,
+    /// The names of tensors that differ in shape, or that are of types that arrays cannot hold.
+    pub not_compared: Vec<String>,
+}
+
+/// What differs between two tensors of one name and shape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Difference {
+    /// Its name in the first file.
+    pub name: String,
+    /// The number of elements.
+    pub len: usize,
+    /// The L2 norm of the difference.
+    pub distance: f64,
+    /// The L2 norm in the first file.
+    pub norm_first: f64,
+    /// The L2 norm in the second file.
+    pub norm_second: f64,
+    /// The largest absolute difference of two elements; NaN if a difference is.
+    pub max_abs: f64,
+}
+
+impl Comparison {
+    /// The L2 norm of the difference of all tensors that both files have.
+    pub fn distance(&self) -> f64 {
+        norm(self.tensors.iter().map(|tensor| tensor.distance))
+    }
+
+    /// Their L2 norm in the first file and in the second.
+    pub fn norms(&self) -> (f64, f64) {
+        (norm(self.tensors.iter().map(|tensor| tensor.norm_first)), norm(self.tensors.iter().map(|tensor| tensor.norm_second)))
+    }
+}
+
+fn norm(norms: impl Iterator<Item = f64>) -> f64 {
+    norms.map(|norm| norm * norm).sum::<f64>().sqrt()
+}
+
+/// Compares two files tensor by tensor, by name and through the aliases of either: distances, norms, what only one of them has. Types
+/// may differ. What was written beside the models is passed by. One pass over each file in constant memory.
+///
+/// # Errors
+/// As [`open`](super::open).
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-compare-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, b] = ["a", "b"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [1.0, 2.0], "x": [0.0] }))?;
+/// checkpoint::save(&b, &tree!({ "w": [4.0, 6.0] }))?;
+/// let comparison = checkpoint::compare(&a, &b)?;
+/// assert_eq!((comparison.tensors[0].distance, comparison.tensors[0].max_abs), (5.0, 4.0));
+/// assert_eq!(comparison.only_in_first, ["x"]);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn compare(first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Comparison> {
+    compare_with(first, second, |_elements| {})
+}
+
+/// The same, with a call for every so many elements that have been compared: to show how far it is.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_with(first: impl AsRef<Path>, second: impl AsRef<Path>, mut progress: impl FnMut(usize)) -> Result<Comparison> {
+    let mut streams = Streams::open(&[first.as_ref(), second.as_ref()])?;
+    let (mut comparison, pairs) = pair(&streams);
+    for indices in pairs {
+        let Tensor { name, .. } = &streams.first().tensors[indices[0]];
+        let mut sums = Sums::default();
+        let mut difference = Difference { name: name.clone(), len: streams.first().tensors[indices[0]].len(), ..Difference::default() };
+        streams.read(&indices, |chunks| {
+            sums.add(&chunks[0], &chunks[1]);
+            progress(chunks[0].len());
+            Ok(())
+        })?;
+        sums.finish(&mut difference);
+        comparison.tensors.push(difference);
+    }
+    Ok(comparison)
+}
+
+/// Which tensors are compared, by their indices in both files, and which are not.
+fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
+    let [first, second] = [0, 1].map(|file| &streams.files[file].header);
+    let (mut comparison, mut pairs) = (Comparison::default(), Vec::new());
+    let mut met = vec![false; second.tensors.len()];
+    for (index, tensor) in first.models() {
+        let Some(other) = first.names_of(index).find_map(|name| second.find_any(name)) else {
+            comparison.only_in_first.push(tensor.name.clone());
+            continue;
+        };
+        met[other] = true;
+        let counterpart = &second.tensors[other];
+        if tensor.shape() == counterpart.shape() && tensor.dtype().is_some() && counterpart.dtype().is_some() {
+            pairs.push([index, other]);
+        } else {
+            comparison.not_compared.push(tensor.name.clone());
+        }
+    }
+    let only = second.models().filter(|&(index, _)| !met[index] && second.names_of(index).all(|name| first.find_any(name).is_none()));
+    comparison.only_in_second = only.map(|(_, tensor)| tensor.name.clone()).collect();
+    (comparison, pairs)
+}
+
+#[derive(Default)]
+struct Sums {
+    distance: f64,
+    first: f64,
+    second: f64,
+    max_abs: f64,
+}
+
+impl Sums {
+    fn add(&mut self, first: &[f64], second: &[f64]) {
+        for (a, b) in first.iter().zip(second) {
+            let difference = a - b;
+            self.distance += difference * difference;
+            self.first += a * a;
+            self.second += b * b;
+            // A NaN stays: nothing is larger.
+            if difference.abs() > self.max_abs || difference.is_nan() {
+                self.max_abs = difference.abs();
+            }
+        }
+    }
+
+    fn finish(self, difference: &mut Difference) {
+        difference.distance = self.distance.sqrt();
+        difference.norm_first = self.first.sqrt();
+        difference.norm_second = self.second.sqrt();
+        difference.max_abs = self.max_abs;
+    }
+}

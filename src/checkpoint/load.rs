@@ -1,0 +1,279 @@
+//! File → model, in place.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+
+use super::dtype;
+use super::open::{Checkpoint, open};
+use super::rename::Rename;
+use super::sources::{Found, Names, Stored, reordered};
+use crate::check::{self, Purpose};
+use crate::error::{Error, Result};
+use crate::in_place::{self, Put};
+use crate::layout::{Inner, Layout, LeafId, Place};
+use crate::transfer;
+use crate::tree::{Builder, Dtype, LeafMut, LeafValues, Sink, Tree, Values};
+
+/// How a file is matched to a model. Strict, with the names as they are, unless something else is said.
+///
+/// ```
+/// use flatleaf::{checkpoint::{Checkpoint, LoadOptions}, tree};
+///
+/// // {"model.fc.gamma":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}
+/// # let header = br#"{"model.fc.gamma":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  "#;
+/// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &2.5_f32.to_le_bytes()].concat();
+/// let file = Checkpoint::from_bytes(bytes)?;
+/// let mut model = tree!({ "fc": { "weight": [0.0] } });
+///
+/// let error = file.load_into(&mut model, &LoadOptions::new()).unwrap_err();
+/// assert!(error.is_missing());
+/// assert_eq!(
+///     error.to_string(),
+///     "`fc.weight`: expected a tensor in the file, found none; `model.fc.gamma`: expected a leaf in the model, found none"
+/// );
+/// let names = LoadOptions::new().rename_matching("model.**", "**").rename_matching("**.gamma", "**.weight");
+/// file.load_into(&mut model, &names)?;
+/// assert_eq!(model, tree!({ "fc": { "weight": [2.5] } }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use]
+pub struct LoadOptions<'o> {
+    is_lax: bool,
+    renames: Vec<Rename<'o>>,
+}
+
+impl<'o> LoadOptions<'o> {
+    /// Strict: file and model have the same names and shapes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loads what fits and leaves the rest of the model as it is; the [`Report`] says what did not fit.
+    pub fn lax(mut self) -> Self {
+        self.is_lax = true;
+        self
+    }
+
+    /// Renames tensors: from a name in the file to a path in the model. Renames are applied one after the other, to aliases too.
+    pub fn rename(mut self, rename: impl Fn(&str) -> String + 'o) -> Self {
+        self.renames.push(Rename::Call(Box::new(rename)));
+        self
+    }
+
+    /// Renames the tensors that a pattern matches: `*` is any run within a segment, `**` as a segment any number of segments, and the
+    /// same stars in the replacement stand for the same text. `model.**` to `**` takes a prefix off.
+    pub fn rename_matching(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.renames.push(Rename::Pattern { from: from.into(), to: to.into() });
+        self
+    }
+}
+
+/// What was loaded, and what did not fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    loaded: Vec<String>,
+    missing: Vec<String>,
+    unexpected: Vec<String>,
+    mismatched: Vec<Error>,
+}
+
+impl Report {
+    /// The paths of the leaves that have new values, in the order of the layout.
+    pub fn loaded(&self) -> &[String] {
+        &self.loaded
+    }
+
+    /// The paths of leaves that the file has nothing for, sorted.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// The names of tensors that the model has no leaf for, sorted.
+    pub fn unexpected(&self) -> &[String] {
+        &self.unexpected
+    }
+
+    /// For each leaf of another shape or type than its tensor, what differs.
+    pub fn mismatched(&self) -> &[Error] {
+        &self.mismatched
+    }
+
+    /// Whether file and model had the same names, shapes and types.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+/// `3 leaves loaded; missing: …; unexpected: …`
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} leaves loaded", self.loaded.len())?;
+        for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        self.mismatched.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+/// Loads a file into a model, in place, by name: every leaf, frozen and carried ones too.
+///
+/// The order in the file does not matter. Any float type becomes the leaf's own, rounded once, to nearest and ties to even; integers and
+/// booleans have to be of the leaf's type. A tied leaf is found by any of its places, or by an alias of the file; if several of them
+/// have tensors of their own these must be equal. An alias of the file is as good as a tensor: where the model is not tied, both leaves
+/// get the value. What was written beside the model is passed by.
+///
+/// Ties of the model stay; locks and cells are written through; a plain `Rc` or `Arc` with other holders gets a new allocation. Nothing
+/// is written before everything has been checked. Large leaves are copied by all threads.
+///
+/// # Errors
+/// As [`open`]; all differences in one error: leaves that are missing ([`is_missing`](Error::is_missing)), tensors that are no leaf's
+/// ([`is_unknown`](Error::is_unknown)), shapes, types; a tie whose tensors differ ([`is_broken_tie`](Error::is_broken_tie)), lax or
+/// not; as [`Layout::of`] and [`Layout::restructure_into`] for the model.
+pub fn load_into<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
+    open(path)?.load_into(model, options)
+}
+
+impl Checkpoint {
+    /// Loads the file into a model; see [`load_into`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_into<T: Tree + ?Sized>(&self, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
+        // Frozen leaves are written like trained ones; integers and booleans remain.
+        let layout = Layout::everything(model)?;
+        let found = Names::new(self, &options.renames)?.find(&layout, layout.inner.all_leaves())?;
+        if !options.is_lax {
+            found.differences(found.unexpected.clone())?;
+        }
+        let report = report(&layout, &found);
+        let (floats, others) = found.leaves.split_at(layout.leaves().len());
+        let load = Load { layout: &layout.inner, floats, others };
+        if others.iter().any(Option::is_some) {
+            check::check(&layout.inner, model, Purpose::WriteOthers)?;
+        }
+        load.write(model, true)?;
+        load.write(model, false)?;
+        Ok(report)
+    }
+}
+
+fn report(layout: &Layout, found: &Found<'_>) -> Report {
+    let loaded = layout.inner.all_leaves().zip(&found.leaves).filter(|(_, stored)| stored.is_some());
+    Report {
+        loaded: loaded.map(|(leaf, _)| leaf.path().to_owned()).collect(),
+        missing: found.missing.clone(),
+        unexpected: found.unexpected.clone(),
+        mismatched: found.mismatched.clone(),
+    }
+}
+
+/// The elements that leaves get.
+struct Load<'l, 'c> {
+    layout: &'l Inner,
+    floats: &'l [Option<Stored<'c>>],
+    others: &'l [Option<Stored<'c>>],
+}
+
+impl<'l, 'c> Load<'l, 'c> {
+    fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
+        let leaves = if leaf.trainable { self.floats } else { self.others };
+        leaves[leaf.index as usize].as_ref()
+    }
+
+    /// Writes the floats, or the others.
+    fn write<T: Tree + ?Sized>(&self, model: &mut T, floats: bool) -> Result<()> {
+        let (leaves, purpose) = if floats { (self.floats, Purpose::WriteTrainable) } else { (self.others, Purpose::WriteOthers) };
+        if leaves.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let contents = check::check(self.layout, model, purpose)?;
+        let pass = Pass { load: self, floats };
+        let mut write = Write { pass: &pass, tasks: Vec::new() };
+        let builder = Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place();
+        in_place::write(self.layout, model, builder, &mut write)?;
+        transfer::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
+        Ok(())
+    }
+}
+
+/// One of the two walks that write a model.
+struct Pass<'p, 'l, 'c> {
+    load: &'p Load<'l, 'c>,
+    floats: bool,
+}
+
+impl<'l, 'c> Pass<'_, 'l, 'c> {
+    fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
+        if leaf.trainable == self.floats { self.load.of(leaf) } else { None }
+    }
+}
+
+impl LeafValues for Pass<'_, '_, '_> {
+    fn has(&self, leaf: LeafId) -> bool {
+        self.of(leaf).is_some()
+    }
+
+    fn elements(&self, leaf: LeafId, dtype: Dtype) -> Option<Cow<'_, [u8]>> {
+        self.of(leaf).map(|stored| stored.converted(dtype))
+    }
+}
+
+struct Write<'p, 'l, 'c, 'a> {
+    pass: &'p Pass<'p, 'l, 'c>,
+    /// Slices that all threads fill once the walk is done.
+    tasks: Vec<Task<'l, 'a>>,
+}
+
+impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
+    fn wants(&self, place: &Place) -> bool {
+        self.pass.of(place.leaf).is_some()
+    }
+
+    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        let stored = self.pass.of(place.leaf).expect("a leaf that is wanted");
+        match leaf.sink {
+            Sink::Bytes(to) if place.axes.is_none() && to.len() == place.len * place.dtype.size() => {
+                Task::push(&mut self.tasks, stored, place.dtype, to);
+                Ok(())
+            }
+            _ => leaf.write_bytes(&self.at_place(place, stored)),
+        }
+    }
+}
+
+impl Write<'_, '_, '_, '_> {
+    fn at_place<'s>(&self, place: &Place, stored: &'s Stored<'_>) -> Cow<'s, [u8]> {
+        let elements = stored.converted(place.dtype);
+        let Some(axes) = &place.axes else { return elements };
+        let shape = self.pass.load.layout.leaf(place.leaf).shape();
+        reordered(&elements, place.dtype, shape, |order| axes.to_place(order)).into()
+    }
+}
+
+/// Elements to be written to a slice.
+struct Task<'l, 'a> {
+    from: Dtype,
+    elements: &'l [u8],
+    dtype: Dtype,
+    to: &'a mut [u8],
+}
+
+impl<'l, 'a> Task<'l, 'a> {
+    /// Elements of one task: few enough that threads get equal shares.
+    const ELEMENTS: usize = 1 << 18;
+
+    fn push(tasks: &mut Vec<Self>, stored: &'l Stored<'_>, dtype: Dtype, to: &'a mut [u8]) {
+        let pieces = stored.elements.chunks(Self::ELEMENTS * stored.dtype.size());
+        let pieces = pieces.zip(to.chunks_mut(Self::ELEMENTS * dtype.size()));
+        tasks.extend(pieces.map(|(elements, to)| Task { from: stored.dtype, elements, dtype, to }));
+    }
+
+    fn run(&mut self) {
+        dtype::convert(self.from, self.elements, self.dtype, self.to);
+    }
+}

@@ -1,0 +1,118 @@
+//! Model → file.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use safetensors::Dtype as OnDisk;
+
+use super::contents::{Contents, Elements, own_type};
+use super::extras::{Extras, Others, Part};
+use super::notes;
+use crate::check::{self, Purpose};
+use crate::error::{Error, Findings, Result};
+use crate::layout::Layout;
+use crate::tree::Tree;
+
+/// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
+///
+/// The file is written beside the old one, synchronised and renamed, so that a crash at any moment leaves the old file or the new one
+/// (and perhaps a file whose name begins with `.flatleaf-`). A folder that is gone or full is an error, and the old file stays.
+/// Cost: one walk and one write; leaves behind a lock or on a device, and strided arrays, are copied first.
+///
+/// # Errors
+/// As [`Layout::of`]; integers of 128 bits; names that make a header of more than 100 MB; what the system says of the file
+/// ([`is_io`](Error::is_io)).
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-save-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let path = folder.join("model.safetensors");
+///
+/// checkpoint::save(&path, &tree!({ "weight": [[1.0, 2.0]], "bias": [0.5] }))?;
+/// assert_eq!(checkpoint::open(&path)?.view::<f32>("bias")?[0], 0.5);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T) -> Result<()> {
+    save_with(path, model, &Extras::new())
+}
+
+/// Writes a model and what is to stand beside it.
+///
+/// # Errors
+/// As [`save`]; a vector of another length than the flat one; a name that is given twice, or that the model has.
+pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &Extras<'_>) -> Result<()> {
+    let layout = Layout::of(model)?;
+    let mut contents = Contents::default();
+    push_tree(&mut contents, "", &layout, model)?;
+    push_extras(&mut contents, &layout, extras)?;
+    contents.write(path.as_ref())
+}
+
+/// Writes a flat vector as the leaves of its layout, all as `f32`: whatever the leaves are, nothing of the vector is lost, and it comes
+/// back without a copy. Loaded into a model it is rounded to the leaves' own types.
+///
+/// The frozen and carried leaves are those of [`Extras::others_of`], in their own types; a layout that has some needs that, or
+/// [`Extras::trainable_only`].
+///
+/// # Errors
+/// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that are nowhere.
+pub fn save_flat(path: impl AsRef<Path>, layout: &Layout, flat: &[f32], extras: &Extras<'_>) -> Result<()> {
+    let mut contents = Contents::default();
+    push_vector(&mut contents, "", layout, flat)?;
+    push_others(&mut contents, layout, &extras.others)?;
+    push_extras(&mut contents, layout, extras)?;
+    contents.write(path.as_ref())
+}
+
+fn push_tree<'a, T: Tree + ?Sized>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, tree: &'a T) -> Result<()> {
+    let mut elements = Elements::of(&layout.inner, true);
+    check::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
+    let all = elements.leaves.into_iter().chain(elements.others);
+    layout.inner.all_leaves().zip(all).try_for_each(|(leaf, elements)| contents.push(prefix, layout, leaf, own_type(leaf)?, elements))
+}
+
+fn push_vector<'a>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, flat: &'a [f32]) -> Result<()> {
+    layout.check_len(flat.len())?;
+    layout.leaves().iter().try_for_each(|leaf| {
+        let elements = Cow::Borrowed(bytemuck::cast_slice(&flat[leaf.range()]));
+        contents.push(prefix, layout, leaf, OnDisk::F32, elements)
+    })
+}
+
+fn push_others<'a>(contents: &mut Contents<'a>, layout: &Layout, others: &Others<'a>) -> Result<()> {
+    match others {
+        Others::LeftOut => Ok(()),
+        Others::Unknown => no_others(layout),
+        Others::Of(tree) => {
+            let mut elements = Elements::of(&layout.inner, false);
+            check::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
+            let mut all = layout.others().iter().zip(elements.others);
+            all.try_for_each(|(leaf, elements)| contents.push("", layout, leaf, own_type(leaf)?, elements))
+        }
+    }
+}
+
+fn no_others(layout: &Layout) -> Result<()> {
+    let mut findings = Findings::default();
+    for leaf in layout.others() {
+        let expected = "a tree that has this leaf, given with `Extras::others_of`, or `Extras::trainable_only`";
+        findings.add(Error::missing(leaf.path().to_owned(), expected.to_owned()));
+    }
+    findings.into_result()
+}
+
+fn push_extras<'a>(contents: &mut Contents<'a>, layout: &Layout, extras: &Extras<'a>) -> Result<()> {
+    extras.parts.iter().try_for_each(|(name, _)| contents.open_part(name))?;
+    for (name, part) in &extras.parts {
+        match part {
+            Part::Vector(vector) => push_vector(contents, name, layout, vector)?,
+            Part::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
+        }
+    }
+    if !extras.is_plain {
+        contents.note(notes::FINGERPRINT, format!("{:016x}", layout.fingerprint()))?;
+    }
+    extras.metadata.iter().try_for_each(|(key, value)| contents.note(key, value))
+}

@@ -1,0 +1,111 @@
+//! A header as JSON states it: nothing twice, and nothing that is not a header's. Whether it agrees with itself is not asked here.
+//!
+//! Derived code would let the last of two equal names win, and take lists for maps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use safetensors::Dtype as OnDisk;
+use safetensors::tensor::TensorInfo;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The name that is no tensor's.
+pub(crate) const METADATA: &str = "__metadata__";
+
+/// A header as it is written, before anything is known to agree.
+pub(crate) struct Stated {
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tensors: Vec<(String, TensorInfo)>,
+}
+
+impl<'de> Deserialize<'de> for Stated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(StatedVisitor)
+    }
+}
+
+struct StatedVisitor;
+
+impl<'de> Visitor<'de> for StatedVisitor {
+    type Value = Stated;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of tensors")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Stated, M::Error> {
+        let (mut tensors, mut metadata) = (Vec::new(), None::<Texts>);
+        while let Some(name) = map.next_key::<String>()? {
+            if name != METADATA {
+                tensors.push((name, map.next_value::<Info>()?.0));
+            } else if metadata.replace(map.next_value()?).is_some() {
+                return Err(M::Error::custom("`__metadata__` twice"));
+            }
+        }
+        Ok(Stated { metadata: metadata.unwrap_or_default().0, tensors })
+    }
+}
+
+/// A map of text, each key once.
+#[derive(Default)]
+struct Texts(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TextsVisitor)
+    }
+}
+
+struct TextsVisitor;
+
+impl<'de> Visitor<'de> for TextsVisitor {
+    type Value = Texts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of strings")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
+        let mut texts = BTreeMap::new();
+        while let Some((key, text)) = map.next_entry::<String, String>()? {
+            if let Some(_first) = texts.insert(key, text) {
+                return Err(M::Error::custom("a key of `__metadata__` twice"));
+            }
+        }
+        Ok(Texts(texts))
+    }
+}
+
+/// What is said of a tensor, as a map and no more than this: derived code takes a list of the same values too.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    dtype: OnDisk,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+struct Info(TensorInfo);
+
+impl<'de> Deserialize<'de> for Info {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(InfoVisitor)
+    }
+}
+
+struct InfoVisitor;
+
+impl<'de> Visitor<'de> for InfoVisitor {
+    type Value = Info;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map with dtype, shape and data_offsets")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Info, M::Error> {
+        let Fields { dtype, shape, data_offsets } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Info(TensorInfo { dtype, shape, data_offsets }))
+    }
+}

@@ -1,0 +1,21 @@
+//! Checkpoints: what is written, what is read of it, and what hostile or unlucky files get.
+#![cfg(all(feature = "safetensors", feature = "derive"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod files;
+
+mod conversions;
+mod format;
+mod hostile;
+mod killed;
+mod loading;
+mod memory;
+mod mutations;
+mod opened;
+mod python;
+mod real;
+mod round_trips;
+mod saving;
+mod streaming;
+mod ties;
