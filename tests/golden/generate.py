@@ -209,7 +209,7 @@ def torch_records():
                {"lr": 0.005, "centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.8}),
         record("rprop", "Rprop"),
         record("rprop lr etas", "Rprop", {"lr": 0.02, "etas": [0.3, 1.5]}),
-        record("rprop step_sizes", "Rprop", {"lr": 0.02, "step_sizes": [0.01, 0.03]}),
+        record("rprop step_sizes", "Rprop", {"lr": 0.02, "step_sizes": [0.012, 0.022]}),
     ]
 
 

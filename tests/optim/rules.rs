@@ -79,7 +79,7 @@ fn by_sign(law: &impl Law) {
     law.holds(Lion { lr: LR, ..Lion::default() }, naive::lion);
     law.holds(Lion { lr: LR, weight_decay: 1.0, betas: (0.6, 0.7) }, naive::lion);
     law.holds(Rprop::default(), naive::rprop);
-    law.holds(Rprop { lr: LR, etas: (0.3, 1.7), step_sizes: (0.02, 0.2) }, naive::rprop);
+    law.holds(Rprop { lr: LR, etas: (0.3, 1.7), step_sizes: (0.02, 0.08) }, naive::rprop);
 }
 
 fn in_proportion(law: &impl Law) {
