@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use bytemuck::Pod;
+
 use crate::elements::elements_of;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
@@ -162,7 +164,34 @@ struct Open {
 /// A tied leaf as it was met first.
 struct Tied<'a> {
     node: NodeId,
-    elements: Cow<'a, [f32]>,
+    elements: Exact<'a>,
+}
+
+/// A leaf's elements in a type that holds them without loss.
+enum Exact<'a> {
+    F32(Cow<'a, [f32]>),
+    F64(Cow<'a, [f64]>),
+}
+
+impl<'a> Exact<'a> {
+    fn of(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
+        match leaf.dtype {
+            Dtype::F64 => elements_of(layout, place, leaf).map(Exact::F64),
+            _ => elements_of(layout, place, leaf).map(Exact::F32),
+        }
+    }
+
+    fn has_same_bits(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Exact::F32(a), Exact::F32(b)) => same_bits::<_, u32>(a, b),
+            (Exact::F64(a), Exact::F64(b)) => same_bits::<_, u64>(a, b),
+            _ => false,
+        }
+    }
+}
+
+fn same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
+    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, Bits>(a) == bytemuck::cast_slice::<_, Bits>(b)
 }
 
 impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
@@ -278,15 +307,15 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
 
     /// Places of one leaf hold the same bits, unless they are the same object, which need not be read twice.
     fn compare_tied(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if leaf.dtype != Dtype::F32 || self.open.iter().any(|open| open.again) {
+        if leaf.dtype != place.dtype || self.open.iter().any(|open| open.again) {
             return Ok(());
         }
-        let elements = elements_of(self.layout, place, leaf)?;
+        let elements = Exact::of(self.layout, place, leaf)?;
         match self.ties.entry(place.leaf) {
             Entry::Vacant(new) => {
                 new.insert(Tied { node: place.node, elements });
             }
-            Entry::Occupied(first) if same_bits(&first.get().elements, &elements) => {}
+            Entry::Occupied(first) if first.get().elements.has_same_bits(&elements) => {}
             Entry::Occupied(first) => {
                 let (first, second) = (self.layout.paths.render(first.get().node), self.layout.paths.render(place.node));
                 self.findings.add(Error::broken_tie(first, second, "equal values at the places of one parameter", "different ones"));
@@ -353,10 +382,6 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         self.leave(key);
         Ok(())
     }
-}
-
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, u32>(a) == bytemuck::cast_slice::<_, u32>(b)
 }
 
 impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {

@@ -1,31 +1,37 @@
-//! The elements at a place as `f32`, in the order of its leaf, and those at the places of ties.
+//! The elements at a place in the type of a flat vector and the order of its leaf, the way back, and what stands at the places of ties.
 
 use std::borrow::Cow;
 
 use ndarray::{ArrayViewD, IxDyn};
 
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Place};
-use crate::tree::{Dtype, LeafRef};
+use crate::floats::{self, Floats, FloatsMut};
+use crate::layout::{AxisMap, Inner, Place};
+use crate::tree::{FlatElement, LeafMut, LeafRef, Sink};
 
 /// What stands at the places of ties, noted down as it is met.
-#[derive(Default)]
-pub(crate) struct TiedPlaces<'a>(Vec<Tied<'a>>);
+pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<Tied<'a, E>>);
 
-struct Tied<'a> {
+struct Tied<'a, E: Copy> {
     leaf: u32,
     /// The place that names the leaf comes first, the others as in the layout.
     place: (bool, u32),
-    elements: Cow<'a, [f32]>,
+    elements: Cow<'a, [E]>,
 }
 
-impl<'a> TiedPlaces<'a> {
-    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [f32]>) {
+impl<E: Copy> Default for TiedPlaces<'_, E> {
+    fn default() -> Self {
+        TiedPlaces(Vec::new())
+    }
+}
+
+impl<'a, E: Copy> TiedPlaces<'a, E> {
+    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>) {
         self.0.push(Tied { leaf: place.leaf.index, place: (!place.first, place.node), elements });
     }
 
     /// Every leaf with what its places hold, in the order of the places, so that a sum does not depend on the order of the walk.
-    pub(crate) fn by_leaf(mut self) -> Vec<(usize, Vec<Cow<'a, [f32]>>)> {
+    pub(crate) fn by_leaf(mut self) -> Vec<(usize, Vec<Cow<'a, [E]>>)> {
         self.0.sort_by_key(|tied| (tied.leaf, tied.place));
         let mut leaves: Vec<(usize, Vec<_>)> = Vec::new();
         for Tied { leaf, elements, .. } in self.0 {
@@ -39,31 +45,63 @@ impl<'a> TiedPlaces<'a> {
 }
 
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
-pub(crate) fn elements_of<'a>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [f32]>> {
+pub(crate) fn elements_of<'a, E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [E]>> {
     if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
         return Ok(Cow::Borrowed(slice));
     }
-    let mut elements = vec![0.0; leaf.len()];
+    let mut elements = vec![E::zeroed(); leaf.len()];
     read_floats(leaf, &mut elements)?;
     let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| Error::unstable("a leaf of another length"))?;
+    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;
     Ok(Cow::Owned(axes.to_leaf(view, layout.leaf(place.leaf).shape()).iter().copied().collect()))
 }
 
-/// Reads a float leaf of any type as `f32`, rounded to nearest.
-pub(crate) fn read_floats(leaf: &LeafRef<'_, '_>, out: &mut [f32]) -> Result<()> {
-    match leaf.dtype {
-        Dtype::F32 => return leaf.read(out),
-        Dtype::F64 => convert(&leaf.to_vec::<f64>()?, out, |x| *x as f32),
-        #[cfg(feature = "half")]
-        Dtype::F16 => convert(&leaf.to_vec::<half::f16>()?, out, |x| x.to_f32()),
-        #[cfg(feature = "half")]
-        Dtype::BF16 => convert(&leaf.to_vec::<half::bf16>()?, out, |x| x.to_f32()),
-        _ => return Err(Error::unstable("a leaf that changed its element type between two visits")),
+/// Reads a leaf of any float type, rounded to nearest where it does not fit.
+pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()> {
+    if leaf.dtype == E::DTYPE {
+        return leaf.read(out);
     }
+    let bytes = leaf.bytes()?;
+    let floats = Floats::from_bytes(leaf.dtype, &bytes).ok_or_else(changed_type)?;
+    if !floats.has_len(out.len()) {
+        return Err(changed_length());
+    }
+    floats::copy(floats, FloatsMut::of(out));
     Ok(())
 }
 
-fn convert<E>(from: &[E], to: &mut [f32], one: impl Fn(&E) -> f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = one(from));
+/// Writes a leaf's elements at one of its places, rounded to nearest where its type does not hold them.
+pub(crate) fn write_floats<E: FlatElement>(layout: &Inner, place: &Place, leaf: LeafMut<'_, '_>, elements: &[E]) -> Result<()> {
+    let elements = match &place.axes {
+        Some(axes) => Cow::Owned(at_place(axes, layout.leaf(place.leaf).shape(), elements)),
+        None => Cow::Borrowed(elements),
+    };
+    let from = Floats::of(&elements);
+    match leaf.sink {
+        Sink::Bytes(bytes) => {
+            let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
+            if !to.has_len(elements.len()) {
+                return Err(changed_length());
+            }
+            floats::copy(from, to);
+            Ok(())
+        }
+        sink => LeafMut { sink, ..leaf }.write_bytes(&from.to_bytes(leaf.dtype)),
+    }
+}
+
+/// A leaf's elements in the order of one of its places.
+pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
+    let view = ArrayViewD::from_shape(IxDyn(shape), elements).expect("a leaf has as many elements as its shape");
+    axes.to_place(view).iter().copied().collect()
+}
+
+#[cold]
+pub(crate) fn changed_length() -> Error {
+    Error::unstable("a leaf that changed its length between two visits")
+}
+
+#[cold]
+pub(crate) fn changed_type() -> Error {
+    Error::unstable("a leaf that changed its element type between two visits")
 }

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use crate::check::{self, Purpose};
-use crate::error::{Error, Result};
-use crate::layout::{Inner, Layout, Place};
+use crate::elements::{changed_type, read_floats};
+use crate::error::Result;
+use crate::floats::{self, Floats, FloatsMut};
+use crate::layout::{Layout, Place};
 use crate::matched::{self, Take};
 use crate::memory;
 use crate::transfer;
-use crate::tree::{Dtype, LeafRef, Tree};
+use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// Vectors of more elements are allocated only once a tree is known to have as many: a layout that was read may say anything.
 pub(crate) const SURE_TO_FIT: usize = 1 << 28;
@@ -29,8 +31,27 @@ pub(crate) const SURE_TO_FIT: usize = 1 << 28;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub fn destructure<T: Tree + ?Sized>(tree: &T) -> Result<(Vec<f32>, Layout)> {
+    destructure_as(tree)
+}
+
+/// The same with a flat vector of another element type: `f64` holds leaves of any float type without loss.
+///
+/// # Errors
+/// As [`destructure`].
+///
+/// ```
+/// use flatleaf::{destructure, destructure_as};
+///
+/// let model = (vec![1.0_f32], vec![0.1_f64]);
+/// let (flat, layout) = destructure_as::<f64>(&model)?;
+/// assert_eq!(flat, [1.0, 0.1]);
+/// assert_eq!(layout.restructure_as(&model, &[2.0, 0.2])?, (vec![2.0], vec![0.2]));
+/// assert!(destructure(&model).unwrap_err().is_element_type());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub fn destructure_as<E: FlatElement>(tree: &(impl Tree + ?Sized)) -> Result<(Vec<E>, Layout)> {
     let layout = Layout::of(tree)?;
-    Ok((layout.gather(tree)?, layout))
+    Ok((layout.gather_as(tree)?, layout))
 }
 
 impl Layout {
@@ -40,10 +61,26 @@ impl Layout {
     /// leaf each) and one copy; large leaves are copied by all threads.
     ///
     /// # Errors
-    /// A leaf that is missing, unknown, of another shape or element type; places of one parameter that hold different bits; a
-    /// poisoned lock or borrowed cell.
+    /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another
+    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell.
     pub fn gather<T: Tree + ?Sized>(&self, tree: &T) -> Result<Vec<f32>> {
-        self.check_f32()?;
+        self.gather_as(tree)
+    }
+
+    /// The same as a vector of another element type: `f64` holds leaves of any float type without loss.
+    ///
+    /// # Errors
+    /// As [`gather`](Layout::gather); no element type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let model = (vec![1.0_f32], vec![0.1_f64]);
+    /// assert_eq!(Layout::of(&model)?.gather_as::<f64>(&model)?, [1.0, 0.1]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
+        self.check_element::<E>()?;
         if self.len() > SURE_TO_FIT {
             check::check(&self.inner, tree, Purpose::ReadValues)?;
         }
@@ -59,27 +96,31 @@ impl Layout {
     /// # Errors
     /// As [`gather`](Layout::gather), and a slice of another length than the layout's; the slice is as it was.
     pub fn gather_into<T: Tree + ?Sized>(&self, tree: &T, flat: &mut [f32]) -> Result<()> {
-        self.check_f32()?;
+        self.gather_into_as(tree, flat)
+    }
+
+    /// The same into a vector of any flat element type.
+    ///
+    /// # Errors
+    /// As [`gather_into`](Layout::gather_into); no element type is an error for `f64`.
+    pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
+        self.check_element::<E>()?;
         self.check_len(flat.len())?;
         let contents = check::check(&self.inner, tree, Purpose::ReadValues)?;
         if contents.has_callback {
             // A callback may fail half-way.
-            flat.copy_from_slice(&self.gather(tree)?);
+            flat.copy_from_slice(&self.gather_as(tree)?);
             return Ok(());
         }
-        copy(&self.inner, tree, flat)
+        let mut gather = Gather::new(flat);
+        matched::walk_all(&self.inner, tree, &mut gather)?;
+        gather.finish();
+        Ok(())
     }
 }
 
-fn copy<T: Tree + ?Sized>(layout: &Inner, tree: &T, flat: &mut [f32]) -> Result<()> {
-    let mut gather = Gather::new(flat);
-    matched::walk_all(layout, tree, &mut gather)?;
-    gather.finish();
-    Ok(())
-}
-
-/// Copies slices to ranges of the flat vector, which are disjoint.
-pub(crate) fn copy_ranges(flat: &mut [f32], mut parts: Vec<(Range<usize>, &[f32])>) {
+/// Copies leaves to ranges of the flat vector, which are disjoint, with all threads.
+pub(crate) fn copy_ranges<E: FlatElement>(flat: &mut [E], mut parts: Vec<(Range<usize>, Floats<'_>)>) {
     if !parts.is_sorted_by_key(|part| part.0.start) {
         parts.sort_unstable_by_key(|part| part.0.start);
     }
@@ -87,20 +128,20 @@ pub(crate) fn copy_ranges(flat: &mut [f32], mut parts: Vec<(Range<usize>, &[f32]
     let mut pairs = Vec::with_capacity(parts.len());
     for (range, from) in parts {
         let (to, after) = rest[range.start - at..].split_at_mut(range.len());
-        pairs.push((to, from));
+        pairs.push((FloatsMut::of(to), from));
         (rest, at) = (after, range.end);
     }
-    transfer::copy_all(&mut pairs);
+    transfer::copy_all(pairs);
 }
 
-struct Gather<'f, 'a> {
-    flat: &'f mut [f32],
+struct Gather<'f, 'a, E> {
+    flat: &'f mut [E],
     /// Leaves to be copied by all threads, where that is worth it.
-    large: Option<Vec<(Range<usize>, &'a [f32])>>,
+    large: Option<Vec<(Range<usize>, Floats<'a>)>>,
 }
 
-impl<'f> Gather<'f, '_> {
-    fn new(flat: &'f mut [f32]) -> Self {
+impl<'f, E: FlatElement> Gather<'f, '_, E> {
+    fn new(flat: &'f mut [E]) -> Self {
         let large = transfer::is_parallel(flat.len()).then(Vec::new);
         Gather { flat, large }
     }
@@ -110,7 +151,7 @@ impl<'f> Gather<'f, '_> {
     }
 }
 
-impl<'a> Take<'a> for Gather<'_, 'a> {
+impl<'a, E: FlatElement> Take<'a> for Gather<'_, 'a, E> {
     /// Every place of a tie holds the same bits: the first one is read.
     #[inline]
     fn wants(&self, place: &Place) -> bool {
@@ -120,24 +161,25 @@ impl<'a> Take<'a> for Gather<'_, 'a> {
     #[inline(always)]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
         let range = place.range();
-        let Some(slice) = leaf.lent::<f32>() else { return self.read(range, &leaf) };
-        match &mut self.large {
-            Some(large) if transfer::is_large(range.len()) => large.push((range, slice)),
-            _ if slice.len() == range.len() => self.flat[range].copy_from_slice(slice),
-            _ => return Err(Error::unstable("a leaf that changed its length between two visits")),
+        match leaf.lent_floats() {
+            Some(floats) if leaf.dtype == place.dtype && floats.has_len(range.len()) => match &mut self.large {
+                Some(large) if transfer::is_large(range.len()) => large.push((range, floats)),
+                _ => floats::copy(floats, FloatsMut::of(&mut self.flat[range])),
+            },
+            _ => return self.read(place, &leaf),
         }
         Ok(())
     }
 }
 
-impl Gather<'_, '_> {
+impl<E: FlatElement> Gather<'_, '_, E> {
     /// A leaf that lends no slice.
     #[cold]
     #[inline(never)]
-    fn read(&mut self, range: Range<usize>, leaf: &LeafRef<'_, '_>) -> Result<()> {
-        if leaf.dtype != Dtype::F32 {
-            return Err(Error::unstable("a leaf that changed its element type between two visits"));
+    fn read(&mut self, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<()> {
+        if leaf.dtype != place.dtype {
+            return Err(changed_type());
         }
-        leaf.read(&mut self.flat[range])
+        read_floats(leaf, &mut self.flat[place.range()])
     }
 }

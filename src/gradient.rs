@@ -5,12 +5,13 @@ use std::ops::{Deref, DerefMut, Range};
 use crate::check::{self, Purpose};
 use crate::elements::{TiedPlaces, elements_of, read_floats};
 use crate::error::Result;
+use crate::floats::{Floats, FloatsMut};
 use crate::gather::{SURE_TO_FIT, copy_ranges};
 use crate::layout::{Inner, Layout, Place};
 use crate::matched::{self, Take};
 use crate::memory;
 use crate::transfer;
-use crate::tree::{LeafRef, Tree};
+use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// What the gradients at the places of a tie are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,9 +42,9 @@ pub struct FlatGrad<E = f32> {
     present: Vec<bool>,
 }
 
-impl FlatGrad {
+impl<E: FlatElement> FlatGrad<E> {
     /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`].
-    pub fn absent(layout: &Layout) -> FlatGrad {
+    pub fn absent(layout: &Layout) -> Self {
         FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] }
     }
 
@@ -51,7 +52,7 @@ impl FlatGrad {
     ///
     /// # Errors
     /// A vector of another length than the layout's.
-    pub fn from_flat(layout: &Layout, elements: Vec<f32>) -> Result<FlatGrad> {
+    pub fn from_flat(layout: &Layout, elements: Vec<E>) -> Result<Self> {
         layout.check_len(elements.len())?;
         Ok(FlatGrad { layout: layout.clone(), elements, present: vec![true; layout.leaves().len()] })
     }
@@ -70,8 +71,42 @@ impl FlatGrad {
         &self.layout
     }
 
+    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is in either; one that is in the
+    /// other only is copied.
+    ///
+    /// Reads both once; large vectors are added by all threads.
+    ///
+    /// # Errors
+    /// A gradient of another layout; this one is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "x": [1.0], "y": [2.0], "z": [3.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "x": [1.0], "y": [2.0] }))?;
+    /// grad.add(&layout.gather_grad(&tree!({ "y": [10.0] }))?)?;
+    /// assert_eq!(*grad, [1.0, 12.0, 0.0]);
+    /// assert!(grad.is_present(0) && grad.is_present(1) && !grad.is_present(2));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
+        self.layout.check_same(&other.layout)?;
+        let leaves: Vec<usize> = (0..self.present.len()).filter(|&leaf| other.present[leaf]).collect();
+        // Neighbours that are in both, or both in the other only, are one slice.
+        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.present[a] == self.present[b];
+        let runs: Vec<(usize, usize)> = leaves.chunk_by(meet).map(|run| (run[0], run[run.len() - 1])).collect();
+        for (first, last) in runs {
+            let leaves = self.layout.leaves();
+            let range = leaves[first].range().start..leaves[last].range().end;
+            let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
+            if self.present[first] { transfer::add(to, from) } else { to.copy_from_slice(from) }
+        }
+        leaves.into_iter().for_each(|leaf| self.present[leaf] = true);
+        Ok(())
+    }
+
     /// The elements, without what is known of them.
-    pub fn into_vec(self) -> Vec<f32> {
+    pub fn into_vec(self) -> Vec<E> {
         self.elements
     }
 }
@@ -94,12 +129,30 @@ impl Layout {
     /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent leaves are zero and remembered.
     ///
     /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what is not there are absent. What is
-    /// at or below a frozen, skipped or carried leaf is ignored. Other float types are converted. Cost: as [`gather`](Layout::gather).
+    /// at or below a frozen, skipped or carried leaf is ignored. A gradient may be of another float type than its leaf: it is converted. Cost: as [`gather`](Layout::gather).
     ///
     /// # Errors
-    /// A leaf that the layout does not know, of another shape, or of integers; a poisoned lock or borrowed cell.
+    /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a
+    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell.
     pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
-        self.gather_grad_with(grads, TiedGrads::Sum)
+        self.gather_grad_as(grads)
+    }
+
+    /// The same with another element type: `f64` holds gradients of any float type without loss.
+    ///
+    /// # Errors
+    /// As [`gather_grad`](Layout::gather_grad); no float type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32], vec![0.5_f64]))?;
+    /// let grad = layout.gather_grad_as::<f64>(&(vec![0.1_f64], vec![0.2_f64]))?;
+    /// assert_eq!(*grad, [0.1, 0.2]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn gather_grad_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<FlatGrad<E>> {
+        self.gather_grad_with_as(grads, TiedGrads::Sum)
     }
 
     /// The same, where the gradients at the places of a tie may be its whole gradient already.
@@ -107,7 +160,15 @@ impl Layout {
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad).
     pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
-        self.check_f32()?;
+        self.gather_grad_with_as(grads, tied)
+    }
+
+    /// The same with another element type.
+    ///
+    /// # Errors
+    /// As [`gather_grad_as`](Layout::gather_grad_as).
+    pub fn gather_grad_with_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), tied: TiedGrads) -> Result<FlatGrad<E>> {
+        self.check_element::<E>()?;
         if self.len() > SURE_TO_FIT {
             check::check(&self.inner, grads, Purpose::ReadGradients)?;
         }
@@ -123,12 +184,20 @@ impl Layout {
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad), and a gradient of another layout; it is as it was.
     pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
-        self.check_f32()?;
+        self.gather_grad_into_as(grads, grad)
+    }
+
+    /// The same into a gradient of any flat element type.
+    ///
+    /// # Errors
+    /// As [`gather_grad_into`](Layout::gather_grad_into); no float type is an error for `f64`.
+    pub fn gather_grad_into_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), grad: &mut FlatGrad<E>) -> Result<()> {
+        self.check_element::<E>()?;
         self.check_same(&grad.layout)?;
         let contents = check::check(&self.inner, grads, Purpose::ReadGradients)?;
         if contents.has_callback {
             // A callback may fail half-way.
-            *grad = self.gather_grad(grads)?;
+            *grad = self.gather_grad_as(grads)?;
             return Ok(());
         }
         grad.present.fill(false);
@@ -139,15 +208,15 @@ impl Layout {
     }
 }
 
-struct GatherGrad<'l, 'f, 'a> {
+struct GatherGrad<'l, 'f, 'a, E: Copy> {
     layout: &'l Inner,
-    flat: &'f mut [f32],
+    flat: &'f mut [E],
     present: &'f mut [bool],
-    large: Option<Vec<(Range<usize>, &'a [f32])>>,
-    tied: TiedPlaces<'a>,
+    large: Option<Vec<(Range<usize>, Floats<'a>)>>,
+    tied: TiedPlaces<'a, E>,
 }
 
-impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
+impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, '_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable && !place.frozen
@@ -162,17 +231,17 @@ impl<'a> Take<'a> for GatherGrad<'_, '_, 'a> {
         }
         if let Some(large) = &mut self.large
             && transfer::is_large(place.len)
-            && let Some(slice) = leaf.lent()
+            && let Some(floats) = leaf.lent_floats().filter(|floats| floats.has_len(place.len))
         {
-            large.push((place.range(), slice));
+            large.push((place.range(), floats));
             return Ok(());
         }
         read_floats(&leaf, &mut self.flat[place.range()])
     }
 }
 
-impl<'l, 'f> GatherGrad<'l, 'f, '_> {
-    fn new(layout: &'l Inner, grad: &'f mut FlatGrad) -> Self {
+impl<'l, 'f, E: FlatElement> GatherGrad<'l, 'f, '_, E> {
+    fn new(layout: &'l Inner, grad: &'f mut FlatGrad<E>) -> Self {
         let large = transfer::is_parallel(layout.len).then(Vec::new);
         GatherGrad { layout, flat: &mut grad.elements, present: &mut grad.present, large, tied: TiedPlaces::default() }
     }
@@ -180,11 +249,11 @@ impl<'l, 'f> GatherGrad<'l, 'f, '_> {
     fn finish(mut self, tied: TiedGrads) {
         copy_ranges(self.flat, self.large.take().unwrap_or_default());
         for (leaf, _) in self.layout.leaves.iter().zip(&*self.present).filter(|(_, present)| !**present) {
-            self.flat[leaf.range()].fill(0.0);
+            self.flat[leaf.range()].fill(E::zeroed());
         }
         for (leaf, places) in self.tied.by_leaf() {
             let to = &mut self.flat[self.layout.leaves[leaf].range()];
-            transfer::copy_all(&mut [(to, &places[0])]);
+            transfer::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
             let rest = if tied == TiedGrads::Sum { &places[1..] } else { &[] };
             rest.iter().for_each(|elements| transfer::add(to, elements));
         }

@@ -46,19 +46,21 @@ pub mod checkpoint;
 
 // and what all of them stand on.
 mod error;
+mod floats;
 mod memory;
 mod transfer;
 
 pub use error::{Error, Result};
 #[cfg(feature = "derive")]
 pub use flatleaf_derive::Tree;
-pub use gather::destructure;
+pub use gather::{destructure, destructure_as};
 pub use gradient::{FlatGrad, TiedGrads};
 pub use layout::{Layout, Leaf, Planner, Views, ViewsMut};
 pub use measure::{Flat, LeafStats};
 pub use restructure::deep_clone;
 pub use tree::{
-    Builder, Cell, Dtype, DynTree, Element, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut, Writer,
+    Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut,
+    Writer,
 };
 pub use walk::{Companion, LeafAt};
 

@@ -1,5 +1,7 @@
 //! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
 
+use crate::tree::FlatElement;
+
 /// Vectors of at least so many bytes ask for huge pages: what is smaller comes from memory that the process has touched before.
 const LARGE: usize = 4 << 20;
 
@@ -8,9 +10,9 @@ const LARGE_LEAF: usize = 64 << 10;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
 /// pages.
-pub(crate) fn zeros(len: usize) -> Vec<f32> {
-    let vector = vec![0.0_f32; len];
-    if len * size_of::<f32>() >= LARGE {
+pub(crate) fn zeros<E: FlatElement>(len: usize) -> Vec<E> {
+    let vector = vec![E::zeroed(); len];
+    if len * size_of::<E>() >= LARGE {
         huge_pages::advise(&vector);
     }
     vector
@@ -18,11 +20,17 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
 
 /// A copy of a slice, each element written once.
 pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
-    let mut vector = Vec::with_capacity(slice.len());
-    if size_of_val(slice) >= LARGE_LEAF {
+    let mut vector = with_room(slice.len());
+    vector.extend_from_slice(slice);
+    vector
+}
+
+/// An empty vector for so many elements of a leaf.
+pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
+    let mut vector = Vec::with_capacity(len);
+    if len * size_of::<E>() >= LARGE_LEAF {
         huge_pages::advise(vector.spare_capacity_mut());
     }
-    vector.extend_from_slice(slice);
     vector
 }
 

@@ -1,14 +1,14 @@
 //! Flat → tree: a new one, or the old one in place.
 
-use ndarray::{ArrayViewD, IxDyn};
-
 use crate::check::{self, Contents, Purpose};
+use crate::elements::{at_place, changed_type, write_floats};
 use crate::error::Result;
+use crate::floats::{self, AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
-use crate::layout::{AxisMap, Inner, Layout, Place};
+use crate::layout::{Inner, Layout, Place};
 use crate::matched::{self, Take};
 use crate::transfer;
-use crate::tree::{Builder, LeafMut, LeafRef, Sink, Tree, Values};
+use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
 ///
@@ -44,8 +44,9 @@ impl Layout {
     /// copied by all threads.
     ///
     /// # Errors
-    /// A vector of another length; a leaf that is missing, unknown, of another shape or element type; a tree that is for reading
-    /// only; a trait object that nothing tells how to rebuild; a poisoned lock or borrowed cell.
+    /// A vector of another length; an f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is
+    /// missing, unknown, of another shape or element type; a tree that is for reading only; a trait object that nothing tells how to
+    /// rebuild; a poisoned lock or borrowed cell.
     ///
     /// ```
     /// use flatleaf::destructure;
@@ -57,9 +58,28 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn restructure<T: Tree>(&self, tree: &T, flat: &[f32]) -> Result<T> {
-        self.check_f32()?;
+        self.restructure_as(tree, flat)
+    }
+
+    /// The same from a vector of any flat element type. Numbers that the type of their leaf does not hold are rounded to nearest, ties
+    /// to even, once: from f64 to f16 too.
+    ///
+    /// # Errors
+    /// As [`restructure`](Layout::restructure); no element type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::destructure_as;
+    ///
+    /// let model = (vec![1.0_f64, 2.0], vec![3.0_f32]);
+    /// let (_, layout) = destructure_as::<f64>(&model)?;
+    /// assert_eq!(layout.restructure_as(&model, &[0.1, 0.2, 0.3])?, (vec![0.1, 0.2], vec![0.3_f32]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn restructure_as<E: FlatElement, T: Tree>(&self, tree: &T, flat: &[E]) -> Result<T> {
+        self.check_element::<E>()?;
         self.check_len(flat.len())?;
         let contents = check::check(&self.inner, tree, Purpose::Rebuild)?;
+        let flat = Floats::of(flat);
         let ready = ready_leaves(&self.inner, flat, &contents);
         rebuild(&self.inner, tree, Values::Flat { flat, ready }, &contents)
     }
@@ -73,11 +93,19 @@ impl Layout {
     /// As [`restructure`](Layout::restructure); then nothing has been written. Two parameters of the layout that the tree holds as
     /// one.
     pub fn restructure_into<T: Tree + ?Sized>(&self, tree: &mut T, flat: &[f32]) -> Result<()> {
-        self.check_f32()?;
+        self.restructure_into_as(tree, flat)
+    }
+
+    /// The same from a vector of any flat element type, rounded as by [`restructure_as`](Layout::restructure_as).
+    ///
+    /// # Errors
+    /// As [`restructure_into`](Layout::restructure_into); no element type is an error for `f64`.
+    pub fn restructure_into_as<E: FlatElement>(&self, tree: &mut (impl Tree + ?Sized), flat: &[E]) -> Result<()> {
+        self.check_element::<E>()?;
         self.check_len(flat.len())?;
         let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
         let large = transfer::is_parallel(self.len()).then(Vec::new);
-        let values = Values::Flat { flat, ready: Vec::new() };
+        let values = Values::Flat { flat: Floats::of(flat), ready: Vec::new() };
         let builder = Builder::new(&self.inner, values, &contents).in_place();
         let mut put = WriteFlat { layout: &self.inner, flat, large };
         in_place::write(&self.inner, tree, builder, &mut put)?;
@@ -122,7 +150,7 @@ pub(crate) fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, con
 }
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they belong.
-fn ready_leaves(layout: &Inner, flat: &[f32], contents: &Contents) -> Vec<Option<Vec<f32>>> {
+fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
     if !transfer::is_parallel(layout.len) {
         return Vec::new();
     }
@@ -131,28 +159,28 @@ fn ready_leaves(layout: &Inner, flat: &[f32], contents: &Contents) -> Vec<Option
         transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
     };
     let large: Vec<usize> = (0..layout.leaves.len()).filter(|&index| is_ready(index)).collect();
-    let ranges: Vec<_> = large.iter().map(|&index| layout.leaves[index].range()).collect();
-    let mut ready = vec![None; layout.leaves.len()];
-    for (index, copy) in large.into_iter().zip(transfer::copies(flat, &ranges)) {
-        ready[index] = Some(copy);
+    let copies = transfer::make_all(&large, |&index| AnyVec::copy_of(flat.slice(layout.leaves[index].range()), layout.leaves[index].dtype));
+    let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().map(|_| None).collect();
+    for (index, copy) in large.into_iter().zip(copies) {
+        ready[index] = copy;
     }
     ready
 }
 
-struct WriteFlat<'l, 'a> {
+struct WriteFlat<'l, 'a, E> {
     layout: &'l Inner,
-    flat: &'l [f32],
+    flat: &'l [E],
     /// Leaves to be copied by all threads, where that is worth it.
-    large: Option<Vec<(&'a mut [f32], &'l [f32])>>,
+    large: Option<Vec<(FloatsMut<'a>, Floats<'l>)>>,
 }
 
-impl WriteFlat<'_, '_> {
+impl<E> WriteFlat<'_, '_, E> {
     fn finish(self) {
-        transfer::copy_all(&mut self.large.unwrap_or_default());
+        transfer::copy_all(self.large.unwrap_or_default());
     }
 }
 
-impl<'a> Put<'a> for WriteFlat<'_, 'a> {
+impl<'a, E: FlatElement> Put<'a> for WriteFlat<'_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable
@@ -162,33 +190,16 @@ impl<'a> Put<'a> for WriteFlat<'_, 'a> {
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let values = &self.flat[place.range()];
         let bytes = match leaf.sink {
-            Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == size_of_val(values) => bytes,
-            _ => return self.write(place, leaf, values),
+            Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == values.len() * leaf.dtype.size() => bytes,
+            _ => return write_floats(self.layout, place, leaf, values),
         };
-        let to: &mut [f32] = bytemuck::cast_slice_mut(bytes);
+        let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
         match &mut self.large {
-            Some(large) if transfer::is_large(values.len()) => large.push((to, values)),
-            _ => to.copy_from_slice(values),
+            Some(large) if transfer::is_large(values.len()) => large.push((to, Floats::of(values))),
+            _ => floats::copy(Floats::of(values), to),
         }
         Ok(())
     }
-}
-
-impl WriteFlat<'_, '_> {
-    /// A leaf that is no slice, or shows its leaf in another order.
-    #[cold]
-    #[inline(never)]
-    fn write(&self, place: &Place, leaf: LeafMut<'_, '_>, values: &[f32]) -> Result<()> {
-        let Some(axes) = &place.axes else { return leaf.write_bytes(bytemuck::cast_slice(values)) };
-        let shape = self.layout.leaf(place.leaf).shape();
-        leaf.write_bytes(bytemuck::cast_slice(&at_place(axes, shape, values)))
-    }
-}
-
-/// A leaf's elements in the order of one of its places.
-pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
-    let view = ArrayViewD::from_shape(IxDyn(shape), elements).expect("a leaf has as many elements as its shape");
-    axes.to_place(view).iter().copied().collect()
 }
 
 /// The elements of the leaves that are not trainable, as bytes, each as its first place shows it.

@@ -3,7 +3,8 @@
 #[cfg(feature = "rayon")]
 use rayon::prelude::*;
 
-use crate::memory;
+use crate::floats::{self, Floats, FloatsMut};
+use crate::tree::FlatElement;
 
 /// From so many elements in all, copies are shared among the threads. Measured: below 2²⁰ elements (4 MiB) waking a thread that
 /// sleeps costs more than it brings; 269,000 elements took 1.6 times as long with two threads as with one.
@@ -32,29 +33,30 @@ fn threads() -> usize {
     1
 }
 
-/// Elements that one thread copies at a time: half a huge page, so that two threads seldom fault in the same one.
+/// Elements that one thread copies at a time: half a huge page of f32, so that two threads seldom fault in the same one.
 #[cfg(feature = "rayon")]
 const CHUNK: usize = 1 << 18;
 
-/// Copies every source to its destination, which is as long.
+/// Copies every source to its destination, which is as long, converted if it is of another type.
 #[cfg(feature = "rayon")]
-pub(crate) fn copy_all(pairs: &mut [(&mut [f32], &[f32])]) {
-    pairs.par_iter_mut().for_each(|(to, from)| {
-        if to.len() <= CHUNK {
-            return to.copy_from_slice(from);
+pub(crate) fn copy_all(pairs: Vec<(FloatsMut<'_>, Floats<'_>)>) {
+    pairs.into_par_iter().for_each(|(to, from)| {
+        if to.has_len(from.len()) && from.len() <= CHUNK {
+            return floats::copy(from, to);
         }
-        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+        let parts: Vec<_> = to.chunks(CHUNK).zip(from.chunks(CHUNK)).collect();
+        parts.into_par_iter().for_each(|(to, from)| floats::copy(from, to));
     });
 }
 
-/// Copies every source to its destination, which is as long.
+/// Copies every source to its destination, which is as long, converted if it is of another type.
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn copy_all(pairs: &mut [(&mut [f32], &[f32])]) {
-    pairs.iter_mut().for_each(|(to, from)| to.copy_from_slice(from));
+pub(crate) fn copy_all(pairs: Vec<(FloatsMut<'_>, Floats<'_>)>) {
+    pairs.into_iter().for_each(|(to, from)| floats::copy(from, to));
 }
 
 /// Adds a slice to another that is as long.
-pub(crate) fn add(to: &mut [f32], from: &[f32]) {
+pub(crate) fn add<E: FlatElement>(to: &mut [E], from: &[E]) {
     #[cfg(feature = "rayon")]
     if is_parallel(to.len()) {
         let chunks = to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK));
@@ -63,20 +65,20 @@ pub(crate) fn add(to: &mut [f32], from: &[f32]) {
     add_serial(to, from);
 }
 
-fn add_serial(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+fn add_serial<E: FlatElement>(to: &mut [E], from: &[E]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
 }
 
-/// Copies of every range of a slice, in vectors of their own, each made by the thread that fills it.
+/// What `make` makes of every item, in their order, by all threads: a vector is filled by the thread that allocated it.
 #[cfg(feature = "rayon")]
-pub(crate) fn copies(flat: &[f32], ranges: &[std::ops::Range<usize>]) -> Vec<Vec<f32>> {
-    ranges.par_iter().map(|range| memory::copy_of(&flat[range.clone()])).collect()
+pub(crate) fn make_all<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
+    items.par_iter().map(make).collect()
 }
 
-/// Copies of every range of a slice, in vectors of their own.
+/// What `make` makes of every item.
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn copies(flat: &[f32], ranges: &[std::ops::Range<usize>]) -> Vec<Vec<f32>> {
-    ranges.iter().map(|range| memory::copy_of(&flat[range.clone()])).collect()
+pub(crate) fn make_all<T, R>(items: &[T], make: impl Fn(&T) -> R) -> Vec<R> {
+    items.iter().map(make).collect()
 }
 
 /// Does the work of every task, all threads together: halves of equal weight, and halves of these.

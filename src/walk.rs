@@ -8,15 +8,16 @@ use std::borrow::Cow;
 use std::ops::Deref;
 
 use crate::check::{self, Purpose};
-use crate::elements::{TiedPlaces, elements_of};
+use crate::elements::{TiedPlaces, changed_length, elements_of, read_floats, write_floats};
 use crate::error::Result;
+use crate::floats::{Floats, FloatsMut};
 use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::matched::Take;
-use crate::restructure::{at_place, rebuild};
+use crate::restructure::rebuild;
 use crate::transfer;
-use crate::tree::{Builder, DynTree, LeafMut, LeafRef, Sink, Tree, Values};
+use crate::tree::{Builder, Dtype, DynTree, LeafMut, LeafRef, Sink, Tree, Values};
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
 #[derive(Clone, Copy)]
@@ -266,7 +267,7 @@ impl Layout {
         target: &mut T,
         companions: [Companion<'c>; K],
         mut map: F,
-        run: impl for<'a> FnOnce(Vec<(usize, &'a mut [f32])>, &Companions<'c, K>, &mut F),
+        run: impl for<'a> Fn(Vec<(usize, &'a mut [f32])>, &Companions<'c, K>, &mut F),
     ) -> Result<()>
     where
         F: FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
@@ -274,14 +275,16 @@ impl Layout {
         self.check_f32()?;
         let contents = check::check(&self.inner, target, Purpose::WriteTrainable)?;
         let companions = Companions::read(self, companions)?;
-        let mut copies = Copies { leaves: vec![Vec::new(); self.leaves().len()], shared: 0 };
+        let mut copies = Copies { leaves: vec![Vec::new(); self.leaves().len()], other_types: Vec::new(), shared: 0 };
         check::check_and_take(&self.inner, target, Purpose::ReadValues, &mut copies)?;
-        for (index, x) in copies.leaves.iter_mut().enumerate().filter(|leaf| !leaf.1.is_empty()) {
-            map(companions.leaf(self, index), x, companions.at(index));
-        }
-        let builder = Builder::new(&self.inner, Values::Leaves(Cow::Borrowed(&copies.leaves)), &contents).in_place();
-        let mut put = WriteMapped { layout: &self.inner, copies: &copies.leaves, plain: Vec::new() };
+        let mut copies = copies.finish();
+        let copied = copies.iter_mut().enumerate().filter(|leaf| !leaf.1.is_empty());
+        run(copied.map(|(index, x)| (index, &mut **x)).collect(), &companions, &mut map);
+        let builder = Builder::new(&self.inner, Values::Leaves(Cow::Borrowed(&copies)), &contents).in_place();
+        let large = transfer::is_parallel(self.len()).then(Vec::new);
+        let mut put = WriteMapped { layout: &self.inner, copies: &copies, plain: Vec::new(), large };
         in_place::write(&self.inner, target, builder, &mut put)?;
+        transfer::copy_all(put.large.unwrap_or_default());
         run(put.plain, &companions, &mut map);
         Ok(())
     }
@@ -296,7 +299,8 @@ impl<'a> Slices<'a> {
     fn read<T: Tree + ?Sized>(layout: &Layout, tree: &'a T, purpose: Purpose, tied: TiedGrads) -> Result<Self> {
         layout.check_f32()?;
         let slices = (0..layout.leaves().len()).map(|_| None).collect();
-        let mut collect = Collect { layout: &layout.inner, purpose, slices, tied: TiedPlaces::default() };
+        let other_types = Vec::new();
+        let mut collect = Collect { layout: &layout.inner, purpose, slices, other_types, tied: TiedPlaces::default() };
         check::check_and_take(&layout.inner, tree, purpose, &mut collect)?;
         Ok(collect.finish(tied))
     }
@@ -306,7 +310,9 @@ struct Collect<'l, 'a> {
     layout: &'l Inner,
     purpose: Purpose,
     slices: Vec<Option<Cow<'a, [f32]>>>,
-    tied: TiedPlaces<'a>,
+    /// Leaves that are lent, but not of `f32`.
+    other_types: Vec<(usize, Floats<'a>)>,
+    tied: TiedPlaces<'a, f32>,
 }
 
 impl<'a> Take<'a> for Collect<'_, 'a> {
@@ -317,9 +323,17 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 
     #[inline]
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        let index = place.leaf.index as usize;
+        let is_alone = place.plain || self.purpose == Purpose::ReadValues;
+        if let Some(floats) = lent_of_other_type(place, &leaf)
+            && is_alone
+        {
+            self.other_types.push((index, floats));
+            return Ok(());
+        }
         let elements = elements_of(self.layout, place, &leaf)?;
-        if place.plain || self.purpose == Purpose::ReadValues {
-            self.slices[place.leaf.index as usize] = Some(elements);
+        if is_alone {
+            self.slices[index] = Some(elements);
         } else {
             self.tied.push(place, elements);
         }
@@ -329,6 +343,9 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 
 impl<'a> Collect<'_, 'a> {
     fn finish(mut self, tied: TiedGrads) -> Slices<'a> {
+        for (leaf, copy) in widened(self.other_types) {
+            self.slices[leaf] = Some(Cow::Owned(copy));
+        }
         for (leaf, places) in self.tied.by_leaf() {
             let count = if tied == TiedGrads::Sum { places.len() } else { 1 };
             self.slices[leaf] = places.into_iter().take(count).reduce(|mut sum, elements| {
@@ -375,22 +392,54 @@ impl<'a, const K: usize> Companions<'a, K> {
     }
 }
 
-/// Copies of the leaves that cannot be written as slices of the tree.
-struct Copies {
+/// The elements of a leaf of another type than `f32`, if it is large, lent, and shown as it is: such leaves are converted together.
+fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Floats<'a>> {
+    if leaf.dtype == Dtype::F32 || place.axes.is_some() || !transfer::is_large(place.len) {
+        return None;
+    }
+    leaf.lent_floats()
+}
+
+/// Copies as `f32`, made by all threads if they are many.
+fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
+    let widen = |&(leaf, floats): &(usize, Floats<'_>)| (leaf, floats.to_vec());
+    let is_parallel = transfer::is_parallel(leaves.iter().map(|leaf| leaf.1.len()).sum());
+    if is_parallel { transfer::make_all(&leaves, widen) } else { leaves.iter().map(widen).collect() }
+}
+
+/// Copies of the leaves that cannot be written as slices of the tree: what is shared or guarded, what is strided, what is no `f32`.
+struct Copies<'a> {
     leaves: Vec<Vec<f32>>,
+    /// Leaves that are lent, but not of `f32`.
+    other_types: Vec<(usize, Floats<'a>)>,
     /// Shared nodes around what is visited.
     shared: usize,
 }
 
-impl<'a> Take<'a> for Copies {
+impl Copies<'_> {
+    fn finish(mut self) -> Vec<Vec<f32>> {
+        for (leaf, copy) in widened(self.other_types) {
+            self.leaves[leaf] = copy;
+        }
+        self.leaves
+    }
+}
+
+impl<'a> Take<'a> for Copies<'a> {
     fn wants(&self, place: &Place) -> bool {
         place.first && place.leaf.trainable
     }
 
     fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        let index = place.leaf.index as usize;
+        if let Some(floats) = lent_of_other_type(place, &leaf) {
+            self.other_types.push((index, floats));
+            return Ok(());
+        }
         let is_slice = self.shared == 0 && place.plain && !leaf.may_overlap && leaf.lent::<f32>().is_some();
         if !is_slice {
-            self.leaves[place.leaf.index as usize] = leaf.to_vec()?;
+            self.leaves[index] = vec![0.0; leaf.len()];
+            read_floats(&leaf, &mut self.leaves[index])?;
         }
         Ok(())
     }
@@ -408,6 +457,8 @@ struct WriteMapped<'l, 'a> {
     layout: &'l Inner,
     copies: &'l [Vec<f32>],
     plain: Vec<(usize, &'a mut [f32])>,
+    /// Copies to be put back by all threads, where that is worth it.
+    large: Option<Vec<(FloatsMut<'a>, Floats<'l>)>>,
 }
 
 impl<'a> Put<'a> for WriteMapped<'_, 'a> {
@@ -416,17 +467,20 @@ impl<'a> Put<'a> for WriteMapped<'_, 'a> {
     }
 
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let copy = &self.copies[place.leaf.index as usize];
-        match (leaf.sink, &place.axes) {
-            (Sink::Bytes(bytes), None) if copy.is_empty() => {
-                self.plain.push((place.leaf.index as usize, bytemuck::cast_slice_mut(bytes)));
-                Ok(())
+        let index = place.leaf.index as usize;
+        let copy = &self.copies[index];
+        let is_whole = place.axes.is_none();
+        match (leaf.sink, &mut self.large) {
+            (Sink::Bytes(bytes), _) if is_whole && copy.is_empty() => {
+                // One of no elements may be of another type, and is then not aligned as `f32`.
+                self.plain.push((index, bytemuck::try_cast_slice_mut(bytes).unwrap_or_default()));
             }
-            (sink, None) => LeafMut { sink, ..leaf }.write_bytes(bytemuck::cast_slice(copy)),
-            (sink, Some(axes)) => {
-                let shape = self.layout.leaf(place.leaf).shape();
-                LeafMut { sink, ..leaf }.write_bytes(bytemuck::cast_slice(&at_place(axes, shape, copy)))
+            (Sink::Bytes(bytes), Some(large)) if is_whole && transfer::is_large(place.len) => {
+                let to = FloatsMut::from_bytes(leaf.dtype, bytes).filter(|to| to.has_len(copy.len()));
+                large.push((to.ok_or_else(changed_length)?, Floats::of(copy)));
             }
+            (sink, _) => return write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),
         }
+        Ok(())
     }
 }

@@ -597,3 +597,48 @@ fn the_gradient_does_not_touch_the_model() {
     grad.fill(0.0);
     assert_eq!(flat(&model), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
 }
+
+// Gradients of several batches add up to one.
+#[test]
+fn gradients_add_up() {
+    let layout = Layout::of(&tree!({ "a": [0], "b": [0, 0], "c": [0], "d": [0], "e": [0] })).unwrap();
+    let mut grad = layout.gather_grad(&tree!({ "a": [1], "b": [2, 3], "d": [4] })).unwrap();
+    grad.add(&layout.gather_grad(&tree!({ "b": [10, 20], "c": [-0.0], "d": [40] })).unwrap()).unwrap();
+    assert_eq!(*grad, [1.0, 12.0, 23.0, 0.0, 44.0, 0.0]);
+    assert_eq!(present(&grad), [true, true, true, true, false]);
+    // What was absent is copied, bit for bit.
+    assert_eq!(grad[3].to_bits(), (-0.0_f32).to_bits());
+}
+
+#[test]
+fn what_is_absent_in_both_stays_absent() {
+    let layout = Layout::of(&tree!({ "a": [0], "none": (Array1::<f32>::zeros(0)), "b": [0] })).unwrap();
+    let mut grad = FlatGrad::absent(&layout);
+    grad.add(&FlatGrad::absent(&layout)).unwrap();
+    assert_eq!(present(&grad), [false, false, false]);
+    grad.add(&layout.gather_grad(&tree!({ "none": (Array1::<f32>::zeros(0)) })).unwrap()).unwrap();
+    assert_eq!(present(&grad), [false, true, false]);
+    grad.add(&FlatGrad::from_flat(&layout, vec![1.0, 2.0]).unwrap()).unwrap();
+    assert_eq!((present(&grad), &*grad), (vec![true, true, true], &[1.0, 2.0][..]));
+}
+
+#[test]
+fn a_gradient_of_another_layout_is_not_added() {
+    let (layout, other) = (Layout::of(&tree!({ "a": [0] })).unwrap(), Layout::of(&tree!({ "b": [0] })).unwrap());
+    let mut grad = layout.gather_grad(&tree!({ "a": [1] })).unwrap();
+    let before = grad.clone();
+    let error = grad.add(&other.gather_grad(&tree!({ "b": [1] })).unwrap()).unwrap_err();
+    assert!(error.is_other_layout(), "{error}");
+    assert_eq!(grad, before);
+}
+
+#[test]
+fn large_gradients_add_up_as_small_ones_do() {
+    let tree: Vec<Array1<f32>> = (0..3).map(|_| Array1::zeros(500_000)).collect();
+    let layout = Layout::of(&tree).unwrap();
+    let numbers = |scale: f32| (0..layout.len()).map(|index| scale * (index as f32).sin()).collect::<Vec<f32>>();
+    let (a, b) = (numbers(1.0), numbers(0.3));
+    let mut grad = FlatGrad::from_flat(&layout, a.clone()).unwrap();
+    grad.add(&FlatGrad::from_flat(&layout, b.clone()).unwrap()).unwrap();
+    assert!(grad.iter().zip(a.iter().zip(&b)).all(|(sum, (a, b))| *sum == a + b));
+}

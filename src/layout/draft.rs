@@ -19,6 +19,8 @@ pub(crate) struct Draft {
     pub(crate) leaves: Vec<DraftLeaf>,
     /// In walk order.
     pub(crate) places: Vec<DraftPlace>,
+    /// Whether leaves of `f64` are rounded in a vector of `f32`.
+    round_f64: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +41,11 @@ pub(crate) struct DraftPlace {
 
 impl Draft {
     pub(crate) fn new(paths: Paths, leaves: Vec<DraftLeaf>, places: Vec<DraftPlace>) -> Self {
-        Draft { paths, leaves, places }
+        Draft { paths, leaves, places, round_f64: false }
+    }
+
+    pub(crate) fn rounding_f64(self, round_f64: bool) -> Self {
+        Draft { round_f64, ..self }
     }
 
     /// Trains only leaves for whose places, by index, `trained` says so.
@@ -70,7 +76,7 @@ impl Draft {
         };
         let trainable = order.trainable.iter().map(|&draft| leaf(draft, true)).collect();
         let others = order.others.iter().map(|&draft| leaf(draft, false)).collect();
-        Ok(Inner::new(paths, places, trainable, others, order.len))
+        Ok(Inner::new(paths, places, trainable, others, order.len, self.round_f64))
     }
 
     /// The places of every leaf, the first trainable one first.

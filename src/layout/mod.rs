@@ -32,7 +32,7 @@ pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 
 use crate::error::{Error, Findings, Result};
-use crate::tree::{Dtype, Tree};
+use crate::tree::{Dtype, FlatElement, Tree};
 
 /// Which leaf of a tree is where in one flat vector.
 ///
@@ -77,8 +77,10 @@ pub(crate) struct Inner {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) others: Vec<Leaf>,
     pub(crate) len: usize,
-    /// Whether all trainable leaves are `f32`.
-    pub(crate) is_f32: bool,
+    /// Whether a vector of `f32` may hold all trainable leaves: none is `f64`, or those are to be rounded.
+    takes_f32: bool,
+    /// Whether there are trainable leaves of `f64` that are rounded in a vector of `f32`.
+    pub(crate) rounds_f64: bool,
     fingerprint: OnceLock<u64>,
 }
 
@@ -122,9 +124,10 @@ pub(crate) struct LeafId {
 }
 
 impl Inner {
-    fn new(paths: Arc<Paths>, places: Vec<Place>, leaves: Vec<Leaf>, others: Vec<Leaf>, len: usize) -> Self {
-        let is_f32 = leaves.iter().all(|leaf| leaf.dtype == Dtype::F32);
-        Inner { paths, places, leaves, others, len, is_f32, fingerprint: OnceLock::new() }
+    fn new(paths: Arc<Paths>, places: Vec<Place>, leaves: Vec<Leaf>, others: Vec<Leaf>, len: usize, round_f64: bool) -> Self {
+        let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
+        let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
+        Inner { paths, places, leaves, others, len, takes_f32, rounds_f64, fingerprint: OnceLock::new() }
     }
 
     #[inline]
@@ -240,15 +243,15 @@ impl Layout {
         }
     }
 
-    /// A number that two layouts have in common if they have the same paths, shapes, element types, ties and trainability; others
-    /// hardly ever. The same on every machine and for every release with this layout format.
+    /// A number that two layouts have in common if they have the same paths, shapes, element types, ties and trainability, and round the
+    /// same leaves; others hardly ever. The same on every machine and for every release with this layout format.
     ///
     /// Computed on the first call: FNV-1a over the leaves.
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| fingerprint(&self.inner))
     }
 
-    /// Whether two layouts have the same paths, shapes, element types, ties and trainability.
+    /// Whether two layouts have the same paths, shapes, element types, ties and trainability, and round the same leaves.
     pub(crate) fn is_same(&self, other: &Layout) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner) || (self.fingerprint() == other.fingerprint() && self.has_same_leaves(other))
     }
@@ -256,7 +259,8 @@ impl Layout {
     fn has_same_leaves(&self, other: &Layout) -> bool {
         let leaves = |layout: &Layout| layout.leaves().len() + layout.others().len();
         let pairs = || self.inner.all_leaves().zip(other.inner.all_leaves());
-        leaves(self) == leaves(other) && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
+        let counts = |layout: &Layout| (leaves(layout), layout.inner.rounds_f64);
+        counts(self) == counts(other) && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
     }
 
     pub(crate) fn check_same(&self, other: &Layout) -> Result<()> {
@@ -269,16 +273,27 @@ impl Layout {
         Err(Error::other_layout(format!("one of this layout ({})", describe(self)), format!("one of a layout of {}", describe(other))))
     }
 
-    /// An error that names the trainable leaves that are no `f32`.
+    /// An error that names the trainable leaves that a vector of `E` does not hold.
+    pub(crate) fn check_element<E: FlatElement>(&self) -> Result<()> {
+        if E::DTYPE == Dtype::F64 || self.inner.takes_f32 { Ok(()) } else { Err(self.f64_leaves()) }
+    }
+
+    /// The same for a vector of `f32`.
     pub(crate) fn check_f32(&self) -> Result<()> {
-        if self.inner.is_f32 {
-            return Ok(());
-        }
+        self.check_element::<f32>()
+    }
+
+    #[cold]
+    fn f64_leaves(&self) -> Error {
+        const FITTING: &str = "f32, f16 or bf16, for a vector of f32";
+        const ADVICE: &str =
+            " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, …; `Layout::planner().round_f64()` rounds)";
         let mut findings = Findings::default();
-        for leaf in self.leaves().iter().filter(|leaf| leaf.dtype != Dtype::F32) {
-            findings.add(Error::element_type(leaf.path().to_owned(), "f32, as the flat vector".into(), leaf.dtype.to_string()));
+        for leaf in self.leaves().iter().filter(|leaf| leaf.dtype == Dtype::F64) {
+            let advice = if findings.is_empty() { ADVICE } else { "" };
+            findings.add(Error::element_type(leaf.path().to_owned(), format!("{FITTING}{advice}"), leaf.dtype.to_string()));
         }
-        findings.into_result()
+        findings.into_result().expect_err("there is one")
     }
 
     pub(crate) fn check_len(&self, found: usize) -> Result<()> {
@@ -288,6 +303,9 @@ impl Layout {
 
 fn fingerprint(inner: &Inner) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    if inner.rounds_f64 {
+        hash.field(b"f64 rounded to f32");
+    }
     for leaf in inner.all_leaves() {
         let (trainable, dtype, shape, places) = inner.signature(leaf);
         hash.field(&[u8::from(trainable)]);
@@ -324,7 +342,7 @@ impl Fnv {
     }
 }
 
-/// Equal if paths, shapes, element types, ties and trainability are.
+/// Equal if paths, shapes, element types, ties and trainability are, and the same leaves are rounded.
 impl PartialEq for Layout {
     fn eq(&self, other: &Self) -> bool {
         self.is_same(other)

@@ -30,6 +30,7 @@ type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
 #[must_use]
 pub struct Planner<'p> {
     everything: bool,
+    round_f64: bool,
     freeze: Vec<String>,
     train_only: Vec<String>,
     keep: Vec<Predicate<'p>>,
@@ -39,6 +40,27 @@ impl<'p> Planner<'p> {
     /// Frozen float leaves count as trainable.
     pub fn everything(mut self) -> Self {
         self.everything = true;
+        self
+    }
+
+    /// Lets leaves of `f64` into vectors of `f32`: rounded to the nearest `f32` on the way in and widened on the way back, so that a leaf
+    /// loses the rest of its digits even where nothing is changed. Without it they are an error there.
+    ///
+    /// Stored with the layout, and a part of its fingerprint if there is such a leaf. Vectors of `f64` hold them exactly as before.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let model = (vec![0.1_f64], vec![1.0_f32]);
+    /// let layout = Layout::planner().round_f64().of(&model)?;
+    /// let flat = layout.gather(&model)?;
+    /// assert_eq!(flat, [0.1, 1.0]);
+    /// assert_eq!(layout.restructure(&model, &flat)?.0, [f64::from(0.1_f32)]);
+    /// assert_eq!(layout.gather_as::<f64>(&model)?, [0.1, 1.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn round_f64(mut self) -> Self {
+        self.round_f64 = true;
         self
     }
 
@@ -65,7 +87,7 @@ impl<'p> Planner<'p> {
     /// # Errors
     /// As [`Layout::of`], and a pattern that is malformed or matches no leaf.
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
-        let draft = plan::walk(tree, self.everything)?;
+        let draft = plan::walk(tree, self.everything)?.rounding_f64(self.round_f64);
         if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {
             return draft.assemble().map(Layout::new);
         }

@@ -19,6 +19,9 @@ const FORMAT: &str = "flatleaf layout 1";
 struct Stored {
     format: String,
     len: u64,
+    /// Whether leaves of `f64` are rounded in a vector of `f32`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    round_f64: bool,
     leaves: Vec<StoredLeaf>,
     /// Every node that is no branch with children, in walk order.
     nodes: Vec<StoredNode>,
@@ -55,7 +58,7 @@ impl Serialize for Layout {
         let inner = &self.inner;
         let leaves = inner.leaves.iter().chain(&inner.others).map(stored_leaf).collect();
         let nodes = inner.paths.ids().filter_map(|node| stored_node(inner, node)).collect();
-        Stored { format: FORMAT.into(), len: inner.len as u64, leaves, nodes }.serialize(serializer)
+        Stored { format: FORMAT.into(), len: inner.len as u64, round_f64: inner.rounds_f64, leaves, nodes }.serialize(serializer)
     }
 }
 
@@ -120,7 +123,7 @@ impl Stored {
                 places.push(DraftPlace { node, leaf, axes: stored.axes.clone().map(Box::new) });
             }
         }
-        Ok(Draft::new(tree.finish()?, leaves, places))
+        Ok(Draft::new(tree.finish()?, leaves, places).rounding_f64(self.round_f64))
     }
 
     /// The order of the leaves and where they start follow from the places; what was written must agree.

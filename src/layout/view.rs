@@ -18,17 +18,41 @@ impl Layout {
     /// assert_eq!(layout.view(&flat, "w")?[[1, 0]], 3.0);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn view<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
+    pub fn view<'v>(&self, flat: &'v [f32], path: &str) -> Result<ArrayViewD<'v, f32>> {
+        self.view_as(flat, path)
+    }
+
+    /// The same over a vector of any element type: `f64`, or a mask.
+    ///
+    /// # Errors
+    /// As [`view`](Layout::view).
+    ///
+    /// ```
+    /// use flatleaf::{destructure_as, tree};
+    ///
+    /// let (flat, layout) = destructure_as::<f64>(&tree!({ "w": [[1.0, 2.0], [3.0, 4.0]], "b": [5.0] }))?;
+    /// assert_eq!(layout.view_as(&flat, "w")?[[1, 0]], 3.0_f64);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
         self.check_len(flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view(leaf, &flat[leaf.range()]))
     }
 
-    /// The same for writing.
+    /// [`view`](Layout::view) for writing.
     ///
     /// # Errors
     /// As [`view`](Layout::view).
-    pub fn view_mut<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
+    pub fn view_mut<'v>(&self, flat: &'v mut [f32], path: &str) -> Result<ArrayViewMutD<'v, f32>> {
+        self.view_mut_as(flat, path)
+    }
+
+    /// The same over a vector of any element type.
+    ///
+    /// # Errors
+    /// As [`view`](Layout::view).
+    pub fn view_mut_as<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len(flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view_mut(leaf, &mut flat[leaf.range()]))
@@ -47,7 +71,15 @@ impl Layout {
     /// assert_eq!(sums, [("w", 3.0), ("b", 5.0)]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn views<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
+    pub fn views<'v>(&'v self, flat: &'v [f32]) -> Result<Views<'v, f32>> {
+        self.views_as(flat)
+    }
+
+    /// The same over a vector of any element type.
+    ///
+    /// # Errors
+    /// As [`views`](Layout::views).
+    pub fn views_as<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
         self.check_len(flat.len())?;
         Ok(Views { leaves: self.leaves().iter(), flat })
     }
@@ -55,8 +87,16 @@ impl Layout {
     /// All leaves in flat order, each with its array for writing.
     ///
     /// # Errors
-    /// A slice of another length than the layout's.
-    pub fn views_mut<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
+    /// As [`views`](Layout::views).
+    pub fn views_mut<'v>(&'v self, flat: &'v mut [f32]) -> Result<ViewsMut<'v, f32>> {
+        self.views_mut_as(flat)
+    }
+
+    /// The same over a vector of any element type.
+    ///
+    /// # Errors
+    /// As [`views`](Layout::views).
+    pub fn views_mut_as<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
         self.check_len(flat.len())?;
         Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
     }

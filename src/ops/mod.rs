@@ -36,6 +36,7 @@
 //! Slices of unequal lengths panic with both lengths, at the caller's line: that is a bug, where a wrong maximum is an [`Error`](crate::Error).
 
 mod clip;
+pub(crate) mod convert;
 #[doc(hidden)]
 pub mod dispatch;
 mod elementwise;

@@ -4,7 +4,6 @@ use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use bytemuck::checked;
 use ndarray::{ArrayBase, ArrayViewD, IxDyn, RawData};
 
 use super::element::{Dtype, Element};
@@ -13,6 +12,7 @@ use super::leaf::{LeafRef, to_elements};
 use super::{Key, Tree, stack};
 use crate::check::Contents;
 use crate::error::{Error, Result};
+use crate::floats::{AnyVec, Floats};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
 use crate::memory;
 
@@ -34,7 +34,7 @@ pub(crate) enum Values<'b> {
     /// From the old tree.
     Template,
     /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
-    Flat { flat: &'b [f32], ready: Vec<Option<Vec<f32>>> },
+    Flat { flat: Floats<'b>, ready: Vec<Option<AnyVec>> },
     /// Trainable leaves from vectors of their own.
     Leaves(Cow<'b, [Vec<f32>]>),
     /// Leaves that are not trainable from these, as bytes.
@@ -65,10 +65,12 @@ impl Values<'_> {
     }
 
     /// The elements of a leaf, if they stand in a vector of their own; each vector is given away once.
-    fn take_ready(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<f32>> {
+    fn take_ready<E: Element>(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<E>> {
         let ready = match self {
-            Values::Flat { ready, .. } => ready.get_mut(id.index as usize).and_then(Option::take),
-            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 => leaves.get_mut(id.index as usize).map(std::mem::take),
+            Values::Flat { ready, .. } => ready.get_mut(id.index as usize)?.take()?.into_vec(),
+            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 && E::DTYPE == Dtype::F32 => {
+                leaves.get_mut(id.index as usize).map(std::mem::take).and_then(same_type)
+            }
             _ => None,
         };
         ready.filter(|ready| ready.len() == leaf.len())
@@ -76,21 +78,15 @@ impl Values<'_> {
 
     /// The elements of a leaf that it has, in row-major order.
     fn elements<E: Element>(&self, id: LeafId, leaf: &Leaf) -> Result<Cow<'_, [E]>> {
-        let changed = || Error::unstable("a leaf of another element type than on the first visit");
-        match self {
-            Values::Flat { flat, .. } => checked::try_cast_slice(&flat[leaf.range()]).map(Cow::Borrowed).map_err(|_| changed()),
-            Values::Leaves(leaves) => {
-                let elements = checked::try_cast_slice(&leaves[id.index as usize]).map_err(|_| changed())?;
-                if elements.len() == leaf.len() { Ok(Cow::Borrowed(elements)) } else { Err(changed()) }
-            }
-            Values::Others(others) => Ok(Cow::Owned(to_elements(&others[id.index as usize]))),
+        let elements = match self {
+            Values::Flat { flat, .. } => flat.slice(leaf.range()).elements(),
+            Values::Leaves(leaves) => Floats::of(&leaves[id.index as usize]).elements(),
+            Values::Others(others) => Cow::Owned(to_elements(&others[id.index as usize])),
             #[cfg(feature = "safetensors")]
-            Values::Elsewhere(values) => {
-                let elements = values.elements(id, E::DTYPE).ok_or_else(changed)?;
-                if elements.len() == leaf.len() * size_of::<E>() { Ok(Cow::Owned(to_elements(&elements))) } else { Err(changed()) }
-            }
-            Values::Template => Err(changed()),
-        }
+            Values::Elsewhere(values) => Cow::Owned(to_elements(&values.elements(id, E::DTYPE).unwrap_or_default())),
+            Values::Template => Cow::Borrowed(&[][..]),
+        };
+        if elements.len() == leaf.len() { Ok(elements) } else { Err(Error::unstable("a leaf of another length than on the first visit")) }
     }
 }
 
@@ -164,11 +160,14 @@ impl<'b> Builder<'b> {
             && axes.is_none()
             && let Some(ready) = self.values.take_ready(place.leaf, leaf)
         {
-            return same_type(ready).map(Some);
+            return Ok(Some(ready));
         }
         let elements = self.values.elements::<E>(place.leaf, leaf)?;
         Ok(Some(match (&place.axes, axes) {
-            (None, None) => memory::copy_of(&elements),
+            (None, None) => match elements {
+                Cow::Borrowed(elements) => memory::copy_of(elements),
+                Cow::Owned(elements) => elements,
+            },
             (None, Some(axes)) => in_order(view_of(&leaf.shape, &elements)?, axes),
             (Some(map), None) => map.to_place(view_of(&leaf.shape, &elements)?).iter().copied().collect(),
             (Some(map), Some(axes)) => in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes),
@@ -324,9 +323,7 @@ fn in_order<E: Copy>(view: ArrayViewD<'_, E>, axes: &[usize]) -> Vec<E> {
     view.permuted_axes(axes).iter().copied().collect()
 }
 
-/// A vector of `f32` as one of `E`, which is the same type wherever the layout says so.
-fn same_type<E: Element>(vector: Vec<f32>) -> Result<Vec<E>> {
-    let mut vector = Some(vector);
-    let vector = (&mut vector as &mut dyn Any).downcast_mut::<Option<Vec<E>>>().and_then(Option::take);
-    vector.ok_or_else(|| Error::unstable("a leaf of another element type than on the first visit"))
+/// A vector of `f32` as one of `E`, if that is the same type.
+fn same_type<E: Element>(vector: Vec<f32>) -> Option<Vec<E>> {
+    (&mut Some(vector) as &mut dyn Any).downcast_mut::<Option<Vec<E>>>().and_then(Option::take)
 }

@@ -1,8 +1,9 @@
 //! Element types: which numbers an array leaf may hold.
 
 use std::fmt;
+use std::ops::AddAssign;
 
-use bytemuck::{CheckedBitPattern, NoUninit};
+use bytemuck::{CheckedBitPattern, NoUninit, Pod};
 
 use super::leaf::Sink;
 
@@ -94,6 +95,16 @@ pub trait Element: NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Deb
     #[doc(hidden)]
     fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]>;
 }
+
+/// A number that flat vectors are made of: `f32` and `f64`. Sealed.
+///
+/// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those of any float type. On the way back
+/// numbers are rounded to the nearest one of their leaf's type, ties to even, once. What is only carried through comes back bit for bit:
+/// −0, subnormal numbers and the payloads of NaNs too.
+pub trait FlatElement: Element + Pod + AddAssign {}
+
+impl FlatElement for f32 {}
+impl FlatElement for f64 {}
 
 mod private {
     pub trait Sealed {}

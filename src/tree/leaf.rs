@@ -4,6 +4,7 @@
 //! value behind a guard, a tensor on a device), through a callback that is good for this call only (`'call`). Slices travel as bytes
 //! beside a [`Dtype`], so that one visitor serves every element type.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use bytemuck::checked;
@@ -11,6 +12,7 @@ use bytemuck::checked;
 use super::element::{Dtype, Element};
 use super::identity::Identity;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 
 /// A leaf that can be read.
 pub struct LeafRef<'call, 'a> {
@@ -112,6 +114,15 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         }
     }
 
+    /// The elements as they are in memory, if they are floats and outlive the call.
+    #[inline]
+    pub(crate) fn lent_floats(&self) -> Option<Floats<'a>> {
+        match self.source {
+            Source::Lent(bytes) => Floats::from_bytes(self.dtype, bytes),
+            _ => None,
+        }
+    }
+
     /// The elements as a slice, if there is one and `E` is their type.
     pub(crate) fn slice<E: Element>(&self) -> Option<&[E]> {
         match self.source {
@@ -137,6 +148,18 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         let mut bytes = vec![0; self.len() * size_of::<E>()];
         self.read_bytes(&mut bytes)?;
         Ok(to_elements(&bytes))
+    }
+
+    /// The elements as bytes, copied if they are no slice.
+    pub(crate) fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match self.source {
+            Source::Lent(bytes) | Source::Brief(bytes) => Ok(Cow::Borrowed(bytes)),
+            Source::Reader(reader) => {
+                let mut bytes = vec![0; self.len() * self.dtype.size()];
+                reader.read_bytes(&mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
     }
 
     pub(crate) fn read_bytes(&self, out: &mut [u8]) -> Result<()> {

@@ -21,7 +21,7 @@ pub(crate) use builder::LeafValues;
 pub(crate) use builder::Values;
 pub use builder::{Builder, Slot};
 pub use dyn_tree::DynTree;
-pub use element::{Dtype, Element};
+pub use element::{Dtype, Element, FlatElement};
 pub use identity::{Cell, Identity, Shared};
 pub(crate) use leaf::Source;
 #[cfg(feature = "safetensors")]

@@ -26,6 +26,8 @@ pub(crate) fn every(law: &impl Law) {
         static_fields, scalars, transparent, renamed, activation, tied_cells, tied_locks, rw_lock, tied_arrays, tied_subtree, tied_transposed,
         tied_across_frozen, tied_in_cells, frozen_subtree, tied_integers, layers, lists, boxed_slices, of_list,
     }
+    #[cfg(feature = "half")]
+    law.holds("mixed", mixed());
     #[cfg(feature = "indexmap")]
     law.holds("in_insertion_order", in_insertion_order());
 }
@@ -349,6 +351,41 @@ pub(crate) struct ZeroLength {
 
 pub(crate) fn zero_length() -> ZeroLength {
     ZeroLength { none: Array2::zeros((0, 3)), one: arr1(&[1.0]), list: Vec::new(), branch: Vec::new() }
+}
+
+/// All float types that a vector of `f32` holds, plain, strided, shared and behind a lock; an `f64` that is frozen.
+#[cfg(feature = "half")]
+#[derive(Tree, Debug)]
+pub(crate) struct MixedTypes {
+    pub(crate) single: Array1<f32>,
+    pub(crate) half: Vec<half::f16>,
+    pub(crate) brain: Array2<half::bf16>,
+    pub(crate) shared: Rc<Vec<half::bf16>>,
+    #[tree(frozen)]
+    pub(crate) double: Vec<f64>,
+    pub(crate) view: ArcArray2<half::f16>,
+    pub(crate) transposed: ArcArray2<half::f16>,
+    pub(crate) locked: Arc<Mutex<Vec<half::f16>>>,
+    pub(crate) shared_again: Rc<Vec<half::bf16>>,
+}
+
+#[cfg(feature = "half")]
+pub(crate) fn mixed() -> MixedTypes {
+    use half::{bf16, f16};
+    let brain = arr2(&[[4.0_f32, 6.0], [5.0, 7.0]]).reversed_axes().mapv(bf16::from_f32);
+    let shared = Rc::new([8.0, 9.0].map(bf16::from_f32).to_vec());
+    let view = arr2(&[[10.0_f32, 11.0, 12.0]]).mapv(f16::from_f32).into_shared();
+    MixedTypes {
+        single: arr1(&[1.0]),
+        half: [2.0, 3.0].map(f16::from_f32).to_vec(),
+        brain,
+        shared: shared.clone(),
+        double: vec![0.25],
+        view: view.clone(),
+        transposed: view.reversed_axes(),
+        locked: Arc::new(Mutex::new(vec![f16::from_f32(13.0)])),
+        shared_again: shared,
+    }
 }
 
 /// `[[1, 2], [3, 4]]`, in memory 1, 3, 2, 4.

@@ -1,0 +1,189 @@
+//! Slices of floats of any type, as bytes beside the type, and copies between them. Knows nothing of trees.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytemuck::checked;
+
+use crate::memory;
+use crate::ops::convert::{self as to, convert};
+use crate::tree::{Dtype, Element, FlatElement, Sink};
+
+/// Elements of one float type.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats<'a> {
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+impl<'a> Floats<'a> {
+    #[inline]
+    pub(crate) fn of<E: FlatElement>(elements: &'a [E]) -> Self {
+        Floats { dtype: E::DTYPE, bytes: bytemuck::cast_slice(elements) }
+    }
+
+    /// `None` if the type is no float.
+    #[inline]
+    pub(crate) fn from_bytes(dtype: Dtype, bytes: &'a [u8]) -> Option<Self> {
+        dtype.is_float().then_some(Floats { dtype, bytes })
+    }
+
+    /// Whether these are so many elements.
+    #[inline]
+    pub(crate) fn has_len(self, len: usize) -> bool {
+        self.bytes.len() == len * self.dtype.size()
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    pub(crate) fn slice(self, range: Range<usize>) -> Self {
+        let size = self.dtype.size();
+        Floats { bytes: &self.bytes[range.start * size..range.end * size], ..self }
+    }
+
+    /// Parts of so many elements, the last one of what is left.
+    pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = Floats<'a>> {
+        self.bytes.chunks(len * self.dtype.size()).map(move |bytes| Floats { bytes, ..self })
+    }
+
+    /// The elements as `T`, without a copy if that is their type.
+    pub(crate) fn elements<T: Element>(self) -> Cow<'a, [T]> {
+        match self.typed() {
+            Some(elements) => Cow::Borrowed(elements),
+            None => Cow::Owned(self.to_vec()),
+        }
+    }
+
+    /// The elements as `T` in a vector of their own, each written once.
+    pub(crate) fn to_vec<T: Element>(self) -> Vec<T> {
+        /// So many elements are converted beside the vector, in the cache.
+        const PART: usize = 1 << 10;
+        if let Some(elements) = self.typed() {
+            return memory::copy_of(elements);
+        }
+        let mut part = vec![T::default(); self.len().min(PART)];
+        if self.len() <= PART {
+            copy(self, FloatsMut::of_elements(&mut part));
+            return part;
+        }
+        let mut vector = memory::with_room(self.len());
+        for chunk in self.chunks(PART) {
+            let part = &mut part[..chunk.len()];
+            copy(chunk, FloatsMut::of_elements(part));
+            vector.extend_from_slice(part);
+        }
+        vector
+    }
+
+    /// The elements as those of another float type, as bytes.
+    pub(crate) fn to_bytes(self, dtype: Dtype) -> Cow<'a, [u8]> {
+        if dtype == self.dtype {
+            return Cow::Borrowed(self.bytes);
+        }
+        let mut bytes = vec![0; self.len() * dtype.size()];
+        copy(self, FloatsMut { dtype, bytes: &mut bytes });
+        Cow::Owned(bytes)
+    }
+
+    fn typed<T: Element>(self) -> Option<&'a [T]> {
+        if self.dtype == T::DTYPE { checked::try_cast_slice(self.bytes).ok() } else { None }
+    }
+}
+
+/// Elements of one float type that are to be written.
+pub(crate) struct FloatsMut<'a> {
+    dtype: Dtype,
+    bytes: &'a mut [u8],
+}
+
+impl<'a> FloatsMut<'a> {
+    #[inline]
+    pub(crate) fn of<E: FlatElement>(elements: &'a mut [E]) -> Self {
+        FloatsMut { dtype: E::DTYPE, bytes: bytemuck::cast_slice_mut(elements) }
+    }
+
+    /// `None` if the type is no float.
+    #[inline]
+    pub(crate) fn from_bytes(dtype: Dtype, bytes: &'a mut [u8]) -> Option<Self> {
+        dtype.is_float().then_some(FloatsMut { dtype, bytes })
+    }
+
+    /// Whether there is room for so many elements.
+    #[inline]
+    pub(crate) fn has_len(&self, len: usize) -> bool {
+        self.bytes.len() == len * self.dtype.size()
+    }
+
+    /// Parts of so many elements, the last one of what is left.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = FloatsMut<'a>> {
+        let dtype = self.dtype;
+        self.bytes.chunks_mut(len * dtype.size()).map(move |bytes| FloatsMut { dtype, bytes })
+    }
+
+    fn of_elements<T: Element>(elements: &'a mut [T]) -> Self {
+        match T::sink(elements) {
+            Sink::Bytes(bytes) => FloatsMut { dtype: T::DTYPE, bytes },
+            _ => unreachable!("every float may hold any bits"),
+        }
+    }
+}
+
+/// A vector of floats of any type.
+pub(crate) struct AnyVec(Box<dyn Any + Send>);
+
+impl AnyVec {
+    /// `None` if no type of this name is known here: without the feature `half` there is neither `f16` nor `bf16`.
+    pub(crate) fn copy_of(floats: Floats<'_>, dtype: Dtype) -> Option<AnyVec> {
+        Some(AnyVec(match dtype {
+            Dtype::F32 => Box::new(floats.to_vec::<f32>()),
+            Dtype::F64 => Box::new(floats.to_vec::<f64>()),
+            #[cfg(feature = "half")]
+            Dtype::F16 => Box::new(floats.to_vec::<half::f16>()),
+            #[cfg(feature = "half")]
+            Dtype::BF16 => Box::new(floats.to_vec::<half::bf16>()),
+            _ => return None,
+        }))
+    }
+
+    /// The vector, if it is one of `T`.
+    pub(crate) fn into_vec<T: Element>(self) -> Option<Vec<T>> {
+        self.0.downcast().ok().map(|vector| *vector)
+    }
+}
+
+/// Copies elements, which are as many, from one type into the other: exact where it fits, otherwise rounded to nearest.
+///
+/// ***Panics*** if they are not as many.
+#[inline]
+pub(crate) fn copy(from: Floats<'_>, to: FloatsMut<'_>) {
+    if from.dtype == to.dtype { to.bytes.copy_from_slice(from.bytes) } else { copy_converted(from, to) }
+}
+
+#[inline(never)]
+fn copy_converted(from: Floats<'_>, to: FloatsMut<'_>) {
+    use Dtype::{BF16, F16, F32, F64};
+    macro_rules! convert {
+        ($from:ident, $to:ident, $one:expr) => {
+            convert(from.bytes, to.bytes, |bytes| $one($from::from_ne_bytes(bytes)).to_ne_bytes())
+        };
+    }
+    match (from.dtype, to.dtype) {
+        (F32, F64) => convert!(f32, f64, to::f32_to_f64),
+        (F32, F16) => convert!(f32, u16, to::f32_to_f16),
+        (F32, BF16) => convert!(f32, u16, to::f32_to_bf16),
+        (F64, F32) => convert!(f64, f32, to::f64_to_f32),
+        (F64, F16) => convert!(f64, u16, to::f64_to_f16),
+        (F64, BF16) => convert!(f64, u16, to::f64_to_bf16),
+        (F16, F32) => convert!(u16, f32, to::f16_to_f32),
+        (F16, F64) => convert!(u16, f64, |half| to::f32_to_f64(to::f16_to_f32(half))),
+        (F16, BF16) => convert!(u16, u16, |half| to::f32_to_bf16(to::f16_to_f32(half))),
+        (BF16, F32) => convert!(u16, f32, to::bf16_to_f32),
+        (BF16, F64) => convert!(u16, f64, |half| to::f32_to_f64(to::bf16_to_f32(half))),
+        (BF16, F16) => convert!(u16, u16, |half| to::f32_to_f16(to::bf16_to_f32(half))),
+        _ => unreachable!("these are floats, of two types"),
+    }
+}
