@@ -97,7 +97,7 @@ fn read(path: &Path, model: &Arrays, python: Option<&RefCell<Python>>) {
     let open = || checkpoint::open(path).expect("it opens");
     let mut copy = || drop(black_box(DynTree::of(&open()).expect("it is a tree")));
     let mut sum = || {
-        black_box(flatleaf::ops::sum(&open().flat_as(&layout).expect("it fits")));
+        black_box(flatleaf::ops::sum(&open().flat_for(&layout).expect("it fits")));
     };
     let mut python_load = || ask(python, "load");
     let mut jobs: Vec<Job<'_>> = vec![
@@ -105,7 +105,7 @@ fn read(path: &Path, model: &Arrays, python: Option<&RefCell<Python>>) {
         ("std::fs, into a ready buffer", &mut read_into),
         ("checkpoint::load_into, a model that is there", &mut load),
         ("DynTree::of(&open), a new model", &mut copy),
-        ("open, flat_as, sum: every page touched", &mut sum),
+        ("open, flat_for, sum: every page touched", &mut sum),
     ];
     if python.is_some() {
         jobs.push(("Python: load_file, new arrays", &mut python_load));

@@ -27,6 +27,6 @@ pub(crate) fn in_every_way(bytes: &[u8]) -> bool {
     if let Ok(mut tree) = DynTree::of(&file) {
         let _ = file.load_into(&mut tree, &LoadOptions::new());
     }
-    let _ = file.flat_as(&Layout::of(&tree!({ "0": [0.0, 0.0], "2": [0.0, 0.0, 0.0] })).expect("a tree"));
+    let _ = file.flat_for(&Layout::of(&tree!({ "0": [0.0, 0.0], "2": [0.0, 0.0, 0.0] })).expect("a tree"));
     true
 }

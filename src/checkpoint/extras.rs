@@ -22,8 +22,8 @@ use crate::tree::Tree;
 /// checkpoint::save_flat(&path, &layout, &flat, &extras)?;
 ///
 /// let file = checkpoint::open(&path)?;
-/// assert_eq!(file.flat_as(&layout)?, flat);
-/// assert_eq!(file.part("ema")?.flat_as(&layout)?, average.as_slice());
+/// assert_eq!(file.flat_for(&layout)?, flat);
+/// assert_eq!(file.part("ema")?.flat_for(&layout)?, average.as_slice());
 /// assert_eq!(file.metadata()["epoch"], "3");
 /// let mut smooth = model.clone();
 /// file.part("ema")?.load_into(&mut smooth, &LoadOptions::new())?; // the averaged model

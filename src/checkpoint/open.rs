@@ -16,10 +16,10 @@ use super::dtype;
 use super::header::{Header, LENGTH, Tensor};
 use super::notes::{FINGERPRINT, below};
 use super::sources::{Names, Stored};
-use crate::error::{Error, Findings, Result};
+use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Layout};
 use crate::memory;
-use crate::tree::{Dtype, Element, to_elements};
+use crate::tree::{Dtype, Element, FlatElement, to_elements};
 
 /// A safetensors file of which the header has been read. Cheap to clone.
 ///
@@ -175,7 +175,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`layout`](Checkpoint::layout); `f64` tensors.
     pub fn flat(&self) -> Result<Cow<'_, [f32]>> {
-        self.flat_as(&self.layout()?)
+        self.flat_for(&self.layout()?)
     }
 
     /// The flat vector of a layout, by the names of its leaves. It is not copied where the leaves are `f32` in the file and lie
@@ -183,31 +183,40 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have tensors of their own that differ.
-    pub fn flat_as(&self, layout: &Layout) -> Result<Cow<'_, [f32]>> {
-        check_no_f64(layout)?;
+    pub fn flat_for(&self, layout: &Layout) -> Result<Cow<'_, [f32]>> {
+        self.flat_for_as(layout)
+    }
+
+    /// The same as `f32` or `f64`.
+    ///
+    /// # Errors
+    /// As [`flat_for`](Checkpoint::flat_for); an `f64` leaf only if the vector is of `f32`.
+    pub fn flat_for_as<E: FlatElement>(&self, layout: &Layout) -> Result<Cow<'_, [E]>> {
+        layout.check_element::<E>()?;
         let found = Names::new(self, &[])?.find(layout, layout.leaves().iter())?;
         found.differences(Vec::new())?;
         let leaves: Vec<Stored<'_>> = found.leaves.into_iter().flatten().collect();
-        if let Some(flat) = self.contiguous(&leaves).and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok()) {
+        let range = self.contiguous(&leaves, dtype::on_disk(E::DTYPE)?);
+        if let Some(flat) = range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok()) {
             return Ok(Cow::Borrowed(flat));
         }
         let mut flat = memory::zeros(layout.len());
         for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
-            stored.write(Dtype::F32, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
+            stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
         }
         Ok(Cow::Owned(flat))
     }
 
-    /// Where the leaves lie, if they are `f32` and one after the other.
-    fn contiguous(&self, leaves: &[Stored<'_>]) -> Option<Range<usize>> {
+    /// Where the leaves lie, if they are of a type and one after the other.
+    fn contiguous(&self, leaves: &[Stored<'_>], dtype: OnDisk) -> Option<Range<usize>> {
         let mut range: Option<Range<usize>> = None;
         for stored in leaves.iter().filter(|stored| !stored.elements.is_empty()) {
-            let own = stored.in_place(OnDisk::F32, &self.header)?;
-            let start = range.get_or_insert(own.start..own.start);
-            if start.end != own.start {
+            let own = stored.in_place(dtype, &self.header)?;
+            let range = range.get_or_insert(own.start..own.start);
+            if range.end != own.start {
                 return None;
             }
-            start.end = own.end;
+            range.end = own.end;
         }
         Some(range.unwrap_or(0..0))
     }
@@ -242,14 +251,6 @@ impl Checkpoint {
             None => Ok(()),
         }
     }
-}
-
-fn check_no_f64(layout: &Layout) -> Result<()> {
-    let mut findings = Findings::default();
-    for leaf in layout.leaves().iter().filter(|leaf| leaf.dtype() == Dtype::F64) {
-        findings.add(Error::element_type(leaf.path().to_owned(), "f32, f16 or bf16, which fit a flat vector of f32".into(), "f64".into()));
-    }
-    findings.into_result()
 }
 
 /// What the file holds, not its numbers.

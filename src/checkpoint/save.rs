@@ -3,15 +3,13 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use safetensors::Dtype as OnDisk;
-
 use super::contents::{Contents, Elements, own_type};
 use super::extras::{Extras, Others, Part};
-use super::notes;
+use super::{dtype, notes};
 use crate::check::{self, Purpose};
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
-use crate::tree::Tree;
+use crate::tree::{FlatElement, Tree};
 
 /// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
 ///
@@ -50,15 +48,15 @@ pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &E
     contents.write(path.as_ref())
 }
 
-/// Writes a flat vector as the leaves of its layout, all as `f32`: whatever the leaves are, nothing of the vector is lost, and it comes
-/// back without a copy. Loaded into a model it is rounded to the leaves' own types.
+/// Writes a flat vector, of `f32` or `f64`, as the leaves of its layout, all in the type of the vector: whatever the leaves are, nothing
+/// of it is lost, and it comes back without a copy. Loaded into a model it is rounded to the leaves' own types.
 ///
 /// The frozen and carried leaves are those of [`Extras::others_of`], in their own types; a layout that has some needs that, or
 /// [`Extras::trainable_only`].
 ///
 /// # Errors
 /// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that are nowhere.
-pub fn save_flat(path: impl AsRef<Path>, layout: &Layout, flat: &[f32], extras: &Extras<'_>) -> Result<()> {
+pub fn save_flat<E: FlatElement>(path: impl AsRef<Path>, layout: &Layout, flat: &[E], extras: &Extras<'_>) -> Result<()> {
     let mut contents = Contents::default();
     push_vector(&mut contents, "", layout, flat)?;
     push_others(&mut contents, layout, &extras.others)?;
@@ -73,11 +71,12 @@ fn push_tree<'a, T: Tree + ?Sized>(contents: &mut Contents<'a>, prefix: &str, la
     layout.inner.all_leaves().zip(all).try_for_each(|(leaf, elements)| contents.push(prefix, layout, leaf, own_type(leaf)?, elements))
 }
 
-fn push_vector<'a>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, flat: &'a [f32]) -> Result<()> {
+fn push_vector<'a, E: FlatElement>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, flat: &'a [E]) -> Result<()> {
     layout.check_len(flat.len())?;
+    let on_disk = dtype::on_disk(E::DTYPE)?;
     layout.leaves().iter().try_for_each(|leaf| {
         let elements = Cow::Borrowed(bytemuck::cast_slice(&flat[leaf.range()]));
-        contents.push(prefix, layout, leaf, OnDisk::F32, elements)
+        contents.push(prefix, layout, leaf, on_disk, elements)
     })
 }
 

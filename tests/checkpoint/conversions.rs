@@ -1,11 +1,13 @@
 //! Any float on disk becomes the leaf's own: exactly where it fits, otherwise rounded once, to nearest and ties to even.
 
-use flatleaf::checkpoint::LoadOptions;
+use std::borrow::Cow;
+
+use flatleaf::checkpoint::{self, Extras, LoadOptions};
 use flatleaf::{Element, Layout, tree};
 use half::{bf16, f16};
 use ndarray::Array1;
 
-use crate::files::{f32s, load, open, tensors};
+use crate::files::{Folder, f32s, load, open, tensors};
 
 fn loaded<E: Element>(dtype: &str, bytes: &[u8], zero: E, len: usize) -> Array1<E> {
     let mut target = vec![Array1::from_elem(len, zero)];
@@ -114,12 +116,35 @@ fn a_mixed_file_as_a_flat_vector() {
     let file = open(&bytes).unwrap();
     assert_eq!(file.flat().unwrap(), [2.0, 1.0].as_slice());
     let layout = Layout::of(&tree!({ "w": [0.0], "b": [0.0] })).unwrap();
-    assert_eq!(file.flat_as(&layout).unwrap(), [1.0, 2.0].as_slice());
+    assert_eq!(file.flat_for(&layout).unwrap(), [1.0, 2.0].as_slice());
 
     let wide = open(&tensors(&[("w", "F64", &f64s(&[0.1]))], "")).unwrap();
     let error = wide.flat().unwrap_err();
-    assert_eq!(error.to_string(), "`w`: expected f32, f16 or bf16, which fit a flat vector of f32, found f64");
+    assert!(error.to_string().starts_with("`w`: expected f32, f16 or bf16, for a vector of f32"), "{error}");
+    let flat = wide.flat_for_as::<f64>(&wide.layout().unwrap()).unwrap();
+    assert_eq!(flat, [0.1].as_slice());
     let mut target = tree!({ "w": (vec![0.0_f64]) });
     wide.load_into(&mut target, &LoadOptions::new()).unwrap();
     assert_eq!(target, tree!({ "w": (vec![0.1_f64]) }));
+}
+
+/// A bf16 model's master copy: the file keeps what the model would round.
+#[test]
+fn a_master_copy_is_not_rounded() {
+    let folder = Folder::new();
+    let model = vec![Array1::from_elem(3, bf16::ONE)];
+    let layout = Layout::of(&model).unwrap();
+    let master = [1.001_f32, 2.002, 3.003];
+    checkpoint::save_flat(folder.path("f32"), &layout, &master, &Extras::new()).unwrap();
+    let file = checkpoint::open(folder.path("f32")).unwrap();
+    assert!(matches!(file.flat_for(&layout).unwrap(), Cow::Borrowed(flat) if flat == master));
+    let mut loaded = model.clone();
+    file.load_into(&mut loaded, &LoadOptions::new()).unwrap();
+    assert_eq!(loaded[0].to_vec(), master.map(bf16::from_f32));
+
+    let wide = master.map(|x| f64::from(x) + 1e-12);
+    checkpoint::save_flat(folder.path("f64"), &layout, &wide, &Extras::new()).unwrap();
+    let file = checkpoint::open(folder.path("f64")).unwrap();
+    assert!(matches!(file.flat_for_as::<f64>(&layout).unwrap(), Cow::Borrowed(flat) if flat == wide));
+    assert_eq!(file.flat_for(&layout).unwrap(), master.as_slice());
 }

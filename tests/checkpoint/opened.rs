@@ -57,15 +57,15 @@ fn another_order_costs_one_copy() {
     checkpoint::save(folder.path("m"), &tree!({ "a": [1.0], "b": [2.0], "c": [3.0] })).unwrap();
     let file = checkpoint::open(folder.path("m")).unwrap();
     let order = |tree: &flatleaf::DynTree| Layout::of(tree).unwrap();
-    let same = file.flat_as(&order(&tree!({ "a": [0.0], "b": [0.0], "c": [0.0] }))).unwrap().into_owned();
+    let same = file.flat_for(&order(&tree!({ "a": [0.0], "b": [0.0], "c": [0.0] }))).unwrap().into_owned();
     assert_eq!(same, [1.0, 2.0, 3.0]);
     let tail = order(&tree!({ "b": [0.0], "c": [0.0] }));
-    assert!(matches!(file.flat_as(&tail).unwrap(), Cow::Borrowed([2.0, 3.0])));
+    assert!(matches!(file.flat_for(&tail).unwrap(), Cow::Borrowed([2.0, 3.0])));
     let permuted = order(&tree!({ "c": [0.0], "a": [0.0], "b": [0.0] }));
-    assert!(matches!(file.flat_as(&permuted).unwrap(), Cow::Owned(flat) if flat == [3.0, 1.0, 2.0]));
+    assert!(matches!(file.flat_for(&permuted).unwrap(), Cow::Owned(flat) if flat == [3.0, 1.0, 2.0]));
     let gap = order(&tree!({ "a": [0.0], "c": [0.0] }));
-    assert!(matches!(file.flat_as(&gap).unwrap(), Cow::Owned(flat) if flat == [1.0, 3.0]));
-    let error = file.flat_as(&order(&tree!({ "a": [0.0, 0.0], "d": [0.0] }))).unwrap_err();
+    assert!(matches!(file.flat_for(&gap).unwrap(), Cow::Owned(flat) if flat == [1.0, 3.0]));
+    let error = file.flat_for(&order(&tree!({ "a": [0.0, 0.0], "d": [0.0] }))).unwrap_err();
     assert_eq!(error.to_string(), "`d`: expected a tensor in the file, found none; `a`: expected shape [2], found shape [1]");
 }
 

@@ -114,7 +114,7 @@ fn what_is_beside_the_model_comes_back_and_does_not_get_in_its_way() {
     let file = checkpoint::open(&path).unwrap();
     assert_eq!(file.parts(), ["optimizer.exp_avg", "ema", "optimizer.scalars"]);
     assert_eq!(file.flat().unwrap(), flat);
-    assert_eq!(file.part("optimizer.exp_avg").unwrap().flat_as(&layout).unwrap(), moment);
+    assert_eq!(file.part("optimizer.exp_avg").unwrap().flat_for(&layout).unwrap(), moment);
     assert_eq!(DynTree::of(&file.part("optimizer.scalars").unwrap()).unwrap().get("step"), steps.get("step"));
     assert_eq!(file.part("optimizer").unwrap().parts(), ["exp_avg", "scalars"]);
     let mut again = steps.clone();
