@@ -76,7 +76,7 @@ impl<'a> Take<'a> for Nothing {
         false
     }
 
-    fn take(&mut self, _place: &Place, _leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, _place: &Place, _leaf: &LeafRef<'_, 'a>) -> Result<()> {
         Ok(())
     }
 }
@@ -402,7 +402,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         if !self.is_plain(place, &leaf) {
             self.known_leaf(place, &leaf)?;
         }
-        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, leaf) } else { Ok(()) }
+        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, &leaf) } else { Ok(()) }
     }
 
     #[inline]
@@ -413,7 +413,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         {
             let place = self.layout.place(index);
             if self.take.wants(place) {
-                self.take.take(place, leaf)?;
+                self.take.take(place, &leaf)?;
             }
             self.cursor.pass_leaf();
             return Ok(());

@@ -45,15 +45,21 @@ impl<'a, E: Copy> TiedPlaces<'a, E> {
 }
 
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
+#[inline]
 pub(crate) fn elements_of<'a, E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [E]>> {
-    if let (None, Some(slice)) = (&place.axes, leaf.lent()) {
-        return Ok(Cow::Borrowed(slice));
+    match (&place.axes, leaf.lent()) {
+        (None, Some(slice)) => Ok(Cow::Borrowed(slice)),
+        _ => copy_of(layout, place, leaf).map(Cow::Owned),
     }
+}
+
+#[inline(never)]
+fn copy_of<E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<Vec<E>> {
     let mut elements = vec![E::zeroed(); leaf.len()];
     read_floats(leaf, &mut elements)?;
-    let Some(axes) = &place.axes else { return Ok(Cow::Owned(elements)) };
+    let Some(axes) = &place.axes else { return Ok(elements) };
     let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;
-    Ok(Cow::Owned(axes.to_leaf(view, layout.leaf(place.leaf).shape()).iter().copied().collect()))
+    Ok(axes.to_leaf(view, layout.leaf(place.leaf).shape()).iter().copied().collect())
 }
 
 /// Reads a leaf of any float type, rounded to nearest where it does not fit.

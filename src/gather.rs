@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use crate::check::{self, Purpose};
-use crate::elements::{changed_type, read_floats};
+use crate::elements::{changed_length, changed_type, read_floats};
 use crate::error::Result;
-use crate::floats::{self, Floats, FloatsMut};
+use crate::floats::{Floats, FloatsMut};
 use crate::layout::{Layout, Place};
 use crate::matched::{self, Take};
 use crate::memory;
 use crate::transfer;
-use crate::tree::{FlatElement, LeafRef, Tree};
+use crate::tree::{FlatElement, LeafRef, Source, Tree};
 
 /// Vectors of more elements are allocated only once a tree is known to have as many: a layout that was read may say anything.
 pub(crate) const SURE_TO_FIT: usize = 1 << 28;
@@ -159,26 +159,39 @@ impl<'a, E: FlatElement> Take<'a> for Gather<'_, 'a, E> {
     }
 
     #[inline(always)]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let range = place.range();
-        match leaf.lent_floats() {
-            Some(floats) if leaf.dtype == place.dtype && floats.has_len(range.len()) => match &mut self.large {
-                Some(large) if transfer::is_large(range.len()) => large.push((range, floats)),
-                _ => floats::copy(floats, FloatsMut::of(&mut self.flat[range])),
-            },
-            _ => return self.read(place, &leaf),
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        match leaf.source {
+            Source::Lent(bytes) if leaf.dtype == E::DTYPE && !self.is_for_all_threads(place) => {
+                let to = bytemuck::cast_slice_mut(&mut self.flat[place.range()]);
+                if to.len() != bytes.len() {
+                    return Err(changed_length());
+                }
+                to.copy_from_slice(bytes);
+                Ok(())
+            }
+            _ => self.take_other(place, leaf),
         }
-        Ok(())
     }
 }
 
-impl<E: FlatElement> Gather<'_, '_, E> {
-    /// A leaf that lends no slice.
-    #[cold]
+impl<'a, E: FlatElement> Gather<'_, 'a, E> {
+    #[inline]
+    fn is_for_all_threads(&self, place: &Place) -> bool {
+        self.large.is_some() && transfer::is_large(place.len)
+    }
+
+    /// A leaf that is large, of another type, or no slice.
     #[inline(never)]
-    fn read(&mut self, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<()> {
+    fn take_other(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         if leaf.dtype != place.dtype {
             return Err(changed_type());
+        }
+        if let Some(large) = &mut self.large
+            && transfer::is_large(place.len)
+            && let Some(floats) = leaf.lent_floats().filter(|floats| floats.has_len(place.len))
+        {
+            large.push((place.range(), floats));
+            return Ok(());
         }
         read_floats(leaf, &mut self.flat[place.range()])
     }

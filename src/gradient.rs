@@ -223,10 +223,10 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, '_, 'a, E> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         self.present[place.leaf.index as usize] = true;
         if !place.plain {
-            self.tied.push(place, elements_of(self.layout, place, &leaf)?);
+            self.tied.push(place, elements_of(self.layout, place, leaf)?);
             return Ok(());
         }
         if let Some(large) = &mut self.large
@@ -236,7 +236,7 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, '_, 'a, E> {
             large.push((place.range(), floats));
             return Ok(());
         }
-        read_floats(&leaf, &mut self.flat[place.range()])
+        read_floats(leaf, &mut self.flat[place.range()])
     }
 }
 

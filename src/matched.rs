@@ -10,8 +10,8 @@ pub(crate) trait Take<'a> {
     /// Whether the leaf at a place is wanted at all.
     fn wants(&self, place: &Place) -> bool;
 
-    /// A wanted leaf, of the shape that the layout has there.
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()>;
+    /// A wanted leaf, of the shape that the layout has there. A reference: moving a leaf costs as much as comparing it.
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()>;
 
     /// A node that others may hold too begins here, and so does what is in it.
     fn enter_shared(&mut self) {}
@@ -68,7 +68,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
         if !place.has_shape(leaf.shape) {
             return Err(Error::unstable("a leaf that changed its shape between two visits"));
         }
-        self.take.take(place, leaf)
+        self.take.take(place, &leaf)
     }
 
     #[inline]
@@ -76,7 +76,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Matched<'_, '_, T> {
         if let Some(index) = self.cursor.next_leaf(key) {
             let place = self.layout.place(index);
             if place.plain && self.take.wants(place) && place.has_shape(leaf.shape) && self.seen.mark_next(index) {
-                self.take.take(place, leaf)?;
+                self.take.take(place, &leaf)?;
                 self.cursor.pass_leaf();
                 return Ok(());
             }

@@ -322,16 +322,14 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let index = place.leaf.index as usize;
         let is_alone = place.plain || self.purpose == Purpose::ReadValues;
-        if let Some(floats) = lent_of_other_type(place, &leaf)
-            && is_alone
-        {
+        if let Some(floats) = lent_of_other_type(place, leaf).filter(|_| is_alone) {
             self.other_types.push((index, floats));
             return Ok(());
         }
-        let elements = elements_of(self.layout, place, &leaf)?;
+        let elements = elements_of(self.layout, place, leaf)?;
         if is_alone {
             self.slices[index] = Some(elements);
         } else {
@@ -393,6 +391,7 @@ impl<'a, const K: usize> Companions<'a, K> {
 }
 
 /// The elements of a leaf of another type than `f32`, if it is large, lent, and shown as it is: such leaves are converted together.
+#[inline]
 fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Floats<'a>> {
     if leaf.dtype == Dtype::F32 || place.axes.is_some() || !transfer::is_large(place.len) {
         return None;
@@ -416,7 +415,18 @@ struct Copies<'a> {
     shared: usize,
 }
 
-impl Copies<'_> {
+impl<'a> Copies<'a> {
+    #[inline(never)]
+    fn copy(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        let index = place.leaf.index as usize;
+        if let Some(floats) = lent_of_other_type(place, leaf) {
+            self.other_types.push((index, floats));
+            return Ok(());
+        }
+        self.leaves[index] = vec![0.0; leaf.len()];
+        read_floats(leaf, &mut self.leaves[index])
+    }
+
     fn finish(mut self) -> Vec<Vec<f32>> {
         for (leaf, copy) in widened(self.other_types) {
             self.leaves[leaf] = copy;
@@ -430,18 +440,9 @@ impl<'a> Take<'a> for Copies<'a> {
         place.first && place.leaf.trainable
     }
 
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let index = place.leaf.index as usize;
-        if let Some(floats) = lent_of_other_type(place, &leaf) {
-            self.other_types.push((index, floats));
-            return Ok(());
-        }
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let is_slice = self.shared == 0 && place.plain && !leaf.may_overlap && leaf.lent::<f32>().is_some();
-        if !is_slice {
-            self.leaves[index] = vec![0.0; leaf.len()];
-            read_floats(&leaf, &mut self.leaves[index])?;
-        }
-        Ok(())
+        if is_slice { Ok(()) } else { self.copy(place, leaf) }
     }
 
     fn enter_shared(&mut self) {

@@ -688,15 +688,29 @@ mod half_floats {
     fn copies_keep_their_types() {
         let model = models::mixed();
         let copy = deep_clone(&model).unwrap();
-        assert_eq!((&copy.half, &copy.brain, &copy.double), (&model.half, &model.brain, &model.double));
+        assert_eq!((&copy.half, &copy.brain, &copy.mean), (&model.half, &model.brain, &model.mean));
         assert_eq!(copy.brain.strides(), model.brain.strides());
         let mut target = models::mixed();
-        target.double = vec![0.0];
+        target.mean = vec![bf16::ZERO];
         Layout::of(&model).unwrap().copy_frozen(&model, &mut target).unwrap();
-        assert_eq!(target.double, [0.25]);
-        let everything = Layout::everything(&model).unwrap();
-        assert!(everything.gather(&model).unwrap_err().is_element_type());
-        assert_eq!(everything.gather_as::<f64>(&model).unwrap()[9], 0.25);
+        assert_eq!(target.mean, model.mean);
+    }
+
+    #[test]
+    fn everything_takes_frozen_leaves_by_their_types() {
+        #[derive(Tree)]
+        struct Norm {
+            scale: Vec<bf16>,
+            #[tree(frozen)]
+            mean: Vec<f64>,
+        }
+        let norm = Norm { scale: vec![bf16::ONE], mean: vec![0.1] };
+        assert_eq!(destructure(&norm).unwrap().0, [1.0]);
+        let everything = Layout::everything(&norm).unwrap();
+        assert!(everything.gather(&norm).unwrap_err().is_element_type());
+        assert_eq!(everything.gather_as::<f64>(&norm).unwrap(), [1.0, 0.1]);
+        let rounding = Layout::planner().everything().round_f64().of(&norm).unwrap();
+        assert_eq!(rounding.gather(&norm).unwrap(), [1.0, 0.1]);
     }
 
     #[test]
@@ -812,7 +826,7 @@ mod half_floats {
     #[test]
     fn presence_does_not_depend_on_the_type() {
         let layout = Layout::of(&models::mixed()).unwrap();
-        let grad = layout.gather_grad(&tree!({ "half": (vec![f16::ONE; 2]), "locked": [2.0], "double": (vec![9.0_f64]) })).unwrap();
+        let grad = layout.gather_grad(&tree!({ "half": (vec![f16::ONE; 2]), "locked": [2.0], "mean": (vec![9.0_f64]) })).unwrap();
         assert_eq!(present(&grad), [false, true, false, false, false, true]);
         assert_eq!(grad[1..3], [1.0, 1.0]);
     }
