@@ -2,7 +2,7 @@
 //!
 //! Then the same trees with leaves of f16, bf16 and f64 in vectors of f32, f64: `memcpy` there moves as many bytes as are read and written.
 //!
-//! `cargo bench --bench transfer [-- TREE …]`
+//! `cargo bench --bench transfer --features half [-- TREE …]`
 
 mod support;
 
@@ -85,14 +85,7 @@ fn measure_type<L: Element, E: FlatElement>(name: &str, leaf: fn(f32) -> L, numb
     // A copy of n bytes reads n and writes n.
     let bytes = flat.len() * (size_of::<L>() + size_of::<E>()) / 2;
     let (source, mut copy, mut buffer) = (vec![1.0; bytes / 4], vec![0.0; bytes / 4], flat.clone());
-    let word = |job: &str| {
-        format!(
-            "{job}, {} → {}",
-            if job.starts_with('g') { L::DTYPE } else { E::DTYPE },
-            if job.starts_with('g') { E::DTYPE } else { L::DTYPE }
-        )
-    };
-    let (gather, restructure) = (word("gather"), word("restr."));
+    let (gather, restructure) = (format!("gather, {} → {}", L::DTYPE, E::DTYPE), format!("restr., {} → {}", E::DTYPE, L::DTYPE));
     let mut jobs: [(&str, &mut dyn FnMut()); 3] = [
         ("memcpy", &mut || parallel_copy(&mut copy, &source)),
         (&gather, &mut || layout.gather_into_as(&tree, &mut buffer).expect("the same tree")),

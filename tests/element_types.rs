@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use common::{count_from, other_paths, paths, present};
-use flatleaf::Companion::{Grads, Values};
+use common::{count_from, other_paths, paths};
+use flatleaf::Companion::Values;
 use flatleaf::{DynTree, FlatGrad, Layout, LeafAt, TiedGrads, Tree, deep_clone, destructure, destructure_as, ops, tree};
 use ndarray::{Array0, Array1, Array2, ArrayD, arr0, arr1, arr2};
 
@@ -282,7 +282,7 @@ fn views_are_of_any_type() {
     let shapes: Vec<_> = layout.views_as(&flat).unwrap().map(|(_, array)| array.shape().to_vec()).collect();
     assert_eq!((shapes, flat), (vec![vec![2, 2], vec![1]], vec![0.1, 0.2, 0.9, 0.4, 9.0]));
     let decayed = [true, true, true, true, false];
-    assert_eq!(layout.view_as(&decayed, "1").unwrap()[[0]], false);
+    assert!(!layout.view_as(&decayed, "1").unwrap()[[0]]);
 }
 
 #[test]
@@ -437,7 +437,8 @@ fn zero_d_and_empty_leaves_of_f64() {
 #[cfg(feature = "half")]
 mod half_floats {
     use super::*;
-    use crate::common::models;
+    use crate::common::{models, present};
+    use flatleaf::Companion::Grads;
     use half::{bf16, f16};
 
     /// All numbers of a type from zero up, the infinity last.
@@ -735,7 +736,7 @@ mod half_floats {
 
     #[test]
     fn large_leaves_of_half_floats_are_moved_as_small_ones_are() {
-        let tree = (large(|x| f16::from_f64(x)), large(|x| bf16::from_f32(x as f32)));
+        let tree = (large(f16::from_f64), large(|x| bf16::from_f32(x as f32)));
         let (flat, layout) = destructure(&tree).unwrap();
         let expected: Vec<f32> = tree.0.iter().flatten().map(|x| x.to_f32()).chain(tree.1.iter().flatten().map(|x| x.to_f32())).collect();
         assert!(flat == expected && *layout.gather_grad(&tree).unwrap() == expected);
