@@ -1,6 +1,8 @@
 //! What it costs to plan a tree and to move it, beside the machine's own copy of the same bytes in the same run.
 //!
-//! `cargo bench --bench transfer [-- TREE …]`
+//! Then the same trees with leaves of f16, bf16 and f64 in vectors of f32, f64: `memcpy` there moves as many bytes as are read and written.
+//!
+//! `cargo bench --bench transfer --features half [-- TREE …]`
 
 mod support;
 
@@ -8,7 +10,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flatleaf::{FlatGrad, Layout};
+use flatleaf::{Element, FlatElement, FlatGrad, Layout};
+use half::{bf16, f16};
 use ndarray::ArrayD;
 use support::{Arrays, alternate, arrays, concatenate, median, parallel_copy, shapes};
 
@@ -16,9 +19,13 @@ const TREES: [&str; 4] = ["small10k", "small100k", "resnet50", "gpt2"];
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    println!("{:<10} {:<18} {:>12} {:>12} {:>10}", "tree", "work", "median", "x memcpy", "ns a leaf");
+    println!("{:<10} {:<22} {:>12} {:>12} {:>10}", "tree", "work", "median", "x memcpy", "ns a leaf");
     for name in TREES.iter().filter(|name| chosen.is_empty() || chosen.iter().any(|chosen| chosen == *name)) {
         measure(name);
+        measure_type::<f16, f32>(name, f16::from_f32, f16::to_f32, |x| x);
+        measure_type::<bf16, f32>(name, bf16::from_f32, bf16::to_f32, |x| x);
+        measure_type::<f32, f64>(name, |x| x, |x| x, f64::from);
+        measure_type::<f64, f64>(name, f64::from, |x| x as f32, f64::from);
     }
 }
 
@@ -50,13 +57,41 @@ fn measure(name: &str) {
         ("restructure_into", &mut || layout.restructure_into(&mut target, &flat).expect("the same tree")),
         ("restructure", &mut || drop(black_box(layout.restructure(&tree, &flat).expect("the same tree")))),
     ];
-    let times = alternate(&mut jobs, Duration::from_millis(500));
+    report(name, &mut jobs, tree.len());
+}
+
+/// Times the jobs, of which the first is the copy to compare with.
+fn report(name: &str, jobs: &mut [(&str, &mut dyn FnMut())], leaves: usize) {
+    let times = alternate(jobs, Duration::from_millis(500));
     let memcpy = median(&times[0]);
     for (job, times) in jobs.iter().zip(&times) {
         let time = median(times);
-        let (milliseconds, ratio, leaf) = (1e3 * time, time / memcpy, 1e9 * time / tree.len() as f64);
-        println!("{name:<10} {:<18} {milliseconds:>9.3} ms {ratio:>12.2} {leaf:>10.1}", job.0);
+        let (milliseconds, ratio, leaf) = (1e3 * time, time / memcpy, 1e9 * time / leaves as f64);
+        println!("{name:<10} {:<22} {milliseconds:>9.3} ms {ratio:>12.2} {leaf:>10.1}", job.0);
     }
+}
+
+/// Leaves of `L` in a vector of `E`.
+fn measure_type<L: Element, E: FlatElement>(name: &str, leaf: fn(f32) -> L, number: fn(L) -> f32, widen: fn(f32) -> E) {
+    let tree: Vec<ArrayD<L>> = arrays(&shapes(name), 1.0).iter().map(|array| array.mapv(leaf)).collect();
+    let flat: Vec<E> = tree.iter().flatten().map(|&x| widen(number(x))).collect();
+    let layout = Layout::of(&tree).expect("a plain tree");
+    let mut target: Vec<ArrayD<L>> = tree.iter().map(|array| array.mapv(|_| L::default())).collect();
+    assert!(layout.gather_as::<E>(&tree).expect("the same tree") == flat);
+    assert!(layout.restructure_as(&tree, &flat).expect("the same tree") == tree);
+    layout.restructure_into_as(&mut target, &flat).expect("the same tree");
+    assert!(target == tree);
+
+    // A copy of n bytes reads n and writes n.
+    let bytes = flat.len() * (size_of::<L>() + size_of::<E>()) / 2;
+    let (source, mut copy, mut buffer) = (vec![1.0; bytes / 4], vec![0.0; bytes / 4], flat.clone());
+    let (gather, restructure) = (format!("gather, {} → {}", L::DTYPE, E::DTYPE), format!("restr., {} → {}", E::DTYPE, L::DTYPE));
+    let mut jobs: [(&str, &mut dyn FnMut()); 3] = [
+        ("memcpy", &mut || parallel_copy(&mut copy, &source)),
+        (&gather, &mut || layout.gather_into_as(&tree, &mut buffer).expect("the same tree")),
+        (&restructure, &mut || layout.restructure_into_as(&mut target, &flat).expect("the same tree")),
+    ];
+    report(name, &mut jobs, tree.len());
 }
 
 fn check(layout: &Layout, tree: &Arrays, flat: &[f32]) {

@@ -55,7 +55,7 @@ pub(crate) trait Take<'a> {
     fn wants(&self, place: &Place) -> bool;
 
     /// A wanted leaf, of the shape that the layout has there.
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()>;
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()>;
 
     /// A node that others may hold too begins here, and so does what is in it.
     fn enter_shared(&mut self) {}
@@ -95,7 +95,7 @@ impl<'a> Take<'a> for Nothing {
         false
     }
 
-    fn take(&mut self, _place: &Place, _leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, _place: &Place, _leaf: &LeafRef<'_, 'a>) -> Result<()> {
         Ok(())
     }
 }
@@ -416,7 +416,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         if !self.is_plain(place, &leaf) {
             self.known_leaf(place, &leaf)?;
         }
-        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, leaf) } else { Ok(()) }
+        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, &leaf) } else { Ok(()) }
     }
 
     #[inline]
@@ -427,7 +427,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         {
             let place = self.layout.place(index);
             if self.take.wants(place) {
-                self.take.take(place, leaf)?;
+                self.take.take(place, &leaf)?;
             }
             self.cursor.pass_leaf();
             return Ok(());

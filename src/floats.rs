@@ -39,6 +39,7 @@ impl<'a> Floats<'a> {
         self.bytes.len() / self.dtype.size()
     }
 
+    #[inline]
     pub(crate) fn slice(self, range: Range<usize>) -> Self {
         let size = self.dtype.size();
         Floats { bytes: &self.bytes[range.start * size..range.end * size], ..self }
@@ -50,6 +51,7 @@ impl<'a> Floats<'a> {
     }
 
     /// The elements as `T`, without a copy if that is their type.
+    #[inline]
     pub(crate) fn elements<T: Element>(self) -> Cow<'a, [T]> {
         match self.typed() {
             Some(elements) => Cow::Borrowed(elements),
@@ -58,6 +60,7 @@ impl<'a> Floats<'a> {
     }
 
     /// The elements as `T` in a vector of their own, each written once.
+    #[inline(never)]
     pub(crate) fn to_vec<T: Element>(self) -> Vec<T> {
         /// So many elements are converted beside the vector, in the cache.
         const PART: usize = 1 << 10;
@@ -88,6 +91,7 @@ impl<'a> Floats<'a> {
         Cow::Owned(bytes)
     }
 
+    #[inline]
     fn typed<T: Element>(self) -> Option<&'a [T]> {
         if self.dtype == T::DTYPE { checked::try_cast_slice(self.bytes).ok() } else { None }
     }

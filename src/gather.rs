@@ -115,7 +115,7 @@ impl<'a, E: FlatElement> Take<'a> for GatherValues<'a, E> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.0.push(place, &leaf)
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        self.0.push(place, leaf)
     }
 }

@@ -207,11 +207,11 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, 'a, E> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         if place.plain {
-            return self.plain.push(place, &leaf);
+            return self.plain.push(place, leaf);
         }
-        self.tied.push(place, elements_of(self.layout, place, &leaf)?);
+        self.tied.push(place, elements_of(self.layout, place, leaf)?);
         Ok(())
     }
 }

@@ -162,16 +162,16 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let index = place.leaf.index as usize;
         let is_alone = place.plain || self.purpose != Purpose::ReadGradients;
-        if let Some(floats) = lent_of_other_type(place, &leaf)
+        if let Some(floats) = lent_of_other_type(place, leaf)
             && is_alone
         {
             self.other_types.push((index, floats));
             return Ok(());
         }
-        let elements = elements_of(self.layout, place, &leaf)?;
+        let elements = elements_of(self.layout, place, leaf)?;
         if let Some(is_lent) = self.is_lent.get_mut(index) {
             *is_lent = self.shared == 0 && place.plain && !leaf.may_overlap && matches!(elements, Cow::Borrowed(_));
         }

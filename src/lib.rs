@@ -14,6 +14,9 @@
 //! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`], [`Layout::map_into`] and
 //! [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a vector in between.
 //! [`optim`] moves a model by its gradients, and [`objective()`] hands its loss to any other solver.
+//!
+//! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`, by the methods whose names end in `_as`
+//! ([`destructure_as`]), holds all.
 
 // In the order in which the data runs. What a tree is:
 mod tree;

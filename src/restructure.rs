@@ -231,7 +231,7 @@ impl<'a> Take<'a> for CollectOthers {
         place.first && !place.leaf.trainable
     }
 
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let bytes = &mut self.elements[place.leaf.index as usize];
         bytes.resize(leaf.len() * leaf.dtype.size(), 0);
         leaf.read_bytes(bytes)

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use common::{count_from, other_paths, paths, present};
-use flatleaf::Companion::{Grads, Values};
+use common::{count_from, other_paths, paths};
+use flatleaf::Companion::Values;
 use flatleaf::{DynTree, FlatGrad, Layout, LeafAt, TiedGrads, Tree, deep_clone, destructure, destructure_as, ops, tree};
 use ndarray::{Array0, Array1, Array2, ArrayD, arr0, arr1, arr2};
 
@@ -282,7 +282,7 @@ fn views_are_of_any_type() {
     let shapes: Vec<_> = layout.views_as(&flat).unwrap().map(|(_, array)| array.shape().to_vec()).collect();
     assert_eq!((shapes, flat), (vec![vec![2, 2], vec![1]], vec![0.1, 0.2, 0.9, 0.4, 9.0]));
     let decayed = [true, true, true, true, false];
-    assert_eq!(layout.view_as(&decayed, "1").unwrap()[[0]], false);
+    assert!(!layout.view_as(&decayed, "1").unwrap()[[0]]);
 }
 
 #[test]
@@ -437,7 +437,8 @@ fn zero_d_and_empty_leaves_of_f64() {
 #[cfg(feature = "half")]
 mod half_floats {
     use super::*;
-    use crate::common::models;
+    use crate::common::{models, present};
+    use flatleaf::Companion::Grads;
     use half::{bf16, f16};
 
     /// All numbers of a type from zero up, the infinity last.
@@ -688,15 +689,29 @@ mod half_floats {
     fn copies_keep_their_types() {
         let model = models::mixed();
         let copy = deep_clone(&model).unwrap();
-        assert_eq!((&copy.half, &copy.brain, &copy.double), (&model.half, &model.brain, &model.double));
+        assert_eq!((&copy.half, &copy.brain, &copy.mean), (&model.half, &model.brain, &model.mean));
         assert_eq!(copy.brain.strides(), model.brain.strides());
         let mut target = models::mixed();
-        target.double = vec![0.0];
+        target.mean = vec![bf16::ZERO];
         Layout::of(&model).unwrap().copy_frozen(&model, &mut target).unwrap();
-        assert_eq!(target.double, [0.25]);
-        let everything = Layout::everything(&model).unwrap();
-        assert!(everything.gather(&model).unwrap_err().is_element_type());
-        assert_eq!(everything.gather_as::<f64>(&model).unwrap()[9], 0.25);
+        assert_eq!(target.mean, model.mean);
+    }
+
+    #[test]
+    fn everything_takes_frozen_leaves_by_their_types() {
+        #[derive(Tree)]
+        struct Norm {
+            scale: Vec<bf16>,
+            #[tree(frozen)]
+            mean: Vec<f64>,
+        }
+        let norm = Norm { scale: vec![bf16::ONE], mean: vec![0.1] };
+        assert_eq!(destructure(&norm).unwrap().0, [1.0]);
+        let everything = Layout::everything(&norm).unwrap();
+        assert!(everything.gather(&norm).unwrap_err().is_element_type());
+        assert_eq!(everything.gather_as::<f64>(&norm).unwrap(), [1.0, 0.1]);
+        let rounding = Layout::planner().everything().round_f64().of(&norm).unwrap();
+        assert_eq!(rounding.gather(&norm).unwrap(), [1.0, 0.1]);
     }
 
     #[test]
@@ -721,7 +736,7 @@ mod half_floats {
 
     #[test]
     fn large_leaves_of_half_floats_are_moved_as_small_ones_are() {
-        let tree = (large(|x| f16::from_f64(x)), large(|x| bf16::from_f32(x as f32)));
+        let tree = (large(f16::from_f64), large(|x| bf16::from_f32(x as f32)));
         let (flat, layout) = destructure(&tree).unwrap();
         let expected: Vec<f32> = tree.0.iter().flatten().map(|x| x.to_f32()).chain(tree.1.iter().flatten().map(|x| x.to_f32())).collect();
         assert!(flat == expected && *layout.gather_grad(&tree).unwrap() == expected);
@@ -812,7 +827,7 @@ mod half_floats {
     #[test]
     fn presence_does_not_depend_on_the_type() {
         let layout = Layout::of(&models::mixed()).unwrap();
-        let grad = layout.gather_grad(&tree!({ "half": (vec![f16::ONE; 2]), "locked": [2.0], "double": (vec![9.0_f64]) })).unwrap();
+        let grad = layout.gather_grad(&tree!({ "half": (vec![f16::ONE; 2]), "locked": [2.0], "mean": (vec![9.0_f64]) })).unwrap();
         assert_eq!(present(&grad), [false, true, false, false, false, true]);
         assert_eq!(grad[1..3], [1.0, 1.0]);
     }

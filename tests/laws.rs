@@ -5,13 +5,48 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
-use flatleaf::{Builder, Companion, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
+use flatleaf::{
+    Builder, Companion, Dtype, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure, destructure_as,
+};
 use ndarray::{ArcArray, Array, Array2, IxDyn, ShapeBuilder};
 use proptest::prelude::*;
+
+#[cfg(feature = "half")]
+use half::{bf16, f16};
+
+/// Without half floats the laws are those of f32 once more.
+#[cfg(not(feature = "half"))]
+mod single {
+    #![allow(non_camel_case_types)]
+    pub(crate) type f16 = f32;
+    pub(crate) type bf16 = f32;
+}
+#[cfg(not(feature = "half"))]
+use single::{bf16, f16};
+
+#[cfg(feature = "half")]
+fn to_f16(x: f32) -> f16 {
+    f16::from_f32(x)
+}
+
+#[cfg(feature = "half")]
+fn to_bf16(x: f32) -> bf16 {
+    bf16::from_f32(x)
+}
+
+#[cfg(not(feature = "half"))]
+use std::convert::identity as to_f16;
+#[cfg(not(feature = "half"))]
+use std::convert::identity as to_bf16;
 
 /// A tree of any shape: what proptest draws, made real.
 enum Node {
     Plain(Array<f32, IxDyn>),
+    Half(Array<f16, IxDyn>),
+    HalfView(ArcArray<f16, IxDyn>),
+    Brain(Rc<RefCell<Array<bf16, IxDyn>>>),
+    Double(Array<f64, IxDyn>),
+    SharedDouble(Rc<Array<f64, IxDyn>>),
     Shared(Rc<Array<f32, IxDyn>>),
     Cell(Rc<RefCell<Array<f32, IxDyn>>>),
     View(ArcArray<f32, IxDyn>),
@@ -30,6 +65,11 @@ impl Tree for Node {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         match self {
             Node::Plain(array) => array.visit(visitor),
+            Node::Half(array) => array.visit(visitor),
+            Node::HalfView(array) => array.visit(visitor),
+            Node::Brain(array) => array.visit(visitor),
+            Node::Double(array) => array.visit(visitor),
+            Node::SharedDouble(array) => array.visit(visitor),
             Node::Shared(array) => array.visit(visitor),
             Node::Cell(array) => array.visit(visitor),
             Node::View(array) => array.visit(visitor),
@@ -45,6 +85,11 @@ impl Tree for Node {
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         match self {
             Node::Plain(array) => array.visit_mut(visitor),
+            Node::Half(array) => array.visit_mut(visitor),
+            Node::HalfView(array) => array.visit_mut(visitor),
+            Node::Brain(array) => array.visit_mut(visitor),
+            Node::Double(array) => array.visit_mut(visitor),
+            Node::SharedDouble(array) => array.visit_mut(visitor),
             Node::Shared(array) => array.visit_mut(visitor),
             Node::Cell(array) => array.visit_mut(visitor),
             Node::View(array) => array.visit_mut(visitor),
@@ -60,6 +105,11 @@ impl Tree for Node {
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         Ok(match self {
             Node::Plain(array) => Node::Plain(array.rebuild(builder)?),
+            Node::Half(array) => Node::Half(array.rebuild(builder)?),
+            Node::HalfView(array) => Node::HalfView(array.rebuild(builder)?),
+            Node::Brain(array) => Node::Brain(array.rebuild(builder)?),
+            Node::Double(array) => Node::Double(array.rebuild(builder)?),
+            Node::SharedDouble(array) => Node::SharedDouble(array.rebuild(builder)?),
             Node::Shared(array) => Node::Shared(array.rebuild(builder)?),
             Node::Cell(array) => Node::Cell(array.rebuild(builder)?),
             Node::View(array) => Node::View(array.rebuild(builder)?),
@@ -80,6 +130,9 @@ struct Pool {
     shared: Vec<Rc<Array<f32, IxDyn>>>,
     cells: Vec<Rc<RefCell<Array<f32, IxDyn>>>>,
     views: Vec<ArcArray<f32, IxDyn>>,
+    half_views: Vec<ArcArray<f16, IxDyn>>,
+    brains: Vec<Rc<RefCell<Array<bf16, IxDyn>>>>,
+    doubles: Vec<Rc<Array<f64, IxDyn>>>,
 }
 
 fn array(shape: &[usize], start: f32, fortran: bool) -> Array<f32, IxDyn> {
@@ -95,6 +148,9 @@ fn pool() -> Pool {
         shared: (0..3).map(|seed| Rc::new(array(&[2, seed], 100.0 * seed as f32, seed == 2))).collect(),
         cells: (0..2).map(|seed| Rc::new(RefCell::new(array(&[seed + 1], 1000.0 * seed as f32, false)))).collect(),
         views: (0..2).map(|seed| array(&[3, 2 + seed], 10_000.0 * seed as f32, seed == 1).into_shared()).collect(),
+        half_views: (0..2).map(|seed| array(&[3, 2 + seed], 0.1 * seed as f32, seed == 1).mapv(to_f16).into_shared()).collect(),
+        brains: (0..2).map(|seed| Rc::new(RefCell::new(array(&[seed, 2], 0.1, false).mapv(to_bf16)))).collect(),
+        doubles: (0..2).map(|seed| Rc::new(array(&[2, seed + 1], 0.1, seed == 1).mapv(|x| f64::from(x) + f64::EPSILON))).collect(),
     }
 }
 
@@ -102,6 +158,11 @@ fn pool() -> Pool {
 #[derive(Clone, Debug)]
 enum Sketch {
     Plain(Vec<usize>, bool),
+    Half(Vec<usize>, bool),
+    HalfView(usize, bool, bool),
+    Brain(usize),
+    Double(Vec<usize>, bool),
+    SharedDouble(usize),
     Shared(usize),
     Cell(usize),
     View(usize, bool, bool),
@@ -113,16 +174,37 @@ enum Sketch {
     Frozen(Box<Sketch>),
 }
 
+fn shape() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0_usize..4, 0..4)
+}
+
+/// Trees that a vector of f32 holds.
 fn sketch() -> impl Strategy<Value = Sketch> {
-    let leaf = prop_oneof![
-        4 => (prop::collection::vec(0_usize..4, 0..4), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Plain(shape, fortran)),
+    tree_of(leaf())
+}
+
+/// Trees of every float type.
+fn sketch_with_doubles() -> impl Strategy<Value = Sketch> {
+    let double = (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Double(shape, fortran));
+    tree_of(prop_oneof![4 => leaf(), 1 => double, 1 => (0_usize..2).prop_map(Sketch::SharedDouble)])
+}
+
+fn leaf() -> impl Strategy<Value = Sketch> {
+    prop_oneof![
+        4 => (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Plain(shape, fortran)),
+        2 => (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Half(shape, fortran)),
+        2 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(index, t, r)| Sketch::HalfView(index, t, r)),
+        2 => (0_usize..2).prop_map(Sketch::Brain),
         3 => (0_usize..3).prop_map(Sketch::Shared),
         2 => (0_usize..2).prop_map(Sketch::Cell),
         3 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(index, t, r)| Sketch::View(index, t, r)),
         1 => Just(Sketch::Integers),
         1 => Just(Sketch::Scalar),
         1 => any::<bool>().prop_map(Sketch::Missing),
-    ];
+    ]
+}
+
+fn tree_of(leaf: impl Strategy<Value = Sketch> + 'static) -> impl Strategy<Value = Sketch> {
     leaf.prop_recursive(4, 24, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Sketch::List),
@@ -138,21 +220,44 @@ fn make(sketch: &Sketch, pool: &Pool, counter: &mut f32) -> Node {
             *counter += 1.0;
             Node::Plain(array(shape, *counter * 0.125, *fortran))
         }
+        Sketch::Half(shape, fortran) => {
+            *counter += 1.0;
+            Node::Half(array(shape, *counter * 0.1, *fortran).mapv(to_f16))
+        }
+        Sketch::HalfView(index, transposed, reversed) => Node::HalfView(turned(&pool.half_views[*index], *transposed, *reversed)),
+        Sketch::Brain(index) => Node::Brain(pool.brains[*index].clone()),
+        Sketch::Double(shape, fortran) => {
+            *counter += 1.0;
+            Node::Double(array(shape, *counter, *fortran).mapv(|x| f64::from(x) / 3.0))
+        }
+        Sketch::SharedDouble(index) => Node::SharedDouble(pool.doubles[*index].clone()),
         Sketch::Shared(index) => Node::Shared(pool.shared[*index].clone()),
         Sketch::Cell(index) => Node::Cell(pool.cells[*index].clone()),
-        Sketch::View(index, transposed, reversed) => {
-            let mut view = pool.views[*index].clone();
-            if *reversed {
-                view.invert_axis(ndarray::Axis(0));
-            }
-            Node::View(if *transposed { view.reversed_axes() } else { view })
-        }
+        Sketch::View(index, transposed, reversed) => Node::View(turned(&pool.views[*index], *transposed, *reversed)),
         Sketch::Integers => Node::Integers(vec![1, 2, 3]),
         Sketch::Scalar => Node::Scalar(0.5),
         Sketch::Missing(there) => Node::Missing(there.then(|| vec![7.0])),
         Sketch::List(nodes) => Node::List(nodes.iter().map(|node| make(node, pool, counter)).collect()),
         Sketch::Map(nodes) => Node::Map(nodes.iter().map(|(key, node)| (key.clone(), make(node, pool, counter))).collect()),
         Sketch::Frozen(node) => Node::Frozen(Box::new(make(node, pool, counter))),
+    }
+}
+
+fn turned<E>(view: &ArcArray<E, IxDyn>, transposed: bool, reversed: bool) -> ArcArray<E, IxDyn> {
+    let mut view = view.clone();
+    if reversed {
+        view.invert_axis(ndarray::Axis(0));
+    }
+    if transposed { view.reversed_axes() } else { view }
+}
+
+/// A number as a leaf of this type holds it.
+fn held(dtype: Dtype, x: f64) -> f64 {
+    match dtype {
+        Dtype::F32 => f64::from(x as f32),
+        Dtype::F16 => f64::from(to_f16(x as f32)),
+        Dtype::BF16 => f64::from(to_bf16(x as f32)),
+        _ => x,
     }
 }
 
@@ -219,6 +324,57 @@ proptest! {
         prop_assert_eq!(layout.gather(&tree).unwrap(), flat);
     }
 
+    /// The same with a vector of f64 and leaves of every float type; what goes in is rounded to the types of the leaves.
+    #[test]
+    fn round_trip_of_every_type(sketch in sketch_with_doubles(), seed in any::<u32>()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let (flat, layout) = destructure_as::<f64>(&tree).unwrap();
+        let same = layout.restructure_as(&tree, &flat).unwrap();
+        prop_assert_eq!(&layout.gather_as::<f64>(&same).unwrap(), &flat);
+
+        // Sevenths are rounded in every type; halves to 16 bits by way of f32 as well as at once, for so few digits.
+        let other: Vec<f64> = numbers(layout.len(), seed).into_iter().map(|x| f64::from(x) / 7.0).collect();
+        let mut expected = other.clone();
+        for leaf in layout.leaves() {
+            expected[leaf.range()].iter_mut().for_each(|x| *x = held(leaf.dtype(), *x));
+        }
+        let new = layout.restructure_as(&tree, &other).unwrap();
+        prop_assert_eq!(&layout.gather_as::<f64>(&new).unwrap(), &expected);
+        prop_assert_eq!(&Layout::of(&new).unwrap(), &layout);
+        let mut copy = deep_clone(&tree).unwrap();
+        layout.restructure_into_as(&mut copy, &other).unwrap();
+        prop_assert_eq!(&layout.gather_as::<f64>(&copy).unwrap(), &expected);
+        prop_assert_eq!(&Layout::of(&copy).unwrap(), &layout);
+        let mut into = vec![f64::NAN; layout.len()];
+        layout.gather_into_as(&tree, &mut into).unwrap();
+        prop_assert_eq!(into, flat);
+
+        // A vector of f32 takes the tree if there is no f64, or if that is to be rounded: then to what a cast makes of it.
+        let has_f64 = layout.leaves().iter().any(|leaf| leaf.dtype() == Dtype::F64);
+        prop_assert_eq!(layout.gather(&new).is_err(), has_f64);
+        let rounding = Layout::planner().round_f64().of(&new).unwrap();
+        prop_assert_eq!(rounding == layout, !has_f64);
+        prop_assert_eq!(rounding.gather(&new).unwrap(), expected.iter().map(|&x| x as f32).collect::<Vec<_>>());
+    }
+
+    /// A gradient of any float type is the same in a vector of f64; in one of f32 it is rounded after all its places are summed.
+    #[test]
+    fn gradients_of_every_type(sketch in sketch_with_doubles(), seed in any::<u32>()) {
+        let tree = make(&sketch, &pool(), &mut 0.0);
+        let layout = Layout::planner().round_f64().of(&tree).unwrap();
+        let (copy, everywhere) = untied(&tree);
+        let values: Vec<f64> = numbers(everywhere.len(), seed).into_iter().map(f64::from).collect();
+        let grads = everywhere.restructure_as(&copy, &values).unwrap();
+        let (single, double) = (layout.gather_grad(&grads).unwrap(), layout.gather_grad_as::<f64>(&grads).unwrap());
+        prop_assert!(single.iter().zip(double.iter()).all(|(single, double)| f64::from(*single) == *double));
+        let mut twice = double.clone();
+        twice.add(&double).unwrap();
+        prop_assert!(twice.iter().zip(double.iter()).all(|(twice, once)| *twice == once + once));
+        let mut stale = twice.clone();
+        layout.gather_grad_into_as(&grads, &mut stale).unwrap();
+        prop_assert_eq!(stale, double);
+    }
+
     /// A flat vector and its tree have the same inner product with any gradient: restructure and gather_grad are adjoint. An absent
     /// gradient counts as zero in it, and is told from zero: a leaf is present if it is at one of its trainable places.
     #[test]
@@ -269,7 +425,10 @@ proptest! {
         let (flat, layout) = destructure(&tree).unwrap();
         let (grads, _) = some_of(&gradient(&tree), seed);
         let grad = layout.gather_grad(&grads).unwrap();
-        let expected: Vec<f32> = flat.iter().zip(grad.iter()).map(|(x, dx)| x - dx).collect();
+        let mut expected: Vec<f32> = flat.iter().zip(grad.iter()).map(|(x, dx)| x - dx).collect();
+        for leaf in layout.leaves() {
+            expected[leaf.range()].iter_mut().for_each(|x| *x = held(leaf.dtype(), f64::from(*x)) as f32);
+        }
         let step = |_: flatleaf::LeafAt<'_, 1>, x: &mut [f32], [dx]: [&[f32]; 1]| flatleaf::ops::sub(x, dx);
 
         let new = layout.map(&tree, [Companion::Grads(&grads)], step).unwrap();
@@ -285,11 +444,14 @@ proptest! {
         prop_assert_eq!(inner.unwrap_or(0.0), layout.leaves().iter().map(|leaf| dot(&flat[leaf.range()], &grad[leaf.range()])).sum::<f64>());
     }
 
-    /// An optimiser's update of a tree is its step on the flat vector, bit for bit, whatever gradients are absent.
+    /// An optimiser's update of a tree of f32 is its step on the flat vector, bit for bit, whatever gradients are absent.
     #[test]
     fn update_is_step(sketch in sketch(), seed in any::<u32>()) {
         let mut model = make(&sketch, &pool(), &mut 0.0);
         let Ok((mut flat, layout)) = destructure(&model) else { return Ok(()) };
+        if layout.leaves().iter().any(|leaf| leaf.dtype() != Dtype::F32) {
+            return Ok(()); // every update rounds such a leaf, no step does
+        }
         let (grads, _) = some_of(&gradient(&model), seed);
         let grad = layout.gather_grad(&grads).unwrap();
         let clip = ClipNorm { max: 10.0, ..ClipNorm::default() };

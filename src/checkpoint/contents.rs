@@ -112,7 +112,7 @@ impl<'a> Take<'a> for Elements<'a> {
         place.first && (self.trainable || !place.leaf.trainable)
     }
 
-    fn take(&mut self, place: &Place, leaf: LeafRef<'_, 'a>) -> Result<()> {
+    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         if leaf.dtype != place.dtype {
             return Err(Error::unstable("a leaf that changed its element type between two visits"));
         }

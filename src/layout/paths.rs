@@ -172,10 +172,10 @@ impl Paths {
 
     #[inline]
     pub(crate) fn has_key(&self, node: &Node, key: Key<'_>) -> bool {
-        match (node.segment, key) {
-            (Segment::Index(index), Key::Index(other)) => index as usize == other,
-            (segment, Key::Name(name)) => self.has_name(segment, name),
-            _ => false,
+        match key {
+            Key::Index(index) => matches!(node.segment, Segment::Index(known) if known as usize == index),
+            Key::Name(name) => self.has_name(node.segment, name),
+            Key::Same => false,
         }
     }
 

@@ -116,6 +116,7 @@ macro_rules! pod_elements {
         impl Element for $type {
             const DTYPE: Dtype = Dtype::$dtype;
 
+            #[inline]
             fn sink<'call, 'a>(elements: &'a mut [Self]) -> Sink<'call, 'a> {
                 Sink::Bytes(bytemuck::cast_slice_mut(elements))
             }

@@ -353,7 +353,7 @@ pub(crate) fn zero_length() -> ZeroLength {
     ZeroLength { none: Array2::zeros((0, 3)), one: arr1(&[1.0]), list: Vec::new(), branch: Vec::new() }
 }
 
-/// All float types that a vector of `f32` holds, plain, strided, shared and behind a lock; an `f64` that is frozen.
+/// All float types that a vector of `f32` holds, plain, strided, shared, frozen and behind a lock.
 #[cfg(feature = "half")]
 #[derive(Tree, Debug)]
 pub(crate) struct MixedTypes {
@@ -362,7 +362,7 @@ pub(crate) struct MixedTypes {
     pub(crate) brain: Array2<half::bf16>,
     pub(crate) shared: Rc<Vec<half::bf16>>,
     #[tree(frozen)]
-    pub(crate) double: Vec<f64>,
+    pub(crate) mean: Vec<half::bf16>,
     pub(crate) view: ArcArray2<half::f16>,
     pub(crate) transposed: ArcArray2<half::f16>,
     pub(crate) locked: Arc<Mutex<Vec<half::f16>>>,
@@ -380,7 +380,7 @@ pub(crate) fn mixed() -> MixedTypes {
         half: [2.0, 3.0].map(f16::from_f32).to_vec(),
         brain,
         shared: shared.clone(),
-        double: vec![0.25],
+        mean: vec![bf16::from_f32(0.25)],
         view: view.clone(),
         transposed: view.reversed_axes(),
         locked: Arc::new(Mutex::new(vec![f16::from_f32(13.0)])),
