@@ -17,6 +17,8 @@
 //!
 //! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`, by the methods whose names end in `_as`
 //! ([`destructure_as`]), holds all.
+//!
+//! [`design`] says why things are as they are, and what they are called elsewhere.
 
 // In the order in which the data runs. What a tree is:
 mod tree;
@@ -101,6 +103,9 @@ pub mod __private {
         field.clone()
     }
 }
+
+#[doc = include_str!("design.md")]
+pub mod design {}
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "derive"))]
