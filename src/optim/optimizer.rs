@@ -60,7 +60,7 @@ pub(super) struct LeafProgress {
 /// What a step did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`]: nothing has moved.
+    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip): nothing has moved.
     pub skipped: bool,
     /// What each clipping by the norm of all leaves measured and did, in the order of the chain.
     pub clips: Vec<Clipped>,
@@ -89,7 +89,7 @@ impl<R: Rule> Optimizer<R> {
     /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts stay as they are.
     ///
     /// # Errors
-    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says [`NonFinite::Error`], with
+    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says [`NonFinite::Error`](crate::ops::NonFinite::Error), with
     /// the leaf and the index of the first element at fault. Then nothing has moved.
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
         self.layout.check_len(flat.len())?;
