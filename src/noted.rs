@@ -1,6 +1,7 @@
 //! Leaves noted down as a walk meets them, to be copied once the whole tree is known to be right.
 //!
-//! To note a leaf down (5 ns) costs less than to meet it again (12 ns). The list is handed from call to call, so that a second one allocates nothing.
+//! One walk and a list take three quarters of the instructions of two walks. The list is handed from call to call, so that a second one
+//! allocates nothing.
 
 use std::ops::Range;
 

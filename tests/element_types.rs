@@ -439,6 +439,7 @@ mod half_floats {
     use super::*;
     use crate::common::{models, present};
     use flatleaf::Companion::Grads;
+    use flatleaf::optim::{Optimizer, Sgd};
     use half::{bf16, f16};
 
     /// All numbers of a type from zero up, the infinity last.
@@ -801,11 +802,14 @@ mod half_floats {
         let (mut master, layout) = destructure(&model).unwrap();
         let mut grad = FlatGrad::absent(&layout);
         let mut lossy = start();
+        let sgd = || Optimizer::new(Sgd { lr: f64::from(lr), ..Sgd::default() }, &layout).unwrap();
+        let (mut of_master, mut of_lossy) = (sgd(), sgd());
         for _ in 0..STEPS {
             layout.gather_grad_into(&grads(&model), &mut grad).unwrap();
-            ops::axpy(&mut master, -lr, &grad);
+            of_master.step(&mut master, &grad).unwrap();
             layout.restructure_into(&mut model, &master).unwrap();
-            layout.map_into(&mut lossy, [Grads(&grads(&model))], |_, x, [dx]| ops::axpy(x, -lr, dx)).unwrap();
+            let grads = grads(&lossy);
+            of_lossy.update(&mut lossy, &grads).unwrap();
         }
         let way = lr * STEPS as f32;
         assert_eq!(master, [1.0, 2.0, -1.0, 0.5, 4.0, 4.0].map(|x| x - way));

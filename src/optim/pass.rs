@@ -67,7 +67,7 @@ fn pieces<'v>(parts: &[Part], slices: impl Iterator<Item = (&'v mut [f32], &'v [
     pieces
 }
 
-/// The first elements of every vector. By `push`: collecting takes ten times as many instructions, for every small leaf.
+/// The first elements of every vector. By `push`: collecting took 200 instructions more for every small leaf.
 fn take_each<'v>(rest: &mut [&'v mut [f32]], len: usize) -> StateSlices<'v> {
     let mut taken = StateSlices::new();
     for rest in rest {
