@@ -16,9 +16,8 @@ use crate::error::Result;
 /// x ← x − lr·d
 /// ```
 ///
-/// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's `Adadelta`. Optax' `adadelta` decays the
-/// weights behind the rule and not in the gradient; Optimisers.jl has no lr and an eps of 1e-8, with which the first steps are ten times as
-/// short.
+/// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's `Adadelta`. and Optax'
+/// `adadelta`. Optimisers.jl has no lr, and an eps of 1e-8, with which the first steps are a tenth as long.
 ///
 /// ```
 /// use flatleaf::optim::{AdaDelta, Optimizer};

@@ -1,4 +1,7 @@
 //! What the relatives of Adam share: moving averages, and a step that is one over the root of another.
+//!
+//! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this one their steps take a tenth longer in
+//! the cache.
 
 /// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]
@@ -66,15 +69,15 @@ impl Quotient {
 
 /// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², and their quotient.
 #[derive(Clone, Copy)]
-pub(super) struct Moments {
+pub(super) struct Direction {
     first: Average,
     second: Average,
     quotient: Quotient,
 }
 
-impl Moments {
+impl Direction {
     pub(super) fn new((beta1, beta2): (f64, f64), quotient: Quotient) -> Self {
-        Moments { first: Average::new(beta1), second: Average::new(beta2), quotient }
+        Direction { first: Average::new(beta1), second: Average::new(beta2), quotient }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Adam with Nesterov's momentum.
 
 use super::chunk::Chunk;
-use super::moments::{Moments, Quotient, coupling, weight};
+use super::moments::{Direction, Quotient, coupling, weight};
 use super::rule::{Kernel, Rule, fractions, non_negative};
 use crate::error::Result;
 
@@ -70,9 +70,9 @@ impl Rule for NAdam {
         let product = self.momentum_product(step);
         let of_grad = self.lr * (1.0 - momentum) / (1.0 - product);
         let of_average = self.lr * next / (1.0 - product * next);
-        let moments = Moments::new(self.betas, Quotient::new(of_average, of_grad, weight(self.betas.1, step).recip(), self.eps));
+        let direction = Direction::new(self.betas, Quotient::new(of_average, of_grad, weight(self.betas.1, step).recip(), self.eps));
         let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + moments.step(dx + coupled * x, m, v))
+        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,7 +1,7 @@
 //! Optimistic Adam, for games.
 
 use super::chunk::Chunk;
-use super::moments::{Moments, Quotient};
+use super::moments::{Direction, Quotient};
 use super::rule::{Kernel, Rule, fractions, non_negative};
 use crate::error::Result;
 
@@ -67,11 +67,11 @@ impl Rule for OAdam {
 
     fn kernel(&self, step: u64) -> impl Kernel {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step).with_eps_root(self.eps_root);
-        let (moments, is_first) = (Moments::new(self.betas, quotient), step == 1);
+        let (direction, is_first) = (Direction::new(self.betas, quotient), step == 1);
         let (of_new, of_previous) = ((self.lr * (self.alpha + self.beta)) as f32, (self.lr * self.beta) as f32);
         move |chunk: &mut Chunk<'_>| {
             chunk.each(|_, dx, [m, v, previous]| {
-                let new = moments.step(dx, m, v);
+                let new = direction.step(dx, m, v);
                 let moved = of_new * new - of_previous * if is_first { new } else { *previous };
                 *previous = new;
                 moved

@@ -1,7 +1,7 @@
 //! Adam that trusts its second average only when it has seen enough.
 
 use super::chunk::Chunk;
-use super::moments::{Moments, Quotient, coupling, weight};
+use super::moments::{Direction, Quotient, coupling, weight};
 use super::rule::{Kernel, Rule, fractions, non_negative};
 use crate::error::Result;
 
@@ -17,7 +17,7 @@ use crate::error::Result;
 /// ```
 ///
 /// Liu et al., *On the variance of the adaptive learning rate and beyond*, 2020. Formula and defaults: PyTorch 2.9's `RAdam`. The paper
-/// and Optimisers.jl rectify from ρₜ > 4; they and Optax add eps to the corrected root.
+/// and Optimisers.jl rectify from ρₜ > 4, Optax from 5 on; both systems add eps to the corrected root.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RAdam};
@@ -63,9 +63,9 @@ impl Rule for RAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let moments = Moments::new(self.betas, self.quotient(step));
+        let direction = Direction::new(self.betas, self.quotient(step));
         let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + moments.step(dx + coupled * x, m, v))
+        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -17,8 +17,8 @@ use crate::error::Result;
 ///
 /// Tieleman and Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered: Graves, *Generating sequences with recurrent
 /// neural networks*, 2013. Formula and defaults: PyTorch 2.9's `RMSprop`, but for the maximum: where all gradients are equal, s − a² may
-/// round to below 0, and PyTorch's parameters become NaN. Optax' rate of decay is 0.9 and its eps, 1e-8, stands inside the root; its
-/// momentum and that of others keeps lr·b. Optimisers.jl's rates are 0.001 and 0.9, without momentum.
+/// round to below 0, and PyTorch's parameters become NaN. Optax' alpha is 0.9, its eps stands inside the root, and its momentum keeps lr·b.
+/// Optimisers.jl's lr and alpha are 0.001 and 0.9, and it has no momentum.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RmsProp};

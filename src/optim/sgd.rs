@@ -69,15 +69,18 @@ impl Rule for Sgd {
         let Sgd { nesterov, .. } = *self;
         let (lr, momentum, weight_decay) = (self.lr as f32, self.momentum as f32, self.weight_decay as f32);
         let fresh = if step == 1 { 1.0 } else { (1.0 - self.dampening) as f32 };
-        move |chunk: &mut Chunk<'_>| {
-            if momentum == 0.0 {
-                return chunk.each(|x, dx, []| lr * (dx + weight_decay * x));
-            }
-            chunk.each(|x, dx, [buffer]| {
-                let dx = dx + weight_decay * x;
-                *buffer = momentum * *buffer + fresh * dx;
-                lr * if nesterov { dx + momentum * *buffer } else { *buffer }
-            })
+        let advance = move |x: f32, dx: f32, buffer: &mut f32| {
+            let dx = dx + weight_decay * x;
+            *buffer = momentum * *buffer + fresh * dx;
+            dx
+        };
+        move |chunk: &mut Chunk<'_>| match (momentum == 0.0, nesterov) {
+            (true, _) => chunk.each(|x, dx, []| lr * (dx + weight_decay * x)),
+            (false, false) => chunk.each(|x, dx, [buffer]| {
+                advance(x, dx, buffer);
+                lr * *buffer
+            }),
+            (false, true) => chunk.each(|x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer)),
         }
     }
 

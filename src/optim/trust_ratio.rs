@@ -1,7 +1,7 @@
 //! Steps in proportion to the parameters' own size, leaf by leaf: for batches of many thousands.
 
 use super::chunk::Chunk;
-use super::moments::{Moments, Quotient};
+use super::moments::{Direction, Quotient};
 use super::rule::{Kernel, Rule, fractions, non_negative};
 use crate::error::Result;
 
@@ -64,9 +64,9 @@ impl Rule for Lamb {
 
     fn kernel(&self, step: u64) -> impl Kernel {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
-        let (moments, weight_decay, lr) = (Moments::new(self.betas, quotient), self.weight_decay as f32, self.lr);
+        let (direction, weight_decay, lr) = (Direction::new(self.betas, quotient), self.weight_decay as f32, self.lr);
         move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [m, v]| moments.step(dx, m, v) + weight_decay * x)?;
+            chunk.each(|x, dx, [m, v]| direction.step(dx, m, v) + weight_decay * x)?;
             let rate = (lr * trust_ratio(chunk.leaf_norms()?, 1.0, 0.0)) as f32;
             chunk.each(|_, dx, []| rate * dx)
         }
