@@ -153,9 +153,8 @@ impl Checkpoint {
         let report = report(&layout, &found);
         let (floats, others) = found.leaves.split_at(layout.leaves().len());
         let load = Load { layout: &layout.inner, floats, others };
-        if others.iter().any(Option::is_some) {
-            check::check(&layout.inner, model, Purpose::WriteOthers)?;
-        }
+        // The first walk may write only if the second will be able to.
+        load.pass(model, false, |pass, model, builder| in_place::check_new(&layout.inner, model, builder, &mut Write::new(pass)))?;
         load.write(model, true)?;
         load.write(model, false)?;
         Ok(report)
@@ -187,17 +186,28 @@ impl<'l, 'c> Load<'l, 'c> {
 
     /// Writes the floats, or the others.
     fn write<T: Tree + ?Sized>(&self, model: &mut T, floats: bool) -> Result<()> {
+        self.pass(model, floats, |pass, model, builder| {
+            let mut write = Write::new(pass);
+            in_place::write(self.layout, model, builder, &mut write)?;
+            transfer::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
+            Ok(())
+        })
+    }
+
+    /// Checks that the floats, or the others, can be written, and begins a walk over them if there are any.
+    fn pass<T: Tree + ?Sized>(
+        &self,
+        model: &mut T,
+        floats: bool,
+        walk: impl FnOnce(&Pass<'_, 'l, 'c>, &mut T, Builder<'_>) -> Result<()>,
+    ) -> Result<()> {
         let (leaves, purpose) = if floats { (self.floats, Purpose::WriteTrainable) } else { (self.others, Purpose::WriteOthers) };
         if leaves.iter().all(Option::is_none) {
             return Ok(());
         }
         let contents = check::check(self.layout, model, purpose)?;
         let pass = Pass { load: self, floats };
-        let mut write = Write { pass: &pass, tasks: Vec::new() };
-        let builder = Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place();
-        in_place::write(self.layout, model, builder, &mut write)?;
-        transfer::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
-        Ok(())
+        walk(&pass, model, Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place())
     }
 }
 
@@ -246,7 +256,11 @@ impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
     }
 }
 
-impl Write<'_, '_, '_, '_> {
+impl<'p, 'l, 'c> Write<'p, 'l, 'c, '_> {
+    fn new(pass: &'p Pass<'p, 'l, 'c>) -> Self {
+        Write { pass, tasks: Vec::new() }
+    }
+
     fn at_place<'s>(&self, place: &Place, stored: &'s Stored<'_>) -> Cow<'s, [u8]> {
         let elements = stored.converted(place.dtype);
         let Some(axes) = &place.axes else { return elements };

@@ -1,7 +1,9 @@
 //! Strict and lax, renamed and in any order; nothing moves before everything is checked.
 
+use std::rc::Rc;
+
 use flatleaf::checkpoint::LoadOptions;
-use flatleaf::{DynTree, Tree, tree};
+use flatleaf::{Builder, DynTree, Result, Tree, Visitor, VisitorMut, tree};
 use ndarray::{Array1, arr1};
 
 use crate::common::models;
@@ -30,6 +32,34 @@ fn all_differences_are_in_one_error_and_nothing_moves() {
     assert!(error.is_missing());
     assert_eq!(error.paths().collect::<Vec<_>>(), ["b.bias", "a.extra", "c", "b.weight", "a.n"]);
     assert_eq!(target, model());
+}
+
+/// A node of integers that nothing tells how to rebuild, at two places.
+struct Counter(Vec<i64>);
+
+impl Tree for Counter {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        self.0.visit(visitor)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.0.visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        self.0.rebuild(builder).map(Counter)
+    }
+}
+
+#[test]
+fn floats_do_not_move_if_integers_cannot_be_written() {
+    let counter: Rc<dyn Tree> = Rc::new(Counter(vec![7]));
+    let mut target = (vec![1.0_f32], counter.clone(), counter.clone());
+    let bytes = saved(&(vec![2.0_f32], vec![8_i64], vec![8_i64]));
+    let error = load(&bytes, &mut target).unwrap_err();
+    assert!(error.is_object());
+    assert_eq!(error.path(), Some("1"));
+    assert_eq!(target.0, [1.0]);
 }
 
 #[test]
