@@ -296,6 +296,18 @@ fn a_chain_of_chains_is_a_chain_and_the_empty_chain_subtracts_the_gradient() {
 }
 
 #[test]
+fn a_chain_may_be_of_any_length() {
+    let eight = || (adam(0.1), adam(0.1), adam(0.1), adam(0.1), adam(0.1), adam(0.1), adam(0.1), adam(0.1));
+    let layout = Layout::of(&tree!([0.0])).unwrap();
+    let mut optimizer = Optimizer::new((eight(), eight(), eight(), clip(0.5)), &layout).unwrap();
+    assert_eq!(optimizer.state().count(), 72);
+    let mut flat = vec![0.0];
+    let report = optimizer.step(&mut flat, &FlatGrad::from_flat(&layout, vec![-3.0]).unwrap()).unwrap();
+    approx::assert_relative_eq!(report.clips[0].norm, 0.1, max_relative = 1e-5);
+    approx::assert_relative_eq!(flat[0], 0.1, max_relative = 1e-5);
+}
+
+#[test]
 fn accumulated_gradients_are_their_mean_once() {
     let layout = Layout::of(&tree!([0.0, 0.0])).unwrap();
     let grads = [[1.0, 0.1], [2.0, 0.7], [4.5, 0.3]];

@@ -36,12 +36,11 @@ pub(super) type StateSlices<'c> = SmallVec<[&'c mut [f32]; 4]>;
 /// The vectors that the stages keep.
 pub(super) enum States<'c> {
     Live(StateSlices<'c>),
-    /// For measuring what a step will be: stages write to copies, made when they first ask.
+    /// For measuring what a step will be: stages write to copies, empty until they first ask.
     Rehearsal {
         real: &'c [Vec<f32>],
         at: usize,
         copies: &'c mut [Vec<f32>],
-        copied: usize,
     },
 }
 
@@ -54,7 +53,8 @@ impl<'c> Chunk<'c> {
     /// Replaces every element of the direction by what `change` makes of it: it gets the parameter, the direction, and the elements of
     /// the stage's first `N` state vectors, which it may change.
     ///
-    /// Compiled for several vector widths; a closure without branches or calls runs at the speed of memory. Always continues.
+    /// Compiled for several vector widths; a closure without branches or calls runs at the speed of memory. (A choice that is the same
+    /// for all elements goes around the call: a `match` over two calls of `each`.) Always continues.
     ///
     /// # Panics
     /// If the rule does not keep `N` vectors.
@@ -71,7 +71,8 @@ impl<'c> Chunk<'c> {
         self.measure(Measure::global()).map_continue(|[_, dx]| dx)
     }
 
-    /// The L2 norms of this leaf's parameters and of its direction, at this point of the chain. Costs as [`global_norm`](Chunk::global_norm).
+    /// The L2 norms of this leaf's parameters and of its direction, at this point of the chain. Costs as
+    /// [`global_norm`](Chunk::global_norm).
     pub fn leaf_norms(&mut self) -> ControlFlow<(), (f64, f64)> {
         self.measure(Measure::leaf()).map_continue(|[x, dx]| (x, dx))
     }
@@ -115,19 +116,16 @@ impl States<'_> {
         let states = stage.start..stage.start + N;
         match self {
             States::Live(live) => each_of(live[states].iter_mut().map(|state| &mut **state)),
-            States::Rehearsal { real, at, copies, copied } => {
-                let is_new = |state: &usize| *copied & (1 << state) == 0;
-                states.clone().filter(is_new).for_each(|state| copy(&mut copies[state], &real[state][*at..*at + len]));
-                states.clone().for_each(|state| *copied |= 1 << state);
+            States::Rehearsal { real, at, copies } => {
+                for state in states.clone() {
+                    if copies[state].is_empty() {
+                        copies[state].extend_from_slice(&real[state][*at..*at + len]);
+                    }
+                }
                 each_of(copies[states].iter_mut().map(Vec::as_mut_slice))
             }
         }
     }
-}
-
-fn copy(to: &mut Vec<f32>, from: &[f32]) {
-    to.clear();
-    to.extend_from_slice(from);
 }
 
 fn each_of<'s, const N: usize>(mut states: impl Iterator<Item = &'s mut [f32]>) -> [&'s mut [f32]; N] {

@@ -163,7 +163,8 @@ impl Rehearsed<'_> {
             let dx = &mut dx[..range.len()];
             dx.copy_from_slice(&self.grad[range.clone()]);
             let at = self.part.range.start + self.start + start;
-            let states = States::Rehearsal { real: states, at, copies, copied: 0 };
+            copies.iter_mut().for_each(Vec::clear);
+            let states = States::Rehearsal { real: states, at, copies };
             let mut chunk = Chunk::new(&self.x[range], dx, states, self.part.leaf, measured);
             // Whether it breaks because it measured or because it does not go on makes no difference here.
             let _ = kernel(&mut chunk);
@@ -176,7 +177,7 @@ impl Rehearsed<'_> {
 /// Whether a kernel asks for a measurement that has not been made: it is run on nothing.
 pub(super) fn asks(kernel: &impl Kernel, states: &[Vec<f32>], leaf: usize, measured: &[Measured]) -> Option<Partial> {
     let mut copies = vec![Vec::new(); states.len()];
-    let states = States::Rehearsal { real: states, at: 0, copies: &mut copies, copied: 0 };
+    let states = States::Rehearsal { real: states, at: 0, copies: &mut copies };
     let mut chunk = Chunk::new(&[], &mut [], states, leaf, measured);
     let _ = kernel(&mut chunk);
     chunk.into_pending()
