@@ -489,3 +489,15 @@ fn errors_can_be_sent() {
     send::<Error>();
     assert!(size_of::<Result<()>>() <= size_of::<usize>());
 }
+
+#[test]
+fn as_many_elements_in_another_shape_are_another_leaf() {
+    let layout = Layout::of(&vec![ndarray::Array2::<f32>::zeros((2, 3))]).unwrap();
+    let mut turned = vec![ndarray::Array2::<f32>::zeros((3, 2))];
+    let error = layout.restructure_into(&mut turned, &[1.0; 6]).unwrap_err();
+    assert!(error.is_shape());
+    assert_eq!(error.to_string(), "`0`: expected shape [2, 3], found shape [3, 2]");
+    let error = layout.map_into(&mut turned, [], |_, x, []| x.fill(1.0)).unwrap_err();
+    assert!(error.is_shape() && error.path() == Some("0"));
+    assert_eq!(turned[0], ndarray::Array2::<f32>::zeros((3, 2)));
+}
