@@ -3,7 +3,8 @@
 //! `cargo bench --bench checkpoint [-- --python PATH]`: a Python that has what `peers/requirements.txt` names.
 //!
 //! Whoever writes does the same: a new file beside the old one, its bytes, `fsync`, a rename, `fsync` of the folder. Python's writer does
-//! not synchronise; the row says where that is added, in the same order. Files are in the page cache when they are read. All jobs are done in turn.
+//! not synchronise; the row says where that is added, in the same order. Files are in the page cache when they are read. All jobs are done
+//! in turn.
 
 mod support;
 

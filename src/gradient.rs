@@ -128,7 +128,8 @@ impl Layout {
     /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent leaves are zero and remembered.
     ///
     /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what is not there are absent. What is
-    /// at or below a frozen, skipped or carried leaf is ignored. A gradient may be of another float type than its leaf: it is converted. Cost: as [`gather`](Layout::gather).
+    /// at or below a frozen, skipped or carried leaf is ignored. A gradient may be of another float type than its leaf: it is converted.
+    /// Cost: as [`gather`](Layout::gather).
     ///
     /// # Errors
     /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a

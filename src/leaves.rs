@@ -13,7 +13,7 @@ use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
 use crate::lend::lend;
-use crate::transfer;
+use crate::transfer::{self, Copies};
 use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
 
 /// One slice a leaf, in flat order; `None` for one that is absent.
@@ -58,9 +58,7 @@ pub(crate) fn change<T: Tree + ?Sized, R>(
 }
 
 fn lend_f32<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a mut T) -> Option<Vec<&'a mut [f32]>> {
-    let is_f32 = layout.leaves().iter().all(|leaf| leaf.dtype() == Dtype::F32);
-    let floats = if is_f32 { lend(&layout.inner, tree)? } else { return None };
-    floats.into_iter().map(FloatsMut::into_slice).collect()
+    lend(&layout.inner, tree)?.into_iter().map(FloatsMut::into_slice).collect()
 }
 
 /// A tree that is not plain, without the tree.
@@ -102,7 +100,7 @@ impl Copied {
             return Ok(());
         }
         in_place::write(&layout.inner, tree, self.builder(layout), &mut put_back)?;
-        transfer::copy_all(put_back.large.unwrap_or_default());
+        put_back.writes.finish();
         Ok(())
     }
 
@@ -111,8 +109,7 @@ impl Copied {
     }
 
     fn put_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> PutBack<'l, 'a, W> {
-        let large = transfer::is_parallel(layout.len()).then(Vec::new);
-        PutBack { layout: &layout.inner, is_wanted, copied: self, large }
+        PutBack { layout: &layout.inner, is_wanted, copied: self, writes: Copies::of(layout.len()) }
     }
 }
 
@@ -232,8 +229,7 @@ struct PutBack<'l, 'a, W> {
     layout: &'l Inner,
     is_wanted: W,
     copied: &'l Copied,
-    /// To be written by all threads, where that is worth it.
-    large: Option<Vec<(FloatsMut<'a>, Floats<'l>)>>,
+    writes: Copies<'a, 'l>,
 }
 
 impl<'a, W: Fn(usize) -> bool> Put<'a> for PutBack<'_, 'a, W> {
@@ -244,13 +240,13 @@ impl<'a, W: Fn(usize) -> bool> Put<'a> for PutBack<'_, 'a, W> {
 
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let copy = &self.copied.copies[place.leaf.index as usize];
-        match (leaf.sink, &mut self.large) {
-            (Sink::Bytes(bytes), Some(large)) if place.axes.is_none() && transfer::is_large(place.len) => {
+        match leaf.sink {
+            Sink::Bytes(bytes) if place.axes.is_none() => {
                 let to = FloatsMut::from_bytes(leaf.dtype, bytes).filter(|to| to.has_len(copy.len()));
-                large.push((to.ok_or_else(changed_length)?, Floats::of(copy)));
+                self.writes.add(to.ok_or_else(changed_length)?, Floats::of(copy));
                 Ok(())
             }
-            (sink, _) => write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),
+            sink => write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),
         }
     }
 }

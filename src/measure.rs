@@ -89,11 +89,12 @@ impl Layout {
         Ok(self.leaves().iter().map(|leaf| stats(&flat[leaf.range()])).collect())
     }
 
-    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its leaves together, by one factor. See [`ops::clip_norm`].
+    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its leaves together, by one factor. See
+    /// [`ops::clip_norm`].
     ///
     /// # Errors
-    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an infinite or NaN element, with the path of its leaf and its index
-    /// there. Then nothing has been written.
+    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an infinite or NaN element, with the path of its
+    /// leaf and its index there. Then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};

@@ -3,11 +3,11 @@
 use crate::check::{self, Contents, Purpose, Take};
 use crate::elements::{at_place, changed_type, write_floats};
 use crate::error::Result;
-use crate::floats::{self, AnyVec, Floats, FloatsMut};
+use crate::floats::{AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Place};
 use crate::lend::lend;
-use crate::transfer;
+use crate::transfer::{self, Copies};
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
@@ -108,12 +108,11 @@ impl Layout {
             return Ok(());
         }
         let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
-        let large = transfer::is_parallel(self.len()).then(Vec::new);
         let values = Values::Flat { flat: Floats::of(flat), ready: Vec::new() };
         let builder = Builder::new(&self.inner, values, &contents).in_place();
-        let mut put = WriteFlat { layout: &self.inner, flat, large };
+        let mut put = WriteFlat { layout: &self.inner, flat, copies: Copies::of(self.len()) };
         in_place::write(&self.inner, tree, builder, &mut put)?;
-        put.finish();
+        put.copies.finish();
         Ok(())
     }
 
@@ -148,17 +147,12 @@ impl Layout {
 
 /// Copies the flat vector to the slices of all leaves, large ones by all threads.
 fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
-    let (mut rest, mut large) = (flat, Vec::new());
-    let is_parallel = transfer::is_parallel(flat.len());
+    let (mut rest, mut copies) = (flat, Copies::of(flat.len()));
     for to in slices.drain(..) {
-        let from = Floats::of(rest.split_off(..to.len()).expect("as long as the leaves together"));
-        if is_parallel && transfer::is_large(from.len()) {
-            large.push((to, from));
-        } else {
-            floats::copy(from, to);
-        }
+        let from = rest.split_off(..to.len()).expect("as long as the leaves together");
+        copies.add(to, Floats::of(from));
     }
-    transfer::copy_all(large);
+    copies.finish();
     layout.spare_mut.give(slices);
 }
 
@@ -189,14 +183,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
 struct WriteFlat<'l, 'a, E> {
     layout: &'l Inner,
     flat: &'l [E],
-    /// Leaves to be copied by all threads, where that is worth it.
-    large: Option<Vec<(FloatsMut<'a>, Floats<'l>)>>,
-}
-
-impl<E> WriteFlat<'_, '_, E> {
-    fn finish(self) {
-        transfer::copy_all(self.large.unwrap_or_default());
-    }
+    copies: Copies<'a, 'l>,
 }
 
 impl<'a, E: FlatElement> Put<'a> for WriteFlat<'_, 'a, E> {
@@ -213,10 +200,7 @@ impl<'a, E: FlatElement> Put<'a> for WriteFlat<'_, 'a, E> {
             _ => return write_floats(self.layout, place, leaf, values),
         };
         let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
-        match &mut self.large {
-            Some(large) if transfer::is_large(values.len()) => large.push((to, Floats::of(values))),
-            _ => floats::copy(Floats::of(values), to),
-        }
+        self.copies.add(to, Floats::of(values));
         Ok(())
     }
 }

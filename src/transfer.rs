@@ -55,6 +55,31 @@ pub(crate) fn copy_all(pairs: Vec<(FloatsMut<'_>, Floats<'_>)>) {
     pairs.into_iter().for_each(|(to, from)| floats::copy(from, to));
 }
 
+/// Copies of which the small ones are made as they come, and the large ones together by all threads.
+pub(crate) struct Copies<'t, 'f> {
+    /// None where all together are not worth more than one thread.
+    large: Option<Vec<(FloatsMut<'t>, Floats<'f>)>>,
+}
+
+impl<'t, 'f> Copies<'t, 'f> {
+    /// Copies of so many elements in all.
+    pub(crate) fn of(elements: usize) -> Self {
+        Copies { large: is_parallel(elements).then(Vec::new) }
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, to: FloatsMut<'t>, from: Floats<'f>) {
+        match &mut self.large {
+            Some(large) if is_large(from.len()) => large.push((to, from)),
+            _ => floats::copy(from, to),
+        }
+    }
+
+    pub(crate) fn finish(self) {
+        copy_all(self.large.unwrap_or_default());
+    }
+}
+
 /// Adds a slice to another that is as long.
 pub(crate) fn add<E: FlatElement>(to: &mut [E], from: &[E]) {
     #[cfg(feature = "rayon")]

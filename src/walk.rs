@@ -1,7 +1,7 @@
 //! Map and reduce over a model and its companions: the model decides what is trainable, in what order, and what is one parameter.
 //!
-//! Every tree is walked by itself and its leaves are noted down as slices (`leaves.rs`). Then the closure is called once per leaf with one slice per tree.
-//! Two plain trees are zipped where they are.
+//! Every tree is walked by itself and its leaves are noted down as slices (`leaves.rs`). Then the closure is called once per leaf with one
+//! slice per tree. Two plain trees are zipped where they are.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -72,7 +72,12 @@ impl Layout {
     /// let model = tree!({ "w": [1.0, 2.0], "b": [3.0] });
     /// let (grads, state) = (tree!({ "w": [10.0, 10.0], "b": null }), tree!({ "w": [0.5, 0.5], "b": [0.5] }));
     /// let layout = Layout::of(&model)?;
-    /// let total = layout.map_reduce(&model, [Grads(&grads), Values(&state)], |_, x, [dx, s]| ops::dot(x, dx) + ops::sum(s), |a, b| a + b)?;
+    /// let total = layout.map_reduce(
+    ///     &model,
+    ///     [Grads(&grads), Values(&state)],
+    ///     |_, x, [dx, s]| ops::dot(x, dx) + ops::sum(s),
+    ///     |a, b| a + b,
+    /// )?;
     /// assert_eq!(total, Some(31.5));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
@@ -106,9 +111,8 @@ impl Layout {
         let model = leaves::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let leaves = model.iter().enumerate();
-        Ok(leaves.fold(start, |folded, (index, x)| {
-            step(folded, companions.leaf(self, index), x.as_deref().unwrap_or_default(), companions.at(index))
-        }))
+        Ok(leaves
+            .fold(start, |folded, (index, x)| step(folded, companions.leaf(index), x.as_deref().unwrap_or_default(), companions.at(index))))
     }
 
     /// [`map_reduce`](Layout::map_reduce) with the calls of `map` shared among all threads. The results are merged in flat order, so
@@ -131,7 +135,7 @@ impl Layout {
             |(index, _)| self.leaves()[*index].len(),
             |(index, result)| {
                 let x = model[*index].as_deref().unwrap_or_default();
-                *result = Some(map(companions.leaf(self, *index), x, companions.at(*index)));
+                *result = Some(map(companions.leaf(*index), x, companions.at(*index)));
             },
         );
         Ok(mapped.into_iter().filter_map(|(_, result)| result).reduce(reduce))
@@ -163,7 +167,7 @@ impl Layout {
         let values = leaves::values(self, model)?;
         let mut new: Vec<Vec<f32>> = values.into_iter().map(|slice| slice.unwrap_or_default().into_owned()).collect();
         for (index, x) in new.iter_mut().enumerate() {
-            map(companions.leaf(self, index), x, companions.at(index));
+            map(companions.leaf(index), x, companions.at(index));
         }
         rebuild(&self.inner, model, Values::Leaves(Cow::Owned(new)), &contents)
     }
@@ -196,7 +200,7 @@ impl Layout {
             |_| true,
             |slices| {
                 for (index, x) in slices.into_iter().enumerate() {
-                    map(companions.leaf(self, index), x, companions.at(index));
+                    map(companions.leaf(index), x, companions.at(index));
                 }
                 Ok(())
             },
@@ -220,7 +224,7 @@ impl Layout {
             |_| true,
             |slices| {
                 let mut tasks: Vec<(usize, &mut [f32])> = slices.into_iter().enumerate().collect();
-                transfer::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(self, *index), x, companions.at(*index)));
+                transfer::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(*index), x, companions.at(*index)));
                 Ok(())
             },
         )
@@ -272,14 +276,14 @@ impl Layout {
 }
 
 /// The slices of all companions, and zeros for what they have not got.
-struct Companions<'a, const K: usize> {
+struct Companions<'l, 'a, const K: usize> {
+    layout: &'l Layout,
     trees: [Slices<'a>; K],
     zeros: Vec<f32>,
-    lens: Vec<usize>,
 }
 
-impl<'a, const K: usize> Companions<'a, K> {
-    fn read(layout: &Layout, companions: [Companion<'a>; K]) -> Result<Self> {
+impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
+    fn read(layout: &'l Layout, companions: [Companion<'a>; K]) -> Result<Self> {
         let mut trees = Vec::with_capacity(K);
         for companion in companions {
             trees.push(match companion {
@@ -288,20 +292,20 @@ impl<'a, const K: usize> Companions<'a, K> {
                 Companion::Values(tree) => leaves::values(layout, tree)?,
             });
         }
-        let lens: Vec<usize> = layout.leaves().iter().map(Leaf::len).collect();
         let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
-        let longest_absent = (0..lens.len()).filter(is_absent).map(|index| lens[index]).max();
+        let longest_absent = (0..layout.leaves().len()).filter(is_absent).map(|index| layout.leaves()[index].len()).max();
         let zeros = vec![0.0; longest_absent.unwrap_or(0)];
         let trees = trees.try_into().unwrap_or_else(|_| unreachable!("one for each companion"));
-        Ok(Companions { trees, zeros, lens })
+        Ok(Companions { layout, trees, zeros })
     }
 
-    fn leaf<'w>(&self, layout: &'w Layout, index: usize) -> LeafAt<'w, K> {
+    fn leaf(&self, index: usize) -> LeafAt<'l, K> {
         let present = std::array::from_fn(|k| self.trees[k][index].is_some());
-        LeafAt { leaf: &layout.leaves()[index], index, present }
+        LeafAt { leaf: &self.layout.leaves()[index], index, present }
     }
 
     fn at(&self, index: usize) -> [&[f32]; K] {
-        std::array::from_fn(|k| self.trees[k][index].as_deref().unwrap_or_else(|| &self.zeros[..self.lens[index]]))
+        let zeros = || &self.zeros[..self.layout.leaves()[index].len()];
+        std::array::from_fn(|k| self.trees[k][index].as_deref().unwrap_or_else(zeros))
     }
 }

@@ -61,8 +61,8 @@ pub fn scale(x: &mut [f32], c: f32) {
 
 /// y ← y + alpha·x.
 ///
-/// The product is rounded to f32 and then the sum, as in a loop without `mul_add`. A NaN or an infinity in `x` shows with `alpha` = 0 too. Reads both
-/// once and writes `y` once.
+/// The product is rounded to f32 and then the sum, as in a loop without `mul_add`. A NaN or an infinity in `x` shows with `alpha` = 0 too.
+/// Reads both once and writes `y` once.
 ///
 /// ***Panics*** if the lengths differ.
 ///

@@ -33,7 +33,8 @@
 //!
 //! # Panics
 //!
-//! Slices of unequal lengths panic with both lengths, at the caller's line: that is a bug, where a wrong maximum is an [`Error`](crate::Error).
+//! Slices of unequal lengths panic with both lengths, at the caller's line: that is a bug, where a wrong maximum is an
+//! [`Error`](crate::Error).
 
 mod clip;
 pub(crate) mod convert;

@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 
 /// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind it in the chain moves.
 ///
-/// Counted for every leaf by itself: a leaf without a gradient goes on where it was. Stages behind count what they are handed. Optimisers.jl's `AccumGrad`, Optax'
-/// `MultiSteps`. To add up gradients of one flat vector outside of an optimiser there is [`FlatGrad::add`](crate::FlatGrad::add).
+/// Counted for every leaf by itself: a leaf without a gradient goes on where it was. Stages behind count what they are handed.
+/// Optimisers.jl's `AccumGrad`, Optax' `MultiSteps`. To add up gradients of one flat vector outside of an optimiser there is
+/// [`FlatGrad::add`](crate::FlatGrad::add).
 ///
 /// ```
 /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};

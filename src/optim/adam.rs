@@ -1,7 +1,8 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
 use super::chunk::Chunk;
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::moments::{validate, weight};
+use super::rule::{Kernel, Rule};
 use crate::error::Result;
 
 /// Adam, with the L2 penalty in the gradient.
@@ -14,9 +15,9 @@ use crate::error::Result;
 /// x ← x − lr · m/(1 − β₁ᵗ) / (√(w/(1 − β₂ᵗ)) + eps)
 /// ```
 ///
-/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015; amsgrad: Reddi, Kale and Kumar, *On the convergence of Adam and beyond*, 2018. Formula
-/// and defaults: PyTorch 2.9's `Adam`. Optax takes the maximum of the corrected v; Optimisers.jl has products of the rates as state, so
-/// that a change of a rate acts from then on, where here, as in PyTorch, the powers are those of the present rate.
+/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015; amsgrad: Reddi, Kale and Kumar, *On the convergence of Adam and
+/// beyond*, 2018. Formula and defaults: PyTorch 2.9's `Adam`. Optax takes the maximum of the corrected v; Optimisers.jl has products of the
+/// rates as state, so that a change of a rate acts from then on, where here, as in PyTorch, the powers are those of the present rate.
 ///
 /// ```
 /// use flatleaf::optim::{Adam, Optimizer};
@@ -80,8 +81,8 @@ impl Rule for Adam {
 /// x ← x − lr · (m/(1 − β₁ᵗ) / (√(w/(1 − β₂ᵗ)) + eps) + weight_decay·x)
 /// ```
 ///
-/// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019. Formula and defaults: PyTorch 2.9's `AdamW`, which shrinks x before
-/// it steps, a difference of rounding. Optax' decay is 1e-4; that of Optimisers.jl is multiplied with the rate only on demand.
+/// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019. Formula and defaults: PyTorch 2.9's `AdamW`, which shrinks x
+/// before it steps, a difference of rounding. Optax' decay is 1e-4; that of Optimisers.jl is multiplied with the rate only on demand.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, Optimizer};
@@ -141,13 +142,6 @@ impl Rule for AdamW {
 /// PyTorch's names.
 const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
-fn validate(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> Result<()> {
-    non_negative("lr", lr)?;
-    fractions("betas", betas)?;
-    non_negative("eps", eps)?;
-    non_negative("weight_decay", weight_decay)
-}
-
 /// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
 struct Moments {
     beta1: f32,
@@ -163,14 +157,13 @@ struct Moments {
 
 impl Moments {
     fn new(lr: f64, (beta1, beta2): (f64, f64), eps: f64, step: u64) -> Self {
-        let bias = |beta: f64| 1.0 - beta.powf(step as f64);
         Moments {
             beta1: beta1 as f32,
             fresh1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
             fresh2: (1.0 - beta2) as f32,
-            rate: (lr / bias(beta1)) as f32,
-            correction: bias(beta2).sqrt().recip() as f32,
+            rate: (lr / weight(beta1, step)) as f32,
+            correction: weight(beta2, step).sqrt().recip() as f32,
             eps: eps as f32,
         }
     }

@@ -1,8 +1,8 @@
 //! Adam by the infinity norm.
 
 use super::chunk::Chunk;
-use super::moments::{Average, weight};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::moments::{Average, validate, weight};
+use super::rule::{Kernel, Rule};
 use crate::error::Result;
 
 /// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of an average.
@@ -48,10 +48,7 @@ impl Default for Adamax {
 
 impl Rule for Adamax {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("weight_decay", self.weight_decay)
+        validate(self.lr, self.betas, self.eps, self.weight_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {

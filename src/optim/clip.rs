@@ -49,7 +49,8 @@ impl Rule for ClipValue {
 /// read of the gradient before the step, if it is the first stage; behind others, these are run once more.
 ///
 /// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's `ClipNorm` and burn's `Norm` are
-/// [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole step out.
+/// [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole
+/// step out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct ClipNorm {
@@ -80,7 +81,8 @@ impl Rule for ClipNorm {
 
 /// Scales the direction of every leaf by itself, so that the norm of each is at most `max`.
 ///
-/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as [`ClipNorm`]; what it measured is not reported.
+/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as [`ClipNorm`]; what it measured is not
+/// reported.
 ///
 /// ```
 /// use flatleaf::optim::{ClipNormPerLeaf, Optimizer};

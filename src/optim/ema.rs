@@ -13,9 +13,10 @@ use crate::error::Result;
 /// average ← average + (1 − d)/(1 − ∏ᵢ dᵢ)·(x − average)   if debias
 /// ```
 ///
-/// PyTorch 2.9's `AveragedModel` with `get_ema_avg_fn`, and its default decay. Debiased, it is the average that begins with zeros divided by its weight,
-/// as Optax' `ema(debias=True)` returns it: all parameters so far count by their age alone, where otherwise the first counts for all before it. Here the
-/// vector itself is always what people want to read. The warm-up is TensorFlow's `ExponentialMovingAverage(num_updates)`.
+/// PyTorch 2.9's `AveragedModel` with `get_ema_avg_fn`, and its default decay. Debiased, it is the average that begins with zeros divided
+/// by its weight, as Optax' `ema(debias=True)` returns it: all parameters so far count by their age alone, where otherwise the first counts
+/// for all before it. Here the vector itself is always what people want to read. The warm-up is TensorFlow's
+/// `ExponentialMovingAverage(num_updates)`.
 ///
 /// It has to be the last stage. A leaf that takes no step keeps its average.
 ///

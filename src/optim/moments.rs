@@ -3,6 +3,20 @@
 //! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this one their steps take a tenth longer in
 //! the cache.
 
+use super::rule::{fractions, non_negative};
+use crate::error::Result;
+
+/// What the numbers that most of them have may be.
+///
+/// # Errors
+/// The first that may not, with the name of its field.
+pub(super) fn validate(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> Result<()> {
+    non_negative("lr", lr)?;
+    fractions("betas", betas)?;
+    non_negative("eps", eps)?;
+    non_negative("weight_decay", weight_decay)
+}
+
 /// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]
 pub(super) struct Average {

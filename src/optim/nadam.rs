@@ -1,8 +1,8 @@
 //! Adam with Nesterov's momentum.
 
 use super::chunk::Chunk;
-use super::moments::{Direction, Quotient, coupling, weight};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::moments::{Direction, Quotient, coupling, validate, weight};
+use super::rule::{Kernel, Rule, non_negative};
 use crate::error::Result;
 
 /// Adam that looks ahead by its momentum, which rises over the first steps.
@@ -54,10 +54,7 @@ impl Default for NAdam {
 
 impl Rule for NAdam {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("weight_decay", self.weight_decay)?;
+        validate(self.lr, self.betas, self.eps, self.weight_decay)?;
         non_negative("momentum_decay", self.momentum_decay)
     }
 

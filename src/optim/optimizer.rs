@@ -20,7 +20,7 @@ use crate::tree::Tree;
 /// a gradient of zero is a gradient: momentum and weight decay go on moving the leaf. A step is one pass over the vectors however many
 /// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more.
 ///
-/// Steps give the same bits for any number of threads, for `step` and for `update`.
+/// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and for `update`.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
@@ -60,7 +60,8 @@ pub(super) struct LeafProgress {
 /// What a step did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip): nothing has moved.
+    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip):
+    /// nothing has moved.
     pub skipped: bool,
     /// What each clipping by the norm of all leaves measured and did, in the order of the chain.
     pub clips: Vec<Clipped>,
@@ -89,8 +90,9 @@ impl<R: Rule> Optimizer<R> {
     /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts stay as they are.
     ///
     /// # Errors
-    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says [`NonFinite::Error`](crate::ops::NonFinite::Error), with
-    /// the leaf and the index of the first element at fault. Then nothing has moved.
+    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says
+    /// [`NonFinite::Error`](crate::ops::NonFinite::Error), with the leaf and the index of the first element at fault. Then nothing has
+    /// moved.
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
         self.layout.check_len(flat.len())?;
         self.layout.check_same(grad.layout())?;
@@ -98,8 +100,9 @@ impl<R: Rule> Optimizer<R> {
         let kernels = plan.kernels(&self.groups);
         let slices = || plan.parts.iter().map(|part| (&flat[part.range.clone()], &grad[part.range.clone()])).collect();
         let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else { return Ok(Report::skipped()) };
-        let parts = if measured.iter().all(Measured::is_global) { plan.merged_parts() } else { plan.parts.clone() };
-        pass::step(&parts, slices_mut(flat, grad, &parts), &mut self.states, &kernels, &measured);
+        let merged = measured.iter().all(Measured::is_global).then(|| plan.merged_parts());
+        let parts = merged.as_ref().unwrap_or(&plan.parts);
+        pass::step(parts, slices_mut(flat, grad, parts), &mut self.states, &kernels, &measured);
         drop(kernels);
         plan.count(&mut self.leaves);
         Ok(report)
@@ -108,7 +111,8 @@ impl<R: Rule> Optimizer<R> {
     /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A tie's gradients are summed and it
     /// moves once. The gradient tree is matched as by [`Layout::gather_grad`]; nothing is gathered of plain trees.
     ///
-    /// Gives the bits that [`step`](Optimizer::step) gives on the gathered vectors.
+    /// Gives the bits that [`step`](Optimizer::step) gives on the gathered vectors where leaves are `f32`; others are rounded by every
+    /// update.
     ///
     /// # Errors
     /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient, and as [`step`](Optimizer::step).
@@ -173,8 +177,8 @@ fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> im
 
 /// What can be changed between two steps.
 impl<R: Rule> Optimizer<R> {
-    /// Leaves the leaves that a path pattern matches alone, with their state and their step counts, until they are thawed. They do not count in a clip
-    /// norm. The layout stays as it is.
+    /// Leaves the leaves that a path pattern matches alone, with their state and their step counts, until they are thawed. They do not
+    /// count in a clip norm. The layout stays as it is.
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
@@ -217,20 +221,17 @@ impl<R: Rule> Optimizer<R> {
     /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule refuses; then nothing has changed.
     pub fn adjust(&mut self, pattern: &str, mut change: impl FnMut(&mut R)) -> Result<()> {
         let matching = self.matching(pattern)?;
-        let mut is_matched = vec![false; self.leaves.len()];
-        matching.iter().for_each(|&leaf| is_matched[leaf] = true);
         let (mut groups, mut leaves) = (self.groups.clone(), self.leaves.clone());
         for group in 0..self.groups.len() as u32 {
-            let of_group = |leaf: &&usize| self.leaves[**leaf].group == group;
-            let matched: Vec<usize> = matching.iter().filter(of_group).copied().collect();
+            let of_group = |leaf: &usize| self.leaves[*leaf].group == group;
+            let matched: Vec<usize> = matching.iter().copied().filter(of_group).collect();
             if matched.is_empty() {
                 continue;
             }
             let mut changed = self.groups[group as usize].clone();
             change(&mut changed);
             changed.validate()?;
-            let is_whole = self.leaves.iter().zip(&is_matched).all(|(leaf, matched)| leaf.group != group || *matched);
-            if is_whole {
+            if matched.len() == (0..self.leaves.len()).filter(of_group).count() {
                 groups[group as usize] = changed;
             } else {
                 matched.iter().for_each(|&leaf| leaves[leaf].group = groups.len() as u32);

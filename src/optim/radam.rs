@@ -1,8 +1,8 @@
 //! Adam that trusts its second average only when it has seen enough.
 
 use super::chunk::Chunk;
-use super::moments::{Direction, Quotient, coupling, weight};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::moments::{Direction, Quotient, coupling, validate, weight};
+use super::rule::{Kernel, Rule};
 use crate::error::Result;
 
 /// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and counts little in the next.
@@ -52,10 +52,7 @@ impl Default for RAdam {
 
 impl Rule for RAdam {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("weight_decay", self.weight_decay)
+        validate(self.lr, self.betas, self.eps, self.weight_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {

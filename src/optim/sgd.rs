@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// x ← x − lr·g
 /// ```
 ///
-/// Formula and defaults: PyTorch 2.9's `SGD`; Nesterov's form is that of Sutskever et al., *On the importance of initialization and momentum
-/// in deep learning*, 2013. Optax and Optimisers.jl begin with b = 0, which is the same without dampening, and have none.
+/// Formula and defaults: PyTorch 2.9's `SGD`; Nesterov's form is that of Sutskever et al., *On the importance of initialization and
+/// momentum in deep learning*, 2013. Optax and Optimisers.jl begin with b = 0, which is the same without dampening, and have none.
 /// Optimisers.jl's `Momentum` keeps lr·b in place of b, so that a change of the rate shows only gradually.
 ///
 /// ```

@@ -1,6 +1,7 @@
 //! The same bits by any number of threads and at every vector width.
 //!
-//! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a setting of the process, so one test goes through them; the others do not notice.
+//! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a setting of the process, so one test
+//! goes through them; the others do not notice.
 
 use flatleaf::ops::{self, dispatch::Width};
 
