@@ -6,7 +6,7 @@
 //!
 //! `cargo run --release --example own_rule`
 
-use flatleaf::optim::{Adam, Chunk, ClipNorm, Kernel, Optimizer, Rule, fractions, non_negative};
+use flatleaf::optim::{Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative};
 use flatleaf::{Layout, Result, Tree};
 
 /// ```text
@@ -38,13 +38,11 @@ impl Rule for Yogi {
         let (beta1, fresh1, fresh2) = (self.betas.0 as f32, (1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
         let (rate, correction) = ((self.lr / bias(self.betas.0)) as f32, bias(self.betas.1).sqrt().recip() as f32);
         let eps = self.eps as f32;
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_x, g, [m, v]| {
-                *m = beta1 * *m + fresh1 * g;
-                *v -= fresh2 * (*v - g * g).signum() * g * g;
-                rate * *m / (v.sqrt() * correction + eps)
-            })
-        }
+        each(move |_x, g, [m, v]| {
+            *m = beta1 * *m + fresh1 * g;
+            *v -= fresh2 * (*v - g * g).signum() * g * g;
+            rate * *m / (v.sqrt() * correction + eps)
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -4,7 +4,6 @@
 mod common;
 
 use std::cell::RefCell;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,8 @@ use common::bits;
 use common::models::{self, Law};
 use flatleaf::ops::NonFinite;
 use flatleaf::optim::{
-    Accumulate, Adam, AdamW, Chunk, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule, Sgd, WeightDecay,
+    Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule, Sgd, WeightDecay, each, go_on_if,
+    scale_by_global_norm, scale_by_leaf_norms,
 };
 use flatleaf::{Dtype, DynTree, FlatGrad, Layout, TiedGrads, Tree, tree};
 use ndarray::{Array1, arr1};
@@ -396,30 +396,26 @@ impl Rule for Trust {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_, dx, [last]| {
-                *last += dx;
-                *last
-            })?;
-            let (x, dx) = chunk.leaf_norms()?;
-            let global = chunk.global_norm()?;
-            chunk.each(|_, dx2, []| dx2 * (x / dx) as f32 / global as f32)?;
-            if step == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
+        let sum = each(|_, dx, [last]| {
+            *last += dx;
+            *last
+        });
+        (sum, scale_by_leaf_norms(|x, dx| x / dx), scale_by_global_norm(|dx| 5.0 / dx), go_on_if(step != 3))
     }
 }
 
 #[test]
 fn a_rule_of_ones_own_measures_leaves_and_stops() {
     let layout = Layout::of(&tree!({ "a": [0.0, 0.0], "b": [0.0] })).unwrap();
-    let mut flat = vec![6.0, 8.0, 5.0];
+    let mut flat = vec![0.0, 8.0, 6.0];
     let mut optimizer = Optimizer::new(Trust, &layout).unwrap();
     let grad = FlatGrad::from_flat(&layout, vec![0.0, 4.0, 3.0]).unwrap();
-    // |x| = 10 and 5, |dx| = 4 and 3, together 5.
+    // The leaves' directions get the norms 8 and 6, together 10, then half of it.
     optimizer.step(&mut flat, &grad).unwrap();
-    assert_eq!(flat, [6.0, 6.0, 4.0]);
+    assert_eq!(flat, [0.0, 4.0, 3.0]);
     assert_eq!(optimizer.state_of("last"), Some(&[0.0, 4.0, 3.0][..]));
     optimizer.step(&mut flat, &grad).unwrap();
+    assert_eq!(flat, [0.0, 0.0, 0.0]);
     let before = flat.clone();
     optimizer.step(&mut flat, &grad).unwrap();
     assert_eq!(flat, before);
@@ -431,7 +427,7 @@ struct Greedy;
 
 impl Rule for Greedy {
     fn kernel(&self, _step: u64) -> impl Kernel {
-        |chunk: &mut Chunk<'_>| chunk.each(|_, dx, [_state]| dx)
+        each(|_, dx, [_state]| dx)
     }
 }
 

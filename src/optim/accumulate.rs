@@ -1,9 +1,7 @@
 //! Several gradients for one step.
 
-use std::ops::ControlFlow;
-
-use super::chunk::Chunk;
-use super::rule::{GO_ON, Kernel, Rule};
+use super::kernel::{Kernel, choose, each, go_on_if};
+use super::rule::Rule;
 use crate::error::{Error, Result};
 
 /// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind it in the chain moves.
@@ -50,13 +48,15 @@ impl Rule for Accumulate {
     fn kernel(&self, step: u64) -> impl Kernel {
         let (is_first, is_last) = ((step - 1).is_multiple_of(self.steps), step.is_multiple_of(self.steps));
         let divisor = self.steps as f32;
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_, dx, [sum]| {
-                *sum = if is_first { dx } else { *sum + dx };
-                *sum / divisor
-            })?;
-            if is_last { GO_ON } else { ControlFlow::Break(()) }
-        }
+        let first = each(move |_, dx, [sum]| {
+            *sum = dx;
+            *sum / divisor
+        });
+        let further = each(move |_, dx, [sum]| {
+            *sum += dx;
+            *sum / divisor
+        });
+        (choose(is_first, first, further), go_on_if(is_last))
     }
 
     fn step_behind(&self, step: u64) -> u64 {

@@ -1,8 +1,8 @@
 //! Adam by how far the gradient is from what was expected.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::{Average, Quotient};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
 /// Adam that divides by how far gradients are from their average, so that it takes long steps where they agree.
@@ -63,14 +63,12 @@ impl Rule for AdaBelief {
     fn kernel(&self, step: u64) -> impl Kernel {
         let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
         let (quotient, eps_root) = (Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step), self.eps_root as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_, dx, [m, s]| {
-                *m = first.mix(*m, dx);
-                let surprise = dx - *m;
-                *s = second.mix(*s, surprise * surprise) + eps_root;
-                quotient.of(dx, *m, *s)
-            })
-        }
+        each(move |_, dx, [m, s]| {
+            *m = first.mix(*m, dx);
+            let surprise = dx - *m;
+            *s = second.mix(*s, surprise * surprise) + eps_root;
+            quotient.of(dx, *m, *s)
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,8 +1,8 @@
 //! Steps of the size of the last steps.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::Average;
-use super::rule::{Kernel, Rule, fraction, non_negative};
+use super::rule::{Rule, fraction, non_negative};
 use crate::error::Result;
 
 /// Scales the gradient by the root of the average square of past steps over that of past gradients, so that steps have the parameters'
@@ -63,15 +63,13 @@ impl Rule for AdaDelta {
     fn kernel(&self, _step: u64) -> impl Kernel {
         let average = Average::new(self.rho);
         let (lr, eps, weight_decay) = (self.lr as f32, self.eps as f32, self.weight_decay as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [squares, deltas]| {
-                let dx = dx + weight_decay * x;
-                *squares = average.mix(*squares, dx * dx);
-                let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
-                *deltas = average.mix(*deltas, delta * delta);
-                lr * delta
-            })
-        }
+        each(move |x, dx, [squares, deltas]| {
+            let dx = dx + weight_decay * x;
+            *squares = average.mix(*squares, dx * dx);
+            let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
+            *deltas = average.mix(*deltas, delta * delta);
+            lr * delta
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,7 +1,7 @@
 //! Steps divided by the root of all squares so far.
 
-use super::chunk::Chunk;
-use super::rule::{Kernel, Rule, non_negative};
+use super::kernel::{Kernel, each};
+use super::rule::{Rule, non_negative};
 use crate::error::Result;
 
 /// Divides by the root of the sum of all squares so far, so that what moved much moves less.
@@ -67,13 +67,11 @@ impl Rule for AdaGrad {
         let initial = if step == 1 { self.initial_accumulator_value as f32 } else { 0.0 };
         let rate = (self.lr / (1.0 + (step - 1) as f64 * self.lr_decay)) as f32;
         let (weight_decay, eps) = (self.weight_decay as f32, self.eps as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [sum]| {
-                let dx = dx + weight_decay * x;
-                *sum = *sum + initial + dx * dx;
-                rate * dx / (sum.sqrt() + eps)
-            })
-        }
+        each(move |x, dx, [sum]| {
+            let dx = dx + weight_decay * x;
+            *sum = *sum + initial + dx * dx;
+            rate * dx / (sum.sqrt() + eps)
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

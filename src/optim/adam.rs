@@ -1,8 +1,8 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, choose, each};
 use super::moments::{validate, weight};
-use super::rule::{Kernel, Rule};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Adam, with the L2 penalty in the gradient.
@@ -60,12 +60,13 @@ impl Rule for Adam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (amsgrad, weight_decay) = (self.amsgrad, self.weight_decay as f32);
+        let weight_decay = self.weight_decay as f32;
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        move |chunk: &mut Chunk<'_>| match amsgrad {
-            false => chunk.each(|x, dx, [m, v]| moments.step(dx + weight_decay * x, m, v)),
-            true => chunk.each(|x, dx, [m, v, greatest]| moments.amsgrad_step(dx + weight_decay * x, m, v, greatest)),
-        }
+        choose(
+            self.amsgrad,
+            each(move |x, dx, [m, v, greatest]| moments.amsgrad_step(dx + weight_decay * x, m, v, greatest)),
+            each(move |x, dx, [m, v]| moments.step(dx + weight_decay * x, m, v)),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {
@@ -125,12 +126,13 @@ impl Rule for AdamW {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (amsgrad, decay) = (self.amsgrad, (self.lr * self.weight_decay) as f32);
+        let decay = (self.lr * self.weight_decay) as f32;
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        move |chunk: &mut Chunk<'_>| match amsgrad {
-            false => chunk.each(|x, dx, [m, v]| decay * x + moments.step(dx, m, v)),
-            true => chunk.each(|x, dx, [m, v, greatest]| decay * x + moments.amsgrad_step(dx, m, v, greatest)),
-        }
+        choose(
+            self.amsgrad,
+            each(move |x, dx, [m, v, greatest]| decay * x + moments.amsgrad_step(dx, m, v, greatest)),
+            each(move |x, dx, [m, v]| decay * x + moments.step(dx, m, v)),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {
@@ -143,6 +145,7 @@ impl Rule for AdamW {
 const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
 /// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
+#[derive(Clone, Copy)]
 struct Moments {
     beta1: f32,
     fresh1: f32,

@@ -1,8 +1,8 @@
 //! Adam by the infinity norm.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::{Average, validate, weight};
-use super::rule::{Kernel, Rule};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of an average.
@@ -58,15 +58,13 @@ impl Rule for Adamax {
     fn kernel(&self, step: u64) -> impl Kernel {
         let (average, fade, eps) = (Average::new(self.betas.0), self.betas.1 as f32, self.eps as f32);
         let (rate, weight_decay) = ((self.lr / weight(self.betas.0, step)) as f32, self.weight_decay as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [m, greatest]| {
-                let dx = dx + weight_decay * x;
-                *m = average.mix(*m, dx);
-                let (faded, new) = (fade * *greatest, dx.abs() + eps);
-                *greatest = if faded > new { faded } else { new };
-                rate * *m / *greatest
-            })
-        }
+        each(move |x, dx, [m, greatest]| {
+            let dx = dx + weight_decay * x;
+            *m = average.mix(*m, dx);
+            let (faded, new) = (fade * *greatest, dx.abs() + eps);
+            *greatest = if faded > new { faded } else { new };
+            rate * *m / *greatest
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,12 +1,12 @@
 //! Tuples of rules: each stage takes what the one before made.
 
-use super::chunk::Chunk;
-use super::rule::{GO_ON, Kernel, Rule};
+use super::kernel::{Kernel, Stage};
+use super::rule::Rule;
 use crate::error::{Error, Result};
 
 impl Rule for () {
     fn kernel(&self, _step: u64) -> impl Kernel {
-        |_: &mut Chunk<'_>| GO_ON
+        // The direction is the gradient.
     }
 }
 
@@ -27,21 +27,14 @@ macro_rules! chain {
                 states
             }
 
-            #[allow(non_snake_case, unused_assignments)]
+            #[allow(unused_assignments)]
             fn kernel(&self, step: u64) -> impl Kernel {
-                let mut step = step;
-                $(
-                    let $stage = (self.$index.states().len(), self.$index.kernel(step));
-                    step = self.$index.step_behind(step);
-                )+
-                move |chunk: &mut Chunk<'_>| {
-                    let mut start = 0;
-                    $(
-                        chunk.stage(start..start + $stage.0, &$stage.1)?;
-                        start += $stage.0;
-                    )+
-                    GO_ON
-                }
+                let (mut start, mut step) = (0, step);
+                ($({
+                    let stage = Stage { start, len: self.$index.states().len(), kernel: self.$index.kernel(step) };
+                    (start, step) = (start + stage.len, self.$index.step_behind(step));
+                    stage
+                },)+)
             }
 
             fn step_behind(&self, step: u64) -> u64 {

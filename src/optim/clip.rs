@@ -1,8 +1,8 @@
 //! Clipping as a stage of a chain.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, Scale, each};
 use super::measure::{Measure, clip_scale};
-use super::rule::{Flow, GO_ON, Kernel, Rule, check};
+use super::rule::{Rule, check};
 use crate::error::Result;
 use crate::ops::NonFinite;
 
@@ -39,7 +39,7 @@ impl Rule for ClipValue {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let max = self.max as f32;
-        move |chunk: &mut Chunk<'_>| chunk.each(|_, dx, []| dx.clamp(-max, max))
+        each(move |_, dx, []| dx.clamp(-max, max))
     }
 }
 
@@ -75,7 +75,7 @@ impl Rule for ClipNorm {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let ClipNorm { max, p, non_finite } = *self;
-        move |chunk: &mut Chunk<'_>| clip(chunk, Measure::clip(true, p, max, non_finite), max)
+        clip(Measure::clip(true, p, max, non_finite), max)
     }
 }
 
@@ -118,7 +118,7 @@ impl Rule for ClipNormPerLeaf {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let ClipNormPerLeaf { max, p, non_finite } = *self;
-        move |chunk: &mut Chunk<'_>| clip(chunk, Measure::clip(false, p, max, non_finite), max)
+        clip(Measure::clip(false, p, max, non_finite), max)
     }
 }
 
@@ -127,9 +127,6 @@ fn validate(max: f64, p: f64) -> Result<()> {
     check("p", p, p > 0.0, "an order above 0")
 }
 
-/// Elements are scaled in f64, so that a small factor does not vanish, and left as they are where nothing is to be clipped.
-fn clip(chunk: &mut Chunk<'_>, measure: Measure, max: f64) -> Flow {
-    let [_, norm] = chunk.measure(measure)?;
-    let scale = clip_scale(norm, max);
-    if scale == 1.0 { GO_ON } else { chunk.each(|_, dx, []| (f64::from(dx) * scale) as f32) }
+fn clip(measure: Measure, max: f64) -> impl Kernel {
+    Scale { measure, factor: move |[_, norm]: [f64; 2]| clip_scale(norm, max) }
 }

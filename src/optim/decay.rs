@@ -1,7 +1,7 @@
 //! Penalties on the parameters as stages of a chain.
 
-use super::chunk::Chunk;
-use super::rule::{Kernel, Rule, non_negative};
+use super::kernel::{Kernel, each};
+use super::rule::{Rule, non_negative};
 use crate::error::Result;
 
 /// Adds `weight_decay·x` to the direction: in front of a rule an L2 penalty, behind it decay of its own.
@@ -38,7 +38,7 @@ impl Rule for WeightDecay {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let weight_decay = self.weight_decay as f32;
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, []| dx + weight_decay * x)
+        each(move |x, dx, []| dx + weight_decay * x)
     }
 }
 
@@ -75,7 +75,7 @@ impl Rule for SignDecay {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let sign_decay = self.sign_decay as f32;
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, []| dx + sign_decay * sign(x))
+        each(move |x, dx, []| dx + sign_decay * sign(x))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A moving average of the parameters as the last stage of a chain.
 
-use super::chunk::Chunk;
-use super::rule::{Kernel, Rule, check};
+use super::kernel::{Kernel, choose, each};
+use super::rule::{Rule, check};
 use crate::error::Result;
 
 /// Keeps a moving average of the parameters as the step leaves them, in the state vector `average`.
@@ -61,18 +61,16 @@ impl Rule for Ema {
         let weight = self.weight(step);
         let (weight, complement) = (weight as f32, (1.0 - weight) as f32);
         // Two forms, so that both ends are exact, as `ops::lerp`.
-        let is_small = weight < 0.5;
-        move |chunk: &mut Chunk<'_>| match is_small {
-            true => chunk.each(|x, dx, [average]| {
-                *average += weight * (x - dx - *average);
-                dx
-            }),
-            false => chunk.each(|x, dx, [average]| {
-                let moved = x - dx;
-                *average = moved - (moved - *average) * complement;
-                dx
-            }),
-        }
+        let of_small = each(move |x, dx, [average]| {
+            *average += weight * (x - dx - *average);
+            dx
+        });
+        let of_large = each(move |x, dx, [average]| {
+            let moved = x - dx;
+            *average = moved - (moved - *average) * complement;
+            dx
+        });
+        choose(weight < 0.5, of_small, of_large)
     }
 
     fn is_last(&self) -> bool {

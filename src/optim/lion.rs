@@ -1,9 +1,9 @@
 //! The sign of a moving average.
 
-use super::chunk::Chunk;
 use super::decay::sign;
+use super::kernel::{Kernel, each};
 use super::moments::Average;
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
 /// Steps of one size, by the sign of an average of gradients, with weight decay of its own. Keeps one vector where Adam keeps two.
@@ -58,13 +58,11 @@ impl Rule for Lion {
     fn kernel(&self, _step: u64) -> impl Kernel {
         let (direction, average) = (Average::new(self.betas.0), Average::new(self.betas.1));
         let (lr, decay) = (self.lr as f32, (self.lr * self.weight_decay) as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [m]| {
-                let moved = decay * x + lr * sign(direction.mix(*m, dx));
-                *m = average.mix(*m, dx);
-                moved
-            })
-        }
+        each(move |x, dx, [m]| {
+            let moved = decay * x + lr * sign(direction.mix(*m, dx));
+            *m = average.mix(*m, dx);
+            moved
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

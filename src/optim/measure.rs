@@ -1,6 +1,7 @@
 //! Norms that a stage has to know before it can go on: measured in a pass of their own, leaf by leaf, so that their bits depend
 //! neither on the number of threads nor on where a step begins and ends a slice.
 
+use super::row::ROW;
 use crate::ops::{self, NonFinite};
 
 /// What a stage asks for.
@@ -16,14 +17,6 @@ pub(super) struct Measure {
     of_parameters: bool,
 }
 
-/// A chunk's part, or that of several: of the parameters and of the direction.
-#[derive(Clone, Copy)]
-pub(super) struct Partial {
-    pub(super) measure: Measure,
-    /// Sums of powers, or the greatest magnitudes.
-    total: [f64; 2],
-}
-
 /// What was measured: norms of the parameters and of the direction.
 pub(super) enum Measured {
     Global([f64; 2]),
@@ -31,6 +24,7 @@ pub(super) enum Measured {
 }
 
 impl Measured {
+    #[inline(always)]
     pub(super) fn at(&self, leaf: usize) -> [f64; 2] {
         match self {
             Measured::Global(norms) => *norms,
@@ -56,52 +50,63 @@ impl Measure {
         Measure { is_global, p, max: Some(max), non_finite, of_parameters: false }
     }
 
-    pub(super) fn part(self, x: &[f32], dx: &[f32]) -> Partial {
-        let of_parameters = if self.of_parameters { self.total(x) } else { 0.0 };
-        Partial { measure: self, total: [of_parameters, self.total(dx)] }
+    /// What a row adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers
+    /// may.
+    #[inline(always)]
+    pub(super) fn row(self, x: &[f32; ROW], dx: &[f32; ROW]) -> [f64; 2] {
+        let total = |row| if self.p == 2.0 { sum_of_squares(row) } else { ops::norm(row, self.p) };
+        [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]
     }
 
-    /// Sums of squares and of magnitudes do not overflow in f64; other powers may, so their norms are merged.
-    fn total(self, x: &[f32]) -> f64 {
-        if self.p == 2.0 { ops::sum_of_squares(x) } else { ops::norm(x, self.p) }
+    /// What a slice adds whose direction is the gradient as it came.
+    pub(super) fn slice(self, x: &[f32], grad: &[f32]) -> [f64; 2] {
+        let total = |slice| if self.p == 2.0 { ops::sum_of_squares(slice) } else { ops::norm(slice, self.p) };
+        [if self.of_parameters { total(x) } else { 0.0 }, total(grad)]
     }
 
-    fn merge(self, a: f64, b: f64) -> f64 {
-        match self.p {
-            1.0 | 2.0 => a + b,
-            f64::INFINITY => {
-                if a.is_nan() || a > b {
-                    a
-                } else {
-                    b
-                }
+    #[inline(always)]
+    pub(super) fn merge(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+        if self.p == 2.0 { [a[0] + b[0], a[1] + b[1]] } else { std::array::from_fn(|k| merged(self.p, a[k], b[k])) }
+    }
+
+    /// The norms, of all that was merged.
+    pub(super) fn norms(self, total: [f64; 2]) -> [f64; 2] {
+        if self.p == 2.0 { total.map(f64::sqrt) } else { total }
+    }
+}
+
+/// The p-norm of two slices together, of each one's.
+fn merged(p: f64, a: f64, b: f64) -> f64 {
+    match p {
+        1.0 => a + b,
+        f64::INFINITY => {
+            if a.is_nan() || a > b {
+                a
+            } else {
+                b
             }
-            _ if a == 0.0 || b == 0.0 || !(a + b).is_finite() => a + b,
-            p => {
-                let greater = a.max(b);
-                greater * ((a / greater).powf(p) + (b / greater).powf(p)).powf(1.0 / p)
-            }
+        }
+        _ if a == 0.0 || b == 0.0 || !(a + b).is_finite() => a + b,
+        p => {
+            let greater = a.max(b);
+            greater * ((a / greater).powf(p) + (b / greater).powf(p)).powf(1.0 / p)
         }
     }
 }
 
-impl Partial {
-    /// Of no elements.
-    pub(super) fn empty(measure: Measure) -> Self {
-        Partial { measure, total: [0.0; 2] }
+#[inline(always)]
+fn sum_of_squares(row: &[f32; ROW]) -> f64 {
+    let mut lanes: [f64; ROW] = std::array::from_fn(|i| f64::from(row[i]) * f64::from(row[i]));
+    let mut width = ROW / 2;
+    while width > 0 {
+        (0..width).for_each(|i| lanes[i] += lanes[i + width]);
+        width /= 2;
     }
-
-    pub(super) fn merge(self, other: Partial) -> Partial {
-        let total = std::array::from_fn(|k| self.measure.merge(self.total[k], other.total[k]));
-        Partial { total, ..self }
-    }
-
-    pub(super) fn norms(self) -> [f64; 2] {
-        if self.measure.p == 2.0 { self.total.map(f64::sqrt) } else { self.total }
-    }
+    lanes[0]
 }
 
 /// The factor that brings a norm down to `max`; 1 for a norm that is not above it.
+#[inline(always)]
 pub(super) fn clip_scale(norm: f64, max: f64) -> f64 {
     if norm <= max { 1.0 } else { max / norm }
 }

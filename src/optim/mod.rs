@@ -1,6 +1,6 @@
 //! Optimisers: rules over slices, and what runs them over a layout.
 //!
-//! A [`Rule`] is plain configuration with a kernel over slices; a tuple of rules is a chain; an [`Optimizer`] runs one over the leaves of
+//! A [`Rule`] is plain configuration that makes a [`Kernel`] for every step; a tuple of rules is a chain; an [`Optimizer`] runs one over the leaves of
 //! a layout, on the flat vector or on a tree in place.
 //!
 //! | | |
@@ -12,6 +12,7 @@
 //! | in proportion to each leaf | [`Lamb`], [`Lars`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`] |
+//! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of Optimisers.jl 0.4.8. Configurations are
 //! f64 and checked; vectors are f32.
@@ -36,7 +37,8 @@
 
 // What a rule is, and chains of them:
 mod chain;
-mod chunk;
+mod kernel;
+mod row;
 mod rule;
 
 // the rules, a file a family:
@@ -72,10 +74,10 @@ pub use adadelta::AdaDelta;
 pub use adagrad::AdaGrad;
 pub use adam::{Adam, AdamW};
 pub use adamax::Adamax;
-pub use chunk::Chunk;
 pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
 pub use decay::{SignDecay, WeightDecay};
 pub use ema::Ema;
+pub use kernel::{Kernel, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms};
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use oadam::OAdam;
@@ -83,7 +85,7 @@ pub use optimizer::{Clipped, Optimizer, Report};
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
-pub use rule::{Flow, Kernel, Rule, fraction, fractions, non_negative, positive};
+pub use rule::{Rule, fraction, fractions, non_negative, positive};
 pub use sgd::Sgd;
 pub use snapshot::{Migration, Snapshot};
 pub use trust_ratio::{Lamb, Lars};

@@ -1,8 +1,8 @@
 //! Adam with Nesterov's momentum.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::{Direction, Quotient, coupling, validate, weight};
-use super::rule::{Kernel, Rule, non_negative};
+use super::rule::{Rule, non_negative};
 use crate::error::Result;
 
 /// Adam that looks ahead by its momentum, which rises over the first steps.
@@ -69,7 +69,7 @@ impl Rule for NAdam {
         let of_average = self.lr * next / (1.0 - product * next);
         let direction = Direction::new(self.betas, Quotient::new(of_average, of_grad, weight(self.betas.1, step).recip(), self.eps));
         let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
+        each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,8 +1,8 @@
 //! Optimistic Adam, for games.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::{Direction, Quotient};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
 /// Adam that expects its next direction to change as the last did, which keeps two players of a game from circling each other.
@@ -69,14 +69,12 @@ impl Rule for OAdam {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step).with_eps_root(self.eps_root);
         let (direction, is_first) = (Direction::new(self.betas, quotient), step == 1);
         let (of_new, of_previous) = ((self.lr * (self.alpha + self.beta)) as f32, (self.lr * self.beta) as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_, dx, [m, v, previous]| {
-                let new = direction.step(dx, m, v);
-                let moved = of_new * new - of_previous * if is_first { new } else { *previous };
-                *previous = new;
-                moved
-            })
-        }
+        each(move |_, dx, [m, v, previous]| {
+            let new = direction.step(dx, m, v);
+            let moved = of_new * new - of_previous * if is_first { new } else { *previous };
+            *previous = new;
+            moved
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,9 +1,11 @@
 //! Who takes part in a step, at which step of their own, and what has to be measured before it.
 
-use super::measure::{Measured, Partial, clip_scale};
+use super::kernel::Kernel;
+use super::measure::{Measure, Measured, clip_scale};
 use super::optimizer::{Clipped, LeafProgress, Report};
 use super::pass::{self, Part};
-use super::rule::{Kernel, Rule};
+use super::row::{self, Asked, Context};
+use super::rule::Rule;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::ops::{self, NonFinite};
@@ -67,45 +69,44 @@ impl Plan {
         slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
     ) -> Result<Option<(Vec<Measured>, Report)>> {
         let (mut measured, mut report) = (Vec::new(), Report::default());
-        let mut asked = self.first_asking(states, kernels, &measured);
-        let slices = if asked.is_some() { slices() } else { Vec::new() };
-        while let Some(Partial { measure, .. }) = asked {
-            let partials = pass::rehearse(&self.parts, &slices, states, kernels, &measured);
-            let total = partials.iter().flatten().copied().fold(Partial::empty(measure), Partial::merge).norms();
+        let mut asked = self.asked(kernels, states.len(), &measured);
+        let slices = if asked.iter().any(Option::is_some) { slices() } else { Vec::new() };
+        while let Some(measure) = asked.iter().flatten().map(|asked| asked.measure).next() {
+            let totals = pass::measure(&self.parts, &slices, states, kernels, &asked, (measure, &measured));
+            let norms = measure.norms(totals.iter().fold([0.0; 2], |a, b| measure.merge(a, *b)));
             match measure.non_finite {
-                NonFinite::Error if !total[1].is_finite() => return Err(self.at_fault(layout, &partials, &slices)),
-                NonFinite::Skip if !total[1].is_finite() => return Ok(None),
+                NonFinite::Error if !norms[1].is_finite() => return Err(self.at_fault(layout, &totals, &slices)),
+                NonFinite::Skip if !norms[1].is_finite() => return Ok(None),
                 _ => {}
             }
             if measure.is_global {
-                report.clips.extend(measure.max.map(|max| Clipped { norm: total[1], scale: clip_scale(total[1], max) }));
-                measured.push(Measured::Global(total));
+                report.clips.extend(measure.max.map(|max| Clipped { norm: norms[1], scale: clip_scale(norms[1], max) }));
+                measured.push(Measured::Global(norms));
             } else {
-                measured.push(Measured::Leaves(self.leaf_norms(layout, &partials)));
+                measured.push(Measured::Leaves(self.leaf_norms(layout, measure, &totals)));
             }
-            asked = self.first_asking(states, kernels, &measured);
+            asked = self.asked(kernels, states.len(), &measured);
         }
         Ok(Some((measured, report)))
     }
 
-    /// The next measurement that any of the kernels needs.
-    fn first_asking(&self, states: &[Vec<f32>], kernels: &[impl Kernel], measured: &[Measured]) -> Option<Partial> {
-        let leaf = self.parts.first()?.leaf;
-        kernels.iter().find_map(|kernel| pass::asks(kernel, states, leaf, measured))
+    /// The next measurement that each of the kernels needs.
+    fn asked(&self, kernels: &[impl Kernel], states: usize, measured: &[Measured]) -> Vec<Option<Asked>> {
+        let Some(first) = self.parts.first() else { return Vec::new() };
+        let context = Context { leaf: first.leaf, measured };
+        kernels.iter().map(|kernel| row::asks(kernel, states, context)).collect()
     }
 
-    fn leaf_norms(&self, layout: &Layout, partials: &[Option<Partial>]) -> Vec<[f64; 2]> {
+    fn leaf_norms(&self, layout: &Layout, measure: Measure, totals: &[[f64; 2]]) -> Vec<[f64; 2]> {
         let mut leaves = vec![[0.0; 2]; layout.leaves().len()];
-        let norms = partials.iter().map(|partial| partial.map_or([0.0; 2], Partial::norms));
-        self.parts.iter().zip(norms).for_each(|(part, norms)| leaves[part.leaf] = norms);
+        self.parts.iter().zip(totals).for_each(|(part, total)| leaves[part.leaf] = measure.norms(*total));
         leaves
     }
 
     /// The error for the first leaf whose norm is not finite.
     #[cold]
-    fn at_fault(&self, layout: &Layout, partials: &[Option<Partial>], slices: &[(&[f32], &[f32])]) -> Error {
-        let is_at_fault = |partial: &Option<Partial>| partial.is_some_and(|partial| !partial.norms()[1].is_finite());
-        let at = partials.iter().position(is_at_fault).unwrap_or(0);
+    fn at_fault(&self, layout: &Layout, totals: &[[f64; 2]], slices: &[(&[f32], &[f32])]) -> Error {
+        let at = totals.iter().position(|total| !total[1].is_finite()).unwrap_or(0);
         let path = layout.leaves()[self.parts[at].leaf].path();
         let grad = slices[at].1;
         match ops::first_non_finite(grad) {

@@ -1,8 +1,8 @@
 //! Adam that trusts its second average only when it has seen enough.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, each};
 use super::moments::{Direction, Quotient, coupling, validate, weight};
-use super::rule::{Kernel, Rule};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and counts little in the next.
@@ -62,7 +62,7 @@ impl Rule for RAdam {
     fn kernel(&self, step: u64) -> impl Kernel {
         let direction = Direction::new(self.betas, self.quotient(step));
         let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        move |chunk: &mut Chunk<'_>| chunk.each(|x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
+        each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

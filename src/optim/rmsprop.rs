@@ -1,8 +1,8 @@
 //! Steps divided by the root of the last squares.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, choose, each};
 use super::moments::Average;
-use super::rule::{Kernel, Rule, fraction, non_negative};
+use super::rule::{Rule, fraction, non_negative};
 use crate::error::Result;
 
 /// Divides by the root of a moving average of squares, or by the standard deviation.
@@ -68,7 +68,6 @@ impl Rule for RmsProp {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let RmsProp { centered, .. } = *self;
         let (average, eps) = (Average::new(self.alpha), self.eps as f32);
         let (lr, momentum, weight_decay) = (self.lr as f32, self.momentum as f32, self.weight_decay as f32);
         let plain = move |grad: f32, squares: &mut f32| {
@@ -80,17 +79,16 @@ impl Rule for RmsProp {
             *mean = average.mix(*mean, grad);
             grad / (non_negative_part(*squares - *mean * *mean).sqrt() + eps)
         };
-        move |chunk: &mut Chunk<'_>| match (centered, momentum == 0.0) {
-            (false, true) => chunk.each(|x, dx, [squares]| lr * plain(dx + weight_decay * x, squares)),
-            (false, false) => chunk.each(|x, dx, [squares, buffer]| {
-                *buffer = momentum * *buffer + plain(dx + weight_decay * x, squares);
-                lr * *buffer
-            }),
-            (true, _) => chunk.each(|x, dx, [squares, buffer, mean]| {
-                *buffer = momentum * *buffer + by_deviation(dx + weight_decay * x, squares, mean);
-                lr * *buffer
-            }),
-        }
+        let without_momentum = each(move |x, dx, [squares]| lr * plain(dx + weight_decay * x, squares));
+        let with_momentum = each(move |x, dx, [squares, buffer]| {
+            *buffer = momentum * *buffer + plain(dx + weight_decay * x, squares);
+            lr * *buffer
+        });
+        let centered = each(move |x, dx, [squares, buffer, mean]| {
+            *buffer = momentum * *buffer + by_deviation(dx + weight_decay * x, squares, mean);
+            lr * *buffer
+        });
+        choose(self.centered, centered, choose(momentum == 0.0, without_momentum, with_momentum))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,8 +1,8 @@
 //! Steps by sign alone.
 
-use super::chunk::Chunk;
 use super::decay::sign;
-use super::rule::{Kernel, Rule, check, non_negative};
+use super::kernel::{Kernel, each};
+use super::rule::{Rule, check, non_negative};
 use crate::error::Result;
 
 /// Every element has a step size of its own, which grows while the sign of its gradient stays and shrinks where it changes.
@@ -69,16 +69,14 @@ impl Rule for Rprop {
         let initial = if step == 1 { self.lr as f32 } else { 0.0 }; // sizes are 0 before
         let (shrinking, growing) = (self.etas.0 as f32, self.etas.1 as f32);
         let (least, greatest) = (self.step_sizes.0 as f32, self.step_sizes.1 as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|_, dx, [before, size]| {
-                let agreement = sign(dx * *before);
-                let (agrees, turned) = (agreement.max(0.0), (-agreement).max(0.0));
-                let factor = agrees * growing + turned * shrinking + (1.0 - agrees - turned);
-                *size = (factor * (*size + initial)).max(least).min(greatest);
-                *before = dx * (1.0 - turned);
-                *size * sign(*before)
-            })
-        }
+        each(move |_, dx, [before, size]| {
+            let agreement = sign(dx * *before);
+            let (agrees, turned) = (agreement.max(0.0), (-agreement).max(0.0));
+            let factor = agrees * growing + turned * shrinking + (1.0 - agrees - turned);
+            *size = (factor * (*size + initial)).max(least).min(greatest);
+            *before = dx * (1.0 - turned);
+            *size * sign(*before)
+        })
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

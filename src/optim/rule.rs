@@ -1,18 +1,16 @@
 //! What a rule is: a configuration, the vectors it keeps, and what it does to one element at a time.
 
-use std::ops::ControlFlow;
-
-use super::chunk::Chunk;
+use super::kernel::Kernel;
 use crate::error::{Error, Result};
 
 /// A stage of an optimiser, or all of it: it takes a gradient and makes of it what is subtracted from the parameters.
 ///
 /// A rule is plain configuration. It names the vectors that it keeps from step to step, each as long as the flat vector and zero at
-/// first, and makes a [kernel](Rule::kernel) for the step at hand, which runs over chunks of slices small enough for the L1 cache. A
+/// first, and makes a [kernel](Rule::kernel) for the step at hand, which runs over rows of sixteen elements. A
 /// tuple of rules is a chain: the second takes what the first made. `()` is the empty chain, which subtracts the gradient itself.
 ///
 /// ```
-/// use flatleaf::optim::{fraction, non_negative, Chunk, Kernel, Optimizer, Rule};
+/// use flatleaf::optim::{each, fraction, non_negative, Kernel, Optimizer, Rule};
 /// use flatleaf::{tree, FlatGrad, Layout, Result};
 ///
 /// /// Steps of one size in the direction that most of the last gradients had.
@@ -31,12 +29,10 @@ use crate::error::{Error, Result};
 ///
 ///     fn kernel(&self, _step: u64) -> impl Kernel {
 ///         let (lr, momentum) = (self.lr as f32, self.momentum as f32);
-///         move |chunk: &mut Chunk<'_>| {
-///             chunk.each(|_x, dx, [buffer]| {
-///                 *buffer = momentum * *buffer + (1.0 - momentum) * dx;
-///                 lr * buffer.signum()
-///             })
-///         }
+///         each(move |_x, dx, [buffer]| {
+///             *buffer = momentum * *buffer + (1.0 - momentum) * dx;
+///             lr * buffer.signum()
+///         })
 ///     }
 /// }
 ///
@@ -67,7 +63,7 @@ pub trait Rule: Clone + Send + Sync {
     /// What it does at a leaf's `step`th step, 1 being the first.
     ///
     /// Called once for every run of leaves that have taken as many steps, so that powers of a decay rate are computed here and not
-    /// for every chunk. Numbers are f64 up to here.
+    /// for every row. Numbers are f64 up to here.
     fn kernel(&self, step: u64) -> impl Kernel;
 
     /// Which step it is for the stages behind it in a chain: another than its own only for a stage that does not always go on.
@@ -86,19 +82,6 @@ pub trait Rule: Clone + Send + Sync {
         false
     }
 }
-
-/// A rule at one step, with its numbers as the vectors' type: a closure over [`Chunk`]s.
-///
-/// It returns what the chunk's methods return: [`ControlFlow::Break`] where a stage does not go on, so `?` does the right thing.
-pub trait Kernel: Fn(&mut Chunk<'_>) -> Flow + Send + Sync {}
-
-impl<F: Fn(&mut Chunk<'_>) -> Flow + Send + Sync> Kernel for F {}
-
-/// Whether the stages behind are to run.
-pub type Flow = ControlFlow<()>;
-
-/// Goes on to the next stage.
-pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 
 /// # Errors
 /// A value below 0, infinite or NaN, with the name of the field.

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
-use super::chunk::Chunk;
-use super::rule::{Kernel, Rule, non_negative};
+use super::kernel::{Kernel, choose, each};
+use super::rule::{Rule, non_negative};
 use crate::error::{Error, Result};
 
 /// Stochastic gradient descent, with momentum.
@@ -66,7 +66,6 @@ impl Rule for Sgd {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let Sgd { nesterov, .. } = *self;
         let (lr, momentum, weight_decay) = (self.lr as f32, self.momentum as f32, self.weight_decay as f32);
         let fresh = if step == 1 { 1.0 } else { (1.0 - self.dampening) as f32 };
         let advance = move |x: f32, dx: f32, buffer: &mut f32| {
@@ -74,14 +73,13 @@ impl Rule for Sgd {
             *buffer = momentum * *buffer + fresh * dx;
             dx
         };
-        move |chunk: &mut Chunk<'_>| match (momentum == 0.0, nesterov) {
-            (true, _) => chunk.each(|x, dx, []| lr * (dx + weight_decay * x)),
-            (false, false) => chunk.each(|x, dx, [buffer]| {
-                advance(x, dx, buffer);
-                lr * *buffer
-            }),
-            (false, true) => chunk.each(|x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer)),
-        }
+        let plain = each(move |x, dx, []| lr * (dx + weight_decay * x));
+        let heavy = each(move |x, dx, [buffer]| {
+            advance(x, dx, buffer);
+            lr * *buffer
+        });
+        let looking_ahead = each(move |x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer));
+        choose(momentum == 0.0, plain, choose(self.nesterov, looking_ahead, heavy))
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

@@ -1,8 +1,8 @@
 //! Steps in proportion to the parameters' own size, leaf by leaf: for batches of many thousands.
 
-use super::chunk::Chunk;
+use super::kernel::{Kernel, choose, each, scale_by_leaf_norms};
 use super::moments::{Direction, Quotient};
-use super::rule::{Kernel, Rule, fractions, non_negative};
+use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
 /// Adam whose step on a leaf is as long as the leaf's norm, times the rate.
@@ -65,11 +65,10 @@ impl Rule for Lamb {
     fn kernel(&self, step: u64) -> impl Kernel {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
         let (direction, weight_decay, lr) = (Direction::new(self.betas, quotient), self.weight_decay as f32, self.lr);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, [m, v]| direction.step(dx, m, v) + weight_decay * x)?;
-            let rate = (lr * trust_ratio(chunk.leaf_norms()?, 1.0, 0.0)) as f32;
-            chunk.each(|_, dx, []| rate * dx)
-        }
+        (
+            each(move |x, dx, [m, v]| direction.step(dx, m, v) + weight_decay * x),
+            scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, 1.0, 0.0)),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {
@@ -143,18 +142,15 @@ impl Rule for Lars {
     fn kernel(&self, _step: u64) -> impl Kernel {
         let Lars { lr, trust_coefficient, eps, nesterov, .. } = *self;
         let (weight_decay, momentum) = (self.weight_decay as f32, self.momentum as f32);
-        move |chunk: &mut Chunk<'_>| {
-            chunk.each(|x, dx, []| dx + weight_decay * x)?;
-            let rate = (lr * trust_ratio(chunk.leaf_norms()?, trust_coefficient, eps)) as f32;
-            if momentum == 0.0 {
-                return chunk.each(|_, dx, []| rate * dx);
-            }
-            chunk.each(|_, dx, [buffer]| {
-                let dx = rate * dx;
-                *buffer = momentum * *buffer + dx;
-                if nesterov { dx + momentum * *buffer } else { *buffer }
-            })
-        }
+        let heavy = each(move |_, dx, [buffer]| {
+            *buffer = momentum * *buffer + dx;
+            if nesterov { dx + momentum * *buffer } else { *buffer }
+        });
+        (
+            each(move |x, dx, []| dx + weight_decay * x),
+            scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, trust_coefficient, eps)),
+            choose(momentum == 0.0, (), heavy),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {
@@ -164,6 +160,6 @@ impl Rule for Lars {
 }
 
 /// The norms are those of a leaf's parameters and of its direction.
-fn trust_ratio((x, dx): (f64, f64), coefficient: f64, eps: f64) -> f64 {
+fn trust_ratio(x: f64, dx: f64, coefficient: f64, eps: f64) -> f64 {
     if x == 0.0 || dx == 0.0 { 1.0 } else { coefficient * x / (dx + eps) }
 }

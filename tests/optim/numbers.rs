@@ -2,7 +2,7 @@
 
 use flatleaf::{FlatGrad, Layout};
 
-/// After so many elements they begin again. Not in step with rows or chunks, so that a misplaced element shows; and few, so that none of
+/// After so many elements they begin again. Not in step with rows or pieces, so that a misplaced element shows; and few, so that none of
 /// them happens to cancel its weight decay, after which the sign of a gradient would be a matter of rounding.
 const PERIOD: usize = 35;
 

@@ -16,15 +16,15 @@ use crate::rules::{self, Law};
 /// Elements that a kernel treats as one row.
 const LANES: usize = 16;
 
-/// Elements that go through all stages of a chain before the next ones do.
-const CHUNK: usize = 1024;
+/// Elements that one thread takes at a time.
+const PIECE: usize = 1 << 15;
 
 /// So many that RAdam has rectified and an accumulation has begun anew.
 const STEPS: usize = 8;
 
-/// Every length up to two rows and a bit, and those around the first chunks.
+/// Every length up to two rows and a bit, and those around the first pieces.
 fn lengths() -> impl Iterator<Item = usize> {
-    (0..=2 * LANES + 3).chain([CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + LANES / 2])
+    (0..=2 * LANES + 3).chain([PIECE - 1, PIECE + LANES / 2])
 }
 
 /// The parameters after the steps, and the states.

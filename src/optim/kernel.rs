@@ -1,0 +1,184 @@
+//! What a rule does at one step, put together from a few pieces.
+//!
+//! Pieces and not closures over a row, since they have to become one loop, compiled for every vector width: `run` is inlined always, which
+//! cannot be asked of a closure. (AdamW as one closure was not, and took three times as long.)
+
+use std::ops::ControlFlow;
+
+use super::measure::Measure;
+use super::row::Row;
+
+/// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`], [`choose`], [`scale_by_leaf_norms`],
+/// [`scale_by_global_norm`], [`go_on_if`] or several of them in a tuple, one after the other.
+pub trait Kernel: Send + Sync {
+    #[doc(hidden)]
+    fn run(&self, row: &mut Row<'_>) -> Flow;
+}
+
+/// Whether the stages behind are to run.
+pub(super) type Flow = ControlFlow<()>;
+
+/// Goes on to the next stage.
+pub(super) const GO_ON: Flow = ControlFlow::Continue(());
+
+/// Replaces every element of the direction, which is the gradient at first and is subtracted from the parameters in the end, by what
+/// `change` makes of it: it gets the parameter, the direction, and the elements of the rule's first `N` state vectors, which it may change.
+///
+/// Compiled for several vector widths; a closure without branches or calls runs at the speed of memory. (A choice that is the same for all
+/// elements is one for [`choose`].) A leaf's last row is filled up with zeros, and what becomes of those is dropped.
+///
+/// A step panics if the rule does not keep `N` vectors.
+///
+/// ```
+/// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
+/// use flatleaf::{tree, Layout};
+///
+/// #[derive(Clone)]
+/// struct Heavy { lr: f32, momentum: f32 }
+///
+/// impl Rule for Heavy {
+///     fn states(&self) -> Vec<&'static str> {
+///         vec!["momentum_buffer"]
+///     }
+///
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         let Heavy { lr, momentum } = *self;
+///         each(move |_x, dx, [buffer]| {
+///             *buffer = momentum * *buffer + dx;
+///             lr * *buffer
+///         })
+///     }
+/// }
+///
+/// let mut model = tree!([1.0, 2.0]);
+/// let mut optimizer = Optimizer::new(Heavy { lr: 0.5, momentum: 0.5 }, &Layout::of(&model)?)?;
+/// optimizer.update(&mut model, &tree!([1.0, 0.0]))?;
+/// optimizer.update(&mut model, &tree!([1.0, 0.0]))?;
+/// assert_eq!(model, tree!([-0.25, 2.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub fn each<const N: usize>(change: impl Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync) -> impl Kernel {
+    Each(change)
+}
+
+struct Each<const N: usize, F>(F);
+
+impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel for Each<N, F> {
+    #[inline(always)]
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        row.each(&self.0);
+        GO_ON
+    }
+}
+
+/// The first kernel if `condition` holds, otherwise the second: for an option of a rule, which decides once a row and not once an element.
+pub fn choose(condition: bool, first: impl Kernel, second: impl Kernel) -> impl Kernel {
+    Choice { condition, first, second }
+}
+
+struct Choice<A, B> {
+    condition: bool,
+    first: A,
+    second: B,
+}
+
+impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
+    #[inline(always)]
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        if self.condition { self.first.run(row) } else { self.second.run(row) }
+    }
+}
+
+/// Multiplies the direction by what `factor` makes of the L2 norms of this leaf's parameters and of its direction, as they are at this point
+/// of the chain.
+///
+/// Costs one read of what the stages so far need, before the step; they are run on copies of their state.
+pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> impl Kernel {
+    Scale { measure: Measure::leaf(), factor: move |[x, dx]: [f64; 2]| factor(x, dx) }
+}
+
+/// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step, as it is at this point of the chain. Costs
+/// as [`scale_by_leaf_norms`].
+pub fn scale_by_global_norm(factor: impl Fn(f64) -> f64 + Send + Sync) -> impl Kernel {
+    Scale { measure: Measure::global(), factor: move |[_, dx]: [f64; 2]| factor(dx) }
+}
+
+/// Multiplies the direction by what `factor` makes of norms.
+pub(super) struct Scale<F> {
+    pub(super) measure: Measure,
+    pub(super) factor: F,
+}
+
+impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
+    /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
+    #[inline(always)]
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        let factor = (self.factor)(row.measure(self.measure)?);
+        if factor != 1.0 {
+            row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
+        }
+        GO_ON
+    }
+}
+
+/// Lets the stages behind run and the parameters move, or not: for a rule that does not move them at every step, as
+/// [`Accumulate`](super::Accumulate).
+pub fn go_on_if(condition: bool) -> impl Kernel {
+    Gate { is_open: condition }
+}
+
+struct Gate {
+    is_open: bool,
+}
+
+impl Kernel for Gate {
+    #[inline(always)]
+    fn run(&self, _row: &mut Row<'_>) -> Flow {
+        if self.is_open { GO_ON } else { ControlFlow::Break(()) }
+    }
+}
+
+/// One stage of a chain, with its own among the chain's state vectors.
+pub(super) struct Stage<K> {
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) kernel: K,
+}
+
+impl<K: Kernel> Kernel for Stage<K> {
+    #[inline(always)]
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        let before = row.enter(self.start, self.len);
+        let flow = self.kernel.run(row);
+        row.leave(before);
+        flow
+    }
+}
+
+impl Kernel for () {
+    #[inline(always)]
+    fn run(&self, _row: &mut Row<'_>) -> Flow {
+        GO_ON
+    }
+}
+
+macro_rules! sequence {
+    ($($kernel:ident $index:tt),+) => {
+        impl<$($kernel: Kernel),+> Kernel for ($($kernel,)+) {
+            #[inline(always)]
+            fn run(&self, row: &mut Row<'_>) -> Flow {
+                $(self.$index.run(row)?;)+
+                GO_ON
+            }
+        }
+    };
+}
+
+sequence!(A 0);
+sequence!(A 0, B 1);
+sequence!(A 0, B 1, C 2);
+sequence!(A 0, B 1, C 2, D 3);
+sequence!(A 0, B 1, C 2, D 3, E 4);
+sequence!(A 0, B 1, C 2, D 3, E 4, F 5);
+sequence!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+sequence!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
