@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::checked;
 
-use crate::memory;
+use crate::memory::{self, streamed};
 use crate::ops::convert::{self as to, convert};
 use crate::tree::{Dtype, Element, FlatElement, Sink};
 
@@ -62,23 +62,30 @@ impl<'a> Floats<'a> {
     /// The elements as `T` in a vector of their own, each written once.
     #[inline(never)]
     pub(crate) fn to_vec<T: Element>(self) -> Vec<T> {
+        let mut vector = memory::with_room(self.len());
+        self.push_to(&mut vector);
+        vector
+    }
+
+    /// Puts the elements, as `T`, behind those of a vector.
+    #[inline]
+    pub(crate) fn push_to<T: Element>(self, vector: &mut Vec<T>) {
+        self.push_by(vector, Vec::extend_from_slice);
+    }
+
+    #[inline]
+    fn push_by<T: Element>(self, vector: &mut Vec<T>, push: impl Fn(&mut Vec<T>, &[T])) {
         /// So many elements are converted beside the vector, in the cache.
         const PART: usize = 1 << 10;
         if let Some(elements) = self.typed() {
-            return memory::copy_of(elements);
+            return push(vector, elements);
         }
         let mut part = vec![T::default(); self.len().min(PART)];
-        if self.len() <= PART {
-            copy(self, FloatsMut::of_elements(&mut part));
-            return part;
-        }
-        let mut vector = memory::with_room(self.len());
         for chunk in self.chunks(PART) {
             let part = &mut part[..chunk.len()];
             copy(chunk, FloatsMut::of_elements(part));
             vector.extend_from_slice(part);
         }
-        vector
     }
 
     /// The elements as those of another float type, as bytes.
@@ -146,25 +153,41 @@ impl<'a> FloatsMut<'a> {
 }
 
 /// A vector of floats of any type.
-pub(crate) struct AnyVec(Box<dyn Any + Send>);
+pub(crate) struct AnyVec(Box<dyn FloatVec>);
+
+trait FloatVec: Any + Send {
+    fn push(&mut self, floats: Floats<'_>, is_streamed: bool);
+}
+
+impl<T: Element> FloatVec for Vec<T> {
+    fn push(&mut self, floats: Floats<'_>, is_streamed: bool) {
+        if is_streamed { floats.push_by(self, streamed::push) } else { floats.push_to(self) }
+    }
+}
 
 impl AnyVec {
-    /// `None` if no type of this name is known here: without the feature `half` there is neither `f16` nor `bf16`.
-    pub(crate) fn copy_of(floats: Floats<'_>, dtype: Dtype) -> Option<AnyVec> {
+    /// An empty one that has room. `None` if no type of this name is known here: without the feature `half` there is neither `f16` nor
+    /// `bf16`.
+    pub(crate) fn with_room(len: usize, dtype: Dtype) -> Option<AnyVec> {
         Some(AnyVec(match dtype {
-            Dtype::F32 => Box::new(floats.to_vec::<f32>()),
-            Dtype::F64 => Box::new(floats.to_vec::<f64>()),
+            Dtype::F32 => Box::new(memory::with_room::<f32>(len)),
+            Dtype::F64 => Box::new(memory::with_room::<f64>(len)),
             #[cfg(feature = "half")]
-            Dtype::F16 => Box::new(floats.to_vec::<half::f16>()),
+            Dtype::F16 => Box::new(memory::with_room::<half::f16>(len)),
             #[cfg(feature = "half")]
-            Dtype::BF16 => Box::new(floats.to_vec::<half::bf16>()),
+            Dtype::BF16 => Box::new(memory::with_room::<half::bf16>(len)),
             _ => return None,
         }))
     }
 
+    /// Puts elements behind those that it has, past the caches if that is wanted.
+    pub(crate) fn push(&mut self, floats: Floats<'_>, is_streamed: bool) {
+        self.0.push(floats, is_streamed);
+    }
+
     /// The vector, if it is one of `T`.
     pub(crate) fn into_vec<T: Element>(self) -> Option<Vec<T>> {
-        self.0.downcast().ok().map(|vector| *vector)
+        (self.0 as Box<dyn Any>).downcast().ok().map(|vector| *vector)
     }
 }
 
@@ -174,6 +197,13 @@ impl AnyVec {
 #[inline]
 pub(crate) fn copy(from: Floats<'_>, to: FloatsMut<'_>) {
     if from.dtype == to.dtype { to.bytes.copy_from_slice(from.bytes) } else { copy_converted(from, to) }
+}
+
+/// The same for what is larger than the caches: see [`streamed`].
+///
+/// ***Panics*** if they are not as many.
+pub(crate) fn copy_streamed(from: Floats<'_>, to: FloatsMut<'_>) {
+    if from.dtype == to.dtype { streamed::copy(to.bytes, from.bytes) } else { copy_converted(from, to) }
 }
 
 #[inline(never)]

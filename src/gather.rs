@@ -3,7 +3,6 @@
 use crate::check::{self, Purpose, Take};
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
-use crate::memory;
 use crate::noted::Noted;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
@@ -73,10 +72,7 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
-        let values = values(&self.inner, tree)?;
-        let mut flat = memory::zeros(self.len());
-        values.copy_to(&mut flat, &self.inner);
-        Ok(flat)
+        Ok(values(&self.inner, tree)?.into_vec(&self.inner))
     }
 
     /// The same into a vector that is there. Allocates nothing for a plain tree of small leaves.

@@ -1,12 +1,9 @@
-//! Vectors for large copies. Page faults cost more than the copy; huge pages make them few.
+//! Vectors for large copies, and those copies. Page faults cost more than the copy; huge pages make them few.
 
 use crate::tree::FlatElement;
 
 /// Vectors of at least so many bytes ask for huge pages: what is smaller comes from memory that the process has touched before.
 const LARGE: usize = 4 << 20;
-
-/// The same for a leaf that is one of many: large leaves that are made one after the other lie side by side.
-const LARGE_LEAF: usize = 64 << 10;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
 /// pages.
@@ -28,10 +25,25 @@ pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
 /// An empty vector for so many elements of a leaf.
 pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
     let mut vector = Vec::with_capacity(len);
-    if len * size_of::<E>() >= LARGE_LEAF {
+    if len * size_of::<E>() >= LARGE {
         huge_pages::advise(vector.spare_capacity_mut());
     }
     vector
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub(crate) mod streamed;
+
+/// Ordinary copies, where there are no others.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+pub(crate) mod streamed {
+    pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+        to.copy_from_slice(from);
+    }
+
+    pub(crate) fn push<T: Copy>(vector: &mut Vec<T>, from: &[T]) {
+        vector.extend_from_slice(from);
+    }
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]

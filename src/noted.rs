@@ -9,6 +9,7 @@ use crate::elements::read_floats;
 use crate::error::Result;
 use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{Inner, Place};
+use crate::memory;
 use crate::transfer;
 use crate::tree::{FlatElement, LeafRef};
 
@@ -55,6 +56,26 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     pub(crate) fn leaves(&self) -> impl Iterator<Item = usize> {
         let lent = self.lent.iter().map(|lent| lent.leaf);
         lent.chain(self.copied.iter().map(|copied| copied.1)).map(|leaf| leaf as usize)
+    }
+
+    /// A new flat vector, where every leaf has been noted down. Each element is written once: nobody has written the zeros of a large one, and
+    /// a small one is put together without, if its leaves come in order.
+    pub(crate) fn into_vec(self, layout: &Inner) -> Vec<E> {
+        if !transfer::is_parallel(layout.len) && self.is_in_order(layout.len) {
+            let mut flat = Vec::with_capacity(layout.len);
+            self.lent.iter().for_each(|lent| lent.floats.push_to(&mut flat));
+            layout.spare.give(self.lent);
+            return flat;
+        }
+        let mut flat = memory::zeros(layout.len);
+        self.copy_to(&mut flat, layout);
+        flat
+    }
+
+    /// Whether the leaves that are lent are all elements of the flat vector, in its order.
+    fn is_in_order(&self, len: usize) -> bool {
+        let end = self.lent.iter().try_fold(0, |end, lent| (lent.start == end).then(|| end + lent.floats.len()));
+        end == Some(len)
     }
 
     /// Copies every leaf to its place in the flat vector, large ones by all threads.

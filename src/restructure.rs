@@ -5,7 +5,7 @@ use crate::elements::{at_place, changed_type, write_floats};
 use crate::error::Result;
 use crate::floats::{AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
-use crate::layout::{Inner, Layout, Place};
+use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
@@ -171,12 +171,11 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
         let leaf = &layout.leaves[index];
         transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
     };
-    let large: Vec<usize> = (0..layout.leaves.len()).filter(|&index| is_ready(index)).collect();
-    let copies = transfer::make_all(&large, |&index| AnyVec::copy_of(flat.slice(layout.leaves[index].range()), layout.leaves[index].dtype));
-    let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().map(|_| None).collect();
-    for (index, copy) in large.into_iter().zip(copies) {
-        ready[index] = copy;
-    }
+    let room = |(index, leaf): (usize, &Leaf)| if is_ready(index) { AnyVec::with_room(leaf.len(), leaf.dtype) } else { None };
+    let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().enumerate().map(room).collect();
+    let is_streamed = transfer::is_streamed(layout.len);
+    let mut leaves: Vec<_> = layout.leaves.iter().zip(&mut ready).filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?))).collect();
+    transfer::share(&mut leaves, |(leaf, _)| leaf.len(), |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed));
     ready
 }
 
