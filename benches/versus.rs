@@ -244,7 +244,7 @@ fn stream(vectors: &mut [Vec<f32>; 4], from: &[f32]) {
 
 /// Parts for all threads, none for short slices.
 fn part_len(len: usize) -> usize {
-    if len < 1 << 18 { len.max(1) } else { len.div_ceil(rayon::current_num_threads()) }
+    if len < 1 << 20 { len.max(1) } else { len.div_ceil(rayon::current_num_threads()) }
 }
 
 fn each_part(to: &mut [f32], work: impl Fn(&mut [f32]) + Send + Sync) {

@@ -69,7 +69,7 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
 
 /// Copies with all threads: the machine's own limit for moving so many bytes.
 pub(crate) fn parallel_copy(to: &mut [f32], from: &[f32]) {
-    if from.len() < 1 << 16 {
+    if from.len() < 1 << 20 {
         return to.copy_from_slice(from);
     }
     let chunk = from.len().div_ceil(rayon::current_num_threads());
