@@ -174,7 +174,8 @@ impl Layout {
 
     /// Calls `map` once on every trainable leaf of `target`, in flat order, in place. Ties stay ties.
     ///
-    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and written back in the end.
+    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and written back in the end. If `map`
+    /// panics, the leaf that it was given holds what it left there, and every other one is old or new.
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce) and [`restructure_into`](Layout::restructure_into); then nothing has been written.

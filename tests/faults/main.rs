@@ -1,0 +1,6 @@
+//! What goes wrong half-way: panics in a user's code, trees that lie, locks that break, sizes that no memory holds.
+#![cfg(feature = "derive")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod panics;
