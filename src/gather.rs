@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
 use crate::memory;
 use crate::noted::Noted;
+use crate::room;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
@@ -74,6 +75,7 @@ impl Layout {
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
         let values = values(&self.inner, tree)?;
+        room::check::<E>(self.len())?;
         let mut flat = memory::zeros(self.len());
         values.copy_to(&mut flat, &self.inner);
         Ok(flat)

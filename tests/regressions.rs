@@ -286,8 +286,8 @@ fn map_into_refuses_a_target_whose_tied_places_differ() {
 #[cfg(feature = "serde")]
 fn a_stored_layout_of_hostile_size_is_printed() {
     let text = r#"{"format":"flatleaf layout 1","len":0,"leaves":[
-        {"shape":[1152921504606846975],"dtype":"i128","trainable":false,"offset":0},
-        {"shape":[1152921504606846975],"dtype":"i128","trainable":false,"offset":0}],
+        {"shape":[1152921504606846975],"dtype":"i64","trainable":false,"offset":0},
+        {"shape":[1152921504606846975],"dtype":"i64","trainable":false,"offset":0}],
         "nodes":[{"path":"0","leaf":0},{"path":"1","leaf":1}]}"#;
     let layout: Layout = serde_json::from_str(text).unwrap();
     assert!(layout.to_string().contains("2,305,843,009,213,693,950"), "{layout}");

@@ -13,6 +13,7 @@ use super::{atomic, dtype};
 use crate::check::Take;
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};
+use crate::room;
 use crate::tree::{LeafRef, Source};
 
 #[derive(Default)]
@@ -120,7 +121,7 @@ impl<'a> Take<'a> for Elements<'a> {
         let elements = match leaf.source {
             Source::Lent(bytes) if bytes.len() == place.len * leaf.dtype.size() => Cow::Borrowed(bytes),
             _ => {
-                let mut bytes = vec![0; place.len * leaf.dtype.size()];
+                let mut bytes = room::zeros(place.len * leaf.dtype.size())?;
                 leaf.read_bytes(&mut bytes)?;
                 Cow::Owned(bytes)
             }

@@ -6,3 +6,4 @@ mod chaos;
 mod common;
 mod liars;
 mod panics;
+mod room;
