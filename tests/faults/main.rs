@@ -5,5 +5,7 @@ mod chaos;
 #[path = "../common/mod.rs"]
 mod common;
 mod liars;
+mod locks;
 mod panics;
 mod room;
+mod sizes;

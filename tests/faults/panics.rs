@@ -562,7 +562,7 @@ fn a_rule_that_panics_tears_the_leaf_that_it_moves_and_no_other() {
 #[test]
 fn a_panic_under_a_guard_poisons_the_lock_and_frees_the_cell() {
     let fuse = Fuse::default();
-    let mut model = (vec![OLD], Arc::new(Mutex::new(fused(OLD, &fuse))), Rc::new(RefCell::new(fused(OLD, &fuse))));
+    let mut model = (vec![OLD], Rc::new(Mutex::new(fused(OLD, &fuse))), Rc::new(RefCell::new(fused(OLD, &fuse))));
     let layout = Layout::of(&model).unwrap();
     // One to read, under the guard of the lock, and a third under that of the cell.
     fuse.light(2);
