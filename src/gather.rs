@@ -55,7 +55,8 @@ impl Layout {
     ///
     /// # Errors
     /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another
-    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell.
+    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell; more
+    /// elements than there is memory for.
     pub fn gather<T: Tree + ?Sized>(&self, tree: &T) -> Result<Vec<f32>> {
         self.gather_as(tree)
     }

@@ -52,7 +52,9 @@ impl<E: FlatElement> FlatGrad<E> {
         Self::try_absent(layout).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn try_absent(layout: &Layout) -> Result<Self> {
+    /// # Errors
+    /// No memory for it.
+    pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
         room::check::<E>(layout.len())?;
         Ok(FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] })
     }
@@ -143,7 +145,7 @@ impl Layout {
     ///
     /// # Errors
     /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a
-    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell.
+    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell; more elements than there is memory for.
     pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
         self.gather_grad_as(grads)
     }
