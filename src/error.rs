@@ -305,8 +305,8 @@ impl Error {
         Problem::new(Kind::InvalidState).expected("a state that agrees with itself".into()).found(found.into()).into()
     }
 
-    pub(crate) fn out_of_memory(len: usize) -> Self {
-        Problem::new(Kind::OutOfMemory).expected(format!("memory for {len} elements")).found("less".into()).into()
+    pub(crate) fn out_of_memory(bytes: usize) -> Self {
+        Problem::new(Kind::OutOfMemory).expected(format!("{bytes} bytes of memory")).found("less".into()).into()
     }
 
     #[cfg(feature = "serde")]

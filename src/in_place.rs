@@ -2,7 +2,8 @@
 //!
 //! A plain leaf is written directly. A shared node is written where it is if its only handle is here; if all that is written in it is
 //! in cells, it is written through them; otherwise it is rebuilt, once for all its handles. These are pointed at the new node when the
-//! walk is over: a tree that panics or fails on the way leaves no tie of which one handle is new and another is old.
+//! walk is over: a tree that panics or fails on the way leaves no tie of which one handle is new and another is old. (Handles that are
+//! kept in a lock or cell are pointed there at once, as no guard is held for longer than its content is visited.)
 
 use std::collections::HashSet;
 

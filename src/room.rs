@@ -13,14 +13,19 @@ const LARGE: usize = 64 << 20;
 /// # Errors
 /// No memory for so many elements.
 pub(crate) fn check<E>(len: usize) -> Result<()> {
-    if len.saturating_mul(size_of::<E>()) < LARGE {
+    if bytes::<E>(len) < LARGE {
         return Ok(());
     }
     let mut vector = Vec::<E>::new();
     let answer = vector.try_reserve_exact(len);
     // Otherwise the compiler may leave the question out, as nobody uses the memory.
     std::hint::black_box(&mut vector);
-    answer.map_err(|_| Error::out_of_memory(len))
+    answer.map_err(|_| Error::out_of_memory(bytes::<E>(len)))
+}
+
+/// As many as there are numbers for if it is too large.
+fn bytes<E>(len: usize) -> usize {
+    len.saturating_mul(size_of::<E>())
 }
 
 /// # Errors
@@ -35,7 +40,7 @@ pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Result<Vec<E>> {
 /// # Errors
 /// No memory for so many elements.
 pub(crate) fn extend<E: Zeroable + Clone>(vector: &mut Vec<E>, len: usize) -> Result<usize> {
-    vector.try_reserve(len).map_err(|_| Error::out_of_memory(len))?;
+    vector.try_reserve(len).map_err(|_| Error::out_of_memory(bytes::<E>(len)))?;
     let end = vector.len();
     vector.resize(end + len, E::zeroed());
     Ok(end)

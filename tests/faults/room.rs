@@ -16,7 +16,7 @@ fn is_out_of_memory<T>(result: Result<T>, path: Option<&str>) {
     let error = result.err().expect("nobody has so much memory");
     assert!(error.is_out_of_memory(), "{error:?}");
     assert_eq!(error.path(), path, "{error}");
-    assert!(error.to_string().ends_with("elements, found less"), "{error}");
+    assert!(error.to_string().ends_with("bytes of memory, found less"), "{error}");
 }
 
 #[test]
@@ -109,7 +109,7 @@ mod stored {
         is_out_of_memory(layout.gather_grad(&()), None);
         is_out_of_memory(layout.gather_grad_as::<f64>(&()), None);
         let panic = catch_unwind(|| FlatGrad::<f32>::absent(&layout)).unwrap_err();
-        assert_eq!(panic.downcast_ref::<String>().unwrap(), "expected memory for 1125899906842624 elements, found less");
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), "expected 4503599627370496 bytes of memory, found less");
         assert!(layout.gather(&()).unwrap_err().is_missing());
         assert!(layout.restructure_into(&mut (), &[]).unwrap_err().is_length());
     }
