@@ -7,6 +7,7 @@ use ndarray::{ArrayViewD, IxDyn};
 use crate::error::{Error, Result};
 use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{AxisMap, Inner, Place};
+use crate::room;
 use crate::tree::{FlatElement, LeafMut, LeafRef, Sink};
 
 /// What stands at the places of ties, noted down as it is met.
@@ -55,7 +56,7 @@ pub(crate) fn elements_of<'a, E: FlatElement>(layout: &Inner, place: &Place, lea
 
 #[inline(never)]
 fn copy_of<E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<Vec<E>> {
-    let mut elements = vec![E::zeroed(); leaf.len()];
+    let mut elements = room::zeros(leaf.len())?;
     read_floats(leaf, &mut elements)?;
     let Some(axes) = &place.axes else { return Ok(elements) };
     let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;

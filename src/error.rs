@@ -67,6 +67,7 @@ enum Kind {
     Object,
     InvalidLayout,
     InvalidState,
+    OutOfMemory,
     #[cfg(feature = "serde")]
     InvalidTree,
     #[cfg(feature = "safetensors")]
@@ -133,6 +134,8 @@ impl Error {
         is_invalid_layout => InvalidLayout;
         /// An optimiser's state that was read and contradicts itself.
         is_invalid_state => InvalidState;
+        /// More elements than there is memory for.
+        is_out_of_memory => OutOfMemory;
         /// What a tree outside this crate reported with [`Error::custom`].
         is_custom => Foreign;
     }
@@ -300,6 +303,10 @@ impl Error {
 
     pub(crate) fn invalid_state(found: impl Into<String>) -> Self {
         Problem::new(Kind::InvalidState).expected("a state that agrees with itself".into()).found(found.into()).into()
+    }
+
+    pub(crate) fn out_of_memory(bytes: usize) -> Self {
+        Problem::new(Kind::OutOfMemory).expected(format!("{bytes} bytes of memory")).found("less".into()).into()
     }
 
     #[cfg(feature = "serde")]

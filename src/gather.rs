@@ -4,6 +4,7 @@ use crate::check::{self, Purpose, Take};
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
 use crate::noted::Noted;
+use crate::room;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
@@ -53,7 +54,8 @@ impl Layout {
     ///
     /// # Errors
     /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another
-    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell.
+    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell; more
+    /// elements than there is memory for.
     pub fn gather<T: Tree + ?Sized>(&self, tree: &T) -> Result<Vec<f32>> {
         self.gather_as(tree)
     }
@@ -72,7 +74,9 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
-        Ok(values(&self.inner, tree)?.into_vec(&self.inner))
+        let values = values(&self.inner, tree)?;
+        room::check::<E>(self.len())?;
+        Ok(values.into_vec(&self.inner))
     }
 
     /// The same into a vector that is there. Allocates nothing for a plain tree of small leaves.

@@ -9,6 +9,7 @@ use crate::floats::{Floats, FloatsMut};
 use crate::layout::{Inner, Layout, Place};
 use crate::memory;
 use crate::noted::Noted;
+use crate::room;
 use crate::transfer;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
@@ -43,8 +44,19 @@ pub struct FlatGrad<E = f32> {
 
 impl<E: FlatElement> FlatGrad<E> {
     /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`].
+    ///
+    /// # Panics
+    /// If there is no memory for it. Where the layout comes from a file that nobody has vouched for, `gather_grad(&())` makes the same
+    /// and returns an error.
     pub fn absent(layout: &Layout) -> Self {
-        FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] }
+        Self::try_absent(layout).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// # Errors
+    /// No memory for it.
+    pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
+        room::check::<E>(layout.len())?;
+        Ok(FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] })
     }
 
     /// A vector that a solver made, present at every leaf.
@@ -133,7 +145,7 @@ impl Layout {
     ///
     /// # Errors
     /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a
-    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell.
+    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell; more elements than there is memory for.
     pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
         self.gather_grad_as(grads)
     }
@@ -170,7 +182,7 @@ impl Layout {
     pub fn gather_grad_with_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), tied: TiedGrads) -> Result<FlatGrad<E>> {
         self.check_element::<E>()?;
         let gathered = GatherGrad::walk(&self.inner, grads)?;
-        let mut grad = FlatGrad::absent(self);
+        let mut grad = FlatGrad::try_absent(self)?;
         gathered.copy_to(&mut grad, tied);
         Ok(grad)
     }

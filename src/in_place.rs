@@ -1,13 +1,15 @@
 //! Writing a tree where it is, after it has been checked.
 //!
 //! A plain leaf is written directly. A shared node is written where it is if its only handle is here; if all that is written in it is
-//! in cells, it is written through them; otherwise it is rebuilt, once for all its handles.
+//! in cells, it is written through them; otherwise it is rebuilt, once for all its handles. These are pointed at the new node when the
+//! walk is over: a tree that panics or fails on the way leaves no tie of which one handle is new and another is old. (Handles that are
+//! kept in a lock or cell are pointed there at once, as no guard is held for longer than its content is visited.)
 
 use std::collections::HashSet;
 
 use crate::check::Seen;
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Place};
+use crate::layout::{Inner, NodeId, Place};
 use crate::tree::{Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
 
 /// Writes the leaves of a tree.
@@ -24,11 +26,11 @@ pub(crate) trait Put<'a> {
 /// # Errors
 /// What `put` returns; a tree that is not as it was checked.
 pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
-    let expected = layout.places.iter().filter(|place| put.wants(place)).count();
     let mut walk = InPlace::new(layout, builder, put);
     walk.prepare_all(tree)?;
     tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
-    if walk.reached == expected { Ok(()) } else { Err(Error::unstable("a tree that lost leaves between two visits")) }
+    walk.find_missing()?;
+    walk.renew_all()
 }
 
 /// Whether [`write`] will be able to make what has to be new; writes nothing.
@@ -39,36 +41,45 @@ pub(crate) fn check_new<'a, T: Tree + ?Sized>(layout: &Inner, tree: &mut T, buil
     InPlace::new(layout, builder, put).prepare_all(tree)
 }
 
-struct InPlace<'l, 'b, 'p, P> {
+struct InPlace<'l, 'b, 'p, 'a, P> {
     layout: &'l Inner,
     builder: Builder<'b>,
     put: &'p mut P,
     seen: Seen,
-    /// Wanted places that have been written.
-    reached: usize,
     written_through: HashSet<Identity>,
+    /// Handles that will point at a new node, and where they are.
+    to_renew: Vec<(NodeId, &'a mut dyn Shared)>,
 }
 
-impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
+impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
-        InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() }
+        InPlace { layout, builder, put, seen: Seen::default(), written_through: HashSet::new(), to_renew: Vec::new() }
     }
 
     /// Makes the new nodes that writing will need, all before anything is written.
-    fn prepare_all<'a, T: Tree + ?Sized>(&mut self, tree: &mut T) -> Result<()>
-    where
-        P: Put<'a>,
-    {
+    fn prepare_all<T: Tree + ?Sized>(&mut self, tree: &mut T) -> Result<()> {
         if !self.builder.meets_shared_nodes() {
             return Ok(());
         }
         tree.visit_mut(&mut Prepare(&mut *self)).map_err(|error| error.or_at(|| self.builder.path()))
     }
 
-    fn leaf<'a>(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>
-    where
-        P: Put<'a>,
-    {
+    /// All that is wanted has been met.
+    fn find_missing(&self) -> Result<()> {
+        let mut missing = self.seen.missing(self.layout.places.len()).into_iter().map(|place| &self.layout.places[place]);
+        let Some(place) = missing.find(|place| self.put.wants(place)) else { return Ok(()) };
+        Err(Error::unstable("a tree that lost a leaf between two visits").at(&self.layout.paths.render(place.node)))
+    }
+
+    fn renew_all(mut self) -> Result<()> {
+        for (node, handle) in std::mem::take(&mut self.to_renew) {
+            self.builder.cursor().go_to(node);
+            handle.renew(&mut self.builder).map_err(|error| error.or_at(|| self.builder.path()))?;
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let Some(index) = self.builder.cursor().place() else { return Ok(()) };
         let place = self.layout.place(index);
         if !self.seen.mark(index) {
@@ -80,15 +91,16 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
             return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
         }
-        self.reached += 1;
         self.put.put(place, leaf)
     }
 
-    /// Writes a shared node; `visit` visits it as a tree with this handle only.
-    fn shared<'a, 'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()>
-    where
-        P: Put<'a>,
-    {
+    /// Writes a shared node; `visit` visits it as a tree with this handle only, `renew` points the handle at the new node.
+    fn shared<'h>(
+        &mut self,
+        handle: &'h mut dyn Shared,
+        visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>,
+        renew: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>,
+    ) -> Result<()> {
         if self.wanted_below().next().is_none() {
             return Ok(());
         }
@@ -97,43 +109,43 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
             if self.written_through.insert(identity.clone()) {
                 return handle.visit_content(&mut Through { walk: self, in_shared_cells: 1 });
             }
-            self.reached += self.wanted_below().count();
+            self.mark_all_below();
             return Ok(());
         }
         // Once the other handles point at the new node, the last old one is the only one: it is no less a part of the tie.
         if !self.builder.has_new(&identity) && handle.is_unique() {
             return visit(self, handle);
         }
-        let before = self.reached;
         // A new node keeps the shared cells that are in it: these are written through, here as at their other places.
         handle.visit_content(&mut Through { walk: self, in_shared_cells: 0 })?;
-        handle.renew(&mut self.builder)?;
-        self.reached = before + self.wanted_below().count();
-        Ok(())
+        self.mark_all_below();
+        renew(self, handle)
     }
 
     /// Makes the new nodes that writing will need, all before anything is written: a node that cannot be rebuilt is an error that
     /// leaves the tree as it was.
-    fn prepare<'a, 'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()>
-    where
-        P: Put<'a>,
-    {
+    fn prepare<'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()> {
         if self.wanted_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
             return Ok(());
         }
         if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
     }
 
-    fn wanted_below<'a>(&self) -> impl Iterator<Item = &Place>
-    where
-        P: Put<'a>,
-    {
+    fn wanted_below(&self) -> impl Iterator<Item = &Place> {
         let node = self.builder.node();
         node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| self.put.wants(place))
     }
+
+    /// What is below need not be visited, or has been.
+    fn mark_all_below(&mut self) {
+        let Some(node) = self.builder.node() else { return };
+        for place in (node..self.layout.paths.node(node).end).filter_map(|node| self.layout.paths.place(node)) {
+            self.seen.mark(place);
+        }
+    }
 }
 
-impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
+impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
     #[inline]
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         InPlace::leaf(self, leaf)
@@ -145,7 +157,6 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
             let place = self.layout.place(index);
             let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
             if fits && self.put.wants(place) && self.seen.mark_next(index) {
-                self.reached += 1;
                 self.put.put(place, leaf)?;
                 self.builder.cursor().pass_leaf();
                 return Ok(());
@@ -158,7 +169,16 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
     }
 
     fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()> {
-        InPlace::shared(self, handle, |walk, handle| handle.visit_unique(walk))
+        InPlace::shared(
+            self,
+            handle,
+            |walk, handle| handle.visit_unique(walk),
+            |walk, handle| {
+                let node = walk.builder.node();
+                walk.to_renew.extend(node.map(|node| (node, handle)));
+                Ok(())
+            },
+        )
     }
 
     #[inline]
@@ -175,7 +195,7 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
 /// The content of a cell, which lives only as long as the guard.
 struct Guarded<'w, W>(&'w mut W);
 
-impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, '_, P>> {
+impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
         let LeafMut { dtype, shape, sink } = leaf;
         match sink {
@@ -186,7 +206,7 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, 
     }
 
     fn shared(&mut self, handle: &'guard mut dyn Shared) -> Result<()> {
-        self.0.shared(handle, |walk, handle| handle.visit_unique(&mut Guarded(walk)))
+        self.0.shared(handle, |walk, handle| handle.visit_unique(&mut Guarded(walk)), |walk, handle| handle.renew(&mut walk.builder))
     }
 
     fn enter(&mut self, key: Key<'_>) -> Result<usize> {
@@ -216,7 +236,7 @@ impl WriteBytes for Overwrite<'_, bool> {
 /// Walks as [`InPlace`] does and writes nothing.
 struct Prepare<'w, W>(&'w mut W);
 
-impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, P>> {
+impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, _leaf: LeafMut<'_, 'any>) -> Result<()> {
         Ok(())
     }
@@ -241,7 +261,7 @@ struct Through<'w, W> {
     in_shared_cells: usize,
 }
 
-impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
+impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, _leaf: LeafRef<'_, 's>) -> Result<()> {
         Ok(())
     }

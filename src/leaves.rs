@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::floats::{Floats, FloatsMut};
 use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
-use crate::layout::{Inner, Layout, Place};
+use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
@@ -90,8 +90,11 @@ impl Copied {
     fn slices<'a, T: Tree + ?Sized>(&'a mut self, layout: &Layout, tree: &'a mut T) -> Result<Vec<&'a mut [f32]>> {
         let mut lent = LendSome { is_lent: &self.is_lent, slices: self.is_lent.iter().map(|_| None).collect() };
         in_place::write(&layout.inner, tree, self.builder(layout), &mut lent)?;
-        let slices = lent.slices.into_iter().zip(&mut self.copies);
-        Ok(slices.map(|(lent, copy)| lent.unwrap_or(copy)).collect())
+        let slices = lent.slices.into_iter().zip(&mut self.copies).map(|(lent, copy)| lent.unwrap_or(copy));
+        let of_leaf = |(slice, leaf): (&'a mut [f32], &Leaf)| {
+            if slice.len() == leaf.len() { Ok(slice) } else { Err(changed_length().at(leaf.path())) }
+        };
+        slices.zip(layout.leaves()).map(of_leaf).collect()
     }
 
     fn write_back<T: Tree + ?Sized>(&self, layout: &Layout, tree: &mut T, is_wanted: impl Fn(usize) -> bool) -> Result<()> {

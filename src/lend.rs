@@ -18,7 +18,9 @@ pub(crate) fn lend<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T) -> Opt
     let mut slices: Vec<FloatsMut<'a>> = layout.spare_mut.take();
     slices.reserve_exact(layout.leaves.len());
     let mut lend = Lend { layout, cursor: Cursor::new(&layout.paths), next: 0, slices };
-    let is_plain = tree.visit_mut(&mut lend).is_ok() && lend.next as usize == layout.places.len();
+    let is_visited = tree.visit_mut(&mut lend).is_ok() && lend.next as usize == layout.places.len();
+    // A tree may have gone on after an error.
+    let is_plain = is_visited && lend.slices.len() == layout.leaves.len();
     is_plain.then_some(lend.slices)
 }
 

@@ -64,6 +64,7 @@ pub mod checkpoint;
 mod error;
 mod floats;
 mod memory;
+mod room;
 mod spare;
 mod transfer;
 

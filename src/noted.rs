@@ -9,9 +9,8 @@ use crate::elements::read_floats;
 use crate::error::Result;
 use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{Inner, Place};
-use crate::memory;
-use crate::transfer;
 use crate::tree::{FlatElement, LeafRef};
+use crate::{memory, room, transfer};
 
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
@@ -46,8 +45,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     #[cold]
     #[inline(never)]
     fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let end = self.copies.len();
-        self.copies.resize(end + place.len, E::zeroed());
+        let end = room::extend(&mut self.copies, place.len)?;
         self.copied.push((place.range(), place.leaf.index));
         read_floats(leaf, &mut self.copies[end..])
     }

@@ -176,7 +176,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
         let state = State {
             point: layout.gather_as(&model)?,
-            grad: FlatGrad::absent(layout),
+            grad: FlatGrad::try_absent(layout)?,
             model,
             function,
             loss: None,

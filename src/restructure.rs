@@ -7,6 +7,7 @@ use crate::floats::{AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
+use crate::room;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -216,7 +217,7 @@ impl<'a> Take<'a> for CollectOthers {
 
     fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let bytes = &mut self.elements[place.leaf.index as usize];
-        bytes.resize(leaf.len() * leaf.dtype.size(), 0);
+        room::extend(bytes, leaf.size())?;
         leaf.read_bytes(bytes)
     }
 }

@@ -12,8 +12,8 @@ use crate::gradient::TiedGrads;
 use crate::layout::{Layout, Leaf};
 use crate::leaves::{self, Slices};
 use crate::restructure::rebuild;
-use crate::transfer;
 use crate::tree::{DynTree, Tree, Values};
+use crate::{room, transfer};
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
 #[derive(Clone, Copy)]
@@ -174,7 +174,8 @@ impl Layout {
 
     /// Calls `map` once on every trainable leaf of `target`, in flat order, in place. Ties stay ties.
     ///
-    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and written back in the end.
+    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and written back in the end. If `map`
+    /// panics, the leaf that it was given holds what it left there, and every other one is old or new.
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce) and [`restructure_into`](Layout::restructure_into); then nothing has been written.
@@ -294,7 +295,7 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
         }
         let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
         let longest_absent = (0..layout.leaves().len()).filter(is_absent).map(|index| layout.leaves()[index].len()).max();
-        let zeros = vec![0.0; longest_absent.unwrap_or(0)];
+        let zeros = room::zeros(longest_absent.unwrap_or(0))?;
         let trees = trees.try_into().unwrap_or_else(|_| unreachable!("one for each companion"));
         Ok(Companions { layout, trees, zeros })
     }

@@ -13,6 +13,7 @@ use super::{atomic, dtype};
 use crate::check::Take;
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};
+use crate::room;
 use crate::tree::{LeafRef, Source};
 
 #[derive(Default)]
@@ -113,13 +114,14 @@ impl<'a> Take<'a> for Elements<'a> {
     }
 
     fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if leaf.dtype != place.dtype {
-            return Err(Error::unstable("a leaf that changed its element type between two visits"));
+        // The walk compares the leaves that it reads values of: the trainable ones.
+        if leaf.dtype != place.dtype || !place.has_shape(leaf.shape) {
+            return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
         }
         let elements = match leaf.source {
             Source::Lent(bytes) if bytes.len() == place.len * leaf.dtype.size() => Cow::Borrowed(bytes),
             _ => {
-                let mut bytes = vec![0; place.len * leaf.dtype.size()];
+                let mut bytes = room::zeros(place.len * leaf.dtype.size())?;
                 leaf.read_bytes(&mut bytes)?;
                 Cow::Owned(bytes)
             }

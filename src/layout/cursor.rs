@@ -92,6 +92,12 @@ impl<'l> Cursor<'l> {
         (self.node, self.next, self.kind) = (node.parent, node.end, Kind::Branch);
     }
 
+    /// Goes to a node that an earlier walk has been at.
+    pub(crate) fn go_to(&mut self, node: NodeId) {
+        self.unknown.clear();
+        (self.node, self.next, self.kind) = (node, node + 1, self.nodes[node as usize].kind);
+    }
+
     /// The node the walk is at, if the layout knows it.
     pub(crate) fn node(&self) -> Option<NodeId> {
         self.unknown.is_empty().then_some(self.node)

@@ -107,7 +107,7 @@ impl Draft {
         for place in &self.places {
             let leaf = place.leaf as usize;
             if nodes[leaf][0] == place.node {
-                let count = count(&self.leaves[leaf].shape).ok_or_else(|| too_large(&self.paths, place.node))?;
+                let count = self.leaves[leaf].count().ok_or_else(|| too_large(&self.paths, place.node))?;
                 order.push(place.leaf, self.is_trainable(&self.leaves[leaf], &nodes[leaf]), count)?;
             }
         }
@@ -176,11 +176,13 @@ impl Order {
     }
 }
 
-/// The number of elements, if an array of the shape can exist.
-fn count(shape: &[usize]) -> Option<usize> {
-    let nonzero = shape.iter().filter(|&&len| len != 0).try_fold(1_usize, |count, &len| count.checked_mul(len))?;
-    let fits = nonzero <= isize::MAX as usize / size_of::<f64>();
-    fits.then(|| if shape.contains(&0) { 0 } else { nonzero })
+impl DraftLeaf {
+    /// The number of elements, if such an array can exist, and one of `f64` too.
+    fn count(&self) -> Option<usize> {
+        let nonzero = self.shape.iter().filter(|&&len| len != 0).try_fold(1_usize, |count, &len| count.checked_mul(len))?;
+        let fits = nonzero <= isize::MAX as usize / self.dtype.size().max(size_of::<f64>());
+        fits.then(|| if self.shape.contains(&0) { 0 } else { nonzero })
+    }
 }
 
 fn checked_sum(len: usize, count: usize) -> Result<usize> {

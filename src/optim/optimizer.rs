@@ -11,6 +11,7 @@ use crate::gradient::{FlatGrad, TiedGrads};
 use crate::layout::{Layout, Pattern};
 use crate::leaves;
 use crate::memory;
+use crate::room;
 use crate::tree::Tree;
 
 /// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or on a tree in place
@@ -21,6 +22,9 @@ use crate::tree::Tree;
 /// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more.
 ///
 /// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and for `update`.
+///
+/// If a rule of one's own panics, the leaves that some thread was moving hold, with their state, what was left in them, and no step is
+/// counted.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
@@ -80,9 +84,10 @@ impl<R: Rule> Optimizer<R> {
     /// An optimiser at step 0, all its state zero.
     ///
     /// # Errors
-    /// What the rule's [`validate`](Rule::validate) refuses.
+    /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
+        room::check::<f32>(layout.len())?;
         let states = rule.states().iter().map(|_| memory::zeros(layout.len())).collect();
         Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
     }
@@ -116,7 +121,7 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient, and as [`step`](Optimizer::step).
-    /// Then neither the model nor the state has moved.
+    /// Then neither the model nor the state has moved, of trees that answer twice alike.
     pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G) -> Result<Report> {
         self.update_with(model, grads, TiedGrads::Sum)
     }

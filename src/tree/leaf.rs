@@ -13,6 +13,7 @@ use super::element::{Dtype, Element};
 use super::identity::Identity;
 use crate::error::{Error, Result};
 use crate::floats::Floats;
+use crate::room;
 
 /// A leaf that can be read.
 pub struct LeafRef<'call, 'a> {
@@ -84,8 +85,14 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shape.iter().product()
+        elements_in(self.shape)
     }
+
+    /// In bytes; as many as there are numbers for if it is too large.
+    pub(crate) fn size(&self) -> usize {
+        self.len().saturating_mul(self.dtype.size())
+    }
+
     /// The same leaf for a visitor of another lifetime, good for this call only.
     pub(crate) fn brief<'other>(self) -> LeafRef<'call, 'other>
     where
@@ -138,7 +145,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         if let Some(slice) = self.slice() {
             return Ok(slice.to_vec());
         }
-        let mut bytes = vec![0; self.len() * size_of::<E>()];
+        let mut bytes = room::zeros(self.size())?;
         self.read_bytes(&mut bytes)?;
         Ok(to_elements(&bytes))
     }
@@ -148,7 +155,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         match self.source {
             Source::Lent(bytes) | Source::Brief(bytes) => Ok(Cow::Borrowed(bytes)),
             Source::Reader(reader) => {
-                let mut bytes = vec![0; self.len() * self.dtype.size()];
+                let mut bytes = room::zeros(self.size())?;
                 reader.read_bytes(&mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
@@ -219,8 +226,13 @@ fn row_major(shape: &[usize]) -> Vec<isize> {
     strides
 }
 
+/// The number of elements of a shape, whatever a tree may have said.
+fn elements_in(shape: &[usize]) -> usize {
+    if shape.contains(&0) { 0 } else { shape.iter().fold(1, |count: usize, &len| count.saturating_mul(len)) }
+}
+
 fn check_len(shape: &[usize], len: usize) {
-    assert!(shape.iter().product::<usize>() == len, "a leaf of shape {shape:?} was given {len} elements");
+    assert!(elements_in(shape) == len, "a leaf of shape {shape:?} was given {len} elements");
 }
 
 /// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in memory.

@@ -1,0 +1,125 @@
+//! What the parts of the crate know of each other, read from the sources: a person who improves a kernel needs to know slices only, and
+//! one who adds a container the tree only. Comments may mention what they like.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A folder, the modules of the crate that it uses, and words that its code never mentions.
+struct Part {
+    folder: &'static str,
+    uses: &'static [&'static str],
+    never: &'static [&'static str],
+}
+
+const PARTS: [Part; 3] = [
+    // Kernels over slices.
+    Part { folder: "src/ops", uses: &["error", "ops"], never: &["Tree", "DynTree", "Layout", "Leaf", "Visitor"] },
+    // Plain data. It has lists of slices in keeping for those who move elements (`spare`), and moves none: not by the modules that do,
+    // and not by itself.
+    Part {
+        folder: "src/layout",
+        uses: &["error", "floats", "layout", "noted", "spare", "tree"],
+        never: &["copy_from_slice", "clone_from_slice", "read_bytes", "write_bytes", "read_floats", "write_floats", "copy_to", "assign"],
+    },
+    // Trees come and go as slices, by `leaves`.
+    Part {
+        folder: "src/optim",
+        uses: &["error", "gradient", "layout", "leaves", "memory", "ops", "optim", "room", "transfer", "tree"],
+        never: &["Visitor", "VisitorMut", "visit", "visit_mut", "LeafRef", "LeafMut", "Builder", "rebuild", "Cursor", "child"],
+    },
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of a folder and its folders, with their contents.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!files.is_empty(), "no sources in {folder}");
+    files
+}
+
+/// The words and the marks between them, without comments.
+fn tokens(source: &str) -> Vec<&str> {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    let code = source.lines().filter_map(|line| line.split("//").next());
+    code.flat_map(|line| {
+        line.split_inclusive(move |character| !is_word(character)).flat_map(move |piece| {
+            let (word, mark) = piece.split_at(piece.find(|character| !is_word(character)).unwrap_or(piece.len()));
+            [word, mark].into_iter().filter(|token| !token.trim().is_empty())
+        })
+    })
+    .collect()
+}
+
+/// The modules that stand behind `crate::`, one or several in braces.
+fn modules<'t>(tokens: &[&'t str]) -> BTreeSet<&'t str> {
+    let starts = (0..tokens.len()).filter(|&at| tokens[at..].starts_with(&["crate", ":", ":"]));
+    starts.flat_map(|at| behind(&tokens[at + 3..])).collect()
+}
+
+fn behind<'t>(tokens: &[&'t str]) -> Vec<&'t str> {
+    if tokens[0] != "{" {
+        return vec![tokens[0]];
+    }
+    let (mut depth, mut modules) = (0, Vec::new());
+    for pair in tokens.windows(2) {
+        match pair[0] {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && matches!(pair[0], "{" | ",") {
+            modules.push(pair[1]);
+        }
+    }
+    modules
+}
+
+#[test]
+fn every_part_uses_what_it_may_and_mentions_nothing_else() {
+    for Part { folder, uses, never } in PARTS {
+        for (path, source) in sources(folder) {
+            let tokens = tokens(&source);
+            let others: Vec<_> = modules(&tokens).into_iter().filter(|module| !uses.contains(module)).collect();
+            assert!(others.is_empty(), "{} uses {others:?}; {folder} may use {uses:?}", path.display());
+            let mentioned: Vec<_> = never.iter().filter(|word| tokens.contains(word)).collect();
+            assert!(mentioned.is_empty(), "{} mentions {mentioned:?}", path.display());
+            assert!(!source.contains("super::super"), "{} reaches beyond its folder", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_alone_in_files_that_say_why_and_what_it_pays() {
+    let named = ["src/checkpoint/bytes/mapped.rs", "src/memory/huge_pages.rs", "src/memory/streamed.rs"].map(PathBuf::from);
+    let has_unsafe = |source: &str| tokens(source).iter().any(|token| matches!(*token, "unsafe" | "unsafe_code"));
+    let all = ["src", "derive/src", "examples", "benches"].into_iter().filter(|folder| root().join(folder).is_dir()).flat_map(sources);
+    let mut found: Vec<(PathBuf, String)> = all.filter(|(_, source)| has_unsafe(source)).collect();
+    found.sort();
+    assert_eq!(found.iter().map(|file| &file.0).collect::<Vec<_>>(), named.iter().collect::<Vec<_>>());
+    assert!(found.iter().all(|(_, source)| source.contains("//! Pays: ") && source.contains("// SAFETY: ")));
+}
+
+#[test]
+fn the_sources_are_read_as_they_are_meant() {
+    let code = "use crate::{floats::{self, Floats}, room};\nlet x = crate::ops::dot(a_b, 1); // crate::tree\n";
+    assert_eq!(modules(&tokens(code)).into_iter().collect::<Vec<_>>(), ["floats", "ops", "room"]);
+    assert!(tokens(code).contains(&"a_b") && !tokens(code).contains(&"tree"));
+}
