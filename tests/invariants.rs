@@ -18,7 +18,7 @@ const PARTS: [Part; 3] = [
     // and not by itself.
     Part {
         folder: "src/layout",
-        uses: &["error", "floats", "layout", "noted", "spare", "tree"],
+        uses: &["error", "floats", "layout", "memory", "noted", "spare", "tree"],
         never: &["copy_from_slice", "clone_from_slice", "read_bytes", "write_bytes", "read_floats", "write_floats", "copy_to", "assign"],
     },
     // Trees come and go as slices, by `leaves`.

@@ -9,6 +9,7 @@ use super::leaf::Leaf;
 use super::paths::{Kind, NodeId, Paths};
 use super::{Inner, LeafId, Place};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::tree::Dtype;
 
 /// What a layout is made of, before anything is known to agree.
@@ -74,7 +75,8 @@ impl Draft {
             let (nodes, shape) = (std::mem::take(&mut nodes[draft]), std::mem::take(&mut drafts[draft].shape));
             Leaf::new(Arc::clone(&paths), nodes, shape, drafts[draft].dtype, trainable, order.starts[draft])
         };
-        let trainable = order.trainable.iter().map(|&draft| leaf(draft, true)).collect();
+        let mut trainable = memory::with_room(order.trainable.len());
+        trainable.extend(order.trainable.iter().map(|&draft| leaf(draft, true)));
         let others = order.others.iter().map(|&draft| leaf(draft, false)).collect();
         Ok(Inner::new(paths, places, trainable, others, order.len, self.round_f64))
     }
@@ -115,7 +117,7 @@ impl Draft {
     }
 
     fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
-        let mut places = Vec::with_capacity(self.places.len());
+        let mut places = memory::with_room(self.places.len());
         for place in &self.places {
             let DraftLeaf { dtype, ref shape, .. } = self.leaves[place.leaf as usize];
             let (nodes, leaf) = (&nodes[place.leaf as usize], order.ids[place.leaf as usize]);
