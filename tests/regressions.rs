@@ -304,3 +304,19 @@ fn a_strided_array_is_mapped_into_a_new_tree() {
     let doubled = layout.map(&(reversed,), [], |_, x, []| flatleaf::ops::scale(x, 2.0)).unwrap();
     assert_eq!(doubled.0, arr2(&[[6.0, 8.0], [2.0, 4.0]]));
 }
+
+#[test]
+#[cfg(feature = "serde")]
+fn a_frozen_root_is_stored() {
+    #[derive(Tree)]
+    #[tree(transparent)]
+    struct Fixed<T: Tree>(#[tree(frozen)] T);
+    let read = |layout: &Layout| -> Layout { serde_json::from_str(&serde_json::to_string(layout).unwrap()).unwrap() };
+    let leaf = Layout::of(&Fixed(vec![1.0_f32])).unwrap();
+    assert_eq!(read(&leaf), leaf);
+    let branch = Layout::of(&Fixed((vec![1.0_f32], vec![2.0_f32]))).unwrap();
+    assert_eq!(read(&branch), branch);
+    // What lies below what is frozen has no gradient, whatever is there.
+    assert_eq!(branch.gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
+    assert_eq!(read(&branch).gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
+}
