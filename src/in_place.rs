@@ -89,7 +89,8 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
     where
         P: Put<'a>,
     {
-        if self.wanted_below().next().is_none() {
+        if self.keeps() {
+            self.reached += self.wanted_below().count();
             return Ok(());
         }
         let identity = handle.identity();
@@ -118,10 +119,18 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
     where
         P: Put<'a>,
     {
-        if self.wanted_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
+        if self.keeps() || self.builder.is_written_through(&handle.identity()) {
             return Ok(());
         }
         if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
+    }
+
+    /// Whether nothing changes here or below. An array without elements is wanted, and never changes.
+    fn keeps<'a>(&self) -> bool
+    where
+        P: Put<'a>,
+    {
+        self.wanted_below().all(|place| place.len == 0)
     }
 
     fn wanted_below<'a>(&self) -> impl Iterator<Item = &Place>

@@ -320,3 +320,41 @@ fn a_frozen_root_is_stored() {
     assert_eq!(branch.gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
     assert_eq!(read(&branch).gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
 }
+
+/// A layout of the tree after it was written in place, and the one before.
+fn layouts_around_writing<T: Tree>(model: &mut T) -> [Layout; 2] {
+    let before = Layout::of(model).unwrap();
+    let flat = before.gather(model).unwrap();
+    before.restructure_into(model, &flat).unwrap();
+    [Layout::of(model).unwrap(), before]
+}
+
+#[test]
+fn a_cell_of_integers_in_a_node_that_is_renewed_stays_tied() {
+    let counter = Rc::new(RefCell::new(vec![1_u64]));
+    let layer = Rc::new((vec![1.0_f32], counter.clone()));
+    let mut before_it = (counter.clone(), layer.clone(), layer);
+    let [after, before] = layouts_around_writing(&mut before_it);
+    assert_eq!(after, before);
+    assert!(Rc::ptr_eq(&before_it.1.1, &counter));
+    let mut behind_it = (before_it.1, before_it.2, counter);
+    let [after, before] = layouts_around_writing(&mut behind_it);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn an_array_without_elements_that_is_frozen_at_one_place_does_not_part_what_it_stands_beside() {
+    #[derive(Tree)]
+    struct Model<T: Tree> {
+        trained: T,
+        #[tree(frozen)]
+        fixed: T,
+    }
+    let content = || (vec![1_i32], Vec::<f32>::new());
+    let cell = Rc::new(RefCell::new(content()));
+    let [after, before] = layouts_around_writing(&mut Model { trained: cell.clone(), fixed: cell });
+    assert_eq!(after, before);
+    let node = Rc::new(content());
+    let [after, before] = layouts_around_writing(&mut Model { trained: node.clone(), fixed: node });
+    assert_eq!(after, before);
+}

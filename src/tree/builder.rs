@@ -10,7 +10,7 @@ use super::element::{Dtype, Element};
 use super::identity::Identity;
 use super::leaf::{LeafRef, to_elements};
 use super::{Key, Tree, stack};
-use crate::check::Contents;
+use crate::check::{Content, Contents};
 use crate::error::{Error, Result};
 use crate::floats::{AnyVec, Floats};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
@@ -189,8 +189,8 @@ impl<'b> Builder<'b> {
     /// # Errors
     /// What `make` returns; a node that the tree holds as two types.
     pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
-        let is_kept = self.contents.of(&identity).is_some_and(|content| content.is_constant());
-        if is_kept || (self.in_place && self.is_written_through(&identity)) {
+        let is_kept = |content: Content| content.is_constant() || (self.in_place && self.stays(content));
+        if self.contents.of(&identity).is_some_and(is_kept) {
             return Ok(old.clone());
         }
         if let Some(made) = self.shared.get(&identity) {
@@ -229,6 +229,12 @@ impl<'b> Builder<'b> {
     pub(crate) fn has_new(&self, identity: &Identity) -> bool {
         let leaf = self.cursor.place().map(|place| self.layout.place(place).leaf);
         self.shared.contains_key(identity) || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
+    }
+
+    /// Whether a shared node stays in a tree that is written in place, even within one that is new: its other handles keep it too.
+    /// A cell stays, whether anything in it is written or not.
+    fn stays(&self, content: Content) -> bool {
+        !content.plain
     }
 
     /// Whether all that is new in a shared node is in cells.
