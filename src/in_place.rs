@@ -50,7 +50,13 @@ struct InPlace<'l, 'b, 'p, P> {
 }
 
 impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
-    fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
+    fn new<'a>(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self
+    where
+        P: Put<'a>,
+    {
+        let written = |place: &Place| place.len > 0 && put.wants(place);
+        let written = if builder.meets_shared_nodes() { layout.places.iter().map(written).collect() } else { Vec::new() };
+        let builder = builder.writing(written);
         InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() }
     }
 

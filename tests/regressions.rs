@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf::{
     Builder, DynTree, FlatGrad, Identity, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone, tree,
 };
@@ -357,4 +358,23 @@ fn an_array_without_elements_that_is_frozen_at_one_place_does_not_part_what_it_s
     let node = Rc::new(content());
     let [after, before] = layouts_around_writing(&mut Model { trained: node.clone(), fixed: node });
     assert_eq!(after, before);
+}
+
+#[test]
+fn a_shared_node_without_a_gradient_stays_tied_in_one_that_is_renewed() {
+    let embed = Rc::new(vec![2.0_f32]);
+    let layer = Rc::new((vec![1.0_f32], embed.clone()));
+    let grads = tree!({ "1": { "0": [1.0] } });
+    let mut before_it = (embed.clone(), layer.clone(), layer.clone());
+    let mut behind_it = (Option::<Rc<Vec<f32>>>::None, layer.clone(), layer, embed);
+    update(&mut before_it, &grads);
+    update(&mut behind_it, &grads);
+    assert_eq!((&before_it.1.0, &behind_it.1.0), (&vec![0.0], &vec![0.0]));
+}
+
+/// One step against a gradient, with the ties as before.
+fn update<T: Tree>(model: &mut T, grads: &DynTree) {
+    let layout = Layout::of(model).unwrap();
+    Optimizer::new(Sgd { lr: 1.0, ..Sgd::default() }, &layout).unwrap().update(model, grads).unwrap();
+    assert_eq!(Layout::of(model).unwrap(), layout);
 }

@@ -25,8 +25,9 @@ pub struct Builder<'b> {
     contents: &'b Contents,
     shared: HashMap<Identity, Box<dyn Any>>,
     arrays: HashMap<LeafId, Box<dyn Any>>,
-    /// Whether it makes parts of a tree that is written in place.
+    /// Whether it makes parts of a tree that is written in place, and which places are, if there are shared nodes.
     in_place: bool,
+    written: Vec<bool>,
 }
 
 /// Where a builder's values come from.
@@ -93,12 +94,17 @@ impl Values<'_> {
 impl<'b> Builder<'b> {
     pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
         let cursor = Cursor::new(&layout.paths);
-        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false }
+        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false, written: Vec::new() }
     }
 
     /// For the parts of a tree that is written in place: shared cells stay, and are written through.
     pub(crate) fn in_place(self) -> Self {
         Builder { in_place: true, ..self }
+    }
+
+    /// Which places of the tree are written.
+    pub(crate) fn writing(self, written: Vec<bool>) -> Self {
+        Builder { written, ..self }
     }
 
     pub(crate) fn meets_shared_nodes(&self) -> bool {
@@ -231,10 +237,11 @@ impl<'b> Builder<'b> {
         self.shared.contains_key(identity) || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
     }
 
-    /// Whether a shared node stays in a tree that is written in place, even within one that is new: its other handles keep it too.
+    /// Whether the shared node here stays in a tree that is written in place, even within one that is new: its other handles keep it too.
     /// A cell stays, whether anything in it is written or not.
     fn stays(&self, content: Content) -> bool {
         !content.plain
+            || !self.cursor.node().is_some_and(|node| self.layout.place_ids_below(node).any(|place| self.written[place as usize]))
     }
 
     /// Whether all that is new in a shared node is in cells.
