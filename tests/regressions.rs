@@ -372,6 +372,15 @@ fn a_shared_node_without_a_gradient_stays_tied_in_one_that_is_renewed() {
     assert_eq!((&before_it.1.0, &behind_it.1.0), (&vec![0.0], &vec![0.0]));
 }
 
+#[test]
+fn a_view_without_a_gradient_stays_tied_in_a_node_that_is_renewed() {
+    let embed = arr2(&[[2.0_f32, 3.0]]).into_shared();
+    let layer = Rc::new((vec![1.0_f32], embed.clone()));
+    let mut model = (embed.clone(), layer.clone(), layer, embed.reversed_axes());
+    update(&mut model, &tree!({ "1": { "0": [1.0] } }));
+    assert_eq!((&model.1.0, &model.0), (&vec![0.0], &model.1.1));
+}
+
 /// One step against a gradient, with the ties as before.
 fn update<T: Tree>(model: &mut T, grads: &DynTree) {
     let layout = Layout::of(model).unwrap();

@@ -25,8 +25,9 @@ pub struct Builder<'b> {
     contents: &'b Contents,
     shared: HashMap<Identity, Box<dyn Any>>,
     arrays: HashMap<LeafId, Box<dyn Any>>,
-    /// Whether it makes parts of a tree that is written in place, and which places are, if there are shared nodes.
+    /// Whether it makes parts of a tree that is written in place.
     in_place: bool,
+    /// Which places are then written, if there are shared nodes.
     written: Vec<bool>,
 }
 
@@ -158,7 +159,8 @@ impl<'b> Builder<'b> {
     /// old ones.
     pub(crate) fn new_elements<E: Element>(&mut self, shape: &[usize], axes: Option<&[usize]>) -> Result<Option<Vec<E>>> {
         let place = self.place(shape, E::DTYPE)?;
-        if !self.values.has(place.leaf) {
+        // In place, what is not written keeps its elements, and with them its ties.
+        if !self.values.has(place.leaf) || !self.cursor.place().is_some_and(|place| self.is_written(place)) {
             return Ok(None);
         }
         let leaf = self.layout.leaf(place.leaf);
@@ -240,8 +242,11 @@ impl<'b> Builder<'b> {
     /// Whether the shared node here stays in a tree that is written in place, even within one that is new: its other handles keep it too.
     /// A cell stays, whether anything in it is written or not.
     fn stays(&self, content: Content) -> bool {
-        !content.plain
-            || !self.cursor.node().is_some_and(|node| self.layout.place_ids_below(node).any(|place| self.written[place as usize]))
+        !content.plain || !self.cursor.node().is_some_and(|node| self.layout.place_ids_below(node).any(|place| self.is_written(place)))
+    }
+
+    fn is_written(&self, place: u32) -> bool {
+        self.written.get(place as usize).is_none_or(|&written| written)
     }
 
     /// Whether all that is new in a shared node is in cells.
