@@ -24,7 +24,7 @@ pub(crate) trait Put<'a> {
 /// # Errors
 /// What `put` returns; a tree that is not as it was checked.
 pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
-    let expected = layout.places.iter().filter(|place| put.wants(place)).count();
+    let expected = layout.places.iter().filter(|place| is_written(put, place)).count();
     let mut walk = InPlace::new(layout, builder, put);
     walk.prepare_all(tree)?;
     tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
@@ -39,12 +39,17 @@ pub(crate) fn check_new<'a, T: Tree + ?Sized>(layout: &Inner, tree: &mut T, buil
     InPlace::new(layout, builder, put).prepare_all(tree)
 }
 
+/// An array without elements is wanted like any other, but never changes: it is no reason to make the shared node around it anew.
+fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
+    place.len > 0 && put.wants(place)
+}
+
 struct InPlace<'l, 'b, 'p, P> {
     layout: &'l Inner,
     builder: Builder<'b>,
     put: &'p mut P,
     seen: Seen,
-    /// Wanted places that have been written.
+    /// Places that have been written.
     reached: usize,
     written_through: HashSet<Identity>,
 }
@@ -54,7 +59,7 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
     where
         P: Put<'a>,
     {
-        let written = |place: &Place| place.len > 0 && put.wants(place);
+        let written = |place| is_written(put, place);
         let written = if builder.meets_shared_nodes() { layout.places.iter().map(written).collect() } else { Vec::new() };
         let builder = builder.writing(written);
         InPlace { layout, builder, put, seen: Seen::default(), reached: 0, written_through: HashSet::new() }
@@ -86,7 +91,7 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
             return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
         }
-        self.reached += 1;
+        self.reached += usize::from(place.len > 0);
         self.put.put(place, leaf)
     }
 
@@ -95,8 +100,7 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
     where
         P: Put<'a>,
     {
-        if self.keeps() {
-            self.reached += self.wanted_below().count();
+        if self.written_below().next().is_none() {
             return Ok(());
         }
         let identity = handle.identity();
@@ -104,7 +108,7 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
             if self.written_through.insert(identity.clone()) {
                 return handle.visit_content(&mut Through { walk: self, in_shared_cells: 1 });
             }
-            self.reached += self.wanted_below().count();
+            self.reached += self.written_below().count();
             return Ok(());
         }
         // Once the other handles point at the new node, the last old one is the only one: it is no less a part of the tie.
@@ -115,7 +119,7 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
         // A new node keeps the shared cells that are in it: these are written through, here as at their other places.
         handle.visit_content(&mut Through { walk: self, in_shared_cells: 0 })?;
         handle.renew(&mut self.builder)?;
-        self.reached = before + self.wanted_below().count();
+        self.reached = before + self.written_below().count();
         Ok(())
     }
 
@@ -125,26 +129,18 @@ impl<'l, 'b, 'p, P> InPlace<'l, 'b, 'p, P> {
     where
         P: Put<'a>,
     {
-        if self.keeps() || self.builder.is_written_through(&handle.identity()) {
+        if self.written_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
             return Ok(());
         }
         if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
     }
 
-    /// Whether nothing changes here or below. An array without elements is wanted, and never changes.
-    fn keeps<'a>(&self) -> bool
-    where
-        P: Put<'a>,
-    {
-        self.wanted_below().all(|place| place.len == 0)
-    }
-
-    fn wanted_below<'a>(&self) -> impl Iterator<Item = &Place>
+    fn written_below<'a>(&self) -> impl Iterator<Item = &Place>
     where
         P: Put<'a>,
     {
         let node = self.builder.node();
-        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| self.put.wants(place))
+        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| is_written(self.put, place))
     }
 }
 
@@ -160,7 +156,7 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, P> {
             let place = self.layout.place(index);
             let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
             if fits && self.put.wants(place) && self.seen.mark_next(index) {
-                self.reached += 1;
+                self.reached += usize::from(place.len > 0);
                 self.put.put(place, leaf)?;
                 self.builder.cursor().pass_leaf();
                 return Ok(());
@@ -281,15 +277,12 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, P>> {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        if self.in_shared_cells > 0 {
-            self.in_shared_cells += 1;
-            return Ok(true);
-        }
         let is_cells = self.walk.builder.is_written_through(&identity);
         if is_cells && !self.walk.written_through.insert(identity) {
+            self.walk.reached += self.walk.written_below().count();
             return Ok(false);
         }
-        self.in_shared_cells += usize::from(is_cells);
+        self.in_shared_cells += usize::from(is_cells || self.in_shared_cells > 0);
         Ok(true)
     }
 

@@ -344,6 +344,15 @@ fn a_cell_of_integers_in_a_node_that_is_renewed_stays_tied() {
 }
 
 #[test]
+fn a_cell_is_written_once_however_many_nodes_hold_it() {
+    let inner = Rc::new(vec![1.0_f32]);
+    let cell = Rc::new(RefCell::new(inner.clone()));
+    let mut model = (cell.clone(), inner, Rc::new(cell));
+    let [after, before] = layouts_around_writing(&mut model);
+    assert_eq!(after, before);
+}
+
+#[test]
 fn an_array_without_elements_that_is_frozen_at_one_place_does_not_part_what_it_stands_beside() {
     #[derive(Tree)]
     struct Model<T: Tree> {
