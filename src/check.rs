@@ -111,7 +111,8 @@ pub(crate) struct Contents {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Content {
-    /// A leaf that is moved, outside of any cell.
+    /// A leaf that is moved, outside of any cell. One without elements does not count: it may be trainable at one place of the node and
+    /// frozen at another.
     pub(crate) plain: bool,
     /// A leaf that is moved, in a cell.
     pub(crate) guarded: bool,
@@ -268,7 +269,9 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             self.findings.add(Error::shape(self.cursor.path(), &place.shape, leaf.shape));
             return Ok(());
         }
-        self.note_content();
+        if place.len > 0 {
+            self.note_content();
+        }
         let is_known_object = self.meet_identity(place, leaf)?;
         if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
             self.strided.insert(place.leaf.index);

@@ -41,6 +41,11 @@ pub(crate) fn check_new<'a, T: Tree + ?Sized>(layout: &Inner, tree: &mut T, buil
     InPlace::new(layout, builder, put).prepare_all(tree)
 }
 
+/// An array without elements is wanted like any other, but never changes: it is no reason to make the shared node around it anew.
+fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
+    place.len > 0 && put.wants(place)
+}
+
 struct InPlace<'l, 'b, 'p, 'a, P> {
     layout: &'l Inner,
     builder: Builder<'b>,
@@ -53,6 +58,9 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
 
 impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
+        let written = |place| is_written(put, place);
+        let written = if builder.meets_shared_nodes() { layout.places.iter().map(written).collect() } else { Vec::new() };
+        let builder = builder.writing(written);
         InPlace { layout, builder, put, seen: Seen::default(), written_through: HashSet::new(), to_renew: Vec::new() }
     }
 
@@ -67,7 +75,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     /// All that is wanted has been met.
     fn find_missing(&self) -> Result<()> {
         let mut missing = self.seen.missing(self.layout.places.len()).into_iter().map(|place| &self.layout.places[place]);
-        let Some(place) = missing.find(|place| self.put.wants(place)) else { return Ok(()) };
+        let Some(place) = missing.find(|place| is_written(self.put, place)) else { return Ok(()) };
         Err(Error::unstable("a tree that lost a leaf between two visits").at(&self.layout.paths.render(place.node)))
     }
 
@@ -101,7 +109,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>,
         renew: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>,
     ) -> Result<()> {
-        if self.wanted_below().next().is_none() {
+        if self.written_below().next().is_none() {
             return Ok(());
         }
         let identity = handle.identity();
@@ -125,15 +133,15 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     /// Makes the new nodes that writing will need, all before anything is written: a node that cannot be rebuilt is an error that
     /// leaves the tree as it was.
     fn prepare<'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()> {
-        if self.wanted_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
+        if self.written_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
             return Ok(());
         }
         if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
     }
 
-    fn wanted_below(&self) -> impl Iterator<Item = &Place> {
+    fn written_below(&self) -> impl Iterator<Item = &Place> {
         let node = self.builder.node();
-        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| self.put.wants(place))
+        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| is_written(self.put, place))
     }
 
     /// What is below need not be visited, or has been.
@@ -286,15 +294,12 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, 'a, P>>
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        if self.in_shared_cells > 0 {
-            self.in_shared_cells += 1;
-            return Ok(true);
-        }
         let is_cells = self.walk.builder.is_written_through(&identity);
         if is_cells && !self.walk.written_through.insert(identity) {
+            self.walk.mark_all_below();
             return Ok(false);
         }
-        self.in_shared_cells += usize::from(is_cells);
+        self.in_shared_cells += usize::from(is_cells || self.in_shared_cells > 0);
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf::{
     Builder, DynTree, FlatGrad, Identity, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone, tree,
 };
@@ -308,4 +309,95 @@ fn a_strided_array_is_mapped_into_a_new_tree() {
     let layout = Layout::of(&(reversed.clone(),)).unwrap();
     let doubled = layout.map(&(reversed,), [], |_, x, []| flatleaf::ops::scale(x, 2.0)).unwrap();
     assert_eq!(doubled.0, arr2(&[[6.0, 8.0], [2.0, 4.0]]));
+}
+
+#[test]
+#[cfg(feature = "serde")]
+fn a_frozen_root_is_stored() {
+    #[derive(Tree)]
+    #[tree(transparent)]
+    struct Fixed<T: Tree>(#[tree(frozen)] T);
+    let read = |layout: &Layout| -> Layout { serde_json::from_str(&serde_json::to_string(layout).unwrap()).unwrap() };
+    let leaf = Layout::of(&Fixed(vec![1.0_f32])).unwrap();
+    assert_eq!(read(&leaf), leaf);
+    let branch = Layout::of(&Fixed((vec![1.0_f32], vec![2.0_f32]))).unwrap();
+    assert_eq!(read(&branch), branch);
+    // What lies below what is frozen has no gradient, whatever is there.
+    assert_eq!(branch.gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
+    assert_eq!(read(&branch).gather_grad(&tree!({ "more": [1.0] })).unwrap().len(), 0);
+}
+
+/// A layout of the tree after it was written in place, and the one before.
+fn layouts_around_writing<T: Tree>(model: &mut T) -> [Layout; 2] {
+    let before = Layout::of(model).unwrap();
+    let flat = before.gather(model).unwrap();
+    before.restructure_into(model, &flat).unwrap();
+    [Layout::of(model).unwrap(), before]
+}
+
+#[test]
+fn a_cell_of_integers_in_a_node_that_is_renewed_stays_tied() {
+    let counter = Rc::new(RefCell::new(vec![1_u64]));
+    let layer = Rc::new((vec![1.0_f32], counter.clone()));
+    let mut before_it = (counter.clone(), layer.clone(), layer);
+    let [after, before] = layouts_around_writing(&mut before_it);
+    assert_eq!(after, before);
+    assert!(Rc::ptr_eq(&before_it.1.1, &counter));
+    let mut behind_it = (before_it.1, before_it.2, counter);
+    let [after, before] = layouts_around_writing(&mut behind_it);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_cell_is_written_once_however_many_nodes_hold_it() {
+    let inner = Rc::new(vec![1.0_f32]);
+    let cell = Rc::new(RefCell::new(inner.clone()));
+    let mut model = (cell.clone(), inner, Rc::new(cell));
+    let [after, before] = layouts_around_writing(&mut model);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn an_array_without_elements_that_is_frozen_at_one_place_does_not_part_what_it_stands_beside() {
+    #[derive(Tree)]
+    struct Model<T: Tree> {
+        trained: T,
+        #[tree(frozen)]
+        fixed: T,
+    }
+    let content = || (vec![1_i32], Vec::<f32>::new());
+    let cell = Rc::new(RefCell::new(content()));
+    let [after, before] = layouts_around_writing(&mut Model { trained: cell.clone(), fixed: cell });
+    assert_eq!(after, before);
+    let node = Rc::new(content());
+    let [after, before] = layouts_around_writing(&mut Model { trained: node.clone(), fixed: node });
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_shared_node_without_a_gradient_stays_tied_in_one_that_is_renewed() {
+    let embed = Rc::new(vec![2.0_f32]);
+    let layer = Rc::new((vec![1.0_f32], embed.clone()));
+    let grads = tree!({ "1": { "0": [1.0] } });
+    let mut before_it = (embed.clone(), layer.clone(), layer.clone());
+    let mut behind_it = (Option::<Rc<Vec<f32>>>::None, layer.clone(), layer, embed);
+    update(&mut before_it, &grads);
+    update(&mut behind_it, &grads);
+    assert_eq!((&before_it.1.0, &behind_it.1.0), (&vec![0.0], &vec![0.0]));
+}
+
+#[test]
+fn a_view_without_a_gradient_stays_tied_in_a_node_that_is_renewed() {
+    let embed = arr2(&[[2.0_f32, 3.0]]).into_shared();
+    let layer = Rc::new((vec![1.0_f32], embed.clone()));
+    let mut model = (embed.clone(), layer.clone(), layer, embed.reversed_axes());
+    update(&mut model, &tree!({ "1": { "0": [1.0] } }));
+    assert_eq!((&model.1.0, &model.0), (&vec![0.0], &model.1.1));
+}
+
+/// One step against a gradient, with the ties as before.
+fn update<T: Tree>(model: &mut T, grads: &DynTree) {
+    let layout = Layout::of(model).unwrap();
+    Optimizer::new(Sgd { lr: 1.0, ..Sgd::default() }, &layout).unwrap().update(model, grads).unwrap();
+    assert_eq!(Layout::of(model).unwrap(), layout);
 }

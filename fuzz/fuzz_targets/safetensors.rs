@@ -1,7 +1,8 @@
 #![no_main]
 
-mod read;
+#[path = "../checks/safetensors.rs"]
+mod check;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    read::in_every_way(bytes);
+    check::in_every_way(bytes);
 });

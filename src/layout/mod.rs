@@ -178,7 +178,11 @@ impl Inner {
 
     /// The places at a node or below it, in walk order.
     pub(crate) fn places_below(&self, node: NodeId) -> impl Iterator<Item = &Place> {
-        (node..self.paths.node(node).end).filter_map(|node| self.paths.place(node)).map(|place| self.place(place))
+        self.place_ids_below(node).map(|place| self.place(place))
+    }
+
+    pub(crate) fn place_ids_below(&self, node: NodeId) -> impl Iterator<Item = u32> {
+        (node..self.paths.node(node).end).filter_map(|node| self.paths.place(node))
     }
 
     pub(crate) fn leaves_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {

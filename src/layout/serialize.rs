@@ -46,7 +46,7 @@ struct StoredNode {
     /// Known by name, but no array: gradients here are ignored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_leaf: bool,
-    /// How many segments of the path, from the root, are declared frozen last.
+    /// How many segments of the path lead from the root to the first node that is frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     frozen_from: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,8 +89,8 @@ fn number(inner: &Inner, leaf: LeafId) -> u32 {
 }
 
 fn frozen_from(paths: &Paths, id: NodeId) -> Option<u32> {
-    let first = paths.line(id).into_iter().position(|node| paths.node(node).frozen)?;
-    Some(first as u32 + 1)
+    let mut line = std::iter::once(ROOT).chain(paths.line(id));
+    line.position(|node| paths.node(node).frozen).map(|segments| segments as u32)
 }
 
 impl<'de> Deserialize<'de> for Layout {
@@ -176,6 +176,7 @@ impl Tree {
             return Err(Error::duplicate(stored.path.clone()));
         }
         self.close_to(shared + 1);
+        self.paths.node_mut(ROOT).frozen |= stored.frozen_from == Some(0);
         for (level, key) in keys.into_iter().enumerate().skip(shared) {
             self.open(key, stored.frozen_from == Some(level as u32 + 1))?;
         }

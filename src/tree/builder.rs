@@ -10,7 +10,7 @@ use super::element::{Dtype, Element};
 use super::identity::Identity;
 use super::leaf::{LeafRef, to_elements};
 use super::{Key, Tree, stack};
-use crate::check::Contents;
+use crate::check::{Content, Contents};
 use crate::error::{Error, Result};
 use crate::floats::{AnyVec, Floats};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
@@ -27,6 +27,8 @@ pub struct Builder<'b> {
     arrays: HashMap<LeafId, Box<dyn Any>>,
     /// Whether it makes parts of a tree that is written in place.
     in_place: bool,
+    /// Which places are then written, if there are shared nodes.
+    written: Vec<bool>,
 }
 
 /// Where a builder's values come from.
@@ -93,12 +95,17 @@ impl Values<'_> {
 impl<'b> Builder<'b> {
     pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
         let cursor = Cursor::new(&layout.paths);
-        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false }
+        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false, written: Vec::new() }
     }
 
     /// For the parts of a tree that is written in place: shared cells stay, and are written through.
     pub(crate) fn in_place(self) -> Self {
         Builder { in_place: true, ..self }
+    }
+
+    /// Which places of the tree are written.
+    pub(crate) fn writing(self, written: Vec<bool>) -> Self {
+        Builder { written, ..self }
     }
 
     pub(crate) fn meets_shared_nodes(&self) -> bool {
@@ -152,7 +159,8 @@ impl<'b> Builder<'b> {
     /// old ones.
     pub(crate) fn new_elements<E: Element>(&mut self, shape: &[usize], axes: Option<&[usize]>) -> Result<Option<Vec<E>>> {
         let place = self.place(shape, E::DTYPE)?;
-        if !self.values.has(place.leaf) {
+        // In place, what is not written keeps its elements, and with them its ties.
+        if !self.values.has(place.leaf) || !self.cursor.place().is_some_and(|place| self.is_written(place)) {
             return Ok(None);
         }
         let leaf = self.layout.leaf(place.leaf);
@@ -189,8 +197,8 @@ impl<'b> Builder<'b> {
     /// # Errors
     /// What `make` returns; a node that the tree holds as two types.
     pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
-        let is_kept = self.contents.of(&identity).is_some_and(|content| content.is_constant());
-        if is_kept || (self.in_place && self.is_written_through(&identity)) {
+        let is_kept = |content: Content| content.is_constant() || (self.in_place && self.stays(content));
+        if self.contents.of(&identity).is_some_and(is_kept) {
             return Ok(old.clone());
         }
         if let Some(made) = self.shared.get(&identity) {
@@ -229,6 +237,16 @@ impl<'b> Builder<'b> {
     pub(crate) fn has_new(&self, identity: &Identity) -> bool {
         let leaf = self.cursor.place().map(|place| self.layout.place(place).leaf);
         self.shared.contains_key(identity) || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
+    }
+
+    /// Whether the shared node here stays in a tree that is written in place, even within one that is new: its other handles keep it too.
+    /// A cell stays, whether anything in it is written or not.
+    fn stays(&self, content: Content) -> bool {
+        !content.plain || !self.cursor.node().is_some_and(|node| self.layout.place_ids_below(node).any(|place| self.is_written(place)))
+    }
+
+    fn is_written(&self, place: u32) -> bool {
+        self.written.get(place as usize).is_none_or(|&written| written)
     }
 
     /// Whether all that is new in a shared node is in cells.

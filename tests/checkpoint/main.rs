@@ -11,7 +11,6 @@ mod hostile;
 mod killed;
 mod loading;
 mod memory;
-mod mutations;
 mod opened;
 mod python;
 mod real;
