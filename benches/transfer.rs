@@ -3,6 +3,8 @@
 //! Then the same trees with leaves of f16, bf16 and f64 in vectors of f32, f64: `memcpy` there moves as many bytes as are read and written.
 //!
 //! `cargo bench --bench transfer --features half [-- TREE …]`
+//!
+//! The tree `billion`, 10⁹ numbers in 1,000 leaves, is measured only if it is named: it wants 12 GiB.
 
 mod support;
 
@@ -10,7 +12,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flatleaf::{Element, FlatElement, FlatGrad, Layout};
+use flatleaf::{Element, FlatElement, FlatGrad, Layout, ops};
 use half::{bf16, f16};
 use ndarray::ArrayD;
 use support::{Arrays, alternate, arrays, concatenate, median, parallel_copy, shapes};
@@ -27,6 +29,30 @@ fn main() {
         measure_type::<f32, f64>(name, |x| x, |x| x, f64::from);
         measure_type::<f64, f64>(name, f64::from, |x| x as f32, f64::from);
     }
+    if chosen.iter().any(|chosen| chosen == "billion") {
+        measure_billion();
+    }
+}
+
+/// With one vector beside the tree and its flat one, and no other.
+fn measure_billion() {
+    let mut tree = arrays(&shapes("billion"), 1.0);
+    let layout = Layout::of(&tree).expect("a plain tree");
+    let flat = layout.gather(&tree).expect("the same tree");
+    assert!(tree.iter().flatten().eq(&flat) && flat.len() == 1_000_000_000);
+    let mut copy = vec![0.0; flat.len()];
+    let norm = ops::norm_l2(&flat);
+    assert!((layout.norm_l2(&tree).expect("the same tree") / norm - 1.0).abs() < 1e-12);
+
+    let mut work = |name: &str, call: &mut dyn FnMut(&mut Arrays, &mut [f32])| {
+        let times = alternate(&mut [(name, &mut || call(&mut tree, &mut copy))], Duration::from_secs(1));
+        println!("{:<10} {name:<22} {:>9.3} ms", "billion", 1e3 * median(&times[0]));
+    };
+    work("memcpy", &mut |_, copy| parallel_copy(copy, &flat));
+    work("gather_into", &mut |tree, copy| layout.gather_into(tree, copy).expect("the same tree"));
+    work("restructure_into", &mut |tree, _| layout.restructure_into(tree, &flat).expect("the same tree"));
+    work("norm_l2", &mut |tree, _| assert!(layout.norm_l2(tree).expect("the same tree") > 0.0));
+    assert!(copy == flat && tree.iter().flatten().eq(&flat));
 }
 
 /// A model whose first and last parameter are one, and its gradient with one at each place.

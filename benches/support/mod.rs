@@ -15,6 +15,7 @@ pub(crate) fn shapes(name: &str) -> Vec<Vec<usize>> {
     match name {
         "small10k" => vec![vec![8, 8]; 10_000],
         "small100k" => vec![vec![16]; 100_000],
+        "billion" => vec![vec![1_000, 1_000]; 1_000],
         _ => {
             let all: BTreeMap<String, Vec<Vec<usize>>> =
                 serde_json::from_str(include_str!("../peers/trees.json")).expect("the file is well formed");
