@@ -11,7 +11,7 @@ use common::bits;
 use common::models::{self, Law};
 use flatleaf::ops::NonFinite;
 use flatleaf::optim::{
-    Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule, Sgd, WeightDecay, each, go_on_if,
+    Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule, Sgd, WeightDecay, choose, each, go_on_if,
     scale_by_global_norm, scale_by_leaf_norms,
 };
 use flatleaf::{Dtype, DynTree, FlatGrad, Layout, TiedGrads, Tree, tree};
@@ -420,6 +420,34 @@ fn a_rule_of_ones_own_measures_leaves_and_stops() {
     optimizer.step(&mut flat, &grad).unwrap();
     assert_eq!(flat, before);
     assert_eq!(optimizer.state_of("last"), Some(&[0.0, 12.0, 9.0][..]));
+}
+
+/// Scales by leaf norms only if it is told to, and always by the norm of all.
+#[derive(Clone)]
+struct Optional {
+    by_leaf: bool,
+}
+
+impl Rule for Optional {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        (choose(self.by_leaf, scale_by_leaf_norms(|_, dx| 1.0 / dx), ()), scale_by_global_norm(|dx| 1.0 / dx))
+    }
+}
+
+/// Each group has the norms that it asks for: |b| = 8 becomes 1 and |a| stays 3, together √10 and not √73.
+#[test]
+fn groups_with_other_options_ask_for_other_norms() {
+    let layout = Layout::of(&tree!({ "a": [0.0], "b": [0.0] })).unwrap();
+    let grad = FlatGrad::from_flat(&layout, vec![3.0, 8.0]).unwrap();
+    for first_by_leaf in [false, true] {
+        let mut optimizer = Optimizer::new(Optional { by_leaf: first_by_leaf }, &layout).unwrap();
+        optimizer.adjust("b", |rule| rule.by_leaf = !first_by_leaf).unwrap();
+        let mut flat = vec![0.0, 0.0];
+        optimizer.step(&mut flat, &grad).unwrap();
+        let (a, b): (f64, f64) = if first_by_leaf { (1.0, 8.0) } else { (3.0, 1.0) };
+        let all = a.hypot(b);
+        assert_eq!(flat, [(-a / all) as f32, (-b / all) as f32]);
+    }
 }
 
 #[derive(Clone)]

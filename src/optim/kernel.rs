@@ -11,6 +11,11 @@ use super::row::Row;
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`], [`choose`], [`scale_by_leaf_norms`],
 /// [`scale_by_global_norm`], [`go_on_if`] or several of them in a tuple, one after the other.
 pub trait Kernel: Send + Sync {
+    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes, so that groups with other options agree on
+    /// what is measured.
+    #[doc(hidden)]
+    const NORMS: usize;
+
     #[doc(hidden)]
     fn run(&self, row: &mut Row<'_>) -> Flow;
 }
@@ -64,6 +69,8 @@ pub fn each<const N: usize>(change: impl Fn(f32, f32, &mut [f32; N]) -> f32 + Se
 struct Each<const N: usize, F>(F);
 
 impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel for Each<N, F> {
+    const NORMS: usize = 0;
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         row.each(&self.0);
@@ -83,9 +90,18 @@ struct Choice<A, B> {
 }
 
 impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
+    const NORMS: usize = A::NORMS + B::NORMS;
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
-        if self.condition { self.first.run(row) } else { self.second.run(row) }
+        if self.condition {
+            self.first.run(row)?;
+            row.pass_norms(B::NORMS);
+            GO_ON
+        } else {
+            row.pass_norms(A::NORMS);
+            self.second.run(row)
+        }
     }
 }
 
@@ -110,6 +126,8 @@ pub(super) struct Scale<F> {
 }
 
 impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
+    const NORMS: usize = 1;
+
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -132,6 +150,8 @@ struct Gate {
 }
 
 impl Kernel for Gate {
+    const NORMS: usize = 0;
+
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
         if self.is_open { GO_ON } else { ControlFlow::Break(()) }
@@ -146,6 +166,8 @@ pub(super) struct Stage<K> {
 }
 
 impl<K: Kernel> Kernel for Stage<K> {
+    const NORMS: usize = K::NORMS;
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         let before = row.enter(self.start, self.len);
@@ -156,6 +178,8 @@ impl<K: Kernel> Kernel for Stage<K> {
 }
 
 impl Kernel for () {
+    const NORMS: usize = 0;
+
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
         GO_ON
@@ -165,6 +189,8 @@ impl Kernel for () {
 macro_rules! sequence {
     ($($kernel:ident $index:tt),+) => {
         impl<$($kernel: Kernel),+> Kernel for ($($kernel,)+) {
+            const NORMS: usize = 0 $(+ $kernel::NORMS)+;
+
             #[inline(always)]
             fn run(&self, row: &mut Row<'_>) -> Flow {
                 $(self.$index.run(row)?;)+

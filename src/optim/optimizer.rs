@@ -105,7 +105,7 @@ impl<R: Rule> Optimizer<R> {
         let kernels = plan.kernels(&self.groups);
         let slices = || plan.parts.iter().map(|part| (&flat[part.range.clone()], &grad[part.range.clone()])).collect();
         let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else { return Ok(Report::skipped()) };
-        let merged = measured.iter().all(Measured::is_global).then(|| plan.merged_parts());
+        let merged = measured.iter().flatten().all(Measured::is_global).then(|| plan.merged_parts());
         let parts = merged.as_ref().unwrap_or(&plan.parts);
         pass::step(parts, slices_mut(flat, grad, parts), &mut self.states, &kernels, &measured);
         drop(kernels);

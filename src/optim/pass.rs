@@ -5,7 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
-use super::measure::{Measure, Measured};
+use super::measure::Measured;
 use super::row::{self, Asked, Context, Slices};
 use crate::transfer;
 
@@ -44,7 +44,7 @@ pub(super) fn step<'v>(
     slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
     states: &'v mut [Vec<f32>],
     kernels: &[impl Kernel],
-    measured: &[Measured],
+    measured: &[Option<Measured>],
 ) {
     let mut pieces = pieces(parts, slices, states);
     transfer::share(
@@ -97,20 +97,22 @@ impl<'v> Piece<'v> {
     }
 }
 
-/// Measures what the kernels ask for, which is `asked` for each of them: what every part, each of one leaf, adds to it.
+/// Measures `this` norm: what every part, each of one leaf, adds to it. The kernels ask each for its own of `asked`, and those that ask for
+/// another one add nothing.
 pub(super) fn measure(
     parts: &[Part],
     slices: &[(&[f32], &[f32])],
     states: &[Vec<f32>],
     kernels: &[impl Kernel],
     asked: &[Option<Asked>],
-    (measure, measured): (Measure, &[Measured]),
+    (this, measured): (Asked, &[Option<Measured>]),
 ) -> Vec<[f64; 2]> {
+    let measure = this.measure;
     let mut pieces: Vec<Measurement> = parts.iter().enumerate().flat_map(|(index, part)| measurements(index, part)).collect();
     let of_piece = |Measurement { part: index, range, total }: &mut Measurement| {
         let (part, (x, grad)) = (&parts[*index], slices[*index]);
         let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
-        *total = match asked[part.kernel] {
+        *total = match asked[part.kernel].filter(|asked| asked.norm == this.norm) {
             None => [0.0; 2],
             Some(asked) if asked.is_of_gradient => measure.slice(x, grad),
             Some(_) => {

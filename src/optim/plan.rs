@@ -18,6 +18,11 @@ pub(super) struct Plan {
     kernels: Vec<(u32, u64)>,
 }
 
+/// One for each norm that a kernel may ask for.
+fn none_measured<K: Kernel>(_: &[K]) -> Vec<Option<Measured>> {
+    (0..K::NORMS).map(|_| None).collect()
+}
+
 impl Plan {
     pub(super) fn new(layout: &Layout, leaves: &[LeafProgress], is_present: impl Fn(usize) -> bool) -> Self {
         let mut plan = Plan { parts: Vec::with_capacity(leaves.len()), kernels: Vec::new() };
@@ -67,12 +72,13 @@ impl Plan {
         states: &[Vec<f32>],
         kernels: &[impl Kernel],
         slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
-    ) -> Result<Option<(Vec<Measured>, Report)>> {
-        let (mut measured, mut report) = (Vec::new(), Report::default());
+    ) -> Result<Option<(Vec<Option<Measured>>, Report)>> {
+        let (mut measured, mut report) = (none_measured(kernels), Report::default());
         let mut asked = self.asked(kernels, states.len(), &measured);
         let slices = if asked.iter().any(Option::is_some) { slices() } else { Vec::new() };
-        while let Some(measure) = asked.iter().flatten().map(|asked| asked.measure).next() {
-            let totals = pass::measure(&self.parts, &slices, states, kernels, &asked, (measure, &measured));
+        while let Some(&this) = asked.iter().flatten().min_by_key(|asked| asked.norm) {
+            let Asked { norm, measure, .. } = this;
+            let totals = pass::measure(&self.parts, &slices, states, kernels, &asked, (this, &measured));
             let norms = measure.norms(totals.iter().fold([0.0; 2], |a, b| measure.merge(a, *b)));
             match measure.non_finite {
                 NonFinite::Error if !norms[1].is_finite() => return Err(self.at_fault(layout, &totals, &slices)),
@@ -81,9 +87,9 @@ impl Plan {
             }
             if measure.is_global {
                 report.clips.extend(measure.max.map(|max| Clipped { norm: norms[1], scale: clip_scale(norms[1], max) }));
-                measured.push(Measured::Global(norms));
+                measured[norm] = Some(Measured::Global(norms));
             } else {
-                measured.push(Measured::Leaves(self.leaf_norms(layout, measure, &totals)));
+                measured[norm] = Some(Measured::Leaves(self.leaf_norms(layout, measure, &totals)));
             }
             asked = self.asked(kernels, states.len(), &measured);
         }
@@ -91,7 +97,7 @@ impl Plan {
     }
 
     /// The next measurement that each of the kernels needs.
-    fn asked(&self, kernels: &[impl Kernel], states: usize, measured: &[Measured]) -> Vec<Option<Asked>> {
+    fn asked(&self, kernels: &[impl Kernel], states: usize, measured: &[Option<Measured>]) -> Vec<Option<Asked>> {
         let Some(first) = self.parts.first() else { return Vec::new() };
         let context = Context { leaf: first.leaf, measured };
         kernels.iter().map(|kernel| row::asks(kernel, states, context)).collect()

@@ -31,9 +31,9 @@ pub struct Row<'r> {
     /// Which of the states are those of the stage at hand.
     stage: Range<usize>,
     context: Context<'r>,
-    /// How many measurements have been asked for.
-    asked: usize,
-    pending: Option<Measure>,
+    /// The number of the next norm.
+    norm: usize,
+    asked: Option<Asked>,
     /// Whether a stage has changed the direction.
     is_changed: bool,
 }
@@ -42,12 +42,14 @@ pub struct Row<'r> {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'r> {
     pub(super) leaf: usize,
-    pub(super) measured: &'r [Measured],
+    /// Norms by their number; those that no kernel has asked for yet are not there.
+    pub(super) measured: &'r [Option<Measured>],
 }
 
-/// A measurement that a kernel asks for.
+/// A norm that a kernel asks for.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
+    pub(super) norm: usize,
     pub(super) measure: Measure,
     /// Whether it is of the gradient as it came: no stage before has changed it.
     pub(super) is_of_gradient: bool,
@@ -73,7 +75,7 @@ impl<'r> Row<'r> {
     #[inline(always)]
     fn new(x: Elements, dx: Elements, states: States<'r>, context: Context<'r>) -> Self {
         let stage = 0..states.len();
-        Row { x, dx, states, stage, context, asked: 0, pending: None, is_changed: false }
+        Row { x, dx, states, stage, context, norm: 0, asked: None, is_changed: false }
     }
 
     /// See [`each`](super::each).
@@ -104,14 +106,21 @@ impl<'r> Row<'r> {
     /// What was measured; while it is measured, stops.
     #[inline(always)]
     pub(super) fn measure(&mut self, measure: Measure) -> ControlFlow<(), [f64; 2]> {
-        self.asked += 1;
-        match self.context.measured.get(self.asked - 1) {
+        let norm = self.norm;
+        self.norm += 1;
+        match &self.context.measured[norm] {
             Some(measured) => ControlFlow::Continue(measured.at(self.context.leaf)),
             None => {
-                self.pending = Some(measure);
+                self.asked = Some(Asked { norm, measure, is_of_gradient: !self.is_changed });
                 ControlFlow::Break(())
             }
         }
+    }
+
+    /// Leaves out the norms that another choice would have asked for.
+    #[inline(always)]
+    pub(super) fn pass_norms(&mut self, count: usize) {
+        self.norm += count;
     }
 
     /// Narrows the states to those of one stage; gives back what they were.
@@ -236,8 +245,7 @@ pub(super) fn asks(kernel: &impl Kernel, states: usize, context: Context<'_>) ->
     let mut row = Row::new([0.0; ROW], [0.0; ROW], States::Copied { real: &real, at: 0, copies: &copies }, context);
     // Whether it breaks because it asks or because it does not go on makes no difference here.
     let _ = kernel.run(&mut row);
-    let is_of_gradient = !row.is_changed;
-    row.pending.map(|measure| Asked { measure, is_of_gradient })
+    row.asked
 }
 
 /// Runs the stages up to the one that asks for `measure` on copies of their states: what these elements add to it.
@@ -267,7 +275,7 @@ impl<K: Kernel> dispatch::Kernel<&[f32], &[f32], (&K, &[&[f32]], &[Copied], Meas
             copies.iter().for_each(|copy| copy.set(None));
             let mut row = Row::new(filled_up(&x[at..]), filled_up(&grad[at..]), States::Copied { real, at, copies }, context);
             let _ = kernel.run(&mut row);
-            if row.pending.is_some() {
+            if row.asked.is_some() {
                 let len = ROW.min(x.len() - at);
                 total = measure.merge(total, measure.row(&row.x, &first(row.dx, len)));
             }
