@@ -6,7 +6,7 @@
 //!
 //! `cargo run --release --example own_rule`
 
-use flatleaf::optim::{Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative};
+use flatleaf::optim::{Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative, sign};
 use flatleaf::{Layout, Result, Tree};
 
 /// ```text
@@ -40,7 +40,7 @@ impl Rule for Yogi {
         let eps = self.eps as f32;
         each(move |_x, g, [m, v]| {
             *m = beta1 * *m + fresh1 * g;
-            *v -= fresh2 * (*v - g * g).signum() * g * g;
+            *v -= fresh2 * sign(*v - g * g) * g * g;
             rate * *m / (v.sqrt() * correction + eps)
         })
     }

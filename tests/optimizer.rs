@@ -366,7 +366,10 @@ fn what_cannot_be_changed_says_so_and_stays() {
     for error in [optimizer.freeze("c.**"), optimizer.thaw("c.**"), optimizer.adjust("c.**", |_| ())] {
         let error = error.unwrap_err();
         assert!(error.is_pattern());
-        assert_eq!(error.to_string(), "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches");
+        assert_eq!(
+            error.to_string(),
+            "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches (`*` stays within a segment, `**` spans any number of them)"
+        );
     }
     let error = Optimizer::new(clip(1.0), &layout).unwrap().set_lr(0.1).unwrap_err();
     assert_eq!(error.to_string(), "`lr`: expected a rule with a learning rate, found none");

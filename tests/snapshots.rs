@@ -160,3 +160,18 @@ fn a_snapshot_that_contradicts_itself_is_an_error() {
     assert!(error(&|value| value["states"][0]["name"] = json!("other")).contains("state vectors [\"other\""));
     assert_eq!(error(&|value| value["groups"][0][1]["lr"] = json!(-1.0)), "`lr`: expected a finite number of 0 or more, found -1");
 }
+
+/// JSON has no infinity, and the greatest norm of an element is one of order infinity.
+#[test]
+fn infinite_numbers_of_a_configuration_are_stored() {
+    let layout = Layout::of(&tree!([1.0])).unwrap();
+    let rule = ClipNorm { p: f64::INFINITY, max: f64::INFINITY, ..Default::default() };
+    let optimizer = Optimizer::new(rule, &layout).unwrap();
+    let text = serde_json::to_string(&optimizer.snapshot()).unwrap();
+    assert!(text.contains(r#""max":"inf","p":"inf""#), "{text}");
+    let resumed: Optimizer<ClipNorm> = Optimizer::resume(serde_json::from_str(&text).unwrap(), &layout).unwrap();
+    assert_eq!(resumed.rule(""), Some(&rule));
+    let wrong = text.replace("inf", "large");
+    let error = serde_json::from_str::<Snapshot<'_, ClipNorm>>(&wrong).unwrap_err();
+    assert!(error.to_string().starts_with("invalid value: string \"large\", expected a number or `inf`"), "{error}");
+}

@@ -119,7 +119,11 @@ fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
         let any = layout.matching(&pattern).map(|index| matched[index] = true).count();
         let frozen_only = || layout.others().iter().any(|leaf| leaf.matches(&pattern));
         if any == 0 && !frozen_only() {
-            return Err(Error::pattern(pattern.text(), "a pattern that matches a leaf", "none that it matches"));
+            return Err(Error::pattern(
+                pattern.text(),
+                "a pattern that matches a leaf",
+                "none that it matches (`*` stays within a segment, `**` spans any number of them)",
+            ));
         }
     }
     Ok(matched)

@@ -23,6 +23,7 @@ use crate::ops::NonFinite;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct ClipValue {
     /// The greatest magnitude that is left.
+    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
     pub max: f64,
 }
 
@@ -55,8 +56,10 @@ impl Rule for ClipValue {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct ClipNorm {
     /// The greatest norm that is left.
+    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
     pub max: f64,
     /// Which norm: above 0, infinity too.
+    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
     pub p: f64,
     /// What to do about a norm that is infinite or NaN.
     pub non_finite: NonFinite,
@@ -98,8 +101,10 @@ impl Rule for ClipNorm {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct ClipNormPerLeaf {
     /// The greatest norm that is left.
+    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
     pub max: f64,
     /// Which norm: above 0, infinity too.
+    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
     pub p: f64,
     /// What to do about a norm that is infinite or NaN.
     pub non_finite: NonFinite,

@@ -12,7 +12,7 @@
 //! | in proportion to each leaf | [`Lamb`], [`Lars`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`] |
-//! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`] |
+//! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`], [`sign`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of Optimisers.jl 0.4.8. Configurations are
 //! f64 and checked; vectors are f32.
@@ -62,6 +62,8 @@ mod sgd;
 mod trust_ratio;
 
 // and what runs them.
+#[cfg(feature = "serde")]
+mod infinity;
 mod measure;
 mod optimizer;
 mod pass;
@@ -75,7 +77,7 @@ pub use adagrad::AdaGrad;
 pub use adam::{Adam, AdamW};
 pub use adamax::Adamax;
 pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
-pub use decay::{SignDecay, WeightDecay};
+pub use decay::{SignDecay, WeightDecay, sign};
 pub use ema::Ema;
 pub use kernel::{Kernel, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms};
 pub use lion::Lion;

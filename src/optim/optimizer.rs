@@ -67,6 +67,8 @@ pub struct Report {
     /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip):
     /// nothing has moved.
     pub skipped: bool,
+    /// How many leaves took the step: not those that are frozen or had no gradient.
+    pub leaves: usize,
     /// What each clipping by the norm of all leaves measured and did, in the order of the chain.
     pub clips: Vec<Clipped>,
 }
@@ -182,7 +184,7 @@ fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> im
 
 /// What can be changed between two steps.
 impl<R: Rule> Optimizer<R> {
-    /// Leaves the leaves that a path pattern matches alone, with their state and their step counts, until they are thawed. They do not
+    /// Leaves the leaves that a path pattern ([`Planner`](crate::Planner) says how they are written) matches alone, with their state and their step counts, until they are thawed. They do not
     /// count in a clip norm. The layout stays as it is.
     ///
     /// # Errors
@@ -201,7 +203,8 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    /// Sets the learning rate of every stage that has one, for all leaves. State is kept.
+    /// Sets the learning rate of every stage that has one, for all leaves, whatever [`adjust`](Optimizer::adjust) gave some of them. State is
+    /// kept. (A schedule that keeps groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`.)
     ///
     /// # Errors
     /// A rate that the rule refuses, a rule without a rate.
@@ -251,7 +254,11 @@ impl<R: Rule> Optimizer<R> {
         let pattern = Pattern::parse(pattern)?;
         let matching: Vec<usize> = self.layout.matching(&pattern).collect();
         if matching.is_empty() {
-            return Err(Error::pattern(pattern.text(), "a pattern that matches a trainable leaf", "none that it matches"));
+            return Err(Error::pattern(
+                pattern.text(),
+                "a pattern that matches a trainable leaf",
+                "none that it matches (`*` stays within a segment, `**` spans any number of them)",
+            ));
         }
         Ok(matching)
     }
@@ -298,6 +305,38 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn state_of(&self, name: &str) -> Option<&[f32]> {
         self.state().find(|state| state.0 == name).map(|state| state.1)
+    }
+
+    /// A copy of a flat vector in which the leaves that have taken a step are those of the state vector of this name, the first if there are
+    /// several: the moving average of a whole model, with leaves that never moved, frozen or without gradients, as the model has them.
+    ///
+    /// # Errors
+    /// A vector of another length; a name that no stage has.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Ema, Optimizer, Sgd};
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let mut model = tree!({ "encoder": [7.0], "head": [1.0] });
+    /// let (_, layout) = destructure(&model)?;
+    /// let mut optimizer = Optimizer::new((Sgd { lr: 0.5, ..Default::default() }, Ema::default()), &layout)?;
+    /// optimizer.freeze("encoder")?;
+    /// optimizer.update(&mut model, &tree!({ "head": [1.0] }))?;
+    ///
+    /// assert_eq!(optimizer.state_of("average"), Some(&[0.0, 0.5][..]));
+    /// let average = optimizer.state_over("average", &layout.gather(&model)?)?;
+    /// assert_eq!(layout.restructure(&model, &average)?, tree!({ "encoder": [7.0], "head": [0.5] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
+        self.layout.check_len(flat.len())?;
+        let state = self.state_of(name).ok_or_else(|| Error::argument("the name of a state vector", format_args!("`{name}`")))?;
+        let mut filled = flat.to_vec();
+        let moved = self.layout.leaves().iter().zip(&self.leaves).filter(|(_, progress)| progress.steps > 0);
+        for range in moved.map(|(leaf, _)| leaf.range()) {
+            filled[range.clone()].copy_from_slice(&state[range]);
+        }
+        Ok(filled)
     }
 
     fn progress(&self, path: &str) -> Option<&LeafProgress> {

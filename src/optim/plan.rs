@@ -73,7 +73,7 @@ impl Plan {
         kernels: &[impl Kernel],
         slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
     ) -> Result<Option<(Vec<Option<Measured>>, Report)>> {
-        let (mut measured, mut report) = (none_measured(kernels), Report::default());
+        let (mut measured, mut report) = (none_measured(kernels), Report { leaves: self.parts.len(), ..Report::default() });
         let mut asked = self.asked(kernels, states.len(), &measured);
         let slices = if asked.iter().any(Option::is_some) { slices() } else { Vec::new() };
         while let Some(&this) = asked.iter().flatten().min_by_key(|asked| asked.norm) {

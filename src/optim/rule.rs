@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// tuple of rules is a chain: the second takes what the first made. `()` is the empty chain, which subtracts the gradient itself.
 ///
 /// ```
-/// use flatleaf::optim::{each, fraction, non_negative, Kernel, Optimizer, Rule};
+/// use flatleaf::optim::{each, fraction, non_negative, sign, Kernel, Optimizer, Rule};
 /// use flatleaf::{tree, FlatGrad, Layout, Result};
 ///
 /// /// Steps of one size in the direction that most of the last gradients had.
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 ///         let (lr, momentum) = (self.lr as f32, self.momentum as f32);
 ///         each(move |_x, dx, [buffer]| {
 ///             *buffer = momentum * *buffer + (1.0 - momentum) * dx;
-///             lr * buffer.signum()
+///             lr * sign(*buffer)
 ///         })
 ///     }
 /// }
@@ -63,7 +63,8 @@ pub trait Rule: Clone + Send + Sync {
     /// What it does at a leaf's `step`th step, 1 being the first.
     ///
     /// Called once for every run of leaves that have taken as many steps, so that powers of a decay rate are computed here and not
-    /// for every row. Numbers are f64 up to here.
+    /// for every row. Numbers are f64 up to here. Steps are the leaf's own: a warm-up of the rate that is computed from them begins later for
+    /// one that is thawed later.
     fn kernel(&self, step: u64) -> impl Kernel;
 
     /// Which step it is for the stages behind it in a chain: another than its own only for a stage that does not always go on.

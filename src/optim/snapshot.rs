@@ -31,6 +31,34 @@ use crate::layout::{Layout, Leaf};
 /// assert_eq!(migration.added, ["b"]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
+///
+/// Stored and taken up by another process, beside the model's [checkpoint](crate::checkpoint::save), in any format of serde that keeps the
+/// bits of floats. (`serde_json` does with its feature `float_roundtrip`, and has no NaN and no infinity; binary formats are smaller.) A
+/// rule of one's own derives `Serialize` and `Deserialize` too.
+///
+/// ```
+/// # #[cfg(feature = "serde")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use flatleaf::optim::{AdamW, ClipNorm, Optimizer, Snapshot};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!({ "w": [1.0, 2.0] });
+/// let layout = Layout::of(&model)?;
+/// let mut optimizer = Optimizer::new((ClipNorm::default(), AdamW::default()), &layout)?;
+/// optimizer.update(&mut model, &tree!({ "w": [1.0, -1.0] }))?;
+/// let stored = serde_json::to_vec(&optimizer.snapshot())?;
+///
+/// let snapshot: Snapshot<(ClipNorm, AdamW)> = serde_json::from_slice(&stored)?;
+/// let mut resumed = Optimizer::resume(snapshot, &layout)?;
+/// let mut twin = model.clone();
+/// resumed.update(&mut twin, &tree!({ "w": [0.5, 0.5] }))?;
+/// optimizer.update(&mut model, &tree!({ "w": [0.5, 0.5] }))?;
+/// assert_eq!(twin, model);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "serde"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Snapshot<'s, R> {
@@ -90,7 +118,7 @@ impl<R: Rule> Optimizer<R> {
     /// An optimiser that goes on where the snapshot was taken, bit for bit.
     ///
     /// # Errors
-    /// A snapshot of another layout, with the paths that differ; one that contradicts itself.
+    /// A snapshot of another layout, with the paths that differ (see [`migrate`](Optimizer::migrate)); one that contradicts itself.
     pub fn resume(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<Self> {
         snapshot.validate()?;
         snapshot.check_same(layout)?;

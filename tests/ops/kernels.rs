@@ -1,4 +1,4 @@
-//! All kernels in two tables; a new one joins every test with one line.
+//! All kernels in two tables; a new one joins every test with one line (and the table of those that panic, in `panics.rs`, with another).
 
 use flatleaf::ops;
 
@@ -46,4 +46,22 @@ pub(crate) const CHANGES: &[(&str, Change, Twin)] = &[
 
 fn reversed(x: &[f32]) -> Vec<f32> {
     x.iter().rev().copied().collect()
+}
+
+/// What `ops` exports, by its sources, without the types.
+fn exported() -> Vec<&'static str> {
+    let sources = include_str!("../../src/ops/mod.rs");
+    let exports = sources.lines().filter_map(|line| line.strip_prefix("pub use ")?.split_once("::"));
+    let names = exports.flat_map(|(_, names)| names.split(|mark: char| !(mark.is_alphanumeric() || mark == '_')));
+    names.filter(|name| name.starts_with(char::is_lowercase)).collect()
+}
+
+#[test]
+fn every_export_is_tested_and_stands_in_the_table_of_the_module() {
+    let tests = [include_str!("kernels.rs"), include_str!("elementwise.rs"), include_str!("twins.rs"), include_str!("clip.rs")].concat();
+    assert!(exported().contains(&"axpy") && exported().contains(&"clip_norm_with"));
+    for name in exported() {
+        assert!(tests.contains(&format!("ops::{name}")), "`{name}` has no test in `tests/ops`");
+        assert!(include_str!("../../src/ops/mod.rs").contains(&format!("[`{name}`]")), "`{name}` is not in the table of `src/ops/mod.rs`");
+    }
 }
