@@ -22,7 +22,7 @@ pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
     vector
 }
 
-/// An empty vector for so many elements of a leaf.
+/// An empty vector for so many elements.
 pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
     let mut vector = Vec::with_capacity(len);
     if len * size_of::<E>() >= LARGE {

@@ -56,11 +56,11 @@ impl<'a, E: FlatElement> Noted<'a, E> {
         lent.chain(self.copied.iter().map(|copied| copied.1)).map(|leaf| leaf as usize)
     }
 
-    /// A new flat vector, where every leaf has been noted down. Each element is written once: nobody has written the zeros of a large one, and
-    /// a small one is put together without, if its leaves come in order.
+    /// A new flat vector, where every leaf has been noted down. Each element is written once: one that all threads fill is of zeros that nobody
+    /// has written, and one thread puts it together without, if the leaves come in order.
     pub(crate) fn into_vec(self, layout: &Inner) -> Vec<E> {
         if !transfer::is_parallel(layout.len) && self.is_in_order(layout.len) {
-            let mut flat = Vec::with_capacity(layout.len);
+            let mut flat = memory::with_room(layout.len);
             self.lent.iter().for_each(|lent| lent.floats.push_to(&mut flat));
             layout.spare.give(self.lent);
             return flat;

@@ -122,32 +122,27 @@ pub(crate) fn make_all<T, R>(items: &[T], make: impl Fn(&T) -> R) -> Vec<R> {
     items.iter().map(make).collect()
 }
 
-/// Does the work of every task, all threads together.
-pub(crate) fn share<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut T) + Sync) {
-    share_slices(tasks, weight, |tasks| tasks.iter_mut().for_each(&work));
-}
-
-/// Does the work of every task, some consecutive ones at a time: halves of equal weight, and halves of these.
+/// Does the work of every task, all threads together: halves of equal weight, and halves of these.
 #[cfg(feature = "rayon")]
-pub(crate) fn share_slices<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut [T]) + Sync) {
+pub(crate) fn share<T: Send>(tasks: &mut [T], weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut T) + Sync) {
     if !is_parallel(tasks.iter().map(&weight).sum()) {
-        return work(tasks);
+        return tasks.iter_mut().for_each(work);
     }
     if rayon::current_thread_index().is_some() {
         return split(tasks, &weight, &work);
     }
-    // A caller outside the pool does its half instead of sleeping, and keeps its CPU.
-    let (left, right) = halves(tasks, &weight);
+    // A caller outside the pool does its part instead of sleeping, and keeps its CPU.
+    let (mine, others) = cut(tasks, &weight, threads());
     rayon::in_place_scope(|scope| {
-        scope.spawn(|_| split(right, &weight, &work));
-        work(left);
+        scope.spawn(|_| split(others, &weight, &work));
+        mine.iter_mut().for_each(&work);
     });
 }
 
 /// Does the work of every task.
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn share_slices<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: impl Fn(&mut [T])) {
-    work(tasks);
+pub(crate) fn share<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: impl Fn(&mut T)) {
+    tasks.iter_mut().for_each(work);
 }
 
 /// Tasks of less weight are not worth handing over.
@@ -155,22 +150,22 @@ pub(crate) fn share_slices<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, wo
 const GRAIN: usize = 1 << 15;
 
 #[cfg(feature = "rayon")]
-fn split<T: Send>(tasks: &mut [T], weight: &(impl Fn(&T) -> usize + Sync), work: &(impl Fn(&mut [T]) + Sync)) {
+fn split<T: Send>(tasks: &mut [T], weight: &(impl Fn(&T) -> usize + Sync), work: &(impl Fn(&mut T) + Sync)) {
     if tasks.len() < 2 || tasks.iter().map(weight).sum::<usize>() < GRAIN {
-        return work(tasks);
+        return tasks.iter_mut().for_each(work);
     }
-    let (left, right) = halves(tasks, weight);
+    let (left, right) = cut(tasks, weight, 2);
     rayon::join(|| split(left, weight, work), || split(right, weight, work));
 }
 
-/// Cuts where the left half first weighs as much as the right one; neither is empty if there are two tasks.
+/// Cuts where the left part first weighs a share of all, such as half; neither part is empty if there are two tasks.
 #[cfg(feature = "rayon")]
-fn halves<'t, T>(tasks: &'t mut [T], weight: &impl Fn(&T) -> usize) -> (&'t mut [T], &'t mut [T]) {
+fn cut<'t, T>(tasks: &'t mut [T], weight: &impl Fn(&T) -> usize, shares: usize) -> (&'t mut [T], &'t mut [T]) {
     let total: usize = tasks.iter().map(weight).sum();
     let mut left = 0;
     let at = tasks.iter().position(|task| {
         left += weight(task);
-        2 * left >= total
+        shares * left >= total
     });
     let at = (at.unwrap_or(0) + 1).min(tasks.len().saturating_sub(1)).max(1).min(tasks.len());
     tasks.split_at_mut(at)

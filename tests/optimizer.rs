@@ -453,6 +453,84 @@ fn groups_with_other_options_ask_for_other_norms() {
     }
 }
 
+/// The first leaf is not clipped by itself, the second is: the norm of all is that of what was clipped, √(0.25 + 1).
+#[test]
+fn a_norm_behind_a_clipping_leaf_by_leaf() {
+    let layout = Layout::of(&tree!({ "a": [0.0, 0.0], "b": [0.0, 0.0] })).unwrap();
+    let rule = (ClipNormPerLeaf { max: 1.0, ..Default::default() }, clip(0.5));
+    let grad = FlatGrad::from_flat(&layout, vec![0.5, 0.0, 30.0, 40.0]).unwrap();
+    let report = Optimizer::new(rule, &layout).unwrap().step(&mut [0.0; 4], &grad).unwrap();
+    assert!((report.clips[0].norm - 1.25_f64.sqrt()).abs() < 1e-6, "{report:?}");
+    assert_eq!(report.leaves, 2);
+}
+
+#[test]
+fn groups_clip_leaf_by_leaf_by_norms_of_their_own() {
+    let layout = Layout::of(&tree!({ "a": [0.0, 0.0], "b": [0.0, 0.0] })).unwrap();
+    let mut optimizer = Optimizer::new(ClipNormPerLeaf { max: 1.0, ..Default::default() }, &layout).unwrap();
+    optimizer.adjust("b", |rule| rule.p = 1.0).unwrap();
+    let mut flat = vec![0.0; 4];
+    optimizer.step(&mut flat, &FlatGrad::from_flat(&layout, vec![-3.0, -4.0, -3.0, -4.0]).unwrap()).unwrap();
+    assert_eq!(flat, [0.6, 0.8, (3.0 / 7.0) as f32, (4.0 / 7.0) as f32]);
+}
+
+/// What becomes of a gradient of `[3, NaN]`, whose second leaf is in a group of its own with this rule.
+fn with_nan<R: Rule>(rule: R, change: impl FnMut(&mut R)) -> (flatleaf::Result<bool>, Vec<f32>) {
+    let layout = Layout::of(&tree!({ "a": [0.0], "b": [0.0] })).unwrap();
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    optimizer.adjust("b", change).unwrap();
+    let mut flat = vec![0.0; 2];
+    let report = optimizer.step(&mut flat, &FlatGrad::from_flat(&layout, vec![3.0, f32::NAN]).unwrap());
+    (report.map(|report| report.skipped), flat)
+}
+
+#[test]
+fn leaf_by_leaf_each_group_answers_to_what_is_not_finite() {
+    let rule = ClipNormPerLeaf { non_finite: NonFinite::Propagate, ..Default::default() };
+    let (skipped, flat) = with_nan(rule, |_| ());
+    assert!(!skipped.unwrap() && flat[0] == -1.0 && flat[1].is_nan());
+    let (skipped, flat) = with_nan(rule, |rule| rule.non_finite = NonFinite::Skip);
+    assert_eq!((skipped.unwrap(), flat), (true, vec![0.0; 2]));
+    let (error, flat) = with_nan(rule, |rule| rule.non_finite = NonFinite::Error);
+    assert_eq!((error.unwrap_err().path(), flat), (Some("b"), vec![0.0; 2]));
+    let strict = ClipNormPerLeaf { non_finite: NonFinite::Error, ..rule };
+    assert!(!with_nan(strict, |rule| rule.non_finite = NonFinite::Propagate).0.unwrap());
+}
+
+/// Whichever group it is in.
+#[test]
+fn of_a_norm_over_all_leaves_the_strictest_group_decides() {
+    let [propagate, strict] = [NonFinite::Propagate, NonFinite::Error].map(|non_finite| ClipNorm { non_finite, ..Default::default() });
+    for (rule, changed) in [(propagate, strict), (strict, propagate)] {
+        let (error, flat) = with_nan(rule, |rule| *rule = changed);
+        assert_eq!((error.unwrap_err().path(), flat), (Some("b"), vec![0.0; 2]));
+    }
+}
+
+/// Norms behind other stages, at lengths around rows, blocks and pieces, against plain loops in f64.
+#[test]
+fn norms_in_a_chain_are_those_of_its_direction() {
+    for (len, p) in [1, 15, 16, 17, 1025, 32_769].into_iter().flat_map(|len| [0.5, 1.0, 2.0, 3.0, f64::INFINITY].map(|p| (len, p))) {
+        let mut flat: Vec<f32> = vec![0.5; len];
+        let layout = Layout::of(&flat).unwrap();
+        let grad: Vec<f32> = (0..len).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 300.0).collect();
+        let clip = |max| ClipNorm { max, p, ..Default::default() };
+        let rule = (WeightDecay { weight_decay: 0.5 }, clip(0.7), WeightDecay { weight_decay: 0.2 }, clip(0.1));
+        let report = Optimizer::new(rule, &layout).unwrap().step(&mut flat, &FlatGrad::from_flat(&layout, grad.clone()).unwrap()).unwrap();
+        let mut direction: Vec<f64> = grad.iter().map(|dx| f64::from(*dx) + 0.25).collect();
+        let first = plain_norm(&direction, p);
+        direction.iter_mut().for_each(|dx| *dx = *dx * (0.7 / first).min(1.0) + 0.1);
+        for (clipped, plain) in report.clips.iter().zip([first, plain_norm(&direction, p)]) {
+            assert!((clipped.norm / plain - 1.0).abs() < 1e-6, "{len} elements, p = {p}: {} is not {plain}", clipped.norm);
+        }
+    }
+}
+
+fn plain_norm(x: &[f64], p: f64) -> f64 {
+    let greatest = x.iter().fold(0.0, |greatest: f64, x| greatest.max(x.abs()));
+    if p.is_infinite() { greatest } else { x.iter().map(|x| x.abs().powf(p)).sum::<f64>().powf(1.0 / p) }
+}
+
 #[derive(Clone)]
 struct Greedy;
 

@@ -42,17 +42,18 @@ impl Output<'_> {
     }
 }
 
-/// Has `write` write to a file, until all of it is on the disk.
-fn write_safely(file: &File, path: &Path, write: impl FnOnce(&mut Output<'_>) -> Result<()>) -> Result<()> {
+/// Has `write` write so many bytes to a file, until all of it is on the disk.
+fn write_safely(file: &File, path: &Path, len: usize, write: impl FnOnce(&mut Output<'_>) -> Result<()>) -> Result<()> {
     let (written, news) = mpsc::channel();
     thread::scope(|scope| {
-        let early = thread::Builder::new().spawn_scoped(scope, move || synchronise(file, &news));
+        let early = (len >= EARLY).then(|| thread::Builder::new().spawn_scoped(scope, move || synchronise(file, &news)));
         let mut output = Output { writer: BufWriter::with_capacity(BUFFER, file), path, since: 0, written };
         write(&mut output)?;
         let flushed = output.writer.flush();
         drop(output);
-        // A system without threads synchronises at the end alone. An error is told once, so each call's counts.
-        let early = early.map_or(Ok(()), |early| early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        // A small file, or a system without threads, is synchronised at the end alone. An error is told once, so each call's counts.
+        let early =
+            early.and_then(Result::ok).map_or(Ok(()), |early| early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         flushed.and(early).and_then(|()| file.sync_all()).map_err(|error| failed(path, &error))
     })
 }
@@ -70,18 +71,18 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::io(path, "a file that can be written", error)
 }
 
-/// Writes a new file beside the one at a path and renames it over that. What a path links to is replaced, not the link.
+/// Writes a new file, of about so many bytes, beside the one at a path and renames it over that. What a path links to is replaced, not the link.
 ///
 /// Synchronised in this order: the new file's bytes, the rename, the folder's entry. A process that is killed on the way leaves the
 /// old file, and may leave the new one under a name that begins with `.flatleaf-`.
 ///
 /// # Errors
 /// What the system or `write` says; then the new file is removed.
-pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut Output<'_>) -> Result<()>) -> Result<()> {
+pub(crate) fn replace(path: &Path, len: usize, write: impl FnOnce(&mut Output<'_>) -> Result<()>) -> Result<()> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (new, file) = create_beside(folder).map_err(|error| failed(path, &error))?;
-    let written = write_safely(&file, path, write);
+    let written = write_safely(&file, path, len, write);
     let old = keep_open(path);
     let replaced = written.and_then(|()| fs::rename(&new, path).map_err(|error| failed(path, &error)));
     if replaced.is_err() {

@@ -62,7 +62,7 @@ fn combine<P: AsRef<Path>>(paths: &[P], fold: impl Fn(f64, f64) -> f64, finish: 
         }
         result.iter_mut().for_each(|result| *result = finish(*result));
     };
-    atomic::replace(out, |output| {
+    atomic::replace(out, header.data_len(), |output| {
         output.write(&start)?;
         tensors.iter().try_for_each(|tensor| write(&mut streams, tensor, combined, output))
     })

@@ -87,7 +87,7 @@ impl<'a> Contents<'a> {
         }
         let header = Header::lay_out(self.entries, self.metadata)?;
         let start = header.encode()?;
-        atomic::replace(path, |output| {
+        atomic::replace(path, header.data_len(), |output| {
             output.write(&start)?;
             header.tensors.iter().try_for_each(|tensor| output.write(&self.elements[&tensor.name]))
         })

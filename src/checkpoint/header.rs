@@ -28,6 +28,13 @@ pub struct Tensor {
     bytes: Range<usize>,
 }
 
+impl Header {
+    /// Bytes of all tensors together.
+    pub(crate) fn data_len(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.bytes.len()).sum()
+    }
+}
+
 impl Tensor {
     /// Its name: the path of a leaf.
     pub fn name(&self) -> &str {

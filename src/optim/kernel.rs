@@ -132,9 +132,7 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         let factor = (self.factor)(row.measure(self.measure)?);
-        if factor != 1.0 {
-            row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
-        }
+        row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
         GO_ON
     }
 }

@@ -1,7 +1,6 @@
 //! Norms that a stage has to know before it can go on: measured in a pass of their own, leaf by leaf, so that their bits depend
 //! neither on the number of threads nor on where a step begins and ends a slice.
 
-use super::row::ROW;
 use crate::ops::{self, NonFinite};
 
 /// What a stage asks for.
@@ -14,7 +13,7 @@ pub(super) struct Measure {
     pub(super) max: Option<f64>,
     pub(super) non_finite: NonFinite,
     /// Whether the parameters' norm is wanted too.
-    of_parameters: bool,
+    pub(super) of_parameters: bool,
 }
 
 /// What was measured: norms of the parameters and of the direction.
@@ -50,21 +49,12 @@ impl Measure {
         Measure { is_global, p, max: Some(max), non_finite, of_parameters: false }
     }
 
-    /// What a row adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers
-    /// may.
-    #[inline(always)]
-    pub(super) fn row(self, x: &[f32; ROW], dx: &[f32; ROW]) -> [f64; 2] {
-        let total = |row| if self.p == 2.0 { sum_of_squares(row) } else { ops::norm(row, self.p) };
+    /// What a slice adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers may.
+    pub(super) fn slice(self, x: &[f32], dx: &[f32]) -> [f64; 2] {
+        let total = |slice| if self.p == 2.0 { ops::sum_of_squares(slice) } else { ops::norm(slice, self.p) };
         [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]
     }
 
-    /// What a slice adds whose direction is the gradient as it came.
-    pub(super) fn slice(self, x: &[f32], grad: &[f32]) -> [f64; 2] {
-        let total = |slice| if self.p == 2.0 { ops::sum_of_squares(slice) } else { ops::norm(slice, self.p) };
-        [if self.of_parameters { total(x) } else { 0.0 }, total(grad)]
-    }
-
-    #[inline(always)]
     pub(super) fn merge(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
         if self.p == 2.0 { [a[0] + b[0], a[1] + b[1]] } else { std::array::from_fn(|k| merged(self.p, a[k], b[k])) }
     }
@@ -92,17 +82,6 @@ fn merged(p: f64, a: f64, b: f64) -> f64 {
             greater * ((a / greater).powf(p) + (b / greater).powf(p)).powf(1.0 / p)
         }
     }
-}
-
-#[inline(always)]
-fn sum_of_squares(row: &[f32; ROW]) -> f64 {
-    let mut lanes: [f64; ROW] = std::array::from_fn(|i| f64::from(row[i]) * f64::from(row[i]));
-    let mut width = ROW / 2;
-    while width > 0 {
-        (0..width).for_each(|i| lanes[i] += lanes[i + width]);
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// The factor that brings a norm down to `max`; 1 for a norm that is not above it.

@@ -19,7 +19,8 @@ use crate::tree::Tree;
 ///
 /// Every leaf has a step count of its own. A leaf without a gradient, or frozen here, is left alone with its state and its count, where
 /// a gradient of zero is a gradient: momentum and weight decay go on moving the leaf. A step is one pass over the vectors however many
-/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more.
+/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more, and of what the stages
+/// in front of it need.
 ///
 /// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and for `update`.
 ///
@@ -89,8 +90,8 @@ impl<R: Rule> Optimizer<R> {
     /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
-        room::check::<f32>(layout.len())?;
-        let states = rule.states().iter().map(|_| memory::zeros(layout.len())).collect();
+        let zeros = |_| room::check::<f32>(layout.len()).map(|()| memory::zeros(layout.len()));
+        let states = rule.states().into_iter().map(zeros).collect::<Result<_>>()?;
         Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
     }
 

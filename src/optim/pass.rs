@@ -5,12 +5,15 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
-use super::measure::Measured;
+use super::measure::{Measure, Measured};
 use super::row::{self, Asked, Context, Slices};
 use crate::transfer;
 
 /// Elements that one thread takes at a time. Part of the numbers: norms are merged from parts of so many.
 const PIECE: usize = 1 << 15;
+
+/// Elements whose direction is measured together, in the L1 cache. Part of the numbers too.
+const BLOCK: usize = 1 << 10;
 
 /// A step costs about so many times as much as a copy, so that a shorter vector is worth a second thread.
 const WEIGHT: usize = 8;
@@ -97,34 +100,54 @@ impl<'v> Piece<'v> {
     }
 }
 
-/// Measures `this` norm: what every part, each of one leaf, adds to it. The kernels ask each for its own of `asked`, and those that ask for
-/// another one add nothing.
+/// Measures a norm, by what the kernels ask for: what every part, each of one leaf, adds to it.
 pub(super) fn measure(
     parts: &[Part],
     slices: &[(&[f32], &[f32])],
     states: &[Vec<f32>],
     kernels: &[impl Kernel],
     asked: &[Option<Asked>],
-    (this, measured): (Asked, &[Option<Measured>]),
+    measured: &[Option<Measured>],
 ) -> Vec<[f64; 2]> {
-    let measure = this.measure;
     let mut pieces: Vec<Measurement> = parts.iter().enumerate().flat_map(|(index, part)| measurements(index, part)).collect();
     let of_piece = |Measurement { part: index, range, total }: &mut Measurement| {
         let (part, (x, grad)) = (&parts[*index], slices[*index]);
-        let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
-        *total = match asked[part.kernel].filter(|asked| asked.norm == this.norm) {
+        let (x, grad, at) = (&x[range.clone()], &grad[range.clone()], part.range.start + range.start);
+        *total = match asked[part.kernel] {
             None => [0.0; 2],
-            Some(asked) if asked.is_of_gradient => measure.slice(x, grad),
-            Some(_) => {
-                let range = part.range.start + range.start..part.range.start + range.end;
-                let states: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &state[range.clone()]).collect();
-                row::rehearse((x, grad, &states), measure, &kernels[part.kernel], Context { leaf: part.leaf, measured })
+            Some(Asked { measure, is_of_gradient: true, .. }) => measure.slice(x, grad),
+            Some(Asked { measure, .. }) => {
+                let context = Context { leaf: part.leaf, measured };
+                rehearsed(measure, (x, grad), (states, at), &kernels[part.kernel], context)
             }
         };
     };
     transfer::share(&mut pieces, |piece| WEIGHT * piece.range.len(), of_piece);
-    let of_leaf = pieces.chunk_by(|a, b| a.part == b.part);
-    of_leaf.map(|pieces| pieces.iter().map(|piece| piece.total).fold([0.0; 2], |a, b| measure.merge(a, b))).collect()
+    let of_part = pieces.chunk_by(|a, b| a.part == b.part);
+    of_part.map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel])).collect()
+}
+
+fn merged(pieces: &[Measurement], asked: Option<Asked>) -> [f64; 2] {
+    asked.map_or([0.0; 2], |Asked { measure, .. }| pieces.iter().fold([0.0; 2], |a, piece| measure.merge(a, piece.total)))
+}
+
+/// Measures the direction at the stage that asks, block by block.
+fn rehearsed(
+    measure: Measure,
+    (x, grad): (&[f32], &[f32]),
+    (states, at): (&[Vec<f32>], usize),
+    kernel: &impl Kernel,
+    context: Context<'_>,
+) -> [f64; 2] {
+    let mut buffer = [0.0; BLOCK];
+    let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
+    blocks.fold([0.0; 2], |total, (block, (x, grad))| {
+        let (dx, at) = (&mut buffer[..x.len()], at + block * BLOCK);
+        dx.copy_from_slice(grad);
+        let states: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &state[at..at + x.len()]).collect();
+        row::rehearse(x, dx, &states, kernel, context);
+        measure.merge(total, measure.slice(x, dx))
+    })
 }
 
 /// What a piece of a part adds to what is measured.

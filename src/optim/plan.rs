@@ -76,21 +76,20 @@ impl Plan {
         let (mut measured, mut report) = (none_measured(kernels), Report { leaves: self.parts.len(), ..Report::default() });
         let mut asked = self.asked(kernels, states.len(), &measured);
         let slices = if asked.iter().any(Option::is_some) { slices() } else { Vec::new() };
-        while let Some(&this) = asked.iter().flatten().min_by_key(|asked| asked.norm) {
-            let Asked { norm, measure, .. } = this;
-            let totals = pass::measure(&self.parts, &slices, states, kernels, &asked, (this, &measured));
-            let norms = measure.norms(totals.iter().fold([0.0; 2], |a, b| measure.merge(a, *b)));
-            match measure.non_finite {
-                NonFinite::Error if !norms[1].is_finite() => return Err(self.at_fault(layout, &totals, &slices)),
-                NonFinite::Skip if !norms[1].is_finite() => return Ok(None),
-                _ => {}
+        while let Some(norm) = asked.iter().flatten().map(|asked| asked.norm).min() {
+            let asking = asking(&asked, norm);
+            let totals = pass::measure(&self.parts, &slices, states, kernels, &asking, &measured);
+            if !self.goes_on(layout, &asking, &totals, &slices)? {
+                return Ok(None);
             }
-            if measure.is_global {
-                report.clips.extend(measure.max.map(|max| Clipped { norm: norms[1], scale: clip_scale(norms[1], max) }));
-                measured[norm] = Some(Measured::Global(norms));
-            } else {
-                measured[norm] = Some(Measured::Leaves(self.leaf_norms(layout, measure, &totals)));
-            }
+            measured[norm] = Some(match global(&asking) {
+                Some(measure) => {
+                    let norms = measure.norms(totals.iter().fold([0.0; 2], |a, b| measure.merge(a, *b)));
+                    report.clips.extend(measure.max.map(|max| Clipped { norm: norms[1], scale: clip_scale(norms[1], max) }));
+                    Measured::Global(norms)
+                }
+                None => Measured::Leaves(self.leaf_norms(layout, &asking, &totals)),
+            });
             asked = self.asked(kernels, states.len(), &measured);
         }
         Ok(Some((measured, report)))
@@ -103,21 +102,52 @@ impl Plan {
         kernels.iter().map(|kernel| row::asks(kernel, states, context)).collect()
     }
 
-    fn leaf_norms(&self, layout: &Layout, measure: Measure, totals: &[[f64; 2]]) -> Vec<[f64; 2]> {
+    fn leaf_norms(&self, layout: &Layout, asking: &[Option<Asked>], totals: &[[f64; 2]]) -> Vec<[f64; 2]> {
         let mut leaves = vec![[0.0; 2]; layout.leaves().len()];
-        self.parts.iter().zip(totals).for_each(|(part, total)| leaves[part.leaf] = measure.norms(*total));
+        for (part, total) in self.parts.iter().zip(totals) {
+            leaves[part.leaf] = asking[part.kernel].map_or([0.0; 2], |asked| asked.measure.norms(*total));
+        }
         leaves
     }
 
-    /// The error for the first leaf whose norm is not finite.
-    #[cold]
-    fn at_fault(&self, layout: &Layout, totals: &[[f64; 2]], slices: &[(&[f32], &[f32])]) -> Error {
-        let at = totals.iter().position(|total| !total[1].is_finite()).unwrap_or(0);
-        let path = layout.leaves()[self.parts[at].leaf].path();
-        let grad = slices[at].1;
-        match ops::first_non_finite(grad) {
-            Some(index) => Error::non_finite(index, grad[index]).at(path),
-            None => Error::non_finite_step().at(path),
+    /// Whether the step is taken, as the stages say that ask for a norm, each of its leaves.
+    ///
+    /// # Errors
+    /// The first leaf whose norm is infinite or NaN, and whose stage will not have it.
+    fn goes_on(&self, layout: &Layout, asking: &[Option<Asked>], totals: &[[f64; 2]], slices: &[(&[f32], &[f32])]) -> Result<bool> {
+        let mut goes_on = true;
+        for (index, part) in self.parts.iter().enumerate().filter(|(index, _)| !totals[*index][1].is_finite()) {
+            match asking[part.kernel].map(|asked| asked.measure.non_finite) {
+                Some(NonFinite::Error) => return Err(at_fault(layout.leaves()[part.leaf].path(), slices[index].1)),
+                Some(NonFinite::Skip) => goes_on = false,
+                Some(NonFinite::Propagate) | None => {}
+            }
         }
+        Ok(goes_on)
     }
+}
+
+#[cold]
+fn at_fault(path: &str, grad: &[f32]) -> Error {
+    match ops::first_non_finite(grad) {
+        Some(index) => Error::non_finite(index, grad[index]).at(path),
+        None => Error::non_finite_step().at(path),
+    }
+}
+
+/// What is asked for this norm. Of a norm over all leaves there is one measure, the first group's, with the strictest group's answer to what is
+/// not finite.
+fn asking(asked: &[Option<Asked>], norm: usize) -> Vec<Option<Asked>> {
+    let mut asking: Vec<Option<Asked>> = asked.iter().map(|asked| asked.filter(|asked| asked.norm == norm)).collect();
+    if let Some(first) = global(&asking) {
+        let answers = asking.iter().flatten().map(|asked| asked.measure.non_finite);
+        let non_finite = answers.min_by_key(|answer| *answer as u8).unwrap_or_default();
+        asking.iter_mut().flatten().for_each(|asked| asked.measure = Measure { non_finite, ..first });
+    }
+    asking
+}
+
+/// The measure of a norm over all leaves; `None` if it is one of each leaf.
+fn global(asking: &[Option<Asked>]) -> Option<Measure> {
+    asking.iter().flatten().next().map(|asked| asked.measure).filter(|measure| measure.is_global)
 }

@@ -248,44 +248,27 @@ pub(super) fn asks(kernel: &impl Kernel, states: usize, context: Context<'_>) ->
     row.asked
 }
 
-/// Runs the stages up to the one that asks for `measure` on copies of their states: what these elements add to it.
-pub(super) fn rehearse(
-    (x, grad, states): (&[f32], &[f32], &[&[f32]]),
-    measure: Measure,
-    kernel: &impl Kernel,
-    context: Context<'_>,
-) -> [f64; 2] {
+/// Runs the stages up to the one that asks for a norm, on copies of their states: `dx`, the gradient at first, becomes the direction there.
+pub(super) fn rehearse(x: &[f32], dx: &mut [f32], states: &[&[f32]], kernel: &impl Kernel, context: Context<'_>) {
     let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
-    dispatch::run(Rehearse, x, grad, (kernel, states, &copies[..], measure, context))
+    dispatch::run(Rehearse, x, dx, (kernel, states, &copies[..], context));
 }
 
 struct Rehearse;
 
-impl<K: Kernel> dispatch::Kernel<&[f32], &[f32], (&K, &[&[f32]], &[Copied], Measure, Context<'_>)> for Rehearse {
-    type Output = [f64; 2];
+impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], Context<'_>)> for Rehearse {
+    type Output = ();
 
     #[inline(always)]
-    fn run(
-        x: &[f32],
-        grad: &[f32],
-        (kernel, real, copies, measure, context): (&K, &[&[f32]], &[Copied], Measure, Context<'_>),
-    ) -> [f64; 2] {
-        let mut total = [0.0; 2];
+    fn run(x: &[f32], dx: &mut [f32], (kernel, real, copies, context): (&K, &[&[f32]], &[Copied], Context<'_>)) {
         for at in (0..x.len()).step_by(ROW) {
             copies.iter().for_each(|copy| copy.set(None));
-            let mut row = Row::new(filled_up(&x[at..]), filled_up(&grad[at..]), States::Copied { real, at, copies }, context);
+            let mut row = Row::new(filled_up(&x[at..]), filled_up(&dx[at..]), States::Copied { real, at, copies }, context);
             let _ = kernel.run(&mut row);
-            if row.asked.is_some() {
-                let len = ROW.min(x.len() - at);
-                total = measure.merge(total, measure.row(&row.x, &first(row.dx, len)));
+            match dx[at..].first_chunk_mut() {
+                Some(dx) => *dx = row.dx,
+                None => dx[at..].copy_from_slice(&row.dx[..x.len() - at]),
             }
         }
-        total
     }
-}
-
-/// Zeros behind the first elements, whatever a stage has made of them.
-#[inline(always)]
-fn first(elements: Elements, len: usize) -> Elements {
-    std::array::from_fn(|i| if i < len { elements[i] } else { 0.0 })
 }
