@@ -5,8 +5,8 @@
 //! Prints one JSON object a line. Every row checks its answer against a plain loop before it is timed. Rows of peer `limit` move the
 //! same number of elements by plain loops: `memcpy`, `read`, `write`, `triad` on all threads, `memcpy_1` on one, and `step`, which
 //! moves the 40 bytes an element that a step with clipping, AdamW and a moving average has to: it reads the gradient, then gradient,
-//! parameters, two moments and average, and writes the last four. Rows whose names end in `_flat`, or begin with `step_flat`, start from
-//! the flat vector, the others from the tree.
+//! parameters, two moments and average, and writes the last four; `rule` moves the 28 of AdamW alone. Rows whose names end in `_flat`, or
+//! begin with `step_flat`, start from the flat vector, the others from the tree.
 
 mod support;
 
@@ -84,6 +84,8 @@ impl<'o> Bench<'o> {
         self.limit("triad", || triad(&mut other, &self.flat));
         let mut vectors = [to, other, self.flat.clone(), self.flat.clone()];
         self.limit("step", || (read(&self.flat), stream(&mut vectors, &self.flat)));
+        let [a, b, c, _] = &mut vectors;
+        self.limit("rule", || stream_three([a, b, c], &self.flat));
     }
 
     fn flatten(&self) {
@@ -238,6 +240,19 @@ fn stream(vectors: &mut [Vec<f32>; 4], from: &[f32]) {
             *b += from;
             *c += from;
             *d += from;
+        }
+    });
+}
+
+/// Reads and writes three vectors, and reads a fourth.
+fn stream_three(vectors: [&mut Vec<f32>; 3], from: &[f32]) {
+    let part = part_len(from.len());
+    let [a, b, c] = vectors.map(|vector| vector.par_chunks_mut(part));
+    a.zip(b).zip(c).zip(from.par_chunks(part)).for_each(|(((a, b), c), from)| {
+        for (((a, b), c), from) in a.iter_mut().zip(b).zip(c).zip(from) {
+            *a += from;
+            *b += from;
+            *c += from;
         }
     });
 }

@@ -13,7 +13,7 @@ OPS = ["flatten_new", "flatten_into", "restructure_new", "restructure_into", "no
        "step_clip_adamw_ema"]
 # What the machine's limit is for each: the row of peer `limit` that moves the same bytes.
 LIMITS = {"flatten_new": "memcpy", "flatten_into": "memcpy", "restructure_new": "memcpy", "restructure_into": "memcpy",
-          "norm_l2": "read", "clip_norm": "read", "ema": "triad",
+          "norm_l2": "read", "clip_norm": "read", "ema": "triad", "adamw": "rule",
           "step_clip_adamw_ema": "step", "step_flat_clip_adamw_ema": "step"}
 # The works that make new arrays are timed once more in a process whose allocator keeps what is freed, as the peers' processes do: glibc gives
 # large blocks back on every call, and then page faults cost more than the copy.
