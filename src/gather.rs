@@ -56,6 +56,15 @@ impl Layout {
     /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another
     /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell; more
     /// elements than there is memory for.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// assert_eq!(layout.gather(&tree!({ "b": [30.0], "w": [10.0, 20.0] }))?, [10.0, 20.0, 30.0]); // by path
+    /// assert_eq!(layout.gather(&tree!({ "w": [1.0, 2.0] })).unwrap_err().path(), Some("b"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather<T: Tree + ?Sized>(&self, tree: &T) -> Result<Vec<f32>> {
         self.gather_as(tree)
     }
@@ -83,6 +92,15 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather`](Layout::gather), and a slice of another length than the layout's; the slice is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let (model, mut flat) = (tree!({ "w": [1.0, 2.0] }), vec![0.0; 2]);
+    /// Layout::of(&model)?.gather_into(&model, &mut flat)?;
+    /// assert_eq!(flat, [1.0, 2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_into<T: Tree + ?Sized>(&self, tree: &T, flat: &mut [f32]) -> Result<()> {
         self.gather_into_as(tree, flat)
     }

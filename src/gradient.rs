@@ -63,6 +63,16 @@ impl<E: FlatElement> FlatGrad<E> {
     ///
     /// # Errors
     /// A vector of another length than the layout's.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let grad = FlatGrad::from_flat(&layout, vec![0.5, 0.0])?;
+    /// assert!(grad.is_present(0));
+    /// assert!(FlatGrad::from_flat(&layout, vec![0.5]).unwrap_err().is_length());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn from_flat(layout: &Layout, elements: Vec<E>) -> Result<Self> {
         layout.check_len(elements.len())?;
         Ok(FlatGrad { layout: layout.clone(), elements, present: vec![true; layout.leaves().len()] })
@@ -73,6 +83,14 @@ impl<E: FlatElement> FlatGrad<E> {
     ///
     /// # Panics
     /// If there is no such leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let grad = Layout::of(&tree!({ "a": [1.0], "b": [2.0] }))?.gather_grad(&tree!({ "a": [0.0] }))?;
+    /// assert_eq!((&*grad, grad.is_present(0), grad.is_present(1)), (&[0.0, 0.0][..], true, false));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_present(&self, index: usize) -> bool {
         self.present[index]
     }
@@ -146,6 +164,18 @@ impl Layout {
     /// # Errors
     /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a
     /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell; more elements than there is memory for.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![0.0_f32, 0.0]);
+    /// let layout = Layout::of(&(shared.clone(), vec![0.0_f32], shared))?;
+    /// let grad = layout.gather_grad(&(vec![1.0_f32, 0.0], None::<Vec<f32>>, vec![0.0_f32, 2.0]))?;
+    /// assert_eq!(*grad, [1.0, 2.0, 0.0]); // summed over the places of the tie
+    /// assert!(!grad.is_present(1));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
         self.gather_grad_as(grads)
     }
@@ -171,6 +201,17 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad).
+    ///
+    /// ```
+    /// use flatleaf::{Layout, TiedGrads};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![0.0_f32]);
+    /// let layout = Layout::of(&(shared.clone(), shared))?;
+    /// let totals = (vec![3.0_f32], vec![3.0_f32]); // as candle and PyTorch give them
+    /// assert_eq!(*layout.gather_grad_with(&totals, TiedGrads::AlreadyTotal)?, [3.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
         self.gather_grad_with_as(grads, tied)
     }
@@ -191,6 +232,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad), and a gradient of another layout; it is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [1.0], "b": [2.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "a": [5.0], "b": [6.0] }))?;
+    /// layout.gather_grad_into(&tree!({ "b": [7.0] }), &mut grad)?;
+    /// assert_eq!(*grad, [0.0, 7.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
         self.gather_grad_into_as(grads, grad)
     }

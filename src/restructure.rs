@@ -93,6 +93,18 @@ impl Layout {
     /// # Errors
     /// As [`restructure`](Layout::restructure); then nothing has been written. Two parameters of the layout that the tree holds as
     /// one.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "w": [1.0, 2.0] });
+    /// let layout = Layout::of(&model)?;
+    /// layout.restructure_into(&mut model, &[7.0, 8.0])?;
+    /// assert_eq!(model, tree!({ "w": [7.0, 8.0] }));
+    /// assert!(layout.restructure_into(&mut model, &[0.0]).unwrap_err().is_length());
+    /// assert_eq!(model, tree!({ "w": [7.0, 8.0] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn restructure_into<T: Tree + ?Sized>(&self, tree: &mut T, flat: &[f32]) -> Result<()> {
         self.restructure_into_as(tree, flat)
     }

@@ -16,6 +16,19 @@ use crate::tree::{DynTree, Tree, Values};
 use crate::{room, transfer};
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
+///
+/// ```
+/// use flatleaf::Companion::{Grads, Totals};
+/// use flatleaf::{ops, Layout};
+/// use std::rc::Rc;
+///
+/// let shared = Rc::new(vec![2.0_f32]);
+/// let model = (shared.clone(), shared);
+/// let (layout, grads) = (Layout::of(&model)?, (vec![3.0_f32], vec![3.0_f32]));
+/// let product = |companion| layout.map_reduce(&model, [companion], |_, x, [dx]| ops::dot(x, dx), |a, b| a + b);
+/// assert_eq!((product(Grads(&grads))?, product(Totals(&grads))?), (Some(12.0), Some(6.0)));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub enum Companion<'t> {
     /// Gradients: summed over the places of a tie; a leaf may be absent.
@@ -101,6 +114,15 @@ impl Layout {
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce).
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "a": [1.0, 2.0], "b": [5.0] });
+    /// let names = Layout::of(&model)?.fold(&model, [], String::new(), |names, leaf, x, []| names + leaf.path() + if x.len() > 1 { "[] " } else { " " })?;
+    /// assert_eq!(names, "a[] b ");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn fold<T: Tree + ?Sized, A, const K: usize>(
         &self,
         model: &T,
@@ -120,6 +142,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce).
+    ///
+    /// ```
+    /// use flatleaf::Companion::Grads;
+    /// use flatleaf::{ops, tree, Layout};
+    ///
+    /// let (model, grads) = (tree!({ "a": [1.0, 2.0], "b": [5.0] }), tree!({ "a": [3.0, 4.0] }));
+    /// let product = Layout::of(&model)?.par_map_reduce(&model, [Grads(&grads)], |_, x, [dx]| ops::dot(x, dx), |a, b| a + b)?;
+    /// assert_eq!(product, Some(11.0));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn par_map_reduce<T: Tree + ?Sized, R: Send, const K: usize>(
         &self,
         model: &T,
@@ -212,6 +244,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`map_into`](Layout::map_into).
+    ///
+    /// ```
+    /// use flatleaf::Companion::Values;
+    /// use flatleaf::{ops, tree, Layout};
+    ///
+    /// let (mut target, policy) = (tree!({ "w": [1.0, 2.0] }), tree!({ "w": [3.0, 6.0] }));
+    /// Layout::of(&policy)?.par_map_into(&mut target, [Values(&policy)], |_, t, [p]| ops::lerp(t, p, 0.5))?;
+    /// assert_eq!(target, tree!({ "w": [2.0, 4.0] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn par_map_into<T: Tree + ?Sized, const K: usize>(
         &self,
         target: &mut T,

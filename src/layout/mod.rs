@@ -199,6 +199,15 @@ impl Layout {
     /// # Errors
     /// Views that share some elements but not all; a shared node that contains itself; more than 1,024 levels; more than 2²⁰ extra
     /// places of shared nodes; a path that stands twice; a poisoned lock or a cell that is borrowed.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [[1.0, 2.0]], "b": [0.5] }))?;
+    /// let paths: Vec<_> = layout.leaves().iter().map(|leaf| (leaf.path(), leaf.range())).collect();
+    /// assert_eq!(paths, [("w", 0..2), ("b", 2..3)]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Layout> {
         Layout::planner().of(tree)
     }
@@ -224,6 +233,15 @@ impl Layout {
     }
 
     /// Plans a tree with some of its leaves frozen, by path pattern or by predicate.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "encoder": { "w": [1.0] }, "head": { "w": [2.0] } });
+    /// let layout = Layout::planner().freeze("encoder.**").of(&model)?;
+    /// assert_eq!(layout.gather(&model)?, [2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn planner<'p>() -> Planner<'p> {
         Planner::default()
     }
@@ -248,6 +266,14 @@ impl Layout {
     }
 
     /// The leaves that are not in the flat vector: frozen ones, and integers and booleans that are carried along. In walk order.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32], vec![7_u64]))?;
+    /// assert_eq!((layout.leaves()[0].path(), layout.others()[0].path()), ("0", "1"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn others(&self) -> &[Leaf] {
         &self.inner.others
     }
@@ -260,6 +286,15 @@ impl Layout {
     }
 
     /// The index in [`leaves`](Layout::leaves) of the leaf with this path among its places.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [1.0], "b": [2.0] }))?;
+    /// assert_eq!((layout.index_of("b"), layout.index_of("c")), (Some(1), None));
+    /// assert_eq!(layout.leaf("b").map(|leaf| leaf.range()), Some(1..2));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn index_of(&self, path: &str) -> Option<usize> {
         let node = self.inner.paths.find(path)?;
         match self.inner.paths.node(node).kind {
@@ -272,6 +307,15 @@ impl Layout {
     /// same leaves; others hardly ever. The same on every machine and for every release with this layout format.
     ///
     /// Computed on the first call: FNV-1a over the leaves.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let of = |tree| Layout::of(&tree).map(|layout| layout.fingerprint());
+    /// assert_eq!(of(tree!({ "a": [1.0] }))?, of(tree!({ "a": [9.0] }))?);
+    /// assert_ne!(of(tree!({ "a": [1.0] }))?, of(tree!({ "b": [1.0] }))?);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn fingerprint(&self) -> u64 {
         *self.inner.fingerprint.get_or_init(|| fingerprint(&self.inner))
     }

@@ -79,6 +79,20 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
 }
 
 /// The first kernel if `condition` holds, otherwise the second: for an option of a rule, which decides once a row and not once an element.
+///
+/// ```
+/// use flatleaf::optim::{choose, each, sign, Kernel, Rule};
+///
+/// #[derive(Clone)]
+/// struct Decayed { rate: f32, by_sign: bool }
+///
+/// impl Rule for Decayed {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         let rate = self.rate;
+///         choose(self.by_sign, each(move |x, dx, []| dx + rate * sign(x)), each(move |x, dx, []| dx + rate * x))
+///     }
+/// }
+/// ```
 pub fn choose(condition: bool, first: impl Kernel, second: impl Kernel) -> impl Kernel {
     Choice { condition, first, second }
 }
@@ -109,12 +123,52 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
 /// of the chain.
 ///
 /// Costs one read of what the stages so far need, before the step; they are run on copies of their state.
+///
+/// ```
+/// use flatleaf::optim::{scale_by_leaf_norms, Kernel, Optimizer, Rule};
+/// use flatleaf::{tree, Layout};
+///
+/// /// Every leaf moves by a tenth of its own norm.
+/// #[derive(Clone)]
+/// struct Tenth;
+///
+/// impl Rule for Tenth {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         scale_by_leaf_norms(|x, dx| if dx > 0.0 { 0.1 * x / dx } else { 0.0 })
+///     }
+/// }
+///
+/// let mut model = tree!({ "a": [10.0, 0.0], "b": [20.0] });
+/// Optimizer::new(Tenth, &Layout::of(&model)?)?.update(&mut model, &tree!({ "a": [5.0, 0.0], "b": [0.5] }))?;
+/// assert_eq!(model, tree!({ "a": [9.0, 0.0], "b": [18.0] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> impl Kernel {
     Scale { measure: Measure::leaf(), factor: move |[x, dx]: [f64; 2]| factor(x, dx) }
 }
 
 /// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step, as it is at this point of the chain. Costs
 /// as [`scale_by_leaf_norms`].
+///
+/// ```
+/// use flatleaf::optim::{scale_by_global_norm, Kernel, Optimizer, Rule};
+/// use flatleaf::{tree, Layout};
+///
+/// /// Steps of length 1.
+/// #[derive(Clone)]
+/// struct Normalised;
+///
+/// impl Rule for Normalised {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         scale_by_global_norm(|dx| 1.0 / dx)
+///     }
+/// }
+///
+/// let mut model = tree!({ "a": [0.0], "b": [0.0] });
+/// Optimizer::new(Normalised, &Layout::of(&model)?)?.update(&mut model, &tree!({ "a": [-3.0], "b": [-4.0] }))?;
+/// assert_eq!(model, tree!({ "a": [0.6], "b": [0.8] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub fn scale_by_global_norm(factor: impl Fn(f64) -> f64 + Send + Sync) -> impl Kernel {
     Scale { measure: Measure::global(), factor: move |[_, dx]: [f64; 2]| factor(dx) }
 }
@@ -139,6 +193,29 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
 
 /// Lets the stages behind run and the parameters move, or not: for a rule that does not move them at every step, as
 /// [`Accumulate`](super::Accumulate).
+///
+/// ```
+/// use flatleaf::optim::{each, go_on_if, Kernel, Optimizer, Rule};
+/// use flatleaf::Layout;
+///
+/// /// Moves at every second step only.
+/// #[derive(Clone)]
+/// struct Second;
+///
+/// impl Rule for Second {
+///     fn kernel(&self, step: u64) -> impl Kernel {
+///         (each(|_, dx, []| dx), go_on_if(step % 2 == 0))
+///     }
+/// }
+///
+/// let mut model = vec![0.0_f32];
+/// let mut optimizer = Optimizer::new(Second, &Layout::of(&model)?)?;
+/// for expected in [0.0, -1.0, -1.0, -2.0] {
+///     optimizer.update(&mut model, &vec![1.0_f32])?;
+///     assert_eq!(model, [expected]);
+/// }
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub fn go_on_if(condition: bool) -> impl Kernel {
     Gate { is_open: condition }
 }

@@ -101,6 +101,17 @@ impl<R: Rule> Optimizer<R> {
     /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says
     /// [`NonFinite::Error`](crate::ops::NonFinite::Error), with the leaf and the index of the first element at fault. Then nothing has
     /// moved.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (mut flat, layout) = destructure(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &layout)?;
+    /// optimizer.step(&mut flat, &layout.gather_grad(&tree!({ "w": [2.0, 0.0] }))?)?;
+    /// assert_eq!(flat, [0.0, 2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
         self.layout.check_len(flat.len())?;
         self.layout.check_same(grad.layout())?;
@@ -125,6 +136,20 @@ impl<R: Rule> Optimizer<R> {
     /// # Errors
     /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient, and as [`step`](Optimizer::step).
     /// Then neither the model nor the state has moved, of trees that answer twice alike.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let mut model = (shared.clone(), shared);
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &(vec![1.0_f32], vec![1.0_f32]))?;
+    /// assert_eq!(*model.0, [0.0]); // once, by the sum
+    /// assert!(Rc::ptr_eq(&model.0, &model.1));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G) -> Result<Report> {
         self.update_with(model, grads, TiedGrads::Sum)
     }
@@ -190,6 +215,18 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "encoder": { "w": [1.0] }, "head": { "w": [1.0] } });
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
+    /// optimizer.freeze("encoder.**")?;
+    /// let report = optimizer.update(&mut model, &tree!({ "encoder": { "w": [1.0] }, "head": { "w": [1.0] } }))?;
+    /// assert_eq!((report.leaves, model), (1, tree!({ "encoder": { "w": [1.0] }, "head": { "w": [0.0] } })));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn freeze(&mut self, pattern: &str) -> Result<()> {
         self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = true);
         Ok(())
@@ -228,6 +265,19 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule refuses; then nothing has changed.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Adam, Optimizer};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "encoder": [1.0], "head": [1.0] }))?;
+    /// let mut optimizer = Optimizer::new(Adam { lr: 1e-3, ..Default::default() }, &layout)?;
+    /// optimizer.adjust("head", |adam| adam.lr = 1e-2)?;
+    /// optimizer.adjust("**", |adam| adam.lr /= 10.0)?; // a schedule that keeps the groups
+    /// assert_eq!(["encoder", "head"].map(|path| optimizer.rule(path).unwrap().lr), [1e-4, 1e-3]);
+    /// assert!(optimizer.adjust("body", |_| ()).unwrap_err().is_pattern());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn adjust(&mut self, pattern: &str, mut change: impl FnMut(&mut R)) -> Result<()> {
         let matching = self.matching(pattern)?;
         let (mut groups, mut leaves) = (self.groups.clone(), self.leaves.clone());
