@@ -501,3 +501,11 @@ fn as_many_elements_in_another_shape_are_another_leaf() {
     assert!(error.is_shape() && error.path() == Some("0"));
     assert_eq!(turned[0], ndarray::Array2::<f32>::zeros((3, 2)));
 }
+
+#[test]
+fn a_view_of_what_is_not_in_the_vector() {
+    let layout = Layout::planner().freeze("mean").of(&tree!({ "w": [1.0], "mean": [2.0] })).unwrap();
+    let message = |path: &str| layout.view(&[0.0], path).unwrap_err().to_string();
+    assert_eq!(message("mean"), "`mean`: expected the path of a trainable leaf, found one that is frozen or carried");
+    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there");
+}

@@ -51,6 +51,10 @@ fn arguments() -> (Vec<PathBuf>, Option<PathBuf>) {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--help" => {
+                println!("inspect [FILE [FILE2]] [--svg OUT.svg]");
+                std::process::exit(0);
+            }
             "--svg" => picture = Some(arguments.next().expect("--svg wants a file to write").into()),
             _ => files.push(PathBuf::from(argument)),
         }

@@ -102,7 +102,9 @@ impl Header {
         let short = || Error::invalid_file("the length of a header in 8 bytes", format!("a file of {file} bytes"));
         let stated = first.first_chunk::<LENGTH>().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(short)?;
         let length = usize::try_from(stated).ok().filter(|&length| length <= LONGEST);
-        let length = length.ok_or_else(|| Error::invalid_file("a header of at most 100000000 bytes", format!("one of {stated}")))?;
+        let length = length.ok_or_else(|| {
+            Error::invalid_file("a header of at most 100000000 bytes", format!("one of {stated} (is it a safetensors file?)"))
+        })?;
         if LENGTH as u64 + stated <= file {
             return Ok(length);
         }

@@ -115,7 +115,7 @@ impl Checkpoint {
         let renamed = |tensor: &Tensor| rest(&tensor.name).map(|name| tensor.renamed(name));
         let tensors: Vec<Tensor> = header.tensors.iter().filter_map(renamed).collect();
         if tensors.is_empty() {
-            return Err(Error::unknown(prefix.to_owned(), "a name or prefix of tensors", "one of none".into()));
+            return Err(Error::unknown(prefix.to_owned(), "a name or prefix of tensors", "no tensor of that name or below it".into()));
         }
         let mut part = Header::of(tensors, BTreeMap::new())?;
         part.notes.parts = header.notes.parts.iter().filter_map(|name| rest(name).filter(|name| !name.is_empty())).collect();

@@ -129,7 +129,7 @@ fn what_is_beside_the_model_comes_back_and_does_not_get_in_its_way() {
     assert_eq!(layout.gather(&target).unwrap(), flat);
 
     let error = file.part("optimiser").unwrap_err();
-    assert_eq!(error.to_string(), "`optimiser`: expected a name or prefix of tensors, found one of none");
+    assert_eq!(error.to_string(), "`optimiser`: expected a name or prefix of tensors, found no tensor of that name or below it");
 }
 
 #[test]
