@@ -71,7 +71,8 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::io(path, "a file that can be written", error)
 }
 
-/// Writes a new file, of about so many bytes, beside the one at a path and renames it over that. What a path links to is replaced, not the link.
+/// Writes a new file, of about so many bytes, beside the one at a path and renames it over that. What a path links to is replaced, not the
+/// link.
 ///
 /// Synchronised in this order: the new file's bytes, the rename, the folder's entry. A process that is killed on the way leaves the
 /// old file, and may leave the new one under a name that begins with `.flatleaf-`.

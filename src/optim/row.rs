@@ -15,7 +15,7 @@ use super::measure::{Measure, Measured};
 use crate::ops::dispatch;
 
 /// Elements of a row: the widest registers hold as many.
-pub(super) const ROW: usize = 16;
+const ROW: usize = 16;
 
 /// The elements of a row.
 type Elements = [f32; ROW];
