@@ -7,7 +7,6 @@ use crate::elements::{TiedPlaces, elements_of};
 use crate::error::Result;
 use crate::floats::{Floats, FloatsMut};
 use crate::layout::{Inner, Layout, Place};
-use crate::memory;
 use crate::noted::Noted;
 use crate::room;
 use crate::transfer;
@@ -55,8 +54,7 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Errors
     /// No memory for it.
     pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
-        room::check::<E>(layout.len())?;
-        Ok(FlatGrad { layout: layout.clone(), elements: memory::zeros(layout.len()), present: vec![false; layout.leaves().len()] })
+        Ok(FlatGrad { layout: layout.clone(), elements: room::zeros(layout.len())?, present: vec![false; layout.leaves().len()] })
     }
 
     /// A vector that a solver made, present at every leaf.

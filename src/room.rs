@@ -6,6 +6,7 @@
 use bytemuck::Zeroable;
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Vectors of fewer bytes are made without a question.
 const LARGE: usize = 64 << 20;
@@ -32,7 +33,7 @@ fn bytes<E>(len: usize) -> usize {
 /// No memory for so many elements.
 pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Result<Vec<E>> {
     check::<E>(len)?;
-    Ok(vec![E::zeroed(); len])
+    Ok(memory::zeros(len))
 }
 
 /// Adds so many zeros to a vector; where its first new element is.

@@ -10,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::gradient::{FlatGrad, TiedGrads};
 use crate::layout::{Layout, Pattern};
 use crate::leaves;
-use crate::memory;
 use crate::room;
 use crate::tree::Tree;
 
@@ -90,8 +89,7 @@ impl<R: Rule> Optimizer<R> {
     /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
-        let zeros = |_| room::check::<f32>(layout.len()).map(|()| memory::zeros(layout.len()));
-        let states = rule.states().into_iter().map(zeros).collect::<Result<_>>()?;
+        let states = rule.states().iter().map(|_| room::zeros(layout.len())).collect::<Result<_>>()?;
         Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
     }
 
