@@ -3,6 +3,17 @@
 use std::fmt;
 
 /// What any operation of this crate returns.
+///
+/// ```
+/// use flatleaf::{destructure, ops, Result, Tree};
+///
+/// fn size_of_weights(model: &impl Tree) -> Result<f64> {
+///     Ok(ops::norm_l2(&destructure(model)?.0))
+/// }
+///
+/// assert_eq!(size_of_weights(&vec![3.0_f32, 4.0])?, 5.0);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, what was expected and what was found.
@@ -91,99 +102,453 @@ macro_rules! predicates {
 impl Error {
     predicates! {
         /// A vector or slice of another length than the layout's.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+        /// assert!(layout.view(&[0.0], "w").unwrap_err().is_length());
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_length => Length;
         /// A leaf of another shape than planned.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+        /// let error = layout.gather(&tree!({ "w": [[1.0], [2.0]] })).unwrap_err();
+        /// assert!(error.is_shape() && error.path() == Some("w"));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_shape => Shape;
         /// A leaf that the layout has and the tree has not.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?;
+        /// let error = layout.gather(&tree!({ "w": [1.0], "b": null })).unwrap_err();
+        /// assert!(error.is_missing() && error.path() == Some("b"));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_missing => Missing;
         /// A leaf or branch that the tree has and the layout has not.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "weight": [1.0] }))?;
+        /// let error = layout.gather_grad(&tree!({ "wieght": [0.5] })).unwrap_err();
+        /// assert!(error.is_unknown() && error.path() == Some("wieght"));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_unknown => Unknown;
         /// A leaf whose element type the operation cannot take.
+        ///
+        /// ```
+        /// use flatleaf::{destructure, destructure_as};
+        ///
+        /// let model = (vec![1.0_f32], vec![2.0_f64]);
+        /// let error = destructure(&model).unwrap_err();
+        /// assert!(error.is_element_type() && error.path() == Some("1"));
+        /// assert!(destructure_as::<f64>(&model).is_ok());
+        /// ```
         is_element_type => ElementType;
         /// Places of one parameter that disagree, or two parameters that the tree holds as one.
+        ///
+        /// ```
+        /// use flatleaf::Layout;
+        /// use std::rc::Rc;
+        ///
+        /// let shared = Rc::new(vec![1.0_f32]);
+        /// let layout = Layout::of(&(shared.clone(), shared))?;
+        /// let error = layout.gather(&(vec![1.0_f32], vec![2.0_f32])).unwrap_err();
+        /// assert!(error.is_broken_tie());
+        /// assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_broken_tie => BrokenTie;
         /// Views that share elements without being one parameter.
+        ///
+        /// ```
+        /// use flatleaf::Layout;
+        /// use ndarray::{arr1, s};
+        ///
+        /// let all = arr1(&[1.0_f32, 2.0, 3.0]).into_shared();
+        /// let views = (all.clone().slice_move(s![..2]), all.slice_move(s![1..]));
+        /// assert!(Layout::of(&views).unwrap_err().is_overlap());
+        /// ```
         is_overlap => Overlap;
         /// A shared node that contains itself.
+        ///
+        /// ```
+        /// use flatleaf::{Layout, Tree};
+        /// use std::{cell::RefCell, rc::Rc};
+        ///
+        /// #[derive(Tree)]
+        /// struct Link { next: RefCell<Option<Rc<Link>>> }
+        ///
+        /// let link = Rc::new(Link { next: RefCell::new(None) });
+        /// link.next.replace(Some(link.clone()));
+        /// let error = Layout::of(&link).unwrap_err();
+        /// assert!(error.is_cycle() && error.path() == Some("next"));
+        /// # link.next.replace(None);
+        /// ```
         is_cycle => Cycle;
         /// More than 1,024 levels.
+        ///
+        /// ```
+        /// use flatleaf::{DynTree, Layout};
+        ///
+        /// let deep = (0..2000).fold(DynTree::from(vec![1.0_f32]), |below, _| DynTree::list([below]));
+        /// assert!(Layout::of(&deep).unwrap_err().is_too_deep());
+        /// ```
         is_too_deep => TooDeep;
         /// More places than a layout holds.
+        ///
+        /// ```
+        /// use flatleaf::{Layout, Tree};
+        /// use std::rc::Rc;
+        ///
+        /// let mut tree: Rc<dyn Tree> = Rc::new(vec![1.0_f32]);
+        /// for _ in 0..40 {
+        ///     tree = Rc::new((tree.clone(), tree)); // 2⁴⁰ ways down to one leaf
+        /// }
+        /// assert!(Layout::of(&tree).unwrap_err().is_too_many_places());
+        /// ```
         is_too_many_places => TooManyPlaces;
         /// A lock that was poisoned by a panic.
+        ///
+        /// ```
+        /// use flatleaf::destructure;
+        /// use std::sync::{Arc, Mutex};
+        ///
+        /// let weight = Arc::new(Mutex::new(vec![1.0_f32]));
+        /// let held = weight.clone();
+        /// let panicked = std::thread::spawn(move || {
+        ///     let _guard = held.lock();
+        ///     panic!("while the lock is held");
+        /// });
+        /// assert!(panicked.join().is_err());
+        /// assert!(destructure(&weight).unwrap_err().is_poisoned());
+        /// ```
         is_poisoned => Poisoned;
         /// A cell that is borrowed elsewhere.
+        ///
+        /// ```
+        /// use flatleaf::destructure;
+        /// use std::cell::RefCell;
+        ///
+        /// let weight = RefCell::new(vec![1.0_f32]);
+        /// let held = weight.borrow_mut();
+        /// assert!(destructure(&weight).unwrap_err().is_borrowed());
+        /// drop(held);
+        /// assert!(destructure(&weight).is_ok());
+        /// ```
         is_borrowed => Borrowed;
         /// A tree that can be read only, or a view of which several elements are one.
+        ///
+        /// ```
+        /// use flatleaf::destructure;
+        ///
+        /// let weight = vec![1.0_f32];
+        /// let mut model = (&weight,);
+        /// let (_, layout) = destructure(&model)?;
+        /// let error = layout.restructure_into(&mut model, &[2.0]).unwrap_err();
+        /// assert!(error.is_read_only() && error.path() == Some("0"));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_read_only => ReadOnly;
         /// A gradient or state that belongs to another layout.
+        ///
+        /// ```
+        /// use flatleaf::{tree, FlatGrad, Layout};
+        ///
+        /// let (one, other) = (Layout::of(&tree!({ "w": [1.0] }))?, Layout::of(&tree!({ "v": [1.0] }))?);
+        /// let mut grad = FlatGrad::from_flat(&one, vec![0.5])?;
+        /// assert!(grad.add(&FlatGrad::absent(&other)).unwrap_err().is_other_layout());
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_other_layout => OtherLayout;
         /// One path twice.
+        ///
+        /// ```
+        /// use flatleaf::{Key, Layout, Result, Tree, Visitor};
+        /// # use flatleaf::{Builder, VisitorMut};
+        ///
+        /// struct Twice(Vec<f32>, Vec<f32>);
+        ///
+        /// impl Tree for Twice {
+        ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        ///         visitor.child(Key::Name("w"), &self.0)?;
+        ///         visitor.child(Key::Name("w"), &self.1)
+        ///     }
+        ///     // and `visit_mut` and `rebuild`
+        ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+        ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+        /// }
+        ///
+        /// let error = Layout::of(&Twice(vec![1.0], vec![2.0])).unwrap_err();
+        /// assert!(error.is_duplicate() && error.path() == Some("w"));
+        /// ```
         is_duplicate => Duplicate;
-        /// A path pattern that is malformed or matches nothing.
+        /// A path pattern that is malformed or matches nothing; [`path`](Error::path) is the pattern.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let model = tree!({ "encoder": { "w": [1.0] } });
+        /// let error = Layout::planner().freeze("encoder").of(&model).unwrap_err(); // no leaf; `encoder.**` is all below
+        /// assert!(error.is_pattern() && error.path() == Some("encoder"));
+        /// ```
         is_pattern => Pattern;
-        /// A tree that did not answer twice alike.
+        /// A tree that did not answer twice alike, or that calls one node a leaf and a branch.
+        ///
+        /// ```
+        /// use flatleaf::{Key, Layout, LeafRef, Result, Tree, Visitor};
+        /// # use flatleaf::{Builder, VisitorMut};
+        ///
+        /// struct Both(Vec<f32>);
+        ///
+        /// impl Tree for Both {
+        ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        ///         visitor.leaf(LeafRef::from_slice(&[1], &self.0))?; // a leaf,
+        ///         visitor.child(Key::Index(0), &self.0) // and a branch?
+        ///     }
+        ///     // and `visit_mut` and `rebuild`
+        ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+        ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+        /// }
+        ///
+        /// assert!(Layout::of(&Both(vec![1.0])).unwrap_err().is_unstable());
+        /// ```
         is_unstable => Unstable;
         /// A number that an operation cannot work with: a negative maximum.
+        ///
+        /// ```
+        /// use flatleaf::ops;
+        ///
+        /// let error = ops::clip_norm(&mut [3.0, 4.0], -1.0).unwrap_err();
+        /// assert!(error.is_argument() && error.found() == Some("-1"));
+        /// ```
         is_argument => Argument;
         /// An infinite or NaN element where there may be none.
+        ///
+        /// ```
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?;
+        /// let error = layout.clip_norm(&mut vec![0.5, f32::NAN], 1.0).unwrap_err();
+        /// assert!(error.is_non_finite() && error.path() == Some("b"));
+        /// # Ok::<(), flatleaf::Error>(())
+        /// ```
         is_non_finite => NonFinite;
         /// A shared node or trait object that nothing tells how to rebuild.
+        ///
+        /// ```
+        /// use flatleaf::{deep_clone, Layout, Tree};
+        ///
+        /// trait Layer: Tree {}
+        /// #[derive(Tree)] // `#[tree(object = "dyn Layer")]` would tell how
+        /// struct Scale(Vec<f32>);
+        /// impl Layer for Scale {}
+        ///
+        /// let layers: Vec<Box<dyn Layer>> = vec![Box::new(Scale(vec![1.0]))];
+        /// assert!(Layout::of(&layers).is_ok());
+        /// assert!(deep_clone(&layers).is_err_and(|error| error.is_object()));
+        /// ```
         is_object => Object;
-        /// A layout that was read and contradicts itself.
+        /// A layout that was read and contradicts itself; a shape that no memory holds.
+        ///
+        /// ```
+        /// use flatleaf::Layout;
+        /// use ndarray::arr0;
+        ///
+        /// let one = arr0(1.0_f32);
+        /// let endless = one.broadcast(1 << 62).unwrap(); // one number, seen so many times
+        /// assert!(Layout::of(&endless).unwrap_err().is_invalid_layout());
+        /// ```
         is_invalid_layout => InvalidLayout;
         /// An optimiser's state that was read and contradicts itself.
+        ///
+        /// ```
+        /// # #[cfg(feature = "serde")]
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// use flatleaf::optim::{Optimizer, Sgd, Snapshot};
+        /// use flatleaf::{tree, Layout};
+        ///
+        /// let layout = Layout::of(&tree!({ "w": [1.0] }))?;
+        /// let mut stored = serde_json::to_value(Optimizer::new(Sgd::default(), &layout)?.snapshot())?;
+        /// stored["leaves"][0]["group"] = 7.into(); // there is one
+        /// let snapshot: Snapshot<Sgd> = serde_json::from_value(stored)?;
+        /// let error = Optimizer::resume(snapshot, &layout).err().unwrap();
+        /// assert!(error.is_invalid_state() && error.path() == Some("w"));
+        /// # Ok(())
+        /// # }
+        /// # #[cfg(not(feature = "serde"))]
+        /// # fn main() {}
+        /// ```
         is_invalid_state => InvalidState;
         /// More elements than there is memory for.
+        ///
+        /// ```
+        /// use flatleaf::destructure;
+        /// use ndarray::arr0;
+        ///
+        /// let one = arr0(1.0_f32);
+        /// let huge = one.broadcast(1 << 50).unwrap(); // one number, seen so many times
+        /// assert!(destructure(&huge).unwrap_err().is_out_of_memory());
+        /// ```
         is_out_of_memory => OutOfMemory;
         /// What a tree outside this crate reported with [`Error::custom`].
+        ///
+        /// ```
+        /// use flatleaf::{ops, Error};
+        ///
+        /// assert!(Error::custom("the device is gone").is_custom());
+        /// assert!(!ops::clip_norm(&mut [1.0], f64::NAN).unwrap_err().is_custom());
+        /// ```
         is_custom => Foreign;
     }
 
     /// A file that contradicts itself or is not of its format.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-doc-no-tensors-{}", std::process::id()));
+    /// std::fs::write(&path, "no tensors")?;
+    /// assert!(checkpoint::open(&path).is_err_and(|error| error.is_invalid_file()));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "safetensors")]
     pub fn is_invalid_file(&self) -> bool {
         self.0.first.kind == Kind::InvalidFile
     }
 
     /// What the system says of a file; [`path`](Error::path) is the file's.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    ///
+    /// let error = checkpoint::save("no/such/folder/model.safetensors", &vec![1.0_f32]).unwrap_err();
+    /// assert!(error.is_io());
+    /// assert!(error.path().unwrap().starts_with("no/such/folder"));
+    /// ```
     #[cfg(feature = "safetensors")]
     pub fn is_io(&self) -> bool {
         self.io_kind().is_some()
     }
 
     /// What kind of thing the system says of a file: that there is none, say.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    /// use std::io::ErrorKind;
+    ///
+    /// let error = checkpoint::open("no such file").err().unwrap();
+    /// assert_eq!(error.io_kind(), Some(ErrorKind::NotFound)); // a first run, not a broken one
+    /// ```
     #[cfg(feature = "safetensors")]
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
         if let Kind::Io(kind) = self.0.first.kind { Some(kind) } else { None }
     }
 
     /// An error of one's own, from a [`Tree`](crate::Tree) implementation; it gets the path it was raised at.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Error, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Remote { device: Option<u32>, weight: Vec<f32> }
+    ///
+    /// impl Tree for Remote {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         self.device.ok_or_else(|| Error::custom("the device is gone"))?;
+    ///         self.weight.visit(visitor)
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let model = (vec![1.0_f32], Remote { device: None, weight: vec![2.0] });
+    /// assert_eq!(destructure(&model).unwrap_err().to_string(), "`1`: the device is gone");
+    /// ```
     pub fn custom(message: impl fmt::Display) -> Self {
         Problem::new(Kind::Foreign).found(message.to_string()).into()
     }
 
     /// Where: the path of the leaf or node, empty for the root.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "layers": [{ "w": [1.0] }, { "w": [2.0] }] }))?;
+    /// let error = layout.gather(&tree!({ "layers": [{ "w": [1.0] }, { "w": [2.0, 3.0] }] })).unwrap_err();
+    /// assert_eq!(error.path(), Some("layers.1.w"));
+    /// assert_eq!(layout.view(&[1.0], "layers.0.w").unwrap_err().path(), None); // a vector of another length is nowhere
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn path(&self) -> Option<&str> {
         self.0.first.path.as_deref()
     }
 
     /// The other place, where two are involved.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    /// use std::rc::Rc;
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32], vec![2.0_f32]))?; // two parameters
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let error = layout.restructure_into(&mut (shared.clone(), shared), &[3.0, 4.0]).unwrap_err(); // held as one
+    /// assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn other_path(&self) -> Option<&str> {
         self.0.first.other_path.as_deref()
     }
 
     /// What was expected, as the message words it.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// assert_eq!(layout.gather(&tree!({ "w": [1.0] })).unwrap_err().expected(), Some("shape [2]"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn expected(&self) -> Option<&str> {
         self.0.first.expected.as_deref()
     }
 
     /// What was found, as the message words it.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// assert_eq!(layout.gather(&tree!({ "w": [1.0] })).unwrap_err().found(), Some("shape [1]"));
+    /// assert_eq!(layout.gather(&tree!({})).unwrap_err().found(), Some("no leaf"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn found(&self) -> Option<&str> {
         self.0.first.found.as_deref()
     }
 
     /// The paths of all leaves that disagree, as far as they are listed.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [1.0], "b": [2.0], "c": [3.0] }))?;
+    /// let error = layout.gather(&tree!({ "a": [1.0, 1.0], "b": [2.0] })).unwrap_err();
+    /// assert_eq!(error.paths().collect::<Vec<_>>(), ["a", "c"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.problems().flat_map(|problem| problem.path.iter().chain(&problem.also)).map(String::as_str)
     }

@@ -109,6 +109,17 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather_into`](Layout::gather_into); no element type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let (model, mut flat) = ((vec![1.0_f32], vec![0.1_f64]), vec![0.0_f64; 2]);
+    /// let layout = Layout::of(&model)?;
+    /// layout.gather_into_as(&model, &mut flat)?;
+    /// assert_eq!(flat, [1.0, 0.1]);
+    /// assert!(layout.gather_into_as(&model, &mut [0.0_f32; 2]).unwrap_err().is_element_type());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len(flat.len())?;

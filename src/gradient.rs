@@ -13,6 +13,18 @@ use crate::transfer;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// What the gradients at the places of a tie are.
+///
+/// ```
+/// use flatleaf::{Layout, TiedGrads};
+/// use std::rc::Rc;
+///
+/// let shared = Rc::new(vec![0.0_f32]);
+/// let layout = Layout::of(&(shared.clone(), shared))?;
+/// let grads = (vec![3.0_f32], vec![3.0_f32]);
+/// assert_eq!(*layout.gather_grad_with(&grads, TiedGrads::Sum)?, [6.0]);
+/// assert_eq!(*layout.gather_grad_with(&grads, TiedGrads::AlreadyTotal)?, [3.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TiedGrads {
@@ -47,6 +59,18 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Panics
     /// If there is no memory for it. Where the layout comes from a file that nobody has vouched for, `gather_grad(&())` makes the same
     /// and returns an error.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// let mut sum: FlatGrad = FlatGrad::absent(&layout); // of a step's batches
+    /// for batch in [tree!({ "w": [1.0, 0.0] }), tree!({ "w": [0.0, 1.0] })] {
+    ///     sum.add(&layout.gather_grad(&batch)?)?;
+    /// }
+    /// assert_eq!((&sum[..2], sum.is_present(0), sum.is_present(1)), (&[1.0, 1.0][..], true, false));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn absent(layout: &Layout) -> Self {
         Self::try_absent(layout).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -94,6 +118,16 @@ impl<E: FlatElement> FlatGrad<E> {
     }
 
     /// The layout it belongs to.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let grad = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?.gather_grad(&tree!({ "w": [0.5] }))?;
+    /// let leaves = grad.layout().leaves().iter().enumerate();
+    /// let absent: Vec<_> = leaves.filter(|(index, _)| !grad.is_present(*index)).map(|(_, leaf)| leaf.path()).collect();
+    /// assert_eq!(absent, ["b"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -133,6 +167,15 @@ impl<E: FlatElement> FlatGrad<E> {
     }
 
     /// The elements, without what is known of them.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let grad = Layout::of(&tree!({ "w": [1.0, 2.0] }))?.gather_grad(&tree!({ "w": [0.5, 0.0] }))?;
+    /// let elements: Vec<f32> = grad.into_vec(); // not copied
+    /// assert_eq!(elements, [0.5, 0.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn into_vec(self) -> Vec<E> {
         self.elements
     }
@@ -218,6 +261,17 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather_grad_as`](Layout::gather_grad_as).
+    ///
+    /// ```
+    /// use flatleaf::{Layout, TiedGrads};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![0.0_f64]);
+    /// let layout = Layout::of(&(shared.clone(), shared))?;
+    /// let grad = layout.gather_grad_with_as::<f64>(&(vec![0.1_f64], vec![0.1_f64]), TiedGrads::AlreadyTotal)?;
+    /// assert_eq!(*grad, [0.1]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_grad_with_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), tied: TiedGrads) -> Result<FlatGrad<E>> {
         self.check_element::<E>()?;
         let gathered = GatherGrad::walk(&self.inner, grads)?;
@@ -248,6 +302,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`gather_grad_into`](Layout::gather_grad_into); no float type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::{FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f64], vec![2.0_f32]))?;
+    /// let mut grad = FlatGrad::<f64>::absent(&layout);
+    /// layout.gather_grad_into_as(&(vec![0.1_f64], None::<Vec<f32>>), &mut grad)?;
+    /// assert_eq!((grad[0], grad.is_present(1)), (0.1, false));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gather_grad_into_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), grad: &mut FlatGrad<E>) -> Result<()> {
         self.check_element::<E>()?;
         self.check_same(&grad.layout)?;

@@ -6,6 +6,16 @@ use crate::layout::{Layout, Leaf};
 use crate::ops::{self, Clip, NonFinite};
 
 /// What the elements of one leaf are like. Non-finite elements are counted and otherwise left out.
+///
+/// ```
+/// use flatleaf::{destructure, tree};
+///
+/// let (flat, layout) = destructure(&tree!({ "w": [1.0, f32::INFINITY], "b": [2.0] }))?;
+/// let stats = layout.leaf_stats(&flat)?;
+/// let bad: Vec<_> = layout.leaves().iter().zip(stats).filter(|(_, stats)| stats.non_finite > 0).map(|(leaf, _)| leaf.path()).collect();
+/// assert_eq!(bad, ["w"]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeafStats {
     /// The mean of the finite elements; 0 if there are none.
@@ -21,6 +31,20 @@ pub struct LeafStats {
 }
 
 /// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as long. Sealed.
+///
+/// ```
+/// use flatleaf::{tree, Flat, Layout, Result};
+///
+/// fn clip(layout: &Layout, grad: &mut (impl Flat + ?Sized)) -> Result<f64> {
+///     Ok(layout.clip_norm(grad, 1.0)?.norm_before)
+/// }
+///
+/// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+/// assert_eq!(clip(&layout, &mut layout.gather_grad(&tree!({ "w": [3.0, 4.0] }))?)?, 5.0);
+/// assert_eq!(clip(&layout, &mut vec![3.0, 4.0])?, 5.0);
+/// assert!(clip(&layout, &mut [3.0][..]).unwrap_err().is_length());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Flat: sealed::Flat {}
 
 impl<F: sealed::Flat + ?Sized> Flat for F {}
@@ -117,6 +141,18 @@ impl Layout {
     ///
     /// # Errors
     /// As [`clip_norm`](Layout::clip_norm).
+    ///
+    /// ```
+    /// use flatleaf::{ops::NonFinite, tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [0.0], "b": [0.0] }))?;
+    /// let mut grad = vec![1.0, f32::INFINITY];
+    /// let clip = layout.clip_norm_with(&mut grad, 1.0, NonFinite::Skip)?;
+    /// assert_eq!((clip.norm_before, clip.scale), (f64::INFINITY, 1.0)); // a step to leave out
+    /// assert_eq!(grad, [1.0, f32::INFINITY]);
+    /// assert_eq!(layout.clip_norm_with(&mut grad, 1.0, NonFinite::Error).unwrap_err().path(), Some("b"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn clip_norm_with<G: Flat + ?Sized>(&self, grad: &mut G, max: f64, non_finite: NonFinite) -> Result<Clip> {
         let grad = grad.elements_of(self)?;
         let clipped = ops::clip_norm_with(grad, max, non_finite);
@@ -128,6 +164,17 @@ impl Layout {
     ///
     /// # Errors
     /// As [`clip_norm`](Layout::clip_norm).
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [0.0, 0.0], "b": [0.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "a": [3.0, 4.0], "b": [0.5] }))?;
+    /// let clips = layout.clip_norm_per_leaf(&mut grad, 1.0)?;
+    /// assert_eq!(*grad, [0.6, 0.8, 0.5]);
+    /// assert_eq!((clips[0].norm_before, clips[0].scale, clips[1].scale), (5.0, 0.2, 1.0));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn clip_norm_per_leaf<G: Flat + ?Sized>(&self, grad: &mut G, max: f64) -> Result<Vec<Clip>> {
         let grad = grad.elements_of(self)?;
         if ops::first_non_finite(grad).is_some() {

@@ -113,6 +113,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`restructure_into`](Layout::restructure_into); no element type is an error for `f64`.
+    ///
+    /// ```
+    /// use flatleaf::destructure_as;
+    ///
+    /// let mut model = (vec![1.0_f64], vec![2.0_f32]);
+    /// let (_, layout) = destructure_as::<f64>(&model)?;
+    /// layout.restructure_into_as(&mut model, &[0.1_f64, 0.2])?;
+    /// assert_eq!(model, (vec![0.1], vec![0.2_f32])); // each as near as its type allows
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn restructure_into_as<E: FlatElement>(&self, tree: &mut (impl Tree + ?Sized), flat: &[E]) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len(flat.len())?;

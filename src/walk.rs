@@ -40,6 +40,18 @@ pub enum Companion<'t> {
 }
 
 /// A leaf as a closure meets it: a [`Leaf`], and which of the companions have it.
+///
+/// ```
+/// use flatleaf::{ops, tree, Companion::Grads, Layout};
+///
+/// let (mut model, grads) = (tree!({ "w": [1.0], "b": [1.0] }), tree!({ "w": [2.0], "b": [2.0] }));
+/// Layout::of(&model)?.map_into(&mut model, [Grads(&grads)], |leaf, x, [dx]| {
+///     let rate = if leaf.path().ends_with('b') { 0.0 } else { 0.5 }; // all that a `Leaf` knows
+///     ops::axpy(x, -rate, dx);
+/// })?;
+/// assert_eq!(model, tree!({ "w": [0.0], "b": [1.0] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct LeafAt<'w, const K: usize> {
     leaf: &'w Leaf,
@@ -52,11 +64,33 @@ impl<const K: usize> LeafAt<'_, K> {
     ///
     /// # Panics
     /// If there is no such companion.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Companion::Grads, Layout};
+    ///
+    /// let (mut model, grads) = (tree!({ "w": [1.0], "b": [1.0] }), tree!({ "w": [0.0] }));
+    /// Layout::of(&model)?.map_into(&mut model, [Grads(&grads)], |leaf, x, [_]| {
+    ///     if leaf.is_present(0) {
+    ///         x[0] *= 0.5; // decays although its gradient is zero
+    ///     }
+    /// })?;
+    /// assert_eq!(model, tree!({ "w": [0.5], "b": [1.0] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_present(&self, k: usize) -> bool {
         self.present[k]
     }
 
     /// Its index in [`Layout::leaves`].
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let (mut model, rates) = (tree!({ "w": [1.0], "b": [1.0] }), [0.5, 0.25]);
+    /// Layout::of(&model)?.map_into(&mut model, [], |leaf, x, []| x[0] *= rates[leaf.index()])?;
+    /// assert_eq!(model, tree!({ "w": [0.5], "b": [0.25] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn index(&self) -> usize {
         self.index
     }
@@ -119,8 +153,8 @@ impl Layout {
     /// use flatleaf::{tree, Layout};
     ///
     /// let model = tree!({ "a": [1.0, 2.0], "b": [5.0] });
-    /// let names = Layout::of(&model)?.fold(&model, [], String::new(), |names, leaf, x, []| names + leaf.path() + if x.len() > 1 { "[] " } else { " " })?;
-    /// assert_eq!(names, "a[] b ");
+    /// let sizes = Layout::of(&model)?.fold(&model, [], String::new(), |all, leaf, x, []| format!("{all}{}[{}] ", leaf.path(), x.len()))?;
+    /// assert_eq!(sizes, "a[2] b[1] ");
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn fold<T: Tree + ?Sized, A, const K: usize>(

@@ -1,5 +1,5 @@
 //! What the parts of the crate know of each other, read from the sources: a person who improves a kernel needs to know slices only, and
-//! one who adds a container the tree only. Comments may mention what they like.
+//! one who adds a container the tree only. Comments may mention what they like. And what the documentation of an item has to have.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,67 @@ fn unsafe_stands_alone_in_files_that_say_why_and_what_it_pays() {
     assert!(found.iter().all(|(_, source)| source.contains("//! Pays: ") && source.contains("// SAFETY: ")));
 }
 
+/// Items that have a doc comment and are `pub`, but that nobody outside can name.
+const INTERNAL: [&str; 5] = [
+    "src/lib.rs: Skipped",
+    "src/ops/dispatch.rs: Width",
+    "src/ops/dispatch.rs: limit",
+    "src/optim/row.rs: Row",
+    "src/tree/literal.rs: list",
+];
+
+/// The name of a line's public item; a predicate of `Error` is one too, which a macro writes.
+fn public_item<'l>(line: &'l str, attributes: &str) -> Option<&'l str> {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    let named = match line.strip_prefix("pub ") {
+        Some(item) => {
+            let item = item.trim_start_matches("const ").trim_start_matches("unsafe ");
+            ["fn ", "struct ", "enum ", "trait ", "type "].iter().find_map(|kind| item.strip_prefix(kind))?
+        }
+        None if attributes.contains("macro_export") => line.strip_prefix("macro_rules! ")?,
+        None if line.starts_with("is_") && line.contains(" => ") => line,
+        None => return None,
+    };
+    named.split(|character| !is_word(character)).next().filter(|name| !name.is_empty())
+}
+
+/// The public items of a source whose doc comment has no code in it. What has no doc comment is not public: a lint sees to that.
+fn without_example(source: &str) -> Vec<&str> {
+    let (mut docs, mut attributes, mut in_attribute) = (String::new(), String::new(), false);
+    let mut found = Vec::new();
+    for line in source.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim) {
+        if line.starts_with("///") {
+            docs += line;
+        } else if in_attribute || line.starts_with("#[") {
+            attributes += line;
+            in_attribute = !line.ends_with(']');
+        } else if !line.starts_with("//") {
+            let is_bare = !docs.is_empty() && !docs.contains("```") && !attributes.contains("doc(hidden)");
+            found.extend(public_item(line, &attributes).filter(|_| is_bare));
+            (docs, attributes) = (String::new(), String::new());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_public_item_shows_how_it_is_used() {
+    let named = |(path, source): &(PathBuf, String)| -> Vec<String> {
+        without_example(source).into_iter().map(|item| format!("{}: {item}", path.display())).collect()
+    };
+    let mut found: Vec<String> = sources("src").iter().flat_map(named).filter(|item| !INTERNAL.contains(&item.as_str())).collect();
+    found.sort();
+    assert!(found.is_empty(), "no example of\n{}", found.join("\n"));
+}
+
 #[test]
 fn the_sources_are_read_as_they_are_meant() {
     let code = "use crate::{floats::{self, Floats}, room};\nlet x = crate::ops::dot(a_b, 1); // crate::tree\n";
     assert_eq!(modules(&tokens(code)).into_iter().collect::<Vec<_>>(), ["floats", "ops", "room"]);
     assert!(tokens(code).contains(&"a_b") && !tokens(code).contains(&"tree"));
+
+    let code = "/// Shown:\n/// ```\n/// ```\npub fn a() {}\n/// Not.\n#[must_use = \"\n\"]\npub struct B<T>(T);\npub fn none() {}\n\
+                /// Not.\npub(crate) fn c() {}\n/// Not.\n#[doc(hidden)]\npub fn d() {}\n/// Not.\nis_e => E;\n\
+                /// Not.\n#[macro_export]\nmacro_rules! f {\n/// Not.\nmacro_rules! g {";
+    assert_eq!(without_example(code), ["B", "is_e", "f"]);
 }

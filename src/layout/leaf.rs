@@ -11,6 +11,16 @@ use super::pattern::Pattern;
 use crate::tree::Dtype;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree.
+///
+/// ```
+/// use flatleaf::{tree, Dtype, Layout};
+///
+/// let layout = Layout::of(&tree!({ "encoder": { "w": [[1.0, 2.0, 3.0]] }, "b": [4.0] }))?;
+/// let leaf = &layout.leaves()[0];
+/// assert_eq!((leaf.path(), leaf.shape(), leaf.dtype()), ("encoder.w", &[1, 3][..], Dtype::F32));
+/// assert_eq!(leaf.range(), 0..3);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Leaf {
     paths: Arc<Paths>,
@@ -33,11 +43,31 @@ impl Leaf {
     /// Where the leaf stands: its first trainable place, as a dotted path. Empty for a tree that is one leaf.
     ///
     /// Written on the first call and kept.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&vec![vec![vec![1.0_f32]], vec![vec![2.0], vec![3.0]]])?;
+    /// assert_eq!(layout.leaves()[2].path(), "1.1");
+    /// assert_eq!(Layout::of(&vec![1.0_f32])?.leaves()[0].path(), "");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn path(&self) -> &str {
         &self.places()[0]
     }
 
     /// All its places: the first trainable one, then the others in the order of the walk. More than one is a tie.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let layout = Layout::of(&(shared.clone(), vec![2.0_f32], shared))?;
+    /// let ties: Vec<_> = layout.leaves().iter().filter(|leaf| leaf.places().len() > 1).collect();
+    /// assert_eq!((ties.len(), ties[0].places()), (1, &["0".to_owned(), "2".to_owned()][..]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn places(&self) -> &[String] {
         self.rendered.get_or_init(|| self.nodes.iter().map(|&node| self.paths.render(node)).collect())
     }
@@ -47,31 +77,84 @@ impl Leaf {
     }
 
     /// The length of each axis; empty for a 0-d leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "temperature": 0.7 }))?;
+    /// assert_eq!(layout.leaves()[0].shape(), [3, 2]);
+    /// assert!(layout.leaves()[1].shape().is_empty());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// Where its elements are in the flat vector, in row-major order. Empty for a leaf that is not trainable.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (mut flat, layout) = destructure(&tree!({ "w": [1.0, 2.0], "b": [3.0, 4.0] }))?;
+    /// flat[layout.leaf("b").unwrap().range()].fill(0.0);
+    /// assert_eq!(flat, [1.0, 2.0, 0.0, 0.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn range(&self) -> Range<usize> {
         if self.trainable { self.start..self.start + self.len } else { 0..0 }
     }
 
     /// The number of its elements, trainable or not.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [[1.0, 2.0], [3.0, 4.0]], "b": [5.0] }))?;
+    /// let largest = layout.leaves().iter().max_by_key(|leaf| leaf.len()).unwrap();
+    /// assert_eq!((largest.path(), largest.len()), ("w", 4));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has no elements.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32], Vec::<f32>::new()))?;
+    /// assert!(layout.leaves()[1].is_empty()); // a leaf all the same
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The type of its elements in the tree.
+    ///
+    /// ```
+    /// use flatleaf::{Dtype, Layout};
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32], vec![0.5_f64], vec![true]))?;
+    /// assert_eq!(layout.leaf("1").unwrap().dtype(), Dtype::F64);
+    /// assert_eq!(layout.others()[0].dtype(), Dtype::Bool);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
     /// Whether it is in the flat vector. A leaf that is not is frozen, or carried if it holds no floats.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::planner().freeze("encoder").of(&tree!({ "encoder": [1.0], "head": [2.0] }))?;
+    /// assert!(layout.leaves()[0].is_trainable() && !layout.others()[0].is_trainable());
+    /// assert_eq!(layout.others()[0].range(), 0..0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_trainable(&self) -> bool {
         self.trainable
     }

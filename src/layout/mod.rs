@@ -251,16 +251,43 @@ impl Layout {
     }
 
     /// The number of elements of the flat vector.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, Tree};
+    ///
+    /// #[derive(Tree)]
+    /// struct Norm { scale: Vec<f32>, #[tree(frozen)] mean: Vec<f32> }
+    ///
+    /// let layout = Layout::of(&Norm { scale: vec![1.0, 1.0], mean: vec![0.0, 0.0] })?;
+    /// assert_eq!(layout.len(), 2); // the frozen mean does not count
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.inner.len
     }
 
     /// Whether the flat vector has no elements.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// assert!(Layout::of(&(vec![7_u64], "no array"))?.is_empty());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The trainable leaves, in flat order.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (flat, layout) = destructure(&tree!({ "w": [3.0, 4.0], "b": [2.0] }))?;
+    /// let largest: Vec<f32> = layout.leaves().iter().map(|leaf| flat[leaf.range()].iter().copied().fold(0.0, f32::max)).collect();
+    /// assert_eq!(largest, [4.0, 2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn leaves(&self) -> &[Leaf] {
         &self.inner.leaves
     }
@@ -281,6 +308,17 @@ impl Layout {
     /// The trainable leaf with this path among its places.
     ///
     /// Sorts the paths on the first call; then **O(length of the path · log n)**.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let layout = Layout::of(&(shared.clone(), shared, vec![7_u64]))?;
+    /// assert_eq!(layout.leaf("1").unwrap().path(), "0"); // a tie answers to each of its places
+    /// assert!(layout.leaf("2").is_none()); // integers are carried along
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn leaf(&self, path: &str) -> Option<&Leaf> {
         self.index_of(path).map(|index| &self.leaves()[index])
     }

@@ -38,6 +38,18 @@ pub struct Planner<'p> {
 
 impl<'p> Planner<'p> {
     /// Frozen float leaves count as trainable.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, Tree};
+    ///
+    /// #[derive(Tree)]
+    /// struct Norm { scale: Vec<f32>, #[tree(frozen)] mean: Vec<f32>, #[tree(frozen)] var: Vec<f32> }
+    ///
+    /// let norm = Norm { scale: vec![1.0], mean: vec![0.5], var: vec![2.0] };
+    /// let layout = Layout::planner().everything().freeze("var").of(&norm)?;
+    /// assert_eq!(layout.gather(&norm)?, [1.0, 0.5]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn everything(mut self) -> Self {
         self.everything = true;
         self
@@ -65,18 +77,45 @@ impl<'p> Planner<'p> {
     }
 
     /// Freezes the leaves that a path pattern matches.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "layers": [{ "w": [1.0], "b": [2.0] }, { "w": [3.0], "b": [4.0] }] });
+    /// let layout = Layout::planner().freeze("layers.0.*").freeze("**.b").of(&model)?;
+    /// assert_eq!(layout.gather(&model)?, [3.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
         self.freeze.push(pattern.into());
         self
     }
 
     /// Trains only leaves that this pattern, or another one given so, matches.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "w": [1.0], "lora_a": [2.0], "lora_b": [3.0], "head": [4.0] });
+    /// let layout = Layout::planner().train_only("lora_*").train_only("head").of(&model)?;
+    /// assert_eq!(layout.gather(&model)?, [2.0, 3.0, 4.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn train_only(mut self, pattern: impl Into<String>) -> Self {
         self.train_only.push(pattern.into());
         self
     }
 
     /// Trains only leaves that the predicate accepts.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "w": [[1.0, 2.0]], "b": [3.0] });
+    /// let layout = Layout::planner().keep(|leaf| leaf.shape().len() > 1).of(&model)?; // matrices only
+    /// assert_eq!(layout.gather(&model)?, [1.0, 2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn keep(mut self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
         self.keep.push(Box::new(predicate));
         self
@@ -86,6 +125,16 @@ impl<'p> Planner<'p> {
     ///
     /// # Errors
     /// As [`Layout::of`], and a pattern that is malformed or matches no leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let planner = Layout::planner().freeze("encoder"); // good for any number of trees
+    /// assert_eq!(planner.of(&tree!({ "encoder": [1.0], "head": [2.0] }))?.len(), 1);
+    /// assert_eq!(planner.of(&tree!({ "encoder": [1.0], "head": [2.0, 3.0] }))?.len(), 2);
+    /// assert!(planner.of(&tree!({ "head": [2.0] })).unwrap_err().is_pattern()); // nothing to freeze
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
         let draft = plan::walk(tree, self.everything)?.rounding_f64(self.round_f64);
         if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {

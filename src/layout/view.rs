@@ -44,6 +44,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`view`](Layout::view).
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (mut flat, layout) = destructure(&tree!({ "w": [[1.0, 2.0], [3.0, 4.0]], "b": [5.0] }))?;
+    /// layout.view_mut(&mut flat, "w")?[[1, 0]] = 0.0;
+    /// assert_eq!(flat, [1.0, 2.0, 0.0, 4.0, 5.0]);
+    /// assert!(layout.view_mut(&mut flat, "c").unwrap_err().is_unknown());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn view_mut<'v>(&self, flat: &'v mut [f32], path: &str) -> Result<ArrayViewMutD<'v, f32>> {
         self.view_mut_as(flat, path)
     }
@@ -52,6 +62,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`view`](Layout::view).
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// let mut decays = vec![true; layout.len()]; // a mask beside the vector
+    /// layout.view_mut_as(&mut decays, "b")?.fill(false);
+    /// assert_eq!(decays, [true, true, false]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn view_mut_as<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len(flat.len())?;
         let leaf = self.leaf_at(path)?;
@@ -79,6 +99,16 @@ impl Layout {
     ///
     /// # Errors
     /// As [`views`](Layout::views).
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// let moved = [true, false, false]; // one flag an element
+    /// let counts = layout.views_as(&moved)?.map(|(leaf, flags)| (leaf.path(), flags.iter().filter(|flag| **flag).count()));
+    /// assert_eq!(counts.collect::<Vec<_>>(), [("w", 1), ("b", 0)]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn views_as<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
         self.check_len(flat.len())?;
         Ok(Views { leaves: self.leaves().iter(), flat })
@@ -88,6 +118,17 @@ impl Layout {
     ///
     /// # Errors
     /// As [`views`](Layout::views).
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let (mut flat, layout) = destructure(&tree!({ "w": [[1.0, 2.0]], "b": [5.0] }))?;
+    /// for (leaf, mut array) in layout.views_mut(&mut flat)? {
+    ///     array.fill(if leaf.shape().len() > 1 { 0.1 } else { 0.0 });
+    /// }
+    /// assert_eq!(flat, [0.1, 0.1, 0.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn views_mut<'v>(&'v self, flat: &'v mut [f32]) -> Result<ViewsMut<'v, f32>> {
         self.views_mut_as(flat)
     }
@@ -96,6 +137,15 @@ impl Layout {
     ///
     /// # Errors
     /// As [`views`](Layout::views).
+    ///
+    /// ```
+    /// use flatleaf::{destructure_as, tree};
+    ///
+    /// let (mut flat, layout) = destructure_as::<f64>(&tree!({ "w": [1.0, 3.0], "b": [5.0] }))?;
+    /// layout.views_mut_as(&mut flat)?.for_each(|(_, mut array)| array /= array.sum());
+    /// assert_eq!(flat, [0.25, 0.75, 1.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn views_mut_as<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
         self.check_len(flat.len())?;
         Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
@@ -111,6 +161,17 @@ impl Layout {
 }
 
 /// Iterates over the leaves of a layout and their arrays. Made by [`Layout::views`].
+///
+/// ```
+/// use flatleaf::{destructure, tree};
+///
+/// let (flat, layout) = destructure(&tree!({ "w": [[1.0, 2.0]], "b": [5.0] }))?;
+/// let mut views = layout.views(&flat)?;
+/// assert_eq!(views.len(), 2);
+/// let (leaf, array) = views.next().unwrap();
+/// assert_eq!((leaf.path(), array[[0, 1]]), ("w", 2.0));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Views<'v, E> {
     leaves: std::slice::Iter<'v, Leaf>,
@@ -131,6 +192,17 @@ impl<'v, E> Iterator for Views<'v, E> {
 }
 
 /// Iterates over the leaves of a layout and their arrays, for writing. Made by [`Layout::views_mut`].
+///
+/// ```
+/// use flatleaf::{destructure, tree};
+///
+/// let (mut flat, layout) = destructure(&tree!({ "w": [1.0, 2.0], "b": [5.0] }))?;
+/// let mut arrays: Vec<_> = layout.views_mut(&mut flat)?.map(|(_, array)| array).collect(); // all of them at once
+/// let sum = arrays[0].sum();
+/// arrays[1].fill(sum);
+/// assert_eq!(flat, [1.0, 2.0, 3.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ViewsMut<'v, E> {
     leaves: std::slice::Iter<'v, Leaf>,

@@ -18,6 +18,38 @@ use crate::memory;
 
 /// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their children and leaves, in the order in
 /// which they visit them.
+///
+/// ```
+/// use flatleaf::{destructure, Builder, Key, Result, Tree};
+/// # use flatleaf::{Visitor, VisitorMut};
+///
+/// struct Dense { weight: Vec<f32>, bias: Vec<f32>, name: &'static str }
+///
+/// impl Tree for Dense {
+///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///     #     visitor.child(Key::Name("weight"), &self.weight)?;
+///     #     visitor.child(Key::Name("bias"), &self.bias)
+///     # }
+///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///     #     visitor.child(Key::Name("weight"), &mut self.weight)?;
+///     #     visitor.child(Key::Name("bias"), &mut self.bias)
+///     # }
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         Ok(Dense {
+///             weight: builder.child(Key::Name("weight"), &self.weight)?,
+///             bias: builder.child(Key::Name("bias"), &self.bias)?,
+///             name: self.name,
+///         })
+///     }
+///     // and `visit` and `visit_mut`, which name the same children in the same order
+/// }
+///
+/// let dense = Dense { weight: vec![1.0, 2.0], bias: vec![3.0], name: "head" };
+/// let (flat, layout) = destructure(&dense)?;
+/// let doubled = layout.restructure(&dense, &flat.iter().map(|x| 2.0 * x).collect::<Vec<_>>())?;
+/// assert_eq!((doubled.weight, doubled.bias, doubled.name), (vec![2.0, 4.0], vec![6.0], "head"));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct Builder<'b> {
     layout: &'b Inner,
     cursor: Cursor<'b>,
@@ -129,6 +161,31 @@ impl<'b> Builder<'b> {
     ///
     /// # Errors
     /// What rebuilding it returns.
+    ///
+    /// ```
+    /// use flatleaf::{deep_clone, Builder, Key, Result, Tree};
+    /// # use flatleaf::{Visitor, VisitorMut};
+    ///
+    /// struct Stack { layers: Vec<Vec<f32>> }
+    ///
+    /// impl Tree for Stack {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     self.layers.iter().enumerate().try_for_each(|(index, layer)| visitor.child(Key::Index(index), layer))
+    ///     # }
+    ///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///     #     self.layers.iter_mut().enumerate().try_for_each(|(index, layer)| visitor.child(Key::Index(index), layer))
+    ///     # }
+    ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///         let layers = self.layers.iter().enumerate().map(|(index, layer)| builder.child(Key::Index(index), layer));
+    ///         Ok(Stack { layers: layers.collect::<Result<_>>()? })
+    ///     }
+    ///     // and `visit` and `visit_mut`
+    /// }
+    ///
+    /// let stack = Stack { layers: vec![vec![1.0], vec![2.0, 3.0]] };
+    /// assert_eq!(deep_clone(&stack)?.layers, stack.layers);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[inline]
     pub fn child<T: Tree>(&mut self, key: Key<'_>, tree: &T) -> Result<T> {
         let level = self.cursor.enter(key)?;
@@ -148,6 +205,32 @@ impl<'b> Builder<'b> {
     ///
     /// # Errors
     /// A leaf whose shape or element type is not what the first visit saw; what reading it returns.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Builder, LeafRef, Result, Tree};
+    /// # use flatleaf::{LeafMut, Visitor, VisitorMut};
+    ///
+    /// struct Point { xy: [f32; 2] }
+    ///
+    /// impl Tree for Point {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.leaf(LeafRef::from_slice(&[2], &self.xy))
+    ///     # }
+    ///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///     #     visitor.leaf(LeafMut::from_slice(&[2], &mut self.xy))
+    ///     # }
+    ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///         let new = builder.leaf(LeafRef::from_slice(&[2], &self.xy))?;
+    ///         Ok(Point { xy: [new[0], new[1]] })
+    ///     }
+    ///     // and `visit` and `visit_mut`
+    /// }
+    ///
+    /// let point = Point { xy: [1.0, 2.0] };
+    /// let (_, layout) = destructure(&point)?;
+    /// assert_eq!(layout.restructure(&point, &[3.0, 4.0])?.xy, [3.0, 4.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn leaf<E: Element>(&mut self, old: LeafRef<'_, '_>) -> Result<Vec<E>> {
         match self.new_elements(old.shape, None)? {
             Some(elements) => Ok(elements),
@@ -196,6 +279,36 @@ impl<'b> Builder<'b> {
     ///
     /// # Errors
     /// What `make` returns; a node that the tree holds as two types.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Builder, Identity, Result, Tree};
+    /// # use flatleaf::{Visitor, VisitorMut};
+    /// use std::rc::Rc;
+    ///
+    /// #[derive(Clone)]
+    /// struct Handle(Rc<Vec<f32>>);
+    ///
+    /// impl Tree for Handle {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.shared(Identity::address(Rc::as_ptr(&self.0)), &*self.0)
+    ///     # }
+    ///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///     #     visitor.shared(&mut self.0)
+    ///     # }
+    ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///         let identity = Identity::address(Rc::as_ptr(&self.0));
+    ///         builder.shared(identity, self, |builder| Ok(Handle(Rc::new((*self.0).rebuild(builder)?))))
+    ///     }
+    ///     // and `visit` and `visit_mut`
+    /// }
+    ///
+    /// let handle = Handle(Rc::new(vec![1.0]));
+    /// let model = (handle.clone(), handle);
+    /// let (_, layout) = destructure(&model)?;
+    /// let new = layout.restructure(&model, &[2.0])?;
+    /// assert!(Rc::ptr_eq(&new.0.0, &new.1.0) && !Rc::ptr_eq(&new.0.0, &model.0.0));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
         let is_kept = |content: Content| content.is_constant() || (self.in_place && self.stays(content));
         if self.contents.of(&identity).is_some_and(is_kept) {
@@ -268,6 +381,29 @@ impl<'b> Builder<'b> {
 }
 
 /// Takes a rebuilt tree as the type of box that holds it. See [`rebuild_object!`](crate::rebuild_object).
+///
+/// ```
+/// use flatleaf::{deep_clone, Builder, Result, Slot, Tree};
+/// # use flatleaf::{Visitor, VisitorMut};
+///
+/// trait Layer: Tree {}
+/// struct Scale(Vec<f32>);
+/// impl Layer for Scale {}
+///
+/// impl Tree for Scale {
+///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> { self.0.visit(visitor) }
+///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> { self.0.visit_mut(visitor) }
+///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> { self.0.rebuild(builder).map(Scale) }
+///     fn rebuild_object(&self, builder: &mut Builder<'_>, slot: &mut Slot<'_>) -> Result<()> {
+///         slot.offer::<dyn Layer>(|| Ok(Box::new(self.rebuild(builder)?)))
+///     }
+///     // and the rest
+/// }
+///
+/// let layer: Box<dyn Layer> = Box::new(Scale(vec![1.0]));
+/// assert!(deep_clone(&layer).is_ok());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct Slot<'s> {
     wanted: TypeId,
     made: &'s mut dyn Any,
@@ -278,6 +414,29 @@ impl Slot<'_> {
     ///
     /// # Errors
     /// What `make` returns.
+    ///
+    /// ```
+    /// use flatleaf::{deep_clone, Builder, Result, Slot, Tree};
+    /// # use flatleaf::{Visitor, VisitorMut};
+    ///
+    /// struct Scale(Vec<f32>);
+    ///
+    /// impl Tree for Scale {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> { self.0.visit(visitor) }
+    ///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> { self.0.visit_mut(visitor) }
+    ///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> { self.0.rebuild(builder).map(Scale) }
+    ///     fn rebuild_object(&self, builder: &mut Builder<'_>, slot: &mut Slot<'_>) -> Result<()> {
+    ///         slot.offer::<dyn Tree>(|| Ok(Box::new(self.rebuild(builder)?)))
+    ///     }
+    ///     // and the rest
+    /// }
+    ///
+    /// let in_any_box: Box<dyn Tree> = Box::new(Scale(vec![1.0]));
+    /// assert!(deep_clone(&in_any_box).is_ok());
+    /// let in_its_own: Box<Scale> = Box::new(Scale(vec![1.0]));
+    /// assert!(deep_clone(&in_its_own).is_err_and(|error| error.is_object())); // nobody offers a `Box<Scale>`
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn offer<T: ?Sized + 'static>(&mut self, make: impl FnOnce() -> Result<Box<T>>) -> Result<()> {
         if self.wanted == TypeId::of::<T>()
             && let Some(made) = self.made.downcast_mut::<Option<Box<T>>>()

@@ -52,11 +52,29 @@ enum Node {
 
 impl DynTree {
     /// Nothing: the gradient of a leaf that has none.
+    ///
+    /// ```
+    /// use flatleaf::{DynTree, Layout};
+    ///
+    /// let grads = DynTree::list([DynTree::absent(), DynTree::from(vec![2.0_f32])]);
+    /// let grad = Layout::of(&(vec![1.0_f32], vec![1.0_f32]))?.gather_grad(&grads)?;
+    /// assert!(!grad.is_present(0) && grad.is_present(1));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn absent() -> Self {
         DynTree(Node::Absent)
     }
 
     /// A branch whose children are numbered.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, DynTree};
+    ///
+    /// let layers = DynTree::list((1..=3).map(|width| DynTree::from(vec![0.5_f32; width])));
+    /// let (flat, layout) = destructure(&layers)?;
+    /// assert_eq!((flat.len(), layout.leaves()[2].path()), (6, "2"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn list(items: impl IntoIterator<Item = DynTree>) -> Self {
         DynTree(Node::List(items.into_iter().collect()))
     }
@@ -65,6 +83,15 @@ impl DynTree {
     ///
     /// # Panics
     /// If a key comes twice.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, DynTree};
+    ///
+    /// let layers = DynTree::map(["up", "down"].map(|name| (format!("layer_{name}"), DynTree::from(vec![1.0_f32]))));
+    /// let (_, layout) = destructure(&layers)?;
+    /// assert_eq!((layout.leaves()[0].path(), layout.leaves()[1].path()), ("layer_up", "layer_down"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn map<K: Into<String>>(entries: impl IntoIterator<Item = (K, DynTree)>) -> Self {
         let entries: Vec<(String, DynTree)> = entries.into_iter().map(|(key, tree)| (key.into(), tree)).collect();
         if let Some(key) = duplicate(&entries) {
@@ -78,6 +105,17 @@ impl DynTree {
     ///
     /// # Errors
     /// More than 1,024 levels; a poisoned lock or borrowed cell; what reading a foreign leaf returns.
+    ///
+    /// ```
+    /// use flatleaf::{DynTree, Tree};
+    ///
+    /// #[derive(Tree)]
+    /// struct Net { weight: Vec<f32>, seen: Vec<u64>, name: String }
+    ///
+    /// let copy = DynTree::of(&Net { weight: vec![1.0], seen: vec![7], name: "net".into() })?;
+    /// assert_eq!(copy, DynTree::map([("weight", DynTree::from(vec![1.0_f32])), ("seen", DynTree::from(vec![7_u64]))]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Self> {
         let mut copy = Copy::default();
         tree.visit(&mut copy).map_err(|error| error.or_at(|| copy.path()))?;
@@ -108,11 +146,28 @@ impl DynTree {
     }
 
     /// Whether there is nothing here.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?;
+    /// let grads = layout.mask(&tree!({ "w": [0.0] }))?;
+    /// assert!(!grads.get("w").unwrap().is_absent() && grads.get("b").unwrap().is_absent());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_absent(&self) -> bool {
         matches!(self.0, Node::Absent)
     }
 
-    /// The part at a dotted path; the empty path is the tree itself.
+    /// The part at a dotted path; the empty path is the tree itself. Looks through the keys of every map on the way.
+    ///
+    /// ```
+    /// use flatleaf::tree;
+    ///
+    /// let tree = tree!({ "layers": [{ "w": [1.0] }, { "w": [2.0] }] });
+    /// assert_eq!(tree.get("layers.1.w"), Some(&tree!([2.0])));
+    /// assert_eq!(tree.get("layers.2"), None);
+    /// ```
     pub fn get(&self, path: &str) -> Option<&DynTree> {
         if path.is_empty() {
             return Some(self);
@@ -132,6 +187,15 @@ impl DynTree {
     }
 
     /// The array, if this is a leaf of such elements.
+    ///
+    /// ```
+    /// use flatleaf::tree;
+    ///
+    /// let tree = tree!({ "w": [[1.0, 2.0], [3.0, 4.0]] });
+    /// let w = tree.get("w").unwrap();
+    /// assert_eq!(w.as_array::<f32>().unwrap()[[1, 0]], 3.0);
+    /// assert!(w.as_array::<f64>().is_none() && tree.as_array::<f32>().is_none());
+    /// ```
     pub fn as_array<E: Element>(&self) -> Option<&ArrayD<E>> {
         match &self.0 {
             Node::Leaf(array) => array.as_any().downcast_ref(),

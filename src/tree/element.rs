@@ -10,6 +10,15 @@ use super::leaf::Sink;
 /// The element type of a leaf.
 ///
 /// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never enter the flat vector.
+///
+/// ```
+/// use flatleaf::{Dtype, Layout};
+///
+/// let layout = Layout::of(&(vec![1.0_f32], vec![0.5_f64], vec![7_u64]))?;
+/// assert_eq!(layout.leaves()[1].dtype(), Dtype::F64);
+/// assert_eq!(layout.others()[0].dtype(), Dtype::U64); // carried
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
@@ -37,11 +46,30 @@ pub enum Dtype {
 
 impl Dtype {
     /// Whether leaves of this type are parameters unless frozen.
+    ///
+    /// ```
+    /// use flatleaf::{Dtype, Layout};
+    ///
+    /// assert!(Dtype::BF16.is_float() && !Dtype::Bool.is_float());
+    /// let layout = Layout::planner().freeze("0").of(&(vec![1.0_f32], vec![7_u64]))?;
+    /// let frozen: Vec<_> = layout.others().iter().filter(|leaf| leaf.dtype().is_float()).map(|leaf| leaf.path()).collect();
+    /// assert_eq!(frozen, ["0"]); // the other one is carried
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
     }
 
     /// Bytes an element takes in memory.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![1.0_f32; 3], vec![0.5_f64; 2]))?;
+    /// let bytes: usize = layout.leaves().iter().map(|leaf| leaf.len() * leaf.dtype().size()).sum();
+    /// assert_eq!(bytes, 3 * 4 + 2 * 8);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn size(self) -> usize {
         match self {
             Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
@@ -54,6 +82,13 @@ impl Dtype {
     }
 
     /// The name of the Rust type, in lower case.
+    ///
+    /// ```
+    /// use flatleaf::Dtype;
+    ///
+    /// assert_eq!((Dtype::BF16.name(), Dtype::Usize.name()), ("bf16", "usize"));
+    /// assert_eq!(format!("{:>6}", Dtype::F32), "   f32"); // it is also how they print
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "f32",
@@ -84,6 +119,18 @@ impl fmt::Display for Dtype {
 }
 
 /// A number that array leaves may hold: the floats, the integers and `bool`. Sealed.
+///
+/// ```
+/// use flatleaf::{Element, Layout};
+///
+/// fn bytes_as<E: Element>(layout: &Layout) -> usize {
+///     layout.leaves().iter().filter(|leaf| leaf.dtype() == E::DTYPE).map(|leaf| leaf.len() * size_of::<E>()).sum()
+/// }
+///
+/// let layout = Layout::of(&(vec![1.0_f32; 3], vec![0.5_f64; 2]))?;
+/// assert_eq!((bytes_as::<f32>(&layout), bytes_as::<f64>(&layout)), (12, 16));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Element: NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Debug + Send + Sync + private::Sealed {
     /// Its [`Dtype`].
     const DTYPE: Dtype;
@@ -101,6 +148,21 @@ pub trait Element: NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Deb
 /// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those of any float type. On the way back
 /// numbers are rounded to the nearest one of their leaf's type, ties to even, once. What is only carried through comes back bit for bit:
 /// −0, subnormal numbers and the payloads of NaNs too.
+///
+/// ```
+/// use flatleaf::{destructure_as, FlatElement, Result, Tree};
+///
+/// fn total<E: FlatElement>(model: &impl Tree) -> Result<E> {
+///     let mut total = E::default();
+///     destructure_as::<E>(model)?.0.into_iter().for_each(|x| total += x);
+///     Ok(total)
+/// }
+///
+/// let model = (vec![1.0_f32], vec![0.1_f64]);
+/// assert_eq!(total::<f64>(&model)?, 1.1);
+/// assert!(total::<f32>(&model).unwrap_err().is_element_type());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait FlatElement: Element + Pod + AddAssign {}
 
 impl FlatElement for f32 {}

@@ -32,11 +32,32 @@ impl Identity {
     ///
     /// An address is an identity only while the object lives, so it is compared within one borrow of a tree and never stored.
     /// Pointers of one allocation are equal whatever type they see it as.
+    ///
+    /// ```
+    /// use flatleaf::Identity;
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new([1.0_f32]);
+    /// let as_slice: Rc<[f32]> = shared.clone();
+    /// assert_eq!(Identity::address(Rc::as_ptr(&shared)), Identity::address(Rc::as_ptr(&as_slice)));
+    /// assert_ne!(Identity::address(Rc::as_ptr(&shared)), Identity::address(Rc::as_ptr(&Rc::new([1.0_f32]))));
+    /// ```
     pub fn address<T: ?Sized>(pointer: *const T) -> Self {
         Identity(Kind::Address(pointer.cast::<()>() as usize))
     }
 
     /// An identifier that the library behind a foreign leaf gives out: candle's `TensorId`, burn's `ParamId`.
+    ///
+    /// ```
+    /// use flatleaf::Identity;
+    ///
+    /// #[derive(Clone, PartialEq, Eq, Hash)]
+    /// struct ParamId(String);
+    ///
+    /// let id = ParamId("embed".into());
+    /// assert_eq!(Identity::of(id.clone()), Identity::of(id));
+    /// assert_ne!(Identity::of(ParamId("embed".into())), Identity::of("embed".to_owned())); // the type is a part of it
+    /// ```
     pub fn of<I: Clone + Eq + Hash + Send + Sync + 'static>(identifier: I) -> Self {
         Identity(Kind::Own(OwnIdentity(Box::new(identifier))))
     }
@@ -95,6 +116,43 @@ impl fmt::Debug for OwnIdentity {
 /// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock with
 /// [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited. The content must be what the cell keeps, not a
 /// temporary made for the call: an address is an identity only while the object lives.
+///
+/// ```
+/// use flatleaf::{destructure, Builder, Cell, Result, Tree, Visitor, VisitorMut};
+/// use std::sync::{Arc, Mutex, PoisonError};
+///
+/// /// A lock that forgives the panic of who held it.
+/// struct Forgiving(Mutex<Vec<f32>>);
+///
+/// impl Cell for Forgiving {
+///     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
+///         visit(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
+///     }
+///     fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
+///         visit(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+///     }
+/// }
+///
+/// impl Tree for Forgiving {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.cell(self)
+///     }
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).visit_mut(visitor)
+///     }
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         let content = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+///         Ok(Forgiving(Mutex::new(content.rebuild(builder)?)))
+///     }
+///     flatleaf::rebuild_object!();
+/// }
+///
+/// let weight = Arc::new(Forgiving(Mutex::new(vec![1.0])));
+/// let (_, layout) = destructure(&weight)?;
+/// layout.restructure_into(&mut weight.clone(), &[2.0])?; // through the lock, although it is shared
+/// assert_eq!(*weight.0.lock().unwrap(), [2.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Cell {
     /// Calls `visit` with the content, for reading.
     ///
@@ -112,6 +170,56 @@ pub trait Cell {
 /// A handle to a node that other handles may share: what writing in place needs to know about it.
 ///
 /// Implemented for `Rc`, `Arc` and `ArcArray`; implement it for a shared pointer of one's own.
+///
+/// ```
+/// use flatleaf::{destructure, Builder, Identity, Result, Shared, Tree, Visitor, VisitorMut};
+/// use std::rc::Rc;
+///
+/// #[derive(Clone)]
+/// struct Handle(Rc<Vec<f32>>);
+///
+/// impl Shared for Handle {
+///     fn identity(&self) -> Identity {
+///         Identity::address(Rc::as_ptr(&self.0))
+///     }
+///     fn is_unique(&mut self) -> bool {
+///         Rc::get_mut(&mut self.0).is_some()
+///     }
+///     fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         Rc::get_mut(&mut self.0).expect("asked for on a unique handle").visit_mut(visitor)
+///     }
+///     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         (*self.0).visit(visitor)
+///     }
+///     fn prepare(&self, builder: &mut Builder<'_>) -> Result<()> {
+///         self.rebuild(builder).map(drop)
+///     }
+///     fn renew(&mut self, builder: &mut Builder<'_>) -> Result<()> {
+///         *self = Tree::rebuild(&*self, builder)?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl Tree for Handle {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.shared(self.identity(), &*self.0)
+///     }
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         visitor.shared(self)
+///     }
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         builder.shared(self.identity(), self, |builder| Ok(Handle(Rc::new((*self.0).rebuild(builder)?))))
+///     }
+/// }
+///
+/// let handle = Handle(Rc::new(vec![1.0]));
+/// let mut model = (handle.clone(), handle.clone());
+/// let (_, layout) = destructure(&model)?;
+/// layout.restructure_into(&mut model, &[2.0])?;
+/// assert!(Rc::ptr_eq(&model.0.0, &model.1.0)); // still one
+/// assert_eq!((&*model.0.0, &*handle.0), (&vec![2.0], &vec![1.0])); // who holds it outside the model keeps the old one
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Shared {
     /// The identity of what is shared.
     fn identity(&self) -> Identity;
@@ -131,7 +239,7 @@ pub trait Shared {
     /// What the visitor returns.
     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
 
-    /// Makes that new node and lets the builder keep it, so that [`renew`](Shared::renew) cannot fail.
+    /// Makes the new node that [`renew`](Shared::renew) points to and lets the builder keep it, so that `renew` cannot fail.
     ///
     /// # Errors
     /// What rebuilding the node returns.

@@ -16,6 +16,32 @@ use crate::floats::Floats;
 use crate::room;
 
 /// A leaf that can be read.
+///
+/// ```
+/// use flatleaf::{destructure, LeafRef, Result, Tree, Visitor};
+/// # use flatleaf::{Builder, LeafMut, VisitorMut};
+///
+/// /// Two rows of a matrix that is kept as one list.
+/// struct Rows { elements: Vec<f32> }
+///
+/// impl Tree for Rows {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.leaf(LeafRef::from_slice(&[2, self.elements.len() / 2], &self.elements))
+///     }
+///     // and `visit_mut` and `rebuild`
+///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///     #     visitor.leaf(LeafMut::from_slice(&[2, self.elements.len() / 2], &mut self.elements))
+///     # }
+///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///     #     let elements = builder.leaf(LeafRef::from_slice(&[2, self.elements.len() / 2], &self.elements))?;
+///     #     Ok(Rows { elements })
+///     # }
+/// }
+///
+/// let (flat, layout) = destructure(&Rows { elements: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] })?;
+/// assert_eq!((flat.len(), layout.leaves()[0].shape()), (6, &[2, 3][..]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct LeafRef<'call, 'a> {
     pub(crate) dtype: Dtype,
     pub(crate) shape: &'call [usize],
@@ -39,12 +65,45 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     ///
     /// # Panics
     /// If `shape` does not multiply to the length of the slice.
+    ///
+    /// ```
+    /// use flatleaf::{Dtype, LeafRef};
+    ///
+    /// let leaf = LeafRef::from_slice(&[2, 1], &[1.0_f64, 2.0]);
+    /// assert_eq!((leaf.shape(), leaf.dtype()), (&[2, 1][..], Dtype::F64));
+    /// ```
     pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a [E]) -> Self {
         check_len(shape, elements.len());
         Self::new(E::DTYPE, shape, Source::Lent(bytemuck::cast_slice(elements)))
     }
 
     /// A leaf that is read through a callback: it fills a slice of as many elements as `shape` has, in row-major order.
+    ///
+    /// An error of the callback is the operation's, with the path of the leaf.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, LeafRef, Reader, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Quantised { scale: f32, codes: Vec<i8> }
+    ///
+    /// impl Tree for Quantised {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         let reader = Reader::new(|out: &mut [f32]| {
+    ///             out.iter_mut().zip(&self.codes).for_each(|(x, code)| *x = self.scale * f32::from(*code));
+    ///             Ok(())
+    ///         });
+    ///         visitor.leaf(LeafRef::from_reader(&[self.codes.len()], &reader))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("for reading only")) }
+    /// }
+    ///
+    /// let (flat, _) = destructure(&Quantised { scale: 0.5, codes: vec![2, -3] })?;
+    /// assert_eq!(flat, [1.0, -1.5]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn from_reader<E: Element, F>(shape: &'call [usize], reader: &'call Reader<E, F>) -> Self
     where
         F: Fn(&mut [E]) -> Result<()>,
@@ -57,6 +116,33 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two places.
+    ///
+    /// ```
+    /// use flatleaf::{Identity, Layout, LeafRef, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, LeafMut, VisitorMut};
+    ///
+    /// /// What another library hands out: an identifier, and its own copy of the elements.
+    /// struct Tensor { id: u64, elements: Vec<f32> }
+    ///
+    /// impl Tree for Tensor {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         let shape = [self.elements.len()];
+    ///         visitor.leaf(LeafRef::from_slice(&shape, &self.elements).with_identity(&Identity::of(self.id)))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///     #     visitor.leaf(LeafMut::from_slice(&[self.elements.len()], &mut self.elements))
+    ///     # }
+    ///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///     #     Ok(Tensor { id: self.id, elements: builder.leaf(LeafRef::from_slice(&[self.elements.len()], &self.elements))? })
+    ///     # }
+    /// }
+    ///
+    /// let tensor = |id| Tensor { id, elements: vec![1.0] };
+    /// let layout = Layout::of(&(tensor(7), tensor(8), tensor(7)))?;
+    /// assert_eq!((layout.len(), layout.leaves()[0].places()), (2, &["0".to_owned(), "2".to_owned()][..]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[must_use]
     pub fn with_identity(self, identity: &'call Identity) -> Self {
         LeafRef { identity: Some(identity), ..self }
@@ -75,11 +161,24 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     /// The length of each axis; empty for a 0-d leaf.
+    ///
+    /// ```
+    /// use flatleaf::LeafRef;
+    ///
+    /// assert_eq!(LeafRef::from_slice(&[2, 2], &[1.0_f32, 2.0, 3.0, 4.0]).shape(), [2, 2]);
+    /// assert!(LeafRef::from_slice(&[], &[0.7_f32]).shape().is_empty());
+    /// ```
     pub fn shape(&self) -> &[usize] {
         self.shape
     }
 
     /// The element type.
+    ///
+    /// ```
+    /// use flatleaf::{Dtype, LeafRef};
+    ///
+    /// assert_eq!(LeafRef::from_slice(&[3], &[true, false, true]).dtype(), Dtype::Bool);
+    /// ```
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -173,6 +272,34 @@ impl<'call, 'a> LeafRef<'call, 'a> {
 }
 
 /// A leaf that can be written.
+///
+/// ```
+/// use flatleaf::{destructure, LeafMut, Result, Tree, VisitorMut};
+/// # use flatleaf::{Builder, LeafRef, Visitor};
+///
+/// /// Two rows of a matrix that is kept as one list.
+/// struct Rows { elements: Vec<f32> }
+///
+/// impl Tree for Rows {
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         visitor.leaf(LeafMut::from_slice(&[2, self.elements.len() / 2], &mut self.elements))
+///     }
+///     // and `visit` and `rebuild`
+///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///     #     visitor.leaf(LeafRef::from_slice(&[2, self.elements.len() / 2], &self.elements))
+///     # }
+///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///     #     let elements = builder.leaf(LeafRef::from_slice(&[2, self.elements.len() / 2], &self.elements))?;
+///     #     Ok(Rows { elements })
+///     # }
+/// }
+///
+/// let mut rows = Rows { elements: vec![1.0, 2.0, 3.0, 4.0] };
+/// let (_, layout) = destructure(&rows)?;
+/// layout.restructure_into(&mut rows, &[5.0, 6.0, 7.0, 8.0])?;
+/// assert_eq!(rows.elements, [5.0, 6.0, 7.0, 8.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct LeafMut<'call, 'a> {
     pub(crate) dtype: Dtype,
     pub(crate) shape: &'call [usize],
@@ -191,12 +318,74 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     ///
     /// # Panics
     /// If `shape` does not multiply to the length of the slice.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut};
+    /// # use flatleaf::{Builder, Visitor};
+    /// use std::slice;
+    ///
+    /// struct Temperature(f32);
+    ///
+    /// impl Tree for Temperature {
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         visitor.leaf(LeafMut::from_slice(&[], slice::from_mut(&mut self.0))) // 0-d
+    ///     }
+    ///     // and `visit` and `rebuild`
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.leaf(LeafRef::from_slice(&[], slice::from_ref(&self.0)))
+    ///     # }
+    ///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///     #     Ok(Temperature(builder.leaf(LeafRef::from_slice(&[], slice::from_ref(&self.0)))?[0]))
+    ///     # }
+    /// }
+    ///
+    /// let mut temperature = Temperature(0.7);
+    /// let (_, layout) = destructure(&temperature)?;
+    /// layout.restructure_into(&mut temperature, &[0.9])?;
+    /// assert_eq!(temperature.0, 0.9);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a mut [E]) -> Self {
         check_len(shape, elements.len());
         LeafMut { dtype: E::DTYPE, shape, sink: E::sink(elements) }
     }
 
     /// A leaf that is written through a callback: it is given as many elements as `shape` has, in row-major order.
+    ///
+    /// An error of the callback is the operation's, with the path of the leaf; other leaves may have been written by then.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, LeafMut, Result, Tree, VisitorMut, Writer};
+    /// # use flatleaf::{Builder, LeafRef, Reader, Visitor};
+    ///
+    /// struct Quantised { scale: f32, codes: Vec<i8> }
+    ///
+    /// impl Tree for Quantised {
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         let (shape, codes) = ([self.codes.len()], &mut self.codes);
+    ///         let mut writer = Writer::new(|values: &[f32]| {
+    ///             codes.iter_mut().zip(values).for_each(|(code, x)| *code = (x / self.scale).round() as i8);
+    ///             Ok(())
+    ///         });
+    ///         visitor.leaf(LeafMut::from_writer(&shape, &mut writer))
+    ///     }
+    ///     // and `visit` and `rebuild`
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     let reader = Reader::new(|out: &mut [f32]| {
+    ///     #         out.iter_mut().zip(&self.codes).for_each(|(x, code)| *x = self.scale * f32::from(*code));
+    ///     #         Ok(())
+    ///     #     });
+    ///     #     visitor.leaf(LeafRef::from_reader(&[self.codes.len()], &reader))
+    ///     # }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("for writing in place")) }
+    /// }
+    ///
+    /// let mut weight = Quantised { scale: 0.5, codes: vec![2, -3] };
+    /// let (_, layout) = destructure(&weight)?;
+    /// layout.restructure_into(&mut weight, &[1.6, 0.0])?;
+    /// assert_eq!(weight.codes, [3, 0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn from_writer<E: Element, F>(shape: &'call [usize], writer: &'call mut Writer<E, F>) -> Self
     where
         F: FnMut(&[E]) -> Result<()>,
@@ -236,20 +425,128 @@ fn check_len(shape: &[usize], len: usize) {
 }
 
 /// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in memory.
+///
+/// ```
+/// use flatleaf::{destructure, LeafRef, Reader, Result, Tree, Visitor};
+/// # use flatleaf::{Builder, VisitorMut};
+///
+/// /// The numbers from 0 on: no array anywhere.
+/// struct Ramp { len: usize }
+///
+/// impl Tree for Ramp {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         let reader = Reader::new(|out: &mut [f32]| {
+///             out.iter_mut().enumerate().for_each(|(index, x)| *x = index as f32);
+///             Ok(())
+///         });
+///         visitor.leaf(LeafRef::from_reader(&[self.len], &reader))
+///     }
+///     // and `visit_mut` and `rebuild`
+///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Ok(Ramp { len: self.len }) }
+/// }
+///
+/// assert_eq!(destructure(&Ramp { len: 3 })?.0, [0.0, 1.0, 2.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct Reader<E, F>(F, PhantomData<fn(E)>);
 
 impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
     /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Error, LeafRef, Reader, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Lost;
+    ///
+    /// impl Tree for Lost {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         let reader = Reader::new(|_: &mut [f32]| Err(Error::custom("the device is gone")));
+    ///         visitor.leaf(LeafRef::from_reader(&[2], &reader))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Ok(Lost) }
+    /// }
+    ///
+    /// let error = destructure(&(vec![1.0_f32], Lost)).unwrap_err();
+    /// assert_eq!(error.to_string(), "`1`: the device is gone");
+    /// ```
     pub fn new(read: F) -> Self {
         Reader(read, PhantomData)
     }
 }
 
 /// Takes a leaf's new elements from a slice, in row-major order: for leaves that are no slice in memory.
+///
+/// ```
+/// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut, Writer};
+/// # use flatleaf::{Builder, Visitor};
+///
+/// /// Counts how often it is written.
+/// struct Counted { values: [f32; 1], writes: usize }
+///
+/// impl Tree for Counted {
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         let mut writer = Writer::new(|values: &[f32]| {
+///             self.values.copy_from_slice(values);
+///             self.writes += 1;
+///             Ok(())
+///         });
+///         visitor.leaf(LeafMut::from_writer(&[1], &mut writer))
+///     }
+///     // and `visit` and `rebuild`
+///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///     #     visitor.leaf(LeafRef::from_slice(&[1], &self.values))
+///     # }
+///     # fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///     #     Ok(Counted { values: [builder.leaf(LeafRef::from_slice(&[1], &self.values))?[0]], writes: 0 })
+///     # }
+/// }
+///
+/// let mut weight = Counted { values: [1.0], writes: 0 };
+/// let (_, layout) = destructure(&weight)?;
+/// layout.restructure_into(&mut weight, &[2.0])?;
+/// assert_eq!((weight.values, weight.writes), ([2.0], 1));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub struct Writer<E, F>(F, PhantomData<fn(E)>);
 
 impl<E: Element, F: FnMut(&[E]) -> Result<()>> Writer<E, F> {
     /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut, Writer};
+    /// # use flatleaf::{Builder, Visitor};
+    /// use std::cell::Cell;
+    ///
+    /// /// Written without a slice to write to.
+    /// struct Remote([Cell<f32>; 2]);
+    ///
+    /// impl Tree for Remote {
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         let mut upload = Writer::new(|values: &[f32]| {
+    ///             self.0.iter().zip(values).for_each(|(cell, value)| cell.set(*value));
+    ///             Ok(())
+    ///         });
+    ///         visitor.leaf(LeafMut::from_writer(&[2], &mut upload))
+    ///     }
+    ///     // and `visit` and `rebuild`
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     let values = [self.0[0].get(), self.0[1].get()];
+    ///     #     let download = flatleaf::Reader::new(|out: &mut [f32]| { out.copy_from_slice(&values); Ok(()) });
+    ///     #     visitor.leaf(LeafRef::from_reader(&[2], &download))
+    ///     # }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Ok(Remote(self.0.clone())) }
+    /// }
+    ///
+    /// let mut remote = Remote([Cell::new(1.0), Cell::new(2.0)]);
+    /// let (_, layout) = destructure(&remote)?;
+    /// layout.restructure_into(&mut remote, &[3.0, 4.0])?;
+    /// assert_eq!((remote.0[0].get(), remote.0[1].get()), (3.0, 4.0));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn new(write: F) -> Self {
         Writer(write, PhantomData)
     }

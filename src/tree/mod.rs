@@ -177,6 +177,29 @@ pub trait Tree {
 /// The name of a child within its parent: one segment of a path.
 ///
 /// A key that is a number without leading zeros and the index of that number are the same segment.
+///
+/// ```
+/// use flatleaf::{tree, Key, Layout, Result, Tree, Visitor};
+/// # use flatleaf::{Builder, VisitorMut};
+///
+/// struct Net { weight: Vec<f32>, scale: Vec<f32>, head: (Vec<f32>,) }
+///
+/// impl Tree for Net {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.child(Key::Name("weight"), &self.weight)?;
+///         visitor.child(Key::Index(7), &self.scale)?;
+///         visitor.child(Key::Same, &self.head)
+///     }
+///     // and `visit_mut` and `rebuild`
+///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+/// }
+///
+/// let layout = Layout::of(&Net { weight: vec![1.0], scale: vec![2.0], head: (vec![3.0],) })?;
+/// assert_eq!(layout.leaves().iter().map(|leaf| leaf.path()).collect::<Vec<_>>(), ["weight", "7", "0"]);
+/// assert_eq!(layout.gather(&tree!({ "weight": [4.0], "7": [5.0], "0": [6.0] }))?, [4.0, 5.0, 6.0]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'k> {
     /// A field or a map key.
@@ -190,6 +213,28 @@ pub enum Key<'k> {
 /// What is told about a tree that is read. Implementations of [`Tree::visit`] call its methods; flatleaf implements it.
 ///
 /// The lifetime is the borrow of the tree: a leaf that is a slice lends it for that long.
+///
+/// ```
+/// use flatleaf::{destructure, Key, Result, Tree, Visitor};
+/// # use flatleaf::{Builder, VisitorMut};
+///
+/// /// Of two branches only the active one is there.
+/// struct Either { uses_gate: bool, gate: Vec<f32>, plain: Vec<f32> }
+///
+/// impl Tree for Either {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         let (name, branch) = if self.uses_gate { ("gate", &self.gate) } else { ("plain", &self.plain) };
+///         visitor.child(Key::Name(name), branch)
+///     }
+///     // and `visit_mut` and `rebuild`
+///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+/// }
+///
+/// let (flat, layout) = destructure(&Either { uses_gate: true, gate: vec![1.0], plain: vec![2.0] })?;
+/// assert_eq!((flat, layout.leaves()[0].path()), (vec![1.0], "gate"));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Visitor<'a> {
     /// A leaf.
     ///
@@ -248,6 +293,27 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns, and more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{Key, Layout, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Dense { weight: Vec<Vec<f32>>, bias: Vec<f32> }
+    ///
+    /// impl Tree for Dense {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.child(Key::Name("weight"), &self.weight)?;
+    ///         visitor.child(Key::Name("bias"), &self.bias)
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Dense { weight: vec![vec![1.0], vec![2.0]], bias: vec![3.0] })?;
+    /// assert_eq!(layout.leaves().iter().map(|leaf| leaf.path()).collect::<Vec<_>>(), ["weight.0", "weight.1", "bias"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[inline]
     pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
         tree.visit_at(key, false, self)
@@ -257,6 +323,27 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// As `child`.
+    ///
+    /// ```
+    /// use flatleaf::{Key, Layout, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Norm { scale: Vec<f32>, mean: Vec<f32> }
+    ///
+    /// impl Tree for Norm {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.child(Key::Name("scale"), &self.scale)?;
+    ///         visitor.frozen(Key::Name("mean"), &self.mean)
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Norm { scale: vec![1.0], mean: vec![0.5] })?;
+    /// assert_eq!((layout.leaves()[0].path(), layout.others()[0].path()), ("scale", "mean"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[inline]
     pub fn frozen<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
         tree.visit_at(key, true, self)
@@ -266,6 +353,28 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// What the operation has against it.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Key, Layout, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Layer { weight: Vec<f32>, activation: fn(f32) -> f32 }
+    ///
+    /// impl Tree for Layer {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.child(Key::Name("weight"), &self.weight)?;
+    ///         visitor.skipped(Key::Name("activation"))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Layer { weight: vec![1.0], activation: f32::tanh })?;
+    /// let grads = tree!({ "weight": [0.5], "activation": { "slope": [9.0] } }); // unknown, were it not named
+    /// assert_eq!(*layout.gather_grad(&grads)?, [0.5]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn skipped(&mut self, key: Key<'_>) -> Result<()> {
         self.enter(key, false)?;
         self.no_leaf()?;
@@ -277,6 +386,28 @@ impl<'a> dyn Visitor<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns, and a node that contains itself.
+    ///
+    /// ```
+    /// use flatleaf::{Identity, Layout, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    /// use std::rc::Rc;
+    ///
+    /// struct Handle(Rc<Vec<f32>>);
+    ///
+    /// impl Tree for Handle {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.shared(Identity::address(Rc::as_ptr(&self.0)), &*self.0)
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let shared = Rc::new(vec![1.0]);
+    /// let layout = Layout::of(&(Handle(shared.clone()), Handle(shared)))?;
+    /// assert_eq!(layout.leaves()[0].places(), ["0", "1"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[inline]
     pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
         stack::check_room()?;
@@ -289,6 +420,32 @@ impl<'a> dyn Visitor<'a> + '_ {
 }
 
 /// What is told about a tree that is written in place. Implementations of [`Tree::visit_mut`] call its methods.
+///
+/// ```
+/// use flatleaf::{destructure, Key, Result, Tree, VisitorMut};
+/// # use flatleaf::{Builder, Visitor};
+///
+/// struct Dense { weight: Vec<f32>, bias: Vec<f32> }
+///
+/// impl Tree for Dense {
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         visitor.child(Key::Name("weight"), &mut self.weight)?;
+///         visitor.child(Key::Name("bias"), &mut self.bias)
+///     }
+///     // and `visit` and `rebuild`
+///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///     #     visitor.child(Key::Name("weight"), &self.weight)?;
+///     #     visitor.child(Key::Name("bias"), &self.bias)
+///     # }
+///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+/// }
+///
+/// let mut dense = Dense { weight: vec![1.0], bias: vec![2.0] };
+/// let (_, layout) = destructure(&dense)?;
+/// layout.restructure_into(&mut dense, &[3.0, 4.0])?;
+/// assert_eq!((dense.weight, dense.bias), (vec![3.0], vec![4.0]));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait VisitorMut<'a> {
     /// A leaf.
     ///
@@ -324,6 +481,32 @@ impl<'a> dyn VisitorMut<'a> + '_ {
     ///
     /// # Errors
     /// What visiting it returns.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Key, Result, Tree, Visitor, VisitorMut};
+    /// # use flatleaf::Builder;
+    ///
+    /// struct Norm { scale: Vec<f32>, mean: Vec<f32> }
+    ///
+    /// impl Tree for Norm {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.child(Key::Name("scale"), &self.scale)?;
+    ///         visitor.frozen(Key::Name("mean"), &self.mean)
+    ///     }
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         visitor.child(Key::Name("scale"), &mut self.scale)?;
+    ///         visitor.child(Key::Name("mean"), &mut self.mean)
+    ///     }
+    ///     // and `rebuild`
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let mut norm = Norm { scale: vec![1.0], mean: vec![0.5] };
+    /// let (_, layout) = destructure(&norm)?;
+    /// layout.restructure_into(&mut norm, &[2.0])?;
+    /// assert_eq!((norm.scale, norm.mean), (vec![2.0], vec![0.5]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     #[inline]
     pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()> {
         tree.visit_mut_at(key, self)
