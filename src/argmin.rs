@@ -243,6 +243,21 @@ impl<'o, M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> He
 ///
 /// An error in a product, a product that is not finite among them, cannot be told to argmin: the product is zero, which ends a search for
 /// a step, and the solver gets the error when it asks for the next loss or gradient.
+///
+/// ```
+/// use argmin::core::Hessian;
+/// use argmin_math::ArgminDot;
+/// use flatleaf::argmin::FlatVec;
+/// use flatleaf::{destructure, objective};
+///
+/// let model = [1.0_f32, 1.0];
+/// let (flat, layout) = destructure(&model)?;
+/// let bowl = objective(&layout, &model, |x| (x[0] * x[0] + 10.0 * x[1] * x[1], [2.0 * x[0], 20.0 * x[1]]))?;
+/// let hessian = (&bowl).hessian(&FlatVec::from(flat))?;
+/// let product = hessian.dot(&FlatVec::from(vec![1.0, 1.0]));
+/// assert!((product[0] - 2.0).abs() < 1e-3 && (product[1] - 20.0).abs() < 1e-3);
+/// # Ok::<(), argmin::core::Error>(())
+/// ```
 pub struct HessianAt<'o, M, F, E = Error> {
     objective: &'o Objective<M, F, E>,
     point: FlatVec,

@@ -59,6 +59,16 @@ where
 ///
 /// # Errors
 /// As [`objective`].
+///
+/// ```
+/// use flatleaf::{destructure_as, objective_f64};
+///
+/// let model = [0.1_f64]; // nothing is rounded
+/// let (flat, layout) = destructure_as::<f64>(&model)?;
+/// let square = objective_f64(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+/// assert_eq!(square.value(&flat)?, 0.1 * 0.1);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub fn objective_f64<M, F, R>(layout: &Layout, template: &M, function: F) -> Result<Objective<M, F, R::Error, f64>>
 where
     M: Tree,
@@ -137,6 +147,19 @@ struct State<M, F, E, X> {
 /// The loss is `f32` or `f64`; one that is infinite or NaN is handed on as it is. The gradient tree has any type, and is read as by
 /// [`Layout::gather_grad`]: `()` will do where no solver asks for a gradient. The error of a `Result` is the error of the objective's
 /// methods; it has to hold flatleaf's own too.
+///
+/// ```
+/// use flatleaf::{destructure, objective, Error};
+///
+/// let model = [3.0_f32];
+/// let (flat, layout) = destructure(&model)?;
+/// let square = objective(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+/// assert_eq!(square.value(&flat)?, 9.0);
+///
+/// let refusing = objective(&layout, &model, |_| Err::<(f32, ()), _>(Error::custom("no data")))?;
+/// assert!(refusing.value(&flat).unwrap_err().is_custom());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Evaluation {
     /// The gradient.
     type Grads: Tree;
@@ -147,6 +170,13 @@ pub trait Evaluation {
     ///
     /// # Errors
     /// The user's.
+    ///
+    /// ```
+    /// use flatleaf::Evaluation;
+    ///
+    /// assert_eq!((0.5_f32, [1.0_f32]).into_result()?, (0.5_f64, [1.0]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     fn into_result(self) -> Result<(f64, Self::Grads), Self::Error>;
 }
 
@@ -173,6 +203,17 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     ///
     /// # Errors
     /// As [`Layout::gather`]: a model that is not of the layout.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, Objective};
+    ///
+    /// let mut model = [3.0_f32];
+    /// let layout = Layout::of(&model)?;
+    /// let square = Objective::new(&layout, &mut model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+    /// square.into_model(&[0.5_f32])?;
+    /// assert_eq!(model, [0.5]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
         let state = State {
             point: layout.gather_as(&model)?,
@@ -188,6 +229,19 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
 
     /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says otherwise. The other allocates a flat gradient
     /// an evaluation.
+    ///
+    /// ```
+    /// use flatleaf::{objective, Layout, TiedGrads};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let model = (shared.clone(), shared);
+    /// let triple = objective(&Layout::of(&model)?, &model, |model| (3.0 * model.0[0], ([3.0_f32], [3.0_f32])))?;
+    /// let mut gradient = [0.0];
+    /// triple.tied_grads(TiedGrads::AlreadyTotal).gradient(&[1.0], &mut gradient)?;
+    /// assert_eq!(gradient, [3.0]); // where the sum is 6
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn tied_grads(self, tied: TiedGrads) -> Self {
         Objective { tied, ..self }
     }
@@ -197,6 +251,17 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Errors
     /// A point of another length than the layout's; what the function returned; a gradient that is not of the layout, as in
     /// [`Layout::gather_grad`]; an error that was kept.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective};
+    ///
+    /// let model = [3.0_f32];
+    /// let (flat, layout) = destructure(&model)?;
+    /// let square = objective(&layout, &model, |x| (x[0] * x[0], ()))?; // no gradient, where nobody asks for one
+    /// assert_eq!(square.value(&flat)?, 9.0);
+    /// assert!(square.value(&[1.0, 2.0]).unwrap_err().is_length());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn value(&self, point: &[X]) -> Result<f64, R::Error> {
         self.at(point, |loss, _| Ok(loss))
     }
@@ -205,6 +270,18 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     ///
     /// # Errors
     /// As [`value_and_gradient`](Objective::value_and_gradient).
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective};
+    ///
+    /// let model = [3.0_f32];
+    /// let (flat, layout) = destructure(&model)?;
+    /// let square = objective(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+    /// let mut gradient = [0.0];
+    /// square.gradient(&flat, &mut gradient)?;
+    /// assert_eq!(gradient, [6.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn gradient(&self, point: &[X], gradient: &mut [X]) -> Result<(), R::Error> {
         self.value_and_gradient(point, gradient).map(drop)
     }
@@ -214,6 +291,21 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Errors
     /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at every leaf: the function computes
     /// none. The slice is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective};
+    ///
+    /// let model = ([3.0_f32],);
+    /// let (flat, layout) = destructure(&model)?;
+    /// let mut gradient = [0.0];
+    /// let double = objective(&layout, &model, |(x,)| (2.0 * x[0], ([2.0_f32],)))?;
+    /// assert_eq!((double.value_and_gradient(&flat, &mut gradient)?, gradient), (6.0, [2.0]));
+    ///
+    /// let without = objective(&layout, &model, |(x,)| (2.0 * x[0], ()))?;
+    /// let error = without.value_and_gradient(&flat, &mut gradient).unwrap_err();
+    /// assert_eq!((error.is_missing(), error.path()), (true, Some("0")));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn value_and_gradient(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
         self.layout.check_len(gradient.len())?;
         self.at(point, |loss, grad| {
@@ -224,12 +316,39 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     }
 
     /// [`value`](Objective::value) for solvers that take no errors: NaN from the first one on.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective, Error};
+    ///
+    /// let model = [3.0_f32];
+    /// let (flat, layout) = destructure(&model)?;
+    /// let root = objective(&layout, &model, |x| match x[0] {
+    ///     x if x < 0.0 => Err(Error::custom("a root of less than 0")),
+    ///     x => Ok((x.sqrt(), ())),
+    /// })?;
+    /// assert_eq!(root.value_or_nan(&[4.0]), 2.0);
+    /// assert!(root.value_or_nan(&[-4.0]).is_nan() && root.value_or_nan(&[4.0]).is_nan());
+    /// assert!(root.into_model(&flat).unwrap_err().is_custom());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn value_or_nan(&self, point: &[X]) -> f64 {
         self.or_nan(|| self.value(point))
     }
 
     /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN from the first one on, and then
     /// the gradient is NaN too.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective};
+    ///
+    /// let model = [3.0_f32];
+    /// let (flat, layout) = destructure(&model)?;
+    /// let square = objective(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+    /// let mut gradient = [0.0];
+    /// assert_eq!(square.value_and_gradient_or_nan(&flat, &mut gradient), 9.0);
+    /// assert_eq!(gradient, [6.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn value_and_gradient_or_nan(&self, point: &[X], gradient: &mut [X]) -> f64
     where
         X: From<f32>,
@@ -242,11 +361,33 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     }
 
     /// The layout of its points.
+    ///
+    /// ```
+    /// use flatleaf::{objective, Layout};
+    ///
+    /// let model = [3.0_f32, 4.0];
+    /// let sum = objective(&Layout::of(&model)?, &model, |x| (x[0] + x[1], [1.0_f32, 1.0]))?;
+    /// let start = vec![0.0; sum.layout().len()];
+    /// assert_eq!(sum.value(&start)?, 0.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
     /// How often the function has been called.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, objective};
+    ///
+    /// let model = [3.0_f32];
+    /// let (flat, layout) = destructure(&model)?;
+    /// let square = objective(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
+    /// square.value(&flat)?;
+    /// square.gradient(&flat, &mut [0.0])?; // at the same point
+    /// assert_eq!(square.evaluations(), 1);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn evaluations(&self) -> usize {
         self.state().evaluations
     }
@@ -255,6 +396,15 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     ///
     /// # Errors
     /// A point of another length than the layout's; an error that was kept.
+    ///
+    /// ```
+    /// use flatleaf::{objective, tree, Layout};
+    ///
+    /// let model = tree!({ "x": [3.0], "y": [4.0] });
+    /// let constant = objective(&Layout::of(&model)?, &model, |_| (0.0_f32, ()))?;
+    /// assert_eq!(constant.into_model(&[1.0, 2.0])?, tree!({ "x": [1.0], "y": [2.0] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn into_model(self, point: &[X]) -> Result<M, R::Error> {
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.take_failure()?;

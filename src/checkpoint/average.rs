@@ -40,6 +40,21 @@ pub fn average<P: AsRef<Path>>(paths: &[P], out: impl AsRef<Path>) -> Result<()>
 ///
 /// # Errors
 /// As [`average`]; a decay that is not between 0 and 1.
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-ema-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, b, out] = ["a", "b", "out"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [1.0] }))?;
+/// checkpoint::save(&b, &tree!({ "w": [3.0] }))?;
+/// checkpoint::ema(&[&a, &b], 0.75, &out)?;
+/// assert_eq!(checkpoint::open(&out)?.flat()?, [1.5].as_slice());
+/// assert!(checkpoint::ema(&[&a, &b], 1.5, &out).unwrap_err().is_argument());
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Result<()> {
     if !(0.0..=1.0).contains(&decay) {
         return Err(Error::argument("a decay from 0 to 1", decay));

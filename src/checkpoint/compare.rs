@@ -7,6 +7,21 @@ use super::stream::Streams;
 use crate::error::Result;
 
 /// What differs between two files. Made by [`compare`].
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-comparison-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, b] = ["a", "b"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [1.0], "old": [0.0], "b": [0.0] }))?;
+/// checkpoint::save(&b, &tree!({ "w": [1.0], "new": [0.0], "b": [0.0, 0.0] }))?;
+/// let comparison = checkpoint::compare(&a, &b)?;
+/// assert_eq!((&*comparison.tensors[0].name, comparison.tensors.len()), ("w", 1));
+/// assert_eq!([comparison.only_in_first, comparison.only_in_second, comparison.not_compared], [["old"], ["new"], ["b"]]);
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
     /// The tensors that both have in one shape, in the order of the first file.
@@ -20,6 +35,21 @@ pub struct Comparison {
 }
 
 /// What differs between two tensors of one name and shape.
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-difference-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, b] = ["a", "b"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [3.0, 4.0] }))?;
+/// checkpoint::save(&b, &tree!({ "w": [0.0, 0.0] }))?;
+/// let difference = &checkpoint::compare(&a, &b)?.tensors[0];
+/// assert_eq!((difference.distance, difference.max_abs), (5.0, 4.0));
+/// assert_eq!((difference.norm_first, difference.norm_second), (5.0, 0.0));
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
     /// Its name in the first file.
@@ -38,11 +68,29 @@ pub struct Difference {
 
 impl Comparison {
     /// The L2 norm of the difference of all tensors that both files have.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{Comparison, Difference};
+    ///
+    /// let tensors = [3.0, 4.0].map(|distance| Difference { distance, ..Default::default() });
+    /// assert_eq!(Comparison { tensors: tensors.into(), ..Default::default() }.distance(), 5.0);
+    /// ```
     pub fn distance(&self) -> f64 {
         norm(self.tensors.iter().map(|tensor| tensor.distance))
     }
 
     /// Their L2 norm in the first file and in the second.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-norms-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [3.0], "b": [4.0] }))?;
+    /// let comparison = checkpoint::compare(&path, &path)?;
+    /// assert_eq!((comparison.distance(), comparison.norms()), (0.0, (5.0, 5.0)));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn norms(&self) -> (f64, f64) {
         (norm(self.tensors.iter().map(|tensor| tensor.norm_first)), norm(self.tensors.iter().map(|tensor| tensor.norm_second)))
     }
@@ -80,6 +128,18 @@ pub fn compare(first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Comp
 ///
 /// # Errors
 /// As [`compare`].
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-progress-{}", std::process::id()));
+///
+/// checkpoint::save(&path, &tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+/// let mut compared = 0;
+/// checkpoint::compare_with(&path, &path, |elements| compared += elements)?;
+/// assert_eq!(compared, 3);
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn compare_with(first: impl AsRef<Path>, second: impl AsRef<Path>, mut progress: impl FnMut(usize)) -> Result<Comparison> {
     let mut streams = Streams::open(&[first.as_ref(), second.as_ref()])?;
     let (mut comparison, pairs) = pair(&streams);

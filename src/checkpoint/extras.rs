@@ -57,30 +57,91 @@ pub(crate) enum Part<'e> {
 
 impl<'e> Extras<'e> {
     /// Nothing else.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-new-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new())?; // as `save`
+    /// assert!(checkpoint::open(&path)?.parts().is_empty());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// A vector as long as the flat one, under a name: an average of the weights, an optimiser's moments. It is written leaf by leaf,
     /// `ema.layers.0.weight`, so that it loads into a model like the model's own weights, and comes back as one slice.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, Extras}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-vector-{}", std::process::id()));
+    ///
+    /// let model = tree!({ "w": [1.0, 2.0], "b": [3.0] });
+    /// checkpoint::save_with(&path, &model, &Extras::new().vector("ema", &[0.9, 1.9, 2.9]))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.view::<f32>("ema.b")?[0], 2.9);
+    /// assert_eq!(file.part("ema")?.flat()?, [0.9, 1.9, 2.9].as_slice());
+    ///
+    /// let error = checkpoint::save_with(&path, &model, &Extras::new().vector("ema", &[0.9])).unwrap_err();
+    /// assert!(error.is_length());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn vector(mut self, name: impl Into<String>, vector: &'e [f32]) -> Self {
         self.parts.push((name.into(), Part::Vector(vector)));
         self
     }
 
     /// A tree of any shape under a name: step counts, an optimiser's state.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-tree-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().tree("steps", &(vec![7_u64], vec![8_u64])))?;
+    /// assert_eq!(checkpoint::open(&path)?.view::<u64>("steps.1")?[0], 8);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tree(mut self, name: impl Into<String>, tree: &'e dyn Tree) -> Self {
         self.parts.push((name.into(), Part::Tree(tree)));
         self
     }
 
     /// An entry of the metadata.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-metadata-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().metadata("epoch", "3"))?;
+    /// assert_eq!(checkpoint::open(&path)?.metadata()["epoch"], "3");
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 
     /// For [`save_flat`](super::save_flat): the frozen and carried leaves are those of this tree.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, Extras}, destructure};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-others-{}", std::process::id()));
+    ///
+    /// let model = (vec![1.0_f32], vec![7_i64]); // integers are in the file, not in the vector
+    /// let (flat, layout) = destructure(&model)?;
+    /// let error = checkpoint::save_flat(&path, &layout, &flat, &Extras::new()).unwrap_err();
+    /// assert_eq!((error.is_missing(), error.path()), (true, Some("1")));
+    ///
+    /// checkpoint::save_flat(&path, &layout, &flat, &Extras::new().others_of(&model))?;
+    /// assert_eq!(checkpoint::open(&path)?.view::<i64>("1")?[0], 7);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn others_of(mut self, tree: &'e dyn Tree) -> Self {
         self.others = Others::Of(tree);
         self
@@ -88,6 +149,17 @@ impl<'e> Extras<'e> {
 
     /// For [`save_flat`](super::save_flat): the frozen and carried leaves are left out. The file then does not load into a model that
     /// has any, unless loading is lax.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, Extras}, destructure};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-trainable-{}", std::process::id()));
+    ///
+    /// let (flat, layout) = destructure(&(vec![1.0_f32], vec![7_i64]))?;
+    /// checkpoint::save_flat(&path, &layout, &flat, &Extras::new().trainable_only())?;
+    /// assert!(checkpoint::open(&path)?.tensor("1").is_none());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn trainable_only(mut self) -> Self {
         self.others = Others::LeftOut;
         self
@@ -95,6 +167,16 @@ impl<'e> Extras<'e> {
 
     /// Leaves out the layout's fingerprint: where there are no ties, no parts and no metadata, the file is as any other program would
     /// write it.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, Extras}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-plain-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &tree!({ "w": [1.0] }), &Extras::new().plain())?;
+    /// assert!(checkpoint::open(&path)?.metadata().is_empty());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn plain(mut self) -> Self {
         self.is_plain = true;
         self

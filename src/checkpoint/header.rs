@@ -19,6 +19,18 @@ pub(crate) const LENGTH: usize = 8;
 pub(crate) const LONGEST: usize = 100_000_000;
 
 /// One tensor of a file, as the header has it.
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-{}", std::process::id()));
+///
+/// checkpoint::save(&path, &tree!({ "layers": [{ "w": [[1.0, 2.0]] }] }))?;
+/// let file = checkpoint::open(&path)?;
+/// let rows = file.tensors().iter().map(|tensor| format!("{} {} {:?}", tensor.name(), tensor.type_name(), tensor.shape()));
+/// assert_eq!(rows.collect::<Vec<_>>(), ["layers.0.w F32 [1, 2]"]);
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub(crate) name: String,
@@ -37,36 +49,111 @@ impl Header {
 
 impl Tensor {
     /// Its name: the path of a leaf.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-name-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "layers": [{ "w": [1.0] }] }))?;
+    /// assert_eq!(checkpoint::open(&path)?.tensors()[0].name(), "layers.0.w");
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The length of each axis; empty for a 0-d tensor.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-shape-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "temperature": 0.5 }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(["w", "temperature"].map(|name| file.tensor(name).unwrap().shape()), [&[1, 2][..], &[]]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// The number of its elements.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-len-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "temperature": 0.5 }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(["w", "temperature"].map(|name| file.tensor(name).unwrap().len()), [2, 1]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
     /// Whether it has no elements.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-is-empty-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &(vec![1.0_f32], Vec::<f32>::new()))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert!(!file.tensor("0").unwrap().is_empty() && file.tensor("1").unwrap().is_empty());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The type of its elements, if arrays can hold such: `None` for floats of 8 bits and less and for complex numbers.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::Checkpoint, Dtype};
+    ///
+    /// // {"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}
+    /// # let header = br#"{"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}"#;
+    /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0; 5]].concat();
+    /// let file = Checkpoint::from_bytes(bytes)?;
+    /// assert_eq!(["w", "x"].map(|name| file.tensor(name).unwrap().dtype()), [Some(Dtype::F32), None]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn dtype(&self) -> Option<Dtype> {
         dtype::in_memory(self.on_disk)
     }
 
     /// The name of that type as the format has it: `F32`, `BF16`, `F8_E4M3`.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::Checkpoint;
+    ///
+    /// // {"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}
+    /// # let header = br#"{"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
+    /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0]].concat();
+    /// assert_eq!(Checkpoint::from_bytes(bytes)?.tensors()[0].type_name(), "F8_E4M3");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn type_name(&self) -> String {
         self.on_disk.to_string()
     }
 
     /// Where its bytes are in the data, which begins after the header.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-bytes-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(["w", "b"].map(|name| file.tensor(name).unwrap().byte_range()), [0..8, 8..12]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn byte_range(&self) -> Range<usize> {
         self.bytes.clone()
     }

@@ -46,24 +46,81 @@ pub struct LoadOptions<'o> {
 
 impl<'o> LoadOptions<'o> {
     /// Strict: file and model have the same names and shapes.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-strict-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0] }))?;
+    /// let mut model = tree!({ "w": [0.0], "b": [0.0] });
+    /// let error = checkpoint::load_into(&path, &mut model, &LoadOptions::new()).unwrap_err();
+    /// assert_eq!((error.is_missing(), error.path()), (true, Some("b")));
+    /// assert_eq!(model, tree!({ "w": [0.0], "b": [0.0] })); // nothing is loaded
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Loads what fits and leaves the rest of the model as it is; the [`Report`] says what did not fit.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-lax-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0] }))?;
+    /// let mut model = tree!({ "w": [0.0], "b": [0.0] });
+    /// let report = checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?;
+    /// assert_eq!(model, tree!({ "w": [1.0], "b": [0.0] }));
+    /// assert_eq!(report.missing(), ["b"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lax(mut self) -> Self {
         self.is_lax = true;
         self
     }
 
-    /// Renames tensors: from a name in the file to a path in the model. Renames are applied one after the other, to aliases too.
+    /// Renames tensors: from a name in the file to a path in the model. Renames are applied one after the other, to aliases too. Loading
+    /// fails if two tensors get one name ([`is_duplicate`](Error::is_duplicate)).
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-rename-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "LayerNorm": { "gamma": [1.0] } }))?;
+    /// let mut model = tree!({ "norm": { "weight": [0.0] } });
+    /// let names = LoadOptions::new().rename(|name| name.replace("LayerNorm.gamma", "norm.weight"));
+    /// checkpoint::load_into(&path, &mut model, &names)?;
+    /// assert_eq!(model, tree!({ "norm": { "weight": [1.0] } }));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rename(mut self, rename: impl Fn(&str) -> String + 'o) -> Self {
         self.renames.push(Rename::Call(Box::new(rename)));
         self
     }
 
     /// Renames the tensors that a pattern matches: `*` is any run within a segment, `**` as a segment any number of segments, and the
-    /// same stars in the replacement stand for the same text. `model.**` to `**` takes a prefix off.
+    /// same stars in the replacement stand for the same text. `model.**` to `**` takes a prefix off. Loading fails if the pattern matches
+    /// nothing or the stars differ ([`is_pattern`](Error::is_pattern)).
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-rename-matching-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "model": { "block_0": { "w": [1.0] } } }))?;
+    /// let mut model = tree!({ "blocks": [{ "w": [0.0] }] });
+    /// let names = LoadOptions::new().rename_matching("model.block_*.**", "blocks.*.**");
+    /// checkpoint::load_into(&path, &mut model, &names)?;
+    /// assert_eq!(model, tree!({ "blocks": [{ "w": [1.0] }] }));
+    ///
+    /// let names = LoadOptions::new().rename_matching("decoder.**", "**");
+    /// assert!(checkpoint::load_into(&path, &mut model, &names).unwrap_err().is_pattern());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rename_matching(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.renames.push(Rename::Pattern { from: from.into(), to: to.into() });
         self
@@ -71,6 +128,18 @@ impl<'o> LoadOptions<'o> {
 }
 
 /// What was loaded, and what did not fit.
+///
+/// ```
+/// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-report-{}", std::process::id()));
+///
+/// checkpoint::save(&path, &tree!({ "w": [1.0], "b": [2.0], "scale": [3.0] }))?;
+/// let mut model = tree!({ "w": [0.0], "b": [0.0], "head": [0.0] });
+/// let report = checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?;
+/// assert_eq!(report.to_string(), "2 leaves loaded; missing: `head`; unexpected: `scale`");
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     loaded: Vec<String>,
@@ -81,26 +150,84 @@ pub struct Report {
 
 impl Report {
     /// The paths of the leaves that have new values, in the order of the layout.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-report-loaded-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0] }))?;
+    /// let mut model = tree!({ "w": [0.0], "head": [0.0] });
+    /// assert_eq!(checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?.loaded(), ["w"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn loaded(&self) -> &[String] {
         &self.loaded
     }
 
     /// The paths of leaves that the file has nothing for, sorted.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-report-missing-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0] }))?;
+    /// let mut model = tree!({ "w": [0.0], "head": [0.0] });
+    /// assert_eq!(checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?.missing(), ["head"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
     /// The names of tensors that the model has no leaf for, sorted.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-report-unexpected-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0], "scale": [2.0] }))?;
+    /// let mut model = tree!({ "w": [0.0] });
+    /// assert_eq!(checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?.unexpected(), ["scale"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn unexpected(&self) -> &[String] {
         &self.unexpected
     }
 
     /// For each leaf of another shape or type than its tensor, what differs.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-report-mismatched-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0, 2.0] }))?;
+    /// let mut model = tree!({ "w": [0.0] });
+    /// let report = checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax())?;
+    /// assert_eq!(report.mismatched()[0].path(), Some("w"));
+    /// assert!(report.mismatched()[0].is_shape());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mismatched(&self) -> &[Error] {
         &self.mismatched
     }
 
     /// Whether file and model had the same names, shapes and types.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-report-is-complete-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0] }))?;
+    /// let mut load = |mut model| checkpoint::load_into(&path, &mut model, &LoadOptions::new().lax());
+    /// assert!(load(tree!({ "w": [0.0] }))?.is_complete());
+    /// assert!(!load(tree!({ "w": [0.0], "head": [0.0] }))?.is_complete());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
     }
@@ -132,8 +259,21 @@ impl fmt::Display for Report {
 ///
 /// # Errors
 /// As [`open`]; all differences in one error: leaves that are missing ([`is_missing`](Error::is_missing)), tensors that are no leaf's
-/// ([`is_unknown`](Error::is_unknown)), shapes, types; a tie whose tensors differ ([`is_broken_tie`](Error::is_broken_tie)), lax or
-/// not; as [`Layout::of`] and [`Layout::restructure_into`] for the model.
+/// ([`is_unknown`](Error::is_unknown)), shapes, types; lax or not, a tie whose tensors differ ([`is_broken_tie`](Error::is_broken_tie))
+/// and what [`rename`](LoadOptions::rename) and [`rename_matching`](LoadOptions::rename_matching) refuse; as [`Layout::of`] and
+/// [`Layout::restructure_into`] for the model.
+///
+/// ```
+/// use flatleaf::checkpoint::{self, LoadOptions};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-load-into-{}", std::process::id()));
+///
+/// checkpoint::save(&path, &(vec![1.5_f64], vec![true]))?;
+/// let mut model = (vec![0.0_f32], vec![false]); // floats become the leaf's own
+/// checkpoint::load_into(&path, &mut model, &LoadOptions::new())?;
+/// assert_eq!(model, (vec![1.5], vec![true]));
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn load_into<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
     open(path)?.load_into(model, options)
 }
@@ -143,6 +283,20 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras, LoadOptions};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-open-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().vector("ema", &[0.5]))?;
+    /// let file = checkpoint::open(&path)?; // one file, several models
+    /// let (mut model, mut average) = (vec![0.0_f32], vec![0.0_f32]);
+    /// file.load_into(&mut model, &LoadOptions::new())?;
+    /// file.part("ema")?.load_into(&mut average, &LoadOptions::new())?;
+    /// assert_eq!((model[0], average[0]), (1.0, 0.5));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn load_into<T: Tree + ?Sized>(&self, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
         // Frozen leaves are written like trained ones; integers and booleans remain.
         let layout = Layout::everything(model)?;

@@ -26,6 +26,17 @@ use crate::tree::{Dtype, Element, FlatElement, to_elements};
 /// It is a [`Tree`](crate::Tree) for reading, too: its tensors, those of the parts beside the model left out, are leaves at their dotted
 /// names, in the order of the file, and aliases are ties. So `Layout::of(&file)?` is its table, `DynTree::of(&file)?` a copy of it that
 /// can be trained, and `Values(&file)` a companion of a model.
+///
+/// ```
+/// use flatleaf::{checkpoint, tree, DynTree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-checkpoint-{}", std::process::id()));
+///
+/// let model = tree!({ "w": [[1.0, 2.0]], "b": [3.0] });
+/// checkpoint::save(&path, &model)?;
+/// assert_eq!(DynTree::of(&checkpoint::open(&path)?)?, model);
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Checkpoint {
     pub(crate) header: Arc<Header>,
@@ -43,6 +54,19 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// What the system says ([`is_io`](Error::is_io)); a header that is not one ([`is_invalid_file`](Error::is_invalid_file)).
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-open-{}", std::process::id()));
+///
+/// checkpoint::save(&path, &tree!({ "w": [1.0, 2.0] }))?;
+/// assert_eq!(checkpoint::open(&path)?.flat()?, [1.0, 2.0].as_slice());
+/// std::fs::write(&path, "no model")?;
+/// assert!(checkpoint::open(&path).unwrap_err().is_invalid_file());
+/// # std::fs::remove_file(&path)?;
+/// assert!(checkpoint::open("nowhere.safetensors").unwrap_err().is_io());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
     let path = path.as_ref();
     Checkpoint::new(Bytes::open(path)?).map_err(|error| error.or_at(|| path.display().to_string()))
@@ -75,31 +99,99 @@ impl Checkpoint {
     }
 
     /// The tensors, as they lie in the file.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-tensors-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &(vec![1.0_f32], vec![2.0_f64]))?; // wider elements come first
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.tensors().iter().map(|tensor| tensor.name()).collect::<Vec<_>>(), ["1", "0"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tensors(&self) -> &[Tensor] {
         &self.header.tensors
     }
 
     /// The tensor of a name, or of an alias.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    /// use std::rc::Rc;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-tensor-{}", std::process::id()));
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// checkpoint::save(&path, &(shared.clone(), shared))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(["0", "1", "2"].map(|name| file.tensor(name).map(|tensor| tensor.name())), [Some("0"), Some("0"), None]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.find(name).map(|(tensor, _)| &self.header.tensors[tensor])
     }
 
     /// The other names of tensors, each with the name it stands for, sorted.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint;
+    /// use std::rc::Rc;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-aliases-{}", std::process::id()));
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// checkpoint::save(&path, &(shared.clone(), shared))?;
+    /// assert_eq!(checkpoint::open(&path)?.aliases().collect::<Vec<_>>(), [("1", "0")]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header.notes.aliases.iter().map(|(name, alias)| (name.as_str(), self.header.tensors[alias.tensor].name()))
     }
 
     /// The names of what was written beside the model.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-parts-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().vector("ema", &[0.5]))?;
+    /// assert_eq!(checkpoint::open(&path)?.parts(), ["ema"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn parts(&self) -> &[String] {
         &self.header.notes.parts
     }
 
     /// The metadata, aliases and the notes of this crate among them.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-metadata-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().metadata("epoch", "3"))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.metadata().keys().collect::<Vec<_>>(), ["epoch", "flatleaf.fingerprint"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
 
     /// The [fingerprint](Layout::fingerprint) of the layout that was saved, if the file has one.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree, Layout};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-fingerprint-{}", std::process::id()));
+    ///
+    /// let model = tree!({ "w": [1.0] });
+    /// checkpoint::save(&path, &model)?;
+    /// assert_eq!(checkpoint::open(&path)?.fingerprint(), Some(Layout::of(&model)?.fingerprint()));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fingerprint(&self) -> Option<u64> {
         u64::from_str_radix(self.metadata().get(FINGERPRINT)?, 16).ok()
     }
@@ -109,6 +201,18 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A prefix below which there is nothing.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-part-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "encoder": { "w": [1.0] }, "head": { "w": [2.0] } }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.part("head")?.view::<f32>("w")?[0], 2.0);
+    /// assert!(file.part("decoder").unwrap_err().is_unknown());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn part(&self, prefix: &str) -> Result<Checkpoint> {
         let header = &self.header;
         let rest = |name: &str| below(prefix, name).map(str::to_owned);
@@ -132,6 +236,18 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A name that the file has not got; another element type than `E`; a byte that is no boolean.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-view-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0], [3.0, 4.0]] }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.view::<f32>("w")?[[1, 0]], 3.0);
+    /// assert!(file.view::<f64>("w").unwrap_err().is_element_type());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn view<E: Element>(&self, name: &str) -> Result<CowArray<'_, E, IxDyn>> {
         let unknown = || Error::unknown(name.to_owned(), "the name of a tensor", "another".into());
         let (tensor, axes) = self.find(name).ok_or_else(unknown)?;
@@ -161,10 +277,22 @@ impl Checkpoint {
         }
     }
 
-    /// The layout of the file: its float tensors are the leaves, in the order of the file, its integers and booleans the others.
+    /// The layout of the file: its float tensors are the leaves, in the order of the file, its integers and booleans the others. Planned
+    /// anew by every call.
     ///
     /// # Errors
     /// A name that is the beginning of another's path; more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-layout-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "b": [3.0] }))?;
+    /// let layout = checkpoint::open(&path)?.layout()?;
+    /// assert_eq!(layout.leaf("b").unwrap().range(), 2..3);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn layout(&self) -> Result<Layout> {
         Layout::of(self)
     }
@@ -174,6 +302,17 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`layout`](Checkpoint::layout); `f64` tensors.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree};
+    /// use std::borrow::Cow;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "b": [3.0] }))?;
+    /// assert!(matches!(checkpoint::open(&path)?.flat()?, Cow::Borrowed([1.0, 2.0, 3.0])));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flat(&self) -> Result<Cow<'_, [f32]>> {
         self.flat_for(&self.layout()?)
     }
@@ -183,6 +322,20 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have tensors of their own that differ.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, tree, Layout};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-for-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "w": [1.0], "b": [2.0] }))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.flat_for(&Layout::of(&tree!({ "b": [0.0], "w": [0.0] }))?)?, [2.0, 1.0].as_slice());
+    ///
+    /// let error = file.flat_for(&Layout::of(&tree!({ "head": [0.0] }))?).unwrap_err();
+    /// assert_eq!((error.is_missing(), error.path()), (true, Some("head")));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flat_for(&self, layout: &Layout) -> Result<Cow<'_, [f32]>> {
         self.flat_for_as(layout)
     }
@@ -191,6 +344,20 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`flat_for`](Checkpoint::flat_for); an `f64` leaf only if the vector is of `f32`.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint, Layout};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-for-as-{}", std::process::id()));
+    ///
+    /// let model = (vec![0.1_f64], vec![2.0_f32]);
+    /// checkpoint::save(&path, &model)?;
+    /// let layout = Layout::of(&model)?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.flat_for_as::<f64>(&layout)?, [0.1, 2.0].as_slice());
+    /// assert!(file.flat_for_as::<f32>(&layout).unwrap_err().is_element_type());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flat_for_as<E: FlatElement>(&self, layout: &Layout) -> Result<Cow<'_, [E]>> {
         layout.check_element::<E>()?;
         let found = Names::new(self, &[])?.find(layout, layout.leaves().iter())?;

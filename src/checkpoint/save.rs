@@ -40,6 +40,18 @@ pub fn save<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T) -> Result<()> {
 ///
 /// # Errors
 /// As [`save`]; a vector of another length than the flat one; a name that is given twice, or that the model has.
+///
+/// ```
+/// use flatleaf::{checkpoint::{self, Extras}, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-save-with-{}", std::process::id()));
+///
+/// let extras = Extras::new().vector("ema", &[0.5]).metadata("epoch", "3");
+/// checkpoint::save_with(&path, &tree!({ "w": [1.0] }), &extras)?;
+/// let file = checkpoint::open(&path)?;
+/// assert_eq!((file.view::<f32>("w")?[0], file.view::<f32>("ema.w")?[0]), (1.0, 0.5));
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &Extras<'_>) -> Result<()> {
     let layout = Layout::of(model)?;
     let mut contents = Contents::default();
@@ -56,6 +68,19 @@ pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &E
 ///
 /// # Errors
 /// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that are nowhere.
+///
+/// ```
+/// use flatleaf::{checkpoint::{self, Extras}, destructure, tree};
+/// # let path = std::env::temp_dir().join(format!("flatleaf-save-flat-{}", std::process::id()));
+///
+/// let (mut flat, layout) = destructure(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+/// flatleaf::ops::scale(&mut flat, 2.0);
+/// checkpoint::save_flat(&path, &layout, &flat, &Extras::new())?;
+/// assert_eq!(checkpoint::open(&path)?.view::<f32>("b")?[0], 6.0);
+/// assert!(checkpoint::save_flat(&path, &layout, &flat[1..], &Extras::new()).unwrap_err().is_length());
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save_flat<E: FlatElement>(path: impl AsRef<Path>, layout: &Layout, flat: &[E], extras: &Extras<'_>) -> Result<()> {
     let mut contents = Contents::default();
     push_vector(&mut contents, "", layout, flat)?;

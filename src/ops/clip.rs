@@ -5,6 +5,14 @@ use super::{elementwise, lanes, norm_l2, parallel};
 use crate::error::{Error, Result};
 
 /// What clipping by norm measured and did.
+///
+/// ```
+/// use flatleaf::ops;
+///
+/// let clip = ops::clip_norm(&mut [6.0, 8.0], 5.0)?;
+/// assert_eq!(clip, ops::Clip { norm_before: 10.0, norm_after: 5.0, scale: 0.5 });
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[must_use = "whether and how much was clipped is worth a line in a log"]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
@@ -17,6 +25,18 @@ pub struct Clip {
 }
 
 /// What to do about a norm that is infinite or NaN. The norm of finite elements never is.
+///
+/// ```
+/// use flatleaf::ops::{clip_norm_with, NonFinite};
+///
+/// let mut x = [1.0, f32::INFINITY];
+/// assert!(clip_norm_with(&mut x, 1.0, NonFinite::Error).unwrap_err().is_non_finite());
+/// assert_eq!(clip_norm_with(&mut x, 1.0, NonFinite::Skip)?.norm_before, f64::INFINITY);
+/// assert_eq!(x, [1.0, f32::INFINITY]);
+/// let _ = clip_norm_with(&mut x, 1.0, NonFinite::Propagate)?;
+/// assert!(x[0] == 0.0 && x[1].is_nan());
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFinite {

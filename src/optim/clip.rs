@@ -52,6 +52,18 @@ impl Rule for ClipValue {
 /// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's `ClipNorm` and burn's `Norm` are
 /// [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole
 /// step out.
+///
+/// ```
+/// use flatleaf::optim::{ClipNorm, Optimizer};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!({ "a": [0.0], "b": [0.0] });
+/// let mut optimizer = Optimizer::new(ClipNorm { max: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
+/// let report = optimizer.update(&mut model, &tree!({ "a": [-3.0], "b": [-4.0] }))?;
+/// assert_eq!((report.clips[0].norm, report.clips[0].scale), (5.0, 0.2));
+/// assert_eq!(model, tree!({ "a": [0.6], "b": [0.8] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct ClipNorm {

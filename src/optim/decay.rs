@@ -79,8 +79,8 @@ impl Rule for SignDecay {
     }
 }
 
-/// −1, 0 or 1; NaN of NaN.
-/// The sign of a number, and 0 of 0, where [`f32::signum`] has 1: what a rule that steps by sign needs, lest elements without a gradient move.
+/// −1, 0 or 1; NaN of NaN. Of 0 it is 0, where [`f32::signum`] has 1: what a rule that steps by sign needs, lest elements without a
+/// gradient move.
 ///
 /// ```
 /// assert_eq!([-3.0, 0.0, 0.5].map(flatleaf::optim::sign), [-1.0, 0.0, 1.0]);

@@ -18,8 +18,8 @@ use crate::error::Result;
 /// for all before it. Here the vector itself is always what people want to read. The warm-up is TensorFlow's
 /// `ExponentialMovingAverage(num_updates)`.
 ///
-/// It has to be the last stage. A leaf that takes no step keeps its average, and one that never took any has none: zeros. To get the average of
-/// a whole model, with such leaves as the model has them, ask for [`Optimizer::state_over`](super::Optimizer::state_over).
+/// It has to be the last stage. A leaf that takes no step keeps its average, and one that never took any has none: zeros. To get the
+/// average of a whole model, with such leaves as the model has them, ask for [`Optimizer::state_over`](super::Optimizer::state_over).
 ///
 /// ```
 /// use flatleaf::optim::{Ema, Optimizer};

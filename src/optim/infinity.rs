@@ -1,5 +1,5 @@
-//! Numbers of a configuration that may be infinite, in formats for people: JSON has no infinity and would store `null`. There it is the text
-//! `inf`; binary formats store the number.
+//! Numbers of a configuration that may be infinite, in formats for people: JSON has no infinity and would store `null`. There it is the
+//! text `inf`; binary formats store the number.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::Serializer;

@@ -10,9 +10,29 @@ use super::row::Row;
 
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`], [`choose`], [`scale_by_leaf_norms`],
 /// [`scale_by_global_norm`], [`go_on_if`] or several of them in a tuple, one after the other.
+///
+/// ```
+/// use flatleaf::optim::{each, sign, Kernel, Optimizer, Rule};
+/// use flatleaf::Layout;
+///
+/// #[derive(Clone)]
+/// struct SignSgd { lr: f32 }
+///
+/// impl Rule for SignSgd {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         let lr = self.lr;
+///         (each(|_x, dx, []| sign(dx)), each(move |_x, dx, []| lr * dx))
+///     }
+/// }
+///
+/// let mut model = vec![1.0_f32, 1.0];
+/// Optimizer::new(SignSgd { lr: 0.25 }, &Layout::of(&model)?)?.update(&mut model, &[3.0_f32, -0.1])?;
+/// assert_eq!(model, [0.75, 1.25]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 pub trait Kernel: Send + Sync {
-    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes, so that groups with other options agree on
-    /// what is measured.
+    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes, so that groups with other options agree
+    /// on what is measured.
     #[doc(hidden)]
     const NORMS: usize;
 
@@ -119,8 +139,8 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     }
 }
 
-/// Multiplies the direction by what `factor` makes of the L2 norms of this leaf's parameters and of its direction, as they are at this point
-/// of the chain.
+/// Multiplies the direction by what `factor` makes of the L2 norms of this leaf's parameters and of its direction, as they are at this
+/// point of the chain.
 ///
 /// Costs one read of what the stages so far need, before the step; they are run on copies of their state.
 ///
@@ -147,8 +167,8 @@ pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> im
     Scale { measure: Measure::leaf(), factor: move |[x, dx]: [f64; 2]| factor(x, dx) }
 }
 
-/// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step, as it is at this point of the chain. Costs
-/// as [`scale_by_leaf_norms`].
+/// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step, as it is at this point of the chain.
+/// Costs as [`scale_by_leaf_norms`].
 ///
 /// ```
 /// use flatleaf::optim::{scale_by_global_norm, Kernel, Optimizer, Rule};

@@ -49,7 +49,8 @@ impl Measure {
         Measure { is_global, p, max: Some(max), non_finite, of_parameters: false }
     }
 
-    /// What a slice adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers may.
+    /// What a slice adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers
+    /// may.
     pub(super) fn slice(self, x: &[f32], dx: &[f32]) -> [f64; 2] {
         let total = |slice| if self.p == 2.0 { ops::sum_of_squares(slice) } else { ops::norm(slice, self.p) };
         [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]

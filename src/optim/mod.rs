@@ -1,7 +1,7 @@
 //! Optimisers: rules over slices, and what runs them over a layout.
 //!
-//! A [`Rule`] is plain configuration that makes a [`Kernel`] for every step; a tuple of rules is a chain; an [`Optimizer`] runs one over the leaves of
-//! a layout, on the flat vector or on a tree in place.
+//! A [`Rule`] is plain configuration that makes a [`Kernel`] for every step; a tuple of rules is a chain; an [`Optimizer`] runs one over
+//! the leaves of a layout, on the flat vector or on a tree in place.
 //!
 //! | | |
 //! | --- | --- |

@@ -18,8 +18,8 @@ use crate::tree::Tree;
 ///
 /// Every leaf has a step count of its own. A leaf without a gradient, or frozen here, is left alone with its state and its count, where
 /// a gradient of zero is a gradient: momentum and weight decay go on moving the leaf. A step is one pass over the vectors however many
-/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more, and of what the stages
-/// in front of it need.
+/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more, and of what the
+/// stages in front of it need.
 ///
 /// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and for `update`.
 ///
@@ -62,6 +62,21 @@ pub(super) struct LeafProgress {
 }
 
 /// What a step did.
+///
+/// ```
+/// use flatleaf::ops::NonFinite;
+/// use flatleaf::optim::{ClipNorm, Optimizer};
+/// use flatleaf::{tree, Layout};
+///
+/// let mut model = tree!({ "encoder": [1.0], "head": [1.0] });
+/// let rule = ClipNorm { non_finite: NonFinite::Skip, ..Default::default() };
+/// let mut optimizer = Optimizer::new(rule, &Layout::of(&model)?)?;
+///
+/// let report = optimizer.update(&mut model, &tree!({ "head": [0.5] }))?;
+/// assert_eq!((report.skipped, report.leaves), (false, 1)); // the encoder had no gradient
+/// assert!(optimizer.update(&mut model, &tree!({ "head": (vec![f32::NAN]) }))?.skipped);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip):
@@ -74,6 +89,17 @@ pub struct Report {
 }
 
 /// What clipping by a norm measured and did.
+///
+/// ```
+/// use flatleaf::optim::{ClipNorm, Clipped, Optimizer};
+/// use flatleaf::Layout;
+///
+/// let mut model = vec![0.0_f32, 0.0];
+/// let mut optimizer = Optimizer::new(ClipNorm { max: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
+/// let report = optimizer.update(&mut model, &[3.0_f32, 4.0])?;
+/// assert_eq!(report.clips, [Clipped { norm: 5.0, scale: 0.2 }]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clipped {
     /// The norm before.
@@ -87,6 +113,19 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Adam, Optimizer};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let optimizer = Optimizer::new(Adam::default(), &layout)?;
+    /// assert_eq!(optimizer.state_of("exp_avg"), Some(&[0.0, 0.0][..]));
+    ///
+    /// let error = Optimizer::new(Adam { lr: -1.0, ..Default::default() }, &layout).unwrap_err();
+    /// assert_eq!((error.is_argument(), error.path()), (true, Some("lr")));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
         let states = rule.states().iter().map(|_| room::zeros(layout.len())).collect::<Result<_>>()?;
@@ -156,6 +195,20 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// As [`update`](Optimizer::update).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{Layout, TiedGrads};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// let mut model = (shared.clone(), shared);
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &Layout::of(&model)?)?;
+    /// let totals = (vec![1.0_f32], vec![1.0_f32]); // as candle and PyTorch give them
+    /// optimizer.update_with(&mut model, &totals, TiedGrads::AlreadyTotal)?;
+    /// assert_eq!(*model.0, [0.5]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G, tied: TiedGrads) -> Result<Report> {
         let grads = leaves::gradients(&self.layout, grads, tied)?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grads[leaf].is_some());
@@ -208,8 +261,8 @@ fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> im
 
 /// What can be changed between two steps.
 impl<R: Rule> Optimizer<R> {
-    /// Leaves the leaves that a path pattern ([`Planner`](crate::Planner) says how they are written) matches alone, with their state and their step counts, until they are thawed. They do not
-    /// count in a clip norm. The layout stays as it is.
+    /// Leaves alone the leaves that a [path pattern](crate::Planner) matches, with their state and their step counts, until they are
+    /// thawed. They do not count in a clip norm. The layout stays as it is.
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
@@ -230,20 +283,46 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    /// Moves the leaves that a path pattern matches again, from the state in which they were frozen.
+    /// Moves the leaves that a [path pattern](crate::Planner) matches again, from the state in which they were frozen.
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "encoder": { "w": [1.0], "b": [1.0] } }))?;
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &layout)?;
+    /// optimizer.freeze("encoder.**")?;
+    /// optimizer.thaw("**.b")?;
+    /// assert_eq!(["encoder.w", "encoder.b"].map(|path| optimizer.is_frozen(path)), [Some(true), Some(false)]);
+    /// assert!(optimizer.thaw("decoder.**").unwrap_err().is_pattern());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn thaw(&mut self, pattern: &str) -> Result<()> {
         self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = false);
         Ok(())
     }
 
-    /// Sets the learning rate of every stage that has one, for all leaves, whatever [`adjust`](Optimizer::adjust) gave some of them. State is
-    /// kept. (A schedule that keeps groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`.)
+    /// Sets the learning rate of every stage that has one, for all leaves, whatever [`adjust`](Optimizer::adjust) gave some of them. State
+    /// is kept. (A schedule that keeps groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`, where `**` is the
+    /// [path pattern](crate::Planner) of all leaves.)
     ///
     /// # Errors
-    /// A rate that the rule refuses, a rule without a rate.
+    /// A rate that the rule refuses, a rule without a rate; then nothing has changed.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Adam, ClipNorm, Optimizer};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0] }))?;
+    /// let mut optimizer = Optimizer::new((ClipNorm::default(), Adam::default()), &layout)?;
+    /// optimizer.set_lr(0.01)?;
+    /// assert_eq!(optimizer.rule("w").unwrap().1.lr, 0.01);
+    /// assert_eq!(optimizer.set_lr(-1.0).unwrap_err().path(), Some("lr"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn set_lr(&mut self, lr: f64) -> Result<()> {
         let mut groups = self.groups.clone();
         for group in &mut groups {
@@ -256,8 +335,8 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    /// Changes the configuration for the leaves that a path pattern matches; `**` matches all. State and step counts are kept; what a
-    /// configuration says only of the first step has been said.
+    /// Changes the configuration for the leaves that a [path pattern](crate::Planner) matches; `**` matches all. State and step counts
+    /// are kept; what a configuration says only of the first step has been said.
     ///
     /// Leaves that get another configuration than others that they had one with are a group of their own from then on.
     ///
@@ -316,26 +395,81 @@ impl<R: Rule> Optimizer<R> {
 /// What can be seen.
 impl<R: Rule> Optimizer<R> {
     /// The layout that it runs over.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &Layout::of(&tree!({ "w": [1.0, 2.0] }))?)?;
+    /// let grad = FlatGrad::from_flat(optimizer.layout(), vec![2.0, 0.0])?; // a gradient that is a vector already
+    /// let mut flat = [1.0, 2.0];
+    /// optimizer.step(&mut flat, &grad)?;
+    /// assert_eq!(flat, [0.0, 2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
     /// How many steps the leaf with this path among its places has taken.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "encoder": [1.0], "head": [1.0] });
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!({ "head": [1.0] }))?;
+    /// assert_eq!(["encoder", "head", "body"].map(|path| optimizer.step_count(path)), [Some(0), Some(1), None]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn step_count(&self, path: &str) -> Option<u64> {
         self.progress(path).map(|leaf| leaf.steps)
     }
 
     /// Whether the leaf with this path among its places is frozen here.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &Layout::of(&tree!({ "encoder": [1.0], "head": [1.0] }))?)?;
+    /// optimizer.freeze("encoder")?;
+    /// assert_eq!(["encoder", "head", "body"].map(|path| optimizer.is_frozen(path)), [Some(true), Some(false), None]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn is_frozen(&self, path: &str) -> Option<bool> {
         self.progress(path).map(|leaf| leaf.is_frozen)
     }
 
     /// The configuration that the leaf with this path among its places moves by.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "encoder": [1.0], "head": [1.0] }))?;
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &layout)?;
+    /// optimizer.adjust("head", |sgd| sgd.momentum = 0.9)?;
+    /// assert_eq!(["encoder", "head"].map(|path| optimizer.rule(path).unwrap().momentum), [0.0, 0.9]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn rule(&self, path: &str) -> Option<&R> {
         self.progress(path).map(|leaf| &self.groups[leaf.group as usize])
     }
 
     /// The vectors that the rule keeps, each as long as the flat vector and in its order, with their names.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Ema, Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let optimizer = Optimizer::new((Sgd::default(), Ema::default()), &layout)?;
+    /// let state: Vec<(&str, &[f32])> = optimizer.state().collect();
+    /// assert_eq!(state, [("momentum_buffer", &[0.0, 0.0][..]), ("average", &[0.0, 0.0])]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
         self.groups[0].states().into_iter().zip(self.states.iter().map(Vec::as_slice))
     }
@@ -356,8 +490,8 @@ impl<R: Rule> Optimizer<R> {
         self.state().find(|state| state.0 == name).map(|state| state.1)
     }
 
-    /// A copy of a flat vector in which the leaves that have taken a step are those of the state vector of this name, the first if there are
-    /// several: the moving average of a whole model, with leaves that never moved, frozen or without gradients, as the model has them.
+    /// A copy of a flat vector in which the leaves that have taken a step are those of the state vector of this name, the first if there
+    /// are several: the moving average of a whole model, with leaves that never moved, frozen or without gradients, as the model has them.
     ///
     /// # Errors
     /// A vector of another length; a name that no stage has.

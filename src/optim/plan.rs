@@ -135,8 +135,8 @@ fn at_fault(path: &str, grad: &[f32]) -> Error {
     }
 }
 
-/// What is asked for this norm. Of a norm over all leaves there is one measure, the first group's, with the strictest group's answer to what is
-/// not finite.
+/// What is asked for this norm. Of a norm over all leaves there is one measure, the first group's, with the strictest group's answer to
+/// what is not finite.
 fn asking(asked: &[Option<Asked>], norm: usize) -> Vec<Option<Asked>> {
     let mut asking: Vec<Option<Asked>> = asked.iter().map(|asked| asked.filter(|asked| asked.norm == norm)).collect();
     if let Some(first) = global(&asking) {

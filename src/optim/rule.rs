@@ -47,7 +47,13 @@ pub trait Rule: Clone + Send + Sync {
     /// Refuses a configuration that makes no sense; called before it is used.
     ///
     /// # Errors
-    /// The field, what it may be and what it is: see [`non_negative`], [`positive`] and [`fraction`].
+    /// The field, what it may be and what it is: see [`non_negative`], [`positive`], [`fraction`] and [`fractions`].
+    ///
+    /// ```
+    /// use flatleaf::optim::{Rule, Sgd};
+    ///
+    /// assert_eq!(Sgd { lr: -1.0, ..Default::default() }.validate().unwrap_err().path(), Some("lr"));
+    /// ```
     fn validate(&self) -> Result<()> {
         Ok(())
     }
@@ -56,6 +62,12 @@ pub trait Rule: Clone + Send + Sync {
     /// field: a vector that is never touched costs no memory.
     ///
     /// [`Optimizer::adjust`]: super::Optimizer::adjust
+    ///
+    /// ```
+    /// use flatleaf::optim::{Ema, Rule, Sgd};
+    ///
+    /// assert_eq!((Sgd::default(), Ema::default()).states(), ["momentum_buffer", "average"]);
+    /// ```
     fn states(&self) -> Vec<&'static str> {
         Vec::new()
     }
@@ -63,27 +75,74 @@ pub trait Rule: Clone + Send + Sync {
     /// What it does at a leaf's `step`th step, 1 being the first.
     ///
     /// Called once for every run of leaves that have taken as many steps, so that powers of a decay rate are computed here and not
-    /// for every row. Numbers are f64 up to here. Steps are the leaf's own: a warm-up of the rate that is computed from them begins later for
-    /// one that is thawed later.
+    /// for every row. Numbers are f64 up to here. Steps are the leaf's own: a warm-up of the rate that is computed from them begins later
+    /// for one that is thawed later.
+    ///
+    /// ```
+    /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
+    /// use flatleaf::Layout;
+    ///
+    /// /// The first four steps are shorter.
+    /// #[derive(Clone)]
+    /// struct WarmUp;
+    ///
+    /// impl Rule for WarmUp {
+    ///     fn kernel(&self, step: u64) -> impl Kernel {
+    ///         let factor = (step as f64 / 4.0).min(1.0) as f32;
+    ///         each(move |_x, dx, []| factor * dx)
+    ///     }
+    /// }
+    ///
+    /// let mut model = vec![1.0_f32];
+    /// let mut optimizer = Optimizer::new(WarmUp, &Layout::of(&model)?)?;
+    /// for expected in [0.75, 0.25] {
+    ///     optimizer.update(&mut model, &[1.0_f32])?;
+    ///     assert_eq!(model, [expected]);
+    /// }
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     fn kernel(&self, step: u64) -> impl Kernel;
 
     /// Which step it is for the stages behind it in a chain: another than its own only for a stage that does not always go on.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Accumulate, Rule};
+    ///
+    /// assert_eq!([1, 2, 3, 4].map(|step| Accumulate { steps: 2 }.step_behind(step)), [1, 1, 2, 2]);
+    /// ```
     fn step_behind(&self, step: u64) -> u64 {
         step
     }
 
     /// Sets the learning rate, if it has one, and says whether it has.
+    ///
+    /// ```
+    /// use flatleaf::optim::{ClipNorm, Rule, Sgd};
+    ///
+    /// let mut chain = (ClipNorm::default(), Sgd::default());
+    /// assert!(chain.set_lr(0.5) && chain.1.lr == 0.5);
+    /// assert!(!ClipNorm::default().set_lr(0.5));
+    /// ```
     fn set_lr(&mut self, lr: f64) -> bool {
         let _ = lr;
         false
     }
 
     /// Whether it has to be the last of a chain: it looks at what becomes of the parameters.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Ema, Rule, Sgd};
+    ///
+    /// assert!(Ema::default().is_last());
+    /// assert!((Ema::default(), Sgd::default()).validate().unwrap_err().is_argument());
+    /// ```
     fn is_last(&self) -> bool {
         false
     }
 }
 
+/// Checks that a field is finite and 0 or more: for learning rates.
+///
 /// # Errors
 /// A value below 0, infinite or NaN, with the name of the field.
 ///
@@ -96,20 +155,47 @@ pub fn non_negative(field: &str, value: f64) -> Result<()> {
     check(field, value, value >= 0.0 && value.is_finite(), "a finite number of 0 or more")
 }
 
+/// Checks that a field is finite and above 0.
+///
 /// # Errors
 /// A value of 0 or below, infinite or NaN, with the name of the field.
+///
+/// ```
+/// use flatleaf::optim::positive;
+///
+/// assert!(positive("eps", 1e-8).is_ok());
+/// assert_eq!(positive("eps", 0.0).unwrap_err().to_string(), "`eps`: expected a finite number above 0, found 0");
+/// ```
 pub fn positive(field: &str, value: f64) -> Result<()> {
     check(field, value, value > 0.0 && value.is_finite(), "a finite number above 0")
 }
 
+/// Checks that a field is from 0 to below 1: for decay rates, whose bias correction divides by 1 − β.
+///
 /// # Errors
-/// A value below 0, NaN, 1 or above, with the name of the field: for decay rates, whose bias correction divides by 1 − β.
+/// A value below 0, NaN, 1 or above, with the name of the field.
+///
+/// ```
+/// use flatleaf::optim::fraction;
+///
+/// assert!(fraction("momentum", 0.9).is_ok());
+/// assert_eq!(fraction("momentum", 1.0).unwrap_err().to_string(), "`momentum`: expected a number from 0 to below 1, found 1");
+/// ```
 pub fn fraction(field: &str, value: f64) -> Result<()> {
     check(field, value, (0.0..1.0).contains(&value), "a number from 0 to below 1")
 }
 
+/// Checks both fields of a pair of decay rates, as [`fraction`] does one.
+///
 /// # Errors
-/// Both fields of a pair of decay rates, as [`fraction`].
+/// The first that is below 0, NaN, 1 or above, with the name of the field and `.0` or `.1`.
+///
+/// ```
+/// use flatleaf::optim::fractions;
+///
+/// assert!(fractions("betas", (0.9, 0.999)).is_ok());
+/// assert_eq!(fractions("betas", (0.9, 1.0)).unwrap_err().path(), Some("betas.1"));
+/// ```
 pub fn fractions(field: &str, (first, second): (f64, f64)) -> Result<()> {
     fraction(&format!("{field}.0"), first)?;
     fraction(&format!("{field}.1"), second)

@@ -87,6 +87,16 @@ struct SavedState<'s> {
 }
 
 /// What a migration found different.
+///
+/// ```
+/// use flatleaf::optim::{Migration, Optimizer, Sgd};
+/// use flatleaf::{tree, Layout};
+///
+/// let optimizer = Optimizer::new(Sgd::default(), &Layout::of(&tree!({ "body": [1.0], "old": [1.0] }))?)?;
+/// let (_, migration) = Optimizer::migrate(optimizer.snapshot(), &Layout::of(&tree!({ "body": [1.0], "new": [1.0] }))?)?;
+/// assert_eq!(migration, Migration { added: vec!["new".into()], removed: vec!["old".into()] });
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migration {
     /// Paths of leaves that begin at step 0, by the first configuration.
@@ -97,6 +107,19 @@ pub struct Migration {
 
 impl<R: Rule> Optimizer<R> {
     /// All that it knows, as plain data. Copies no vector; reads all of them once.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    ///
+    /// let mut model = vec![1.0_f32];
+    /// let layout = Layout::of(&model)?;
+    /// let mut optimizer = Optimizer::new(Sgd { momentum: 0.5, ..Default::default() }, &layout)?;
+    /// optimizer.update(&mut model, &[3.0_f32])?;
+    /// let twin = Optimizer::resume(optimizer.snapshot(), &layout)?;
+    /// assert_eq!(twin.state_of("momentum_buffer"), Some(&[3.0][..]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn snapshot(&self) -> Snapshot<'_, R> {
         let leaf = |(leaf, progress): (&Leaf, &LeafProgress)| SavedLeaf {
             path: leaf.path().to_owned(),
@@ -115,10 +138,27 @@ impl<R: Rule> Optimizer<R> {
         }
     }
 
-    /// An optimiser that goes on where the snapshot was taken, bit for bit.
+    /// An optimiser that goes on where the snapshot was taken, bit for bit. Vectors that the snapshot owns are taken over, borrowed ones
+    /// are copied.
     ///
     /// # Errors
-    /// A snapshot of another layout, with the paths that differ (see [`migrate`](Optimizer::migrate)); one that contradicts itself.
+    /// A snapshot of another layout, with the paths that differ (see [`migrate`](Optimizer::migrate)); one that contradicts itself; as
+    /// [`new`](Optimizer::new).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0] }))?;
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &layout)?;
+    /// optimizer.freeze("w")?;
+    /// assert_eq!(Optimizer::resume(optimizer.snapshot(), &layout)?.is_frozen("w"), Some(true));
+    ///
+    /// let error = Optimizer::resume(optimizer.snapshot(), &Layout::of(&tree!({ "v": [1.0] }))?).unwrap_err();
+    /// assert!(error.is_other_layout());
+    /// assert_eq!(error.paths().collect::<Vec<_>>(), ["v", "w"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn resume(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<Self> {
         snapshot.validate()?;
         snapshot.check_same(layout)?;
@@ -133,7 +173,24 @@ impl<R: Rule> Optimizer<R> {
     /// all places of a tie. Other leaves begin at step 0, by the first configuration.
     ///
     /// # Errors
-    /// A leaf that has another shape now; a snapshot that contradicts itself.
+    /// A leaf that has another shape now; a snapshot that contradicts itself; as [`new`](Optimizer::new).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "w": [1.0] });
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!({ "w": [1.0] }))?;
+    ///
+    /// let grown = Layout::of(&tree!({ "w": [1.0], "b": [0.0] }))?;
+    /// let (migrated, _) = Optimizer::migrate(optimizer.snapshot(), &grown)?;
+    /// assert_eq!(["w", "b"].map(|path| migrated.step_count(path)), [Some(1), Some(0)]);
+    ///
+    /// let wider = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// assert!(Optimizer::migrate(optimizer.snapshot(), &wider).unwrap_err().is_shape());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
     pub fn migrate(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<(Self, Migration)> {
         snapshot.validate()?;
         let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
