@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::checked;
 
-use crate::memory::{self, streamed};
+use crate::memory::{self, Blocks, streamed};
 use crate::ops::convert::{self as to, convert};
 use crate::tree::{Dtype, Element, FlatElement, Sink};
 
@@ -168,14 +168,14 @@ impl<T: Element> FloatVec for Vec<T> {
 impl AnyVec {
     /// An empty one that has room. `None` if no type of this name is known here: without the feature `half` there is neither `f16` nor
     /// `bf16`.
-    pub(crate) fn with_room(len: usize, dtype: Dtype) -> Option<AnyVec> {
+    pub(crate) fn with_room(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {
         Some(AnyVec(match dtype {
-            Dtype::F32 => Box::new(memory::with_room::<f32>(len)),
-            Dtype::F64 => Box::new(memory::with_room::<f64>(len)),
+            Dtype::F32 => Box::new(blocks.with_room::<f32>(len)),
+            Dtype::F64 => Box::new(blocks.with_room::<f64>(len)),
             #[cfg(feature = "half")]
-            Dtype::F16 => Box::new(memory::with_room::<half::f16>(len)),
+            Dtype::F16 => Box::new(blocks.with_room::<half::f16>(len)),
             #[cfg(feature = "half")]
-            Dtype::BF16 => Box::new(memory::with_room::<half::bf16>(len)),
+            Dtype::BF16 => Box::new(blocks.with_room::<half::bf16>(len)),
             _ => return None,
         }))
     }

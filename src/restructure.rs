@@ -7,6 +7,7 @@ use crate::floats::{AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
+use crate::memory::Blocks;
 use crate::room;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
@@ -194,7 +195,8 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
         let leaf = &layout.leaves[index];
         transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
     };
-    let room = |(index, leaf): (usize, &Leaf)| if is_ready(index) { AnyVec::with_room(leaf.len(), leaf.dtype) } else { None };
+    let mut blocks = Blocks::of(layout.leaves.iter().map(|leaf| leaf.len() * leaf.dtype.size()).sum());
+    let room = |(index, leaf): (usize, &Leaf)| if is_ready(index) { AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks) } else { None };
     let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().enumerate().map(room).collect();
     let is_streamed = transfer::is_streamed(layout.len);
     let mut leaves: Vec<_> = layout.leaves.iter().zip(&mut ready).filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?))).collect();
