@@ -1,5 +1,6 @@
 //! The one validator: every layout, planned or read from a file, is a draft first.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -54,7 +55,23 @@ impl Draft {
         for (index, place) in self.places.iter().enumerate() {
             self.leaves[place.leaf as usize].trainable = trained(index);
         }
+        self.show_first_places();
         self
+    }
+
+    /// A leaf that is not trained is as its first place shows it, be that frozen or not.
+    fn show_first_places(&mut self) {
+        let turned: HashSet<u32> = self.places.iter().filter(|place| place.axes.is_some()).map(|place| place.leaf).collect();
+        let mut firsts: HashMap<u32, AxisMap> = HashMap::new();
+        for place in self.places.iter_mut().filter(|place| turned.contains(&place.leaf)) {
+            let leaf = &self.leaves[place.leaf as usize];
+            if !leaf.trainable {
+                let shown = place.axes.take().map_or_else(|| AxisMap::identity(&leaf.shape), |axes| *axes);
+                let first = firsts.entry(place.leaf).or_insert_with(|| shown.clone());
+                place.axes = Some(Box::new(shown.on(first)));
+            }
+        }
+        firsts.into_iter().for_each(|(leaf, first)| self.leaves[leaf as usize].shape = first.shape);
     }
 
     /// Checks the draft and numbers its leaves.
@@ -81,7 +98,7 @@ impl Draft {
         Ok(Inner::new(paths, places, trainable, others, order.len, self.round_f64))
     }
 
-    /// The places of every leaf, the first trainable one first.
+    /// The places of every leaf, the first trainable one first; in walk order if none is trainable.
     fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
         let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
         for (index, place) in self.places.iter().enumerate() {
@@ -91,16 +108,17 @@ impl Draft {
             let nodes = nodes.get_mut(place.leaf as usize).ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
             nodes.push(place.node);
         }
-        for nodes in nodes.iter_mut().filter(|nodes| nodes.len() > 1) {
-            if let Some(first) = nodes.iter().position(|&node| !self.paths.node(node).frozen) {
+        for (leaf, nodes) in self.leaves.iter().zip(&mut nodes).filter(|(_, nodes)| nodes.len() > 1) {
+            if let Some(first) = nodes.iter().position(|&node| self.is_trainable(leaf, node)) {
                 nodes[..=first].rotate_right(1);
             }
         }
         Ok(nodes)
     }
 
-    fn is_trainable(&self, leaf: &DraftLeaf, nodes: &[NodeId]) -> bool {
-        leaf.trainable && leaf.dtype.is_float() && nodes.first().is_some_and(|&first| !self.paths.node(first).frozen)
+    /// Whether a leaf is trainable at one of its places.
+    fn is_trainable(&self, leaf: &DraftLeaf, node: NodeId) -> bool {
+        leaf.trainable && leaf.dtype.is_float() && !self.paths.node(node).frozen
     }
 
     /// Leaves in the order of their first places. A tie is counted where it is first trainable.
@@ -110,7 +128,7 @@ impl Draft {
             let leaf = place.leaf as usize;
             if nodes[leaf][0] == place.node {
                 let count = self.leaves[leaf].count().ok_or_else(|| too_large(&self.paths, place.node))?;
-                order.push(place.leaf, self.is_trainable(&self.leaves[leaf], &nodes[leaf]), count)?;
+                order.push(place.leaf, self.is_trainable(&self.leaves[leaf], place.node), count)?;
             }
         }
         Ok(order)

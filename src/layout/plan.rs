@@ -188,11 +188,12 @@ struct Views {
 }
 
 impl Views {
-    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place.
+    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place, or of the first of all.
     fn resolve(&self, paths: &Paths, places: &mut [DraftPlace], leaves: &mut [DraftLeaf]) {
         let leader = |seen: u32| self.ties.get(&seen).copied().unwrap_or(seen);
+        let is_trainable = |place: &DraftPlace| leaves[place.leaf as usize].trainable && !paths.node(place.node).frozen;
         let mut shown: HashMap<u32, u32> = HashMap::new();
-        for place in places.iter().filter(|place| !paths.node(place.node).frozen) {
+        for place in places.iter().filter(|place| is_trainable(place)) {
             shown.entry(leader(place.leaf)).or_insert(place.leaf);
         }
         for place in places {
