@@ -77,8 +77,8 @@ impl Draft {
     /// Checks the draft and numbers its leaves.
     ///
     /// # Errors
-    /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose places do not fit it; too many
-    /// elements.
+    /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose places do not fit it; a tie of
+    /// arrays without elements; too many elements.
     pub(crate) fn assemble(self) -> Result<Inner> {
         if let Some(node) = self.paths.duplicate_child() {
             return Err(Error::duplicate(self.paths.render(node)));
@@ -127,11 +127,21 @@ impl Draft {
         for place in &self.places {
             let leaf = place.leaf as usize;
             if nodes[leaf][0] == place.node {
-                let count = self.leaves[leaf].count().ok_or_else(|| too_large(&self.paths, place.node))?;
+                let count = self.count(place, nodes[leaf].len())?;
                 order.push(place.leaf, self.is_trainable(&self.leaves[leaf], place.node), count)?;
             }
         }
         Ok(order)
+    }
+
+    /// The elements of the leaf at this place, one of so many. Without elements there is nothing that two places could share.
+    fn count(&self, place: &DraftPlace, places: usize) -> Result<usize> {
+        let wrong = |what: &str| Error::invalid_layout(format!("{what}, at `{}`", self.paths.render(place.node)));
+        match self.leaves[place.leaf as usize].count() {
+            None => Err(wrong("a shape that no memory holds")),
+            Some(0) if places > 1 => Err(wrong("a tie of arrays without elements")),
+            Some(count) => Ok(count),
+        }
     }
 
     fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
@@ -208,8 +218,4 @@ impl DraftLeaf {
 fn checked_sum(len: usize, count: usize) -> Result<usize> {
     let sum = len.checked_add(count).filter(|&sum| sum <= isize::MAX as usize / size_of::<f64>());
     sum.ok_or_else(|| Error::invalid_layout("more elements than memory has"))
-}
-
-fn too_large(paths: &Paths, node: NodeId) -> Error {
-    Error::invalid_layout(format!("a shape that no memory holds, at `{}`", paths.render(node)))
 }
