@@ -29,6 +29,8 @@ pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
 pub(crate) use paths::{Kind, MAX_LEVELS, NodeId, Paths, push_segment, split, unescape};
 pub(crate) use pattern::Pattern;
+#[cfg(feature = "safetensors")]
+pub(crate) use pattern::{Segment, captures};
 pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 
