@@ -426,6 +426,23 @@ impl Findings {
     }
 }
 
+/// The first error that a walk returned to a tree, which may keep it to itself.
+#[derive(Default)]
+pub(crate) struct FirstError(Option<Error>);
+
+impl FirstError {
+    #[cold]
+    pub(crate) fn note(&mut self, error: Error, path: impl FnOnce() -> String) -> Error {
+        let error = error.or_at(path);
+        self.0.get_or_insert_with(|| error.clone());
+        error
+    }
+
+    pub(crate) fn into_result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.path, &self.other_path) {
