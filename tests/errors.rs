@@ -507,5 +507,34 @@ fn a_view_of_what_is_not_in_the_vector() {
     let layout = Layout::planner().freeze("mean").of(&tree!({ "w": [1.0], "mean": [2.0] })).unwrap();
     let message = |path: &str| layout.view(&[0.0], path).unwrap_err().to_string();
     assert_eq!(message("mean"), "`mean`: expected the path of a trainable leaf, found one that is frozen or carried");
-    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there");
+    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there; did you mean `mean`?");
+}
+
+#[test]
+fn a_path_that_leads_nowhere() {
+    let layers = (0..10).map(|_| tree!([1.0]));
+    let encoder = tree!({ "weight": [1.0], "bias": [1.0], "a.b": [1.0] });
+    let model = DynTree::map([("encoder", encoder), ("layers", DynTree::list(layers)), ("empty", DynTree::list([]))]);
+    let layout = Layout::of(&model).unwrap();
+    let flat = vec![0.0; layout.len()];
+    for (path, instead) in [
+        ("encodr.wieght", "did you mean `encoder.weight`?"),
+        ("encoder.a\\.c", "did you mean `encoder.a\\.b`?"),
+        ("encoder.gamma", "`encoder` has `weight`, `bias`, `a\\.b`"),
+        ("encoder", "`encoder` has `weight`, `bias`, `a\\.b`"),
+        ("encoder.bias.x", "`encoder.bias` is a leaf"),
+        ("layers.12", "`layers` has `0`, `1`, `2`, `3`, `4`, `5`, `6`, `7` and 2 more"),
+        ("empty.0", "`empty` has nothing below it"),
+        ("weight", "the tree has `encoder`, `layers`, `empty`"),
+        ("", "the tree has `encoder`, `layers`, `empty`"),
+        ("..", "the tree has `encoder`, `layers`, `empty`"),
+    ] {
+        let error = layout.view(&flat, path).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{path}`: expected the path of a trainable leaf, found no leaf there; {instead}"));
+    }
+    let message = |pattern: &str| Layout::planner().freeze(pattern).of(&model).unwrap_err().to_string();
+    let meant = "`encodr.bias`: expected a pattern that matches a leaf, found no leaf there; did you mean `encoder.bias`?";
+    assert_eq!(message("encodr.bias"), meant);
+    let spans = "found none that it matches (`*` stays within a segment, `**` spans any number of them)";
+    assert!(message("encoder").ends_with(spans) && message("encodr.*").ends_with(spans));
 }

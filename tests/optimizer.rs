@@ -371,6 +371,8 @@ fn what_cannot_be_changed_says_so_and_stays() {
             "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches (`*` stays within a segment, `**` spans any number of them)"
         );
     }
+    let error = optimizer.freeze("c").unwrap_err();
+    assert_eq!(error.to_string(), "`c`: expected a pattern that matches a trainable leaf, found no leaf there; the tree has `a`, `b`");
     let error = Optimizer::new(clip(1.0), &layout).unwrap().set_lr(0.1).unwrap_err();
     assert_eq!(error.to_string(), "`lr`: expected a rule with a learning rate, found none");
     let error = Optimizer::new(sgd(-0.1), &layout).unwrap_err();

@@ -8,6 +8,7 @@ mod axes;
 mod cursor;
 mod draft;
 mod leaf;
+mod nearest;
 mod overlap;
 mod paths;
 mod pattern;

@@ -39,6 +39,11 @@ impl Pattern {
         &self.text
     }
 
+    /// Whether it has no stars.
+    pub(crate) fn is_path(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, Segment::Pieces(pieces) if pieces.len() == 1))
+    }
+
     pub(crate) fn matches(&self, paths: &Paths, node: NodeId) -> bool {
         let keys: Vec<String> = paths.line(node).into_iter().map(|node| text_of(paths.key(node))).collect();
         spans(&self.segments, &keys).is_some()

@@ -102,11 +102,7 @@ impl Layout {
     }
 
     fn leaf_at(&self, path: &str) -> Result<&Leaf> {
-        self.leaf(path).ok_or_else(|| {
-            let is_other = self.others().iter().any(|leaf| leaf.places().iter().any(|place| place == path));
-            let found = if is_other { "one that is frozen or carried" } else { "no leaf there" };
-            Error::unknown(path.to_owned(), "the path of a trainable leaf", found.into())
-        })
+        self.leaf(path).ok_or_else(|| Error::unknown(path.to_owned(), "the path of a trainable leaf", self.found_at(path)))
     }
 }
 

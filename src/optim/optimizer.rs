@@ -303,11 +303,7 @@ impl<R: Rule> Optimizer<R> {
         let pattern = Pattern::parse(pattern)?;
         let matching: Vec<usize> = self.layout.matching(&pattern).collect();
         if matching.is_empty() {
-            return Err(Error::pattern(
-                pattern.text(),
-                "a pattern that matches a trainable leaf",
-                "none that it matches (`*` stays within a segment, `**` spans any number of them)",
-            ));
+            return Err(self.layout.unmatched(&pattern, "a pattern that matches a trainable leaf"));
         }
         Ok(matching)
     }
