@@ -111,7 +111,7 @@ impl Layout {
     /// As [`gather_into`](Layout::gather_into); no element type is an error for `f64`.
     pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
         self.check_element::<E>()?;
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         values(&self.inner, tree)?.copy_to(flat, &self.inner);
         Ok(())
     }

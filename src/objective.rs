@@ -215,7 +215,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at every leaf: the function computes
     /// none. The slice is as it was.
     pub fn value_and_gradient(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
-        self.layout.check_len(gradient.len())?;
+        self.layout.check_len("the gradient", gradient.len())?;
         self.at(point, |loss, grad| {
             check_present(grad)?;
             gradient.copy_from_slice(grad);
@@ -324,7 +324,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> State<M, F, R::E
     }
 
     fn move_to(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
-        layout.check_len(point.len())?;
+        layout.check_len("the point", point.len())?;
         self.loss = None;
         self.point.copy_from_slice(point);
         layout.restructure_into_as(&mut self.model, &self.point)

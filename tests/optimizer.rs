@@ -208,7 +208,7 @@ fn a_step_wants_its_own_layout() {
     let mut optimizer = Optimizer::new(sgd(0.1), &layout).unwrap();
     let error = optimizer.step(&mut [0.0; 3], &FlatGrad::absent(&layout)).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "expected 2 elements, found 3");
+    assert_eq!(error.to_string(), "the flat vector: expected 2 elements, found 3");
     assert!(optimizer.step(&mut [0.0; 2], &FlatGrad::absent(&other)).unwrap_err().is_other_layout());
 }
 

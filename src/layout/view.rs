@@ -35,7 +35,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view(leaf, &flat[leaf.range()]))
     }
@@ -53,7 +53,7 @@ impl Layout {
     /// # Errors
     /// As [`view`](Layout::view).
     pub fn view_mut_as<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view_mut(leaf, &mut flat[leaf.range()]))
     }
@@ -80,7 +80,7 @@ impl Layout {
     /// # Errors
     /// As [`views`](Layout::views).
     pub fn views_as<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(Views { leaves: self.leaves().iter(), flat })
     }
 
@@ -97,7 +97,7 @@ impl Layout {
     /// # Errors
     /// As [`views`](Layout::views).
     pub fn views_mut_as<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
     }
 

@@ -111,7 +111,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
-        self.layout.check_len(flat.len())?;
+        self.layout.check_len("the flat vector", flat.len())?;
         self.layout.check_same(grad.layout())?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grad.is_present(leaf));
         let kernels = plan.kernels(&self.groups);
@@ -374,7 +374,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
-        self.layout.check_len(flat.len())?;
+        self.layout.check_len("the flat vector", flat.len())?;
         let state = self.state_of(name).ok_or_else(|| Error::argument("the name of a state vector", format_args!("`{name}`")))?;
         let mut filled = flat.to_vec();
         let moved = self.layout.leaves().iter().zip(&self.leaves).filter(|(_, progress)| progress.steps > 0);
