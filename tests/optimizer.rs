@@ -543,10 +543,40 @@ impl Rule for Greedy {
 }
 
 #[test]
-#[should_panic(expected = "`each`: expected a rule with 1 state vectors, found 0")]
-fn a_rule_that_uses_what_it_does_not_keep_panics() {
+fn a_rule_that_uses_what_it_does_not_keep_is_refused() {
     let layout = Layout::of(&tree!([0.0])).unwrap();
-    let _ = Optimizer::new((Greedy, sgd(0.1)), &layout).unwrap().step(&mut [0.0], &FlatGrad::from_flat(&layout, vec![1.0]).unwrap());
+    for error in [
+        Optimizer::new(Greedy, &layout).unwrap_err(),
+        Optimizer::new((Greedy, sgd(0.1)), &layout).unwrap_err(),
+        // What another stage keeps is not its own.
+        Optimizer::new((sgd(0.1), (Greedy, Ema::default())), &layout).unwrap_err(),
+    ] {
+        assert!(error.is_argument());
+        assert_eq!(error.to_string(), "`Greedy`: expected `states` to name as many vectors as its kernel uses, 1, found 0");
+    }
+}
+
+/// A rule that keeps fewer vectors with one option than with the other, which `states` may not.
+#[derive(Clone)]
+struct Fickle {
+    keeps: bool,
+}
+
+impl Rule for Fickle {
+    fn states(&self) -> Vec<&'static str> {
+        if self.keeps { vec!["kept"] } else { vec![] }
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        choose(self.keeps, each(|_, dx, [_state]| dx), each(|_, dx, []| dx))
+    }
+}
+
+#[test]
+fn every_option_of_a_rule_counts() {
+    let layout = Layout::of(&tree!([0.0])).unwrap();
+    assert!(Optimizer::new(Fickle { keeps: true }, &layout).is_ok());
+    assert!(Optimizer::new(Fickle { keeps: false }, &layout).unwrap_err().is_argument());
 }
 
 #[test]

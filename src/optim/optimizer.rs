@@ -86,9 +86,11 @@ impl<R: Rule> Optimizer<R> {
     /// An optimiser at step 0, all its state zero.
     ///
     /// # Errors
-    /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
+    /// What the rule's [`validate`](Rule::validate) refuses; a kernel that uses more vectors than the rule names; no memory for a state
+    /// vector of the layout's length.
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
+        rule.check_states()?;
         let states = rule.states().iter().map(|_| room::zeros(layout.len())).collect::<Result<_>>()?;
         Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
     }
