@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use bytemuck::Pod;
 
 use crate::elements::elements_of;
-use crate::error::{Error, Findings, Result};
+use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
 use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
 
@@ -147,6 +147,7 @@ struct Check<'l, 't, 'a, T> {
     cursor: Cursor<'l>,
     seen: Seen,
     findings: Findings,
+    failed: FirstError,
     shared: HashMap<Identity, SharedNode>,
     open: Vec<Open>,
     cells: usize,
@@ -220,6 +221,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             cursor: Cursor::new(&layout.paths),
             seen: Seen::default(),
             findings: Findings::default(),
+            failed: FirstError::default(),
             shared: HashMap::new(),
             open: Vec::new(),
             cells: 0,
@@ -232,6 +234,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     }
 
     fn finish(mut self) -> Result<Contents> {
+        std::mem::take(&mut self.failed).into_result()?;
         if self.purpose != Purpose::ReadGradients {
             self.find_missing();
         }
@@ -257,6 +260,25 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     fn is_plain(&self, place: &Place, leaf: &LeafRef<'_, 'a>) -> bool {
         let lent = matches!(leaf.source, Source::Lent(_));
         self.is_plain_here && place.plain && lent && leaf.dtype == place.dtype && place.has_shape(leaf.shape)
+    }
+
+    #[inline]
+    fn met_leaf(&mut self, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        if let Some(open) = self.open.last_mut() {
+            open.has_leaf = true;
+        }
+        let Some(index) = self.cursor.place() else {
+            self.unknown(format!("a leaf of shape {:?}", leaf.shape));
+            return Ok(());
+        };
+        if !self.seen.mark(index) {
+            return Err(Error::duplicate(self.cursor.path()));
+        }
+        let place = self.layout.place(index);
+        if !self.is_plain(place, leaf) {
+            self.known_leaf(place, leaf)?;
+        }
+        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, leaf) } else { Ok(()) }
     }
 
     #[inline(never)]
@@ -405,21 +427,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
 impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        if let Some(open) = self.open.last_mut() {
-            open.has_leaf = true;
-        }
-        let Some(index) = self.cursor.place() else {
-            self.unknown(format!("a leaf of shape {:?}", leaf.shape));
-            return Ok(());
-        };
-        if !self.seen.mark(index) {
-            return Err(Error::duplicate(self.cursor.path()));
-        }
-        let place = self.layout.place(index);
-        if !self.is_plain(place, &leaf) {
-            self.known_leaf(place, &leaf)?;
-        }
-        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, &leaf) } else { Ok(()) }
+        self.met_leaf(&leaf).map_err(|error| self.failed.note(error, || self.cursor.path()))
     }
 
     #[inline]
@@ -445,13 +453,12 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     /// Where the tree is to be written, the guard that is taken now is the one that writing will take.
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
         self.enter_cell();
-        if self.purpose.is_writing() {
-            cell.write(&mut |content| content.visit(&mut Brief(&mut *self)))?;
-        } else {
-            cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))?;
-        }
+        let visited = match self.purpose.is_writing() {
+            true => cell.write(&mut |content| content.visit(&mut Brief(&mut *self))),
+            false => cell.read(&mut |content| content.visit(&mut Brief(&mut *self))),
+        };
         self.leave_cell();
-        Ok(())
+        visited.map_err(|error| self.failed.note(error, || self.cursor.path()))
     }
 
     fn read_only(&mut self) {

@@ -46,6 +46,8 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
     kind: Kind,
+    /// What it is about, if it is nothing at a path.
+    what: Option<&'static str>,
     path: Option<String>,
     /// Further paths of which the same is to be said.
     also: Vec<String>,
@@ -560,8 +562,9 @@ impl Error {
 
 /// Constructors, named for what went wrong.
 impl Error {
-    pub(crate) fn length(expected: usize, found: usize) -> Self {
-        Problem::new(Kind::Length).expected(format!("{expected} elements")).found(found.to_string()).into()
+    pub(crate) fn length(what: &'static str, expected: usize, found: usize) -> Self {
+        let problem = Problem { what: Some(what), ..Problem::new(Kind::Length) };
+        problem.expected(format!("{expected} elements")).found(found.to_string()).into()
     }
 
     pub(crate) fn shape(path: String, expected: &[usize], found: &[usize]) -> Self {
@@ -723,7 +726,7 @@ impl Error {
 
 impl Problem {
     fn new(kind: Kind) -> Self {
-        Problem { kind, path: None, also: Vec::new(), other_path: None, expected: None, found: None }
+        Problem { kind, what: None, path: None, also: Vec::new(), other_path: None, expected: None, found: None }
     }
 
     fn path(self, path: String) -> Self {
@@ -791,8 +794,28 @@ impl Findings {
     }
 }
 
+/// The first error that a walk returned to a tree, which may keep it to itself.
+#[derive(Default)]
+pub(crate) struct FirstError(Option<Error>);
+
+impl FirstError {
+    #[cold]
+    pub(crate) fn note(&mut self, error: Error, path: impl FnOnce() -> String) -> Error {
+        let error = error.or_at(path);
+        self.0.get_or_insert_with(|| error.clone());
+        error
+    }
+
+    pub(crate) fn into_result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(what) = self.what {
+            write!(f, "{what}: ")?;
+        }
         match (&self.path, &self.other_path) {
             (Some(path), Some(other)) => write!(f, "`{}` and `{}`: ", Elided(path), Elided(other))?,
             (Some(path), None) | (None, Some(path)) => write_paths(f, path, &self.also)?,

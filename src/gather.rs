@@ -4,7 +4,6 @@ use crate::check::{self, Purpose, Take};
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
 use crate::noted::Noted;
-use crate::room;
 use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
@@ -83,9 +82,7 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
-        let values = values(&self.inner, tree)?;
-        room::check::<E>(self.len())?;
-        Ok(values.into_vec(&self.inner))
+        values(&self.inner, tree)?.into_vec(&self.inner)
     }
 
     /// The same into a vector that is there. Allocates nothing for a plain tree of small leaves.
@@ -122,7 +119,7 @@ impl Layout {
     /// ```
     pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
         self.check_element::<E>()?;
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         values(&self.inner, tree)?.copy_to(flat, &self.inner);
         Ok(())
     }

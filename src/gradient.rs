@@ -96,7 +96,7 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn from_flat(layout: &Layout, elements: Vec<E>) -> Result<Self> {
-        layout.check_len(elements.len())?;
+        layout.check_len("the gradient", elements.len())?;
         Ok(FlatGrad { layout: layout.clone(), elements, present: vec![true; layout.leaves().len()] })
     }
 

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use crate::check::Seen;
-use crate::error::{Error, Result};
+use crate::error::{Error, FirstError, Result};
 use crate::layout::{Inner, NodeId, Place};
 use crate::tree::{Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
 
@@ -29,6 +29,7 @@ pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, build
     let mut walk = InPlace::new(layout, builder, put);
     walk.prepare_all(tree)?;
     tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
+    std::mem::take(&mut walk.failed).into_result()?;
     walk.find_missing()?;
     walk.renew_all()
 }
@@ -54,6 +55,7 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
     written_through: HashSet<Identity>,
     /// Handles that will point at a new node, and where they are.
     to_renew: Vec<(NodeId, &'a mut dyn Shared)>,
+    failed: FirstError,
 }
 
 impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
@@ -61,7 +63,15 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         let written = |place| is_written(put, place);
         let written = if builder.meets_shared_nodes() { layout.places.iter().map(written).collect() } else { Vec::new() };
         let builder = builder.writing(written);
-        InPlace { layout, builder, put, seen: Seen::default(), written_through: HashSet::new(), to_renew: Vec::new() }
+        InPlace {
+            layout,
+            builder,
+            put,
+            seen: Seen::default(),
+            written_through: HashSet::new(),
+            to_renew: Vec::new(),
+            failed: FirstError::default(),
+        }
     }
 
     /// Makes the new nodes that writing will need, all before anything is written.
@@ -88,6 +98,10 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     }
 
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        self.write_leaf(leaf).map_err(|error| self.failed.note(error, || self.builder.path()))
+    }
+
+    fn write_leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let Some(index) = self.builder.cursor().place() else { return Ok(()) };
         let place = self.layout.place(index);
         if !self.seen.mark(index) {

@@ -65,7 +65,7 @@ mod sealed {
 
     impl Flat for [f32] {
         fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
-            layout.check_len(self.len())?;
+            layout.check_len("the flat vector", self.len())?;
             Ok(self)
         }
     }
@@ -91,7 +91,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(self.leaves().iter().map(|leaf| ops::norm(&flat[leaf.range()], p)).collect())
     }
 
@@ -109,7 +109,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn leaf_stats(&self, flat: &[f32]) -> Result<Vec<LeafStats>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(self.leaves().iter().map(|leaf| stats(&flat[leaf.range()])).collect())
     }
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{Inner, Place};
 use crate::tree::{FlatElement, LeafRef};
-use crate::{memory, room, transfer};
+use crate::{room, transfer};
 
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
@@ -58,16 +58,19 @@ impl<'a, E: FlatElement> Noted<'a, E> {
 
     /// A new flat vector, where every leaf has been noted down. Each element is written once: one that all threads fill is of zeros that nobody
     /// has written, and one thread puts it together without, if the leaves come in order.
-    pub(crate) fn into_vec(self, layout: &Inner) -> Vec<E> {
+    ///
+    /// # Errors
+    /// No memory for so many elements.
+    pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
         if !transfer::is_parallel(layout.len) && self.is_in_order(layout.len) {
-            let mut flat = memory::with_room(layout.len);
+            let mut flat = room::with_room(layout.len)?;
             self.lent.iter().for_each(|lent| lent.floats.push_to(&mut flat));
             layout.spare.give(self.lent);
-            return flat;
+            return Ok(flat);
         }
-        let mut flat = memory::zeros(layout.len);
+        let mut flat = room::zeros(layout.len)?;
         self.copy_to(&mut flat, layout);
-        flat
+        Ok(flat)
     }
 
     /// Whether the leaves that are lent are all elements of the flat vector, in its order.

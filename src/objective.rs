@@ -307,7 +307,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn value_and_gradient(&self, point: &[X], gradient: &mut [X]) -> Result<f64, R::Error> {
-        self.layout.check_len(gradient.len())?;
+        self.layout.check_len("the gradient", gradient.len())?;
         self.at(point, |loss, grad| {
             check_present(grad)?;
             gradient.copy_from_slice(grad);
@@ -474,7 +474,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> State<M, F, R::E
     }
 
     fn move_to(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
-        layout.check_len(point.len())?;
+        layout.check_len("the point", point.len())?;
         self.loss = None;
         self.point.copy_from_slice(point);
         layout.restructure_into_as(&mut self.model, &self.point)

@@ -79,7 +79,7 @@ impl Layout {
     /// ```
     pub fn restructure_as<E: FlatElement, T: Tree>(&self, tree: &T, flat: &[E]) -> Result<T> {
         self.check_element::<E>()?;
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         let contents = check::check(&self.inner, tree, Purpose::Rebuild)?;
         let flat = Floats::of(flat);
         let ready = ready_leaves(&self.inner, flat, &contents);
@@ -126,7 +126,7 @@ impl Layout {
     /// ```
     pub fn restructure_into_as<E: FlatElement>(&self, tree: &mut (impl Tree + ?Sized), flat: &[E]) -> Result<()> {
         self.check_element::<E>()?;
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         if let Some(slices) = lend(&self.inner, tree) {
             copy_out(&self.inner, flat, slices);
             return Ok(());

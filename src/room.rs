@@ -13,7 +13,7 @@ const LARGE: usize = 64 << 20;
 
 /// # Errors
 /// No memory for so many elements.
-pub(crate) fn check<E>(len: usize) -> Result<()> {
+fn check<E>(len: usize) -> Result<()> {
     if bytes::<E>(len) < LARGE {
         return Ok(());
     }
@@ -34,6 +34,15 @@ fn bytes<E>(len: usize) -> usize {
 pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Result<Vec<E>> {
     check::<E>(len)?;
     Ok(memory::zeros(len))
+}
+
+/// An empty vector for so many elements.
+///
+/// # Errors
+/// No memory for so many elements.
+pub(crate) fn with_room<E>(len: usize) -> Result<Vec<E>> {
+    check::<E>(len)?;
+    Ok(memory::with_room(len))
 }
 
 /// Adds so many zeros to a vector; where its first new element is.

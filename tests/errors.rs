@@ -46,7 +46,7 @@ fn wrong_length() {
         let mut tree = dense();
         let error = layout.restructure_into(&mut tree, &values).unwrap_err();
         assert!(error.is_length());
-        assert_eq!(error.to_string(), format!("expected 5 elements, found {}", values.len()));
+        assert_eq!(error.to_string(), format!("the flat vector: expected 5 elements, found {}", values.len()));
         assert_eq!(tree, dense());
         assert_eq!(layout.restructure(&tree, &values).unwrap_err(), error);
         assert_eq!(layout.gather_into(&tree, &mut values.clone()).unwrap_err(), error);
@@ -54,7 +54,9 @@ fn wrong_length() {
         assert_eq!(layout.view_mut(&mut values.clone(), "bias").unwrap_err(), error);
         assert_eq!(layout.views(&values).unwrap_err(), error);
         assert_eq!(layout.views_mut(&mut values.clone()).unwrap_err(), error);
-        assert_eq!(FlatGrad::from_flat(&layout, values).unwrap_err(), error);
+        let error = FlatGrad::from_flat(&layout, values.clone()).unwrap_err();
+        assert!(error.is_length());
+        assert_eq!(error.to_string(), format!("the gradient: expected 5 elements, found {}", values.len()));
     }
 }
 
@@ -333,7 +335,7 @@ fn a_gradient_of_another_layout() {
     let mut grad = FlatGrad::absent(&large);
     let error = small.gather_grad_into(&vec![1.0_f32], &mut grad).unwrap_err();
     assert!(error.is_other_layout());
-    assert!(error.to_string().contains("1 leaves, 1 elements"), "{error}");
+    assert!(error.to_string().starts_with("expected a gradient of this layout (1 leaf, 1 element, fingerprint "), "{error}");
     assert!((0..3).all(|index| !grad.is_present(index)));
     // The same tree planned twice is the same layout.
     layout().gather_grad_into(&dense(), &mut grad).unwrap();
@@ -507,5 +509,34 @@ fn a_view_of_what_is_not_in_the_vector() {
     let layout = Layout::planner().freeze("mean").of(&tree!({ "w": [1.0], "mean": [2.0] })).unwrap();
     let message = |path: &str| layout.view(&[0.0], path).unwrap_err().to_string();
     assert_eq!(message("mean"), "`mean`: expected the path of a trainable leaf, found one that is frozen or carried");
-    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there");
+    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there; did you mean `mean`?");
+}
+
+#[test]
+fn a_path_that_leads_nowhere() {
+    let layers = (0..10).map(|_| tree!([1.0]));
+    let encoder = tree!({ "weight": [1.0], "bias": [1.0], "a.b": [1.0] });
+    let model = DynTree::map([("encoder", encoder), ("layers", DynTree::list(layers)), ("empty", DynTree::list([]))]);
+    let layout = Layout::of(&model).unwrap();
+    let flat = vec![0.0; layout.len()];
+    for (path, instead) in [
+        ("encodr.wieght", "did you mean `encoder.weight`?"),
+        ("encoder.a\\.c", "did you mean `encoder.a\\.b`?"),
+        ("encoder.gamma", "`encoder` has `weight`, `bias`, `a\\.b`"),
+        ("encoder", "`encoder` has `weight`, `bias`, `a\\.b`"),
+        ("encoder.bias.x", "`encoder.bias` is a leaf"),
+        ("layers.12", "`layers` has `0`, `1`, `2`, `3`, `4`, `5`, `6`, `7` and 2 more"),
+        ("empty.0", "`empty` has nothing below it"),
+        ("weight", "the tree has `encoder`, `layers`, `empty`"),
+        ("", "the tree has `encoder`, `layers`, `empty`"),
+        ("..", "the tree has `encoder`, `layers`, `empty`"),
+    ] {
+        let error = layout.view(&flat, path).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{path}`: expected the path of a trainable leaf, found no leaf there; {instead}"));
+    }
+    let message = |pattern: &str| Layout::planner().freeze(pattern).of(&model).unwrap_err().to_string();
+    let meant = "`encodr.bias`: expected a pattern that matches a leaf, found no leaf there; did you mean `encoder.bias`?";
+    assert_eq!(message("encodr.bias"), meant);
+    let spans = "found none that it matches (`*` stays within a segment, `**` spans any number of them)";
+    assert!(message("encoder").ends_with(spans) && message("encodr.*").ends_with(spans));
 }

@@ -70,7 +70,7 @@ fn a_vector_of_another_length_is_refused() {
         let error = layout.restructure(&model, wrong).unwrap_err();
         assert!(error.is_length());
         assert_eq!(error.path(), None);
-        assert_eq!(error.to_string(), format!("expected 3 elements, found {}", wrong.len()));
+        assert_eq!(error.to_string(), format!("the flat vector: expected 3 elements, found {}", wrong.len()));
         assert!(layout.restructure_into(&mut model, wrong).unwrap_err().is_length());
         assert!(layout.gather_into(&model, &mut wrong.to_vec()).unwrap_err().is_length());
     }
@@ -88,7 +88,7 @@ fn a_model_without_parameters_has_an_empty_vector() {
     assert!(new.a.is_none() && new.b.is_none());
     let error = layout.restructure(&model, &[1.0]).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "expected 0 elements, found 1");
+    assert_eq!(error.to_string(), "the flat vector: expected 0 elements, found 1");
 }
 
 // J.A12

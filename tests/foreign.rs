@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use flatleaf::{
-    Builder, Error, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone, destructure,
+    Builder, DynTree, Error, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone,
+    destructure,
 };
 use ndarray::arr2;
 
@@ -15,6 +16,7 @@ struct Device {
     memory: RefCell<HashMap<u64, Vec<f32>>>,
     transfers: Cell<usize>,
     next: Cell<u64>,
+    is_full: Cell<bool>,
 }
 
 /// What a framework hands out: an identifier, a shape, no address.
@@ -44,6 +46,9 @@ impl Device {
 
     fn upload(&self, id: u64, values: &[f32]) -> Result<()> {
         self.transfers.set(self.transfers.get() + 1);
+        if self.is_full.get() {
+            return Err(Error::custom("no memory left"));
+        }
         self.memory.borrow_mut().insert(id, values.to_vec());
         Ok(())
     }
@@ -185,4 +190,55 @@ fn a_lock_of_another_library_is_written_through() {
     let error = layout.gather(&model).unwrap_err();
     assert_eq!(error.to_string(), "`0`: the lock is held");
     drop(held);
+}
+
+/// Goes on whatever its part has to say.
+#[derive(Clone)]
+struct Careless<T>(T);
+
+impl<T: Tree> Tree for Careless<T> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        let _ = visitor.child(Key::Name("part"), &self.0);
+        Ok(())
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        let _ = visitor.child(Key::Name("part"), &mut self.0);
+        Ok(())
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        builder.child(Key::Name("part"), &self.0).map(Careless)
+    }
+}
+
+#[test]
+fn an_error_of_a_callback_that_the_tree_swallows_is_returned_all_the_same() {
+    let device = Rc::new(Device::default());
+    let mut model = (vec![1.0_f32], Careless(device.tensor(&[2], &[2.0, 3.0])), vec![4.0_f32]);
+    let layout = Layout::of(&model).unwrap();
+    device.memory.borrow_mut().clear();
+    device.is_full.set(true);
+    let mut flat = [0.5; 4];
+    for error in [
+        layout.gather(&model).unwrap_err(),
+        layout.gather_into(&model, &mut flat).unwrap_err(),
+        layout.gather_grad(&model).unwrap_err(),
+        DynTree::of(&model).unwrap_err(),
+    ] {
+        assert_eq!(error.to_string(), "`1.part`: freed memory");
+    }
+    assert_eq!(flat, [0.5; 4]);
+    let error = layout.restructure_into(&mut model, &[7.0; 4]).unwrap_err();
+    assert_eq!(error.to_string(), "`1.part`: no memory left");
+}
+
+#[test]
+fn a_lock_that_the_tree_passes_by_is_an_error_all_the_same() {
+    let lock = Rc::new(SpinLock(std::sync::Mutex::new(vec![1.0_f32])));
+    let model = (vec![1.0_f32], Careless(lock.clone()));
+    let layout = Layout::of(&model).unwrap();
+    let _held = lock.0.lock().unwrap();
+    let errors = [Layout::of(&model).unwrap_err(), layout.gather_grad(&model).unwrap_err(), DynTree::of(&model).unwrap_err()];
+    errors.iter().for_each(|error| assert_eq!(error.to_string(), "`1.part`: the lock is held"));
 }

@@ -570,7 +570,7 @@ fn a_vector_that_a_solver_made_is_present_everywhere() {
     assert_eq!((present(&grad), grad.into_vec()), (vec![true; 2], vec![1.0, 1.0, 1.0, 1.0, 1.0, 2.0]));
     let error = FlatGrad::from_flat(&layout, vec![1.0; 5]).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "expected 6 elements, found 5");
+    assert_eq!(error.to_string(), "the gradient: expected 6 elements, found 5");
 }
 
 // Decision 7

@@ -136,7 +136,7 @@ fn lengths_are_checked_before_anything_is_evaluated() {
     let loss = objective(&layout, &model, Rosenbrock::evaluate).unwrap();
     let error = loss.value(&[1.0]).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "expected 2 elements, found 1");
+    assert_eq!(error.to_string(), "the point: expected 2 elements, found 1");
     assert!(loss.value(&[1.0; 3]).unwrap_err().is_length());
     assert!(loss.gradient(&[1.0; 2], &mut [0.0; 3]).unwrap_err().is_length());
     assert_eq!(loss.evaluations(), 0);

@@ -208,7 +208,7 @@ fn a_step_wants_its_own_layout() {
     let mut optimizer = Optimizer::new(sgd(0.1), &layout).unwrap();
     let error = optimizer.step(&mut [0.0; 3], &FlatGrad::absent(&layout)).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "expected 2 elements, found 3");
+    assert_eq!(error.to_string(), "the flat vector: expected 2 elements, found 3");
     assert!(optimizer.step(&mut [0.0; 2], &FlatGrad::absent(&other)).unwrap_err().is_other_layout());
 }
 
@@ -371,6 +371,8 @@ fn what_cannot_be_changed_says_so_and_stays() {
             "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches (`*` stays within a segment, `**` spans any number of them)"
         );
     }
+    let error = optimizer.freeze("c").unwrap_err();
+    assert_eq!(error.to_string(), "`c`: expected a pattern that matches a trainable leaf, found no leaf there; the tree has `a`, `b`");
     let error = Optimizer::new(clip(1.0), &layout).unwrap().set_lr(0.1).unwrap_err();
     assert_eq!(error.to_string(), "`lr`: expected a rule with a learning rate, found none");
     let error = Optimizer::new(sgd(-0.1), &layout).unwrap_err();
@@ -541,10 +543,40 @@ impl Rule for Greedy {
 }
 
 #[test]
-#[should_panic(expected = "`each`: expected a rule with 1 state vectors, found 0")]
-fn a_rule_that_uses_what_it_does_not_keep_panics() {
+fn a_rule_that_uses_what_it_does_not_keep_is_refused() {
     let layout = Layout::of(&tree!([0.0])).unwrap();
-    let _ = Optimizer::new((Greedy, sgd(0.1)), &layout).unwrap().step(&mut [0.0], &FlatGrad::from_flat(&layout, vec![1.0]).unwrap());
+    for error in [
+        Optimizer::new(Greedy, &layout).unwrap_err(),
+        Optimizer::new((Greedy, sgd(0.1)), &layout).unwrap_err(),
+        // What another stage keeps is not its own.
+        Optimizer::new((sgd(0.1), (Greedy, Ema::default())), &layout).unwrap_err(),
+    ] {
+        assert!(error.is_argument());
+        assert_eq!(error.to_string(), "`Greedy`: expected `states` to name as many vectors as its kernel uses, 1, found 0");
+    }
+}
+
+/// A rule that keeps fewer vectors with one option than with the other, which `states` may not.
+#[derive(Clone)]
+struct Fickle {
+    keeps: bool,
+}
+
+impl Rule for Fickle {
+    fn states(&self) -> Vec<&'static str> {
+        if self.keeps { vec!["kept"] } else { vec![] }
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        choose(self.keeps, each(|_, dx, [_state]| dx), each(|_, dx, []| dx))
+    }
+}
+
+#[test]
+fn every_option_of_a_rule_counts() {
+    let layout = Layout::of(&tree!([0.0])).unwrap();
+    assert!(Optimizer::new(Fickle { keeps: true }, &layout).is_ok());
+    assert!(Optimizer::new(Fickle { keeps: false }, &layout).unwrap_err().is_argument());
 }
 
 #[test]

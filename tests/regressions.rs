@@ -191,6 +191,13 @@ fn a_view_that_overlaps_itself_is_told_from_one_that_overlaps_another() {
 }
 
 #[test]
+fn a_table_counts_one_as_one() {
+    let layout = |leaves: usize| Layout::of(&(vec![vec![1.0_f32]; leaves], vec![vec![1_u8]; leaves])).unwrap().to_string();
+    assert!(layout(1).ends_with("\n1 leaf, 1 element, 4 bytes; 1 other, 1 element, 1 byte"));
+    assert!(layout(2).ends_with("\n2 leaves, 2 elements, 8 bytes; 2 others, 2 elements, 2 bytes"));
+}
+
+#[test]
 fn a_table_of_any_width_is_printed() {
     let shared = Arc::new(vec![1.0_f32]);
     let text = Layout::of(&vec![shared; 20_000]).unwrap().to_string();

@@ -91,7 +91,9 @@ fn another_layout_is_an_error_that_lists_what_differs() {
     assert_eq!(error.to_string(), expected);
 
     let frozen = flatleaf::Layout::planner().freeze("head").of(&model()).unwrap();
-    assert_eq!(resume(&stored(&optimizer), &frozen).to_string(), "`head`: expected no state, found state of shape [3]");
+    let advice = "(`Optimizer::migrate` takes over what the two have in common)";
+    let expected = format!("`head`: expected no state, found state of shape [3] {advice}");
+    assert_eq!(resume(&stored(&optimizer), &frozen).to_string(), expected);
 }
 
 #[test]
@@ -101,7 +103,8 @@ fn equal_leaves_with_other_ties_are_another_layout() {
     let optimizer = Optimizer::new(Sgd::default(), &plain).unwrap();
     let error = Optimizer::resume(optimizer.snapshot(), &tied).unwrap_err();
     assert!(error.is_other_layout());
-    assert!(error.to_string().starts_with("expected ties, order, element types and frozen leaves of fingerprint "));
+    let expected = "expected a snapshot whose ties, order, element types and frozen leaves have the fingerprint ";
+    assert!(error.to_string().starts_with(expected) && error.to_string().contains("Optimizer::migrate"), "{error}");
 }
 
 #[test]

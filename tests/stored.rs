@@ -54,6 +54,8 @@ fn what_contradicts_itself_is_refused() {
     assert!(nowhere.contains("a place of no leaf"), "{nowhere}");
     let axes = set("/nodes/2/axes/axes", json!([[1, false]]));
     assert!(axes.contains("a tie's axes do not fit its leaf"), "{axes}");
+    let empty = set("/leaves/0/shape", json!([2, 0]));
+    assert!(empty.contains("a tie of arrays without elements, at `0`"), "{empty}");
     let integers = set("/leaves/0/dtype", json!("i32"));
     assert!(integers.contains("where the places give"), "{integers}");
     let no_path = set("/nodes/0/path", json!("a..b"));

@@ -494,6 +494,50 @@ fn the_shape_of_a_tie_is_that_of_its_first_trainable_place() {
     assert_eq!(model.m.as_ptr(), model.t.as_ptr());
 }
 
+#[derive(Tree)]
+struct CarriedFirst {
+    #[tree(frozen)]
+    t: ArcArray2<i64>,
+    m: ArcArray2<i64>,
+}
+
+// Decision 2
+#[test]
+fn a_carried_tie_is_listed_in_walk_order_wherever_it_is_frozen() {
+    let m = arr2(&[[1_i64, 2, 3], [4, 5, 6]]).into_shared();
+    let model = CarriedFirst { t: m.clone().reversed_axes(), m };
+    let layout = Layout::of(&model).unwrap();
+    let leaf = &layout.others()[0];
+    assert_eq!((leaf.places(), leaf.shape()), (&["t".to_owned(), "m".to_owned()][..], &[3, 2][..]));
+    let new = layout.restructure(&model, &[]).unwrap();
+    assert_eq!((&new.t, &new.m), (&model.t, &model.m));
+    assert_eq!(Layout::of(&new).unwrap(), layout);
+}
+
+// Decision 2
+#[test]
+fn a_tie_that_is_frozen_by_a_pattern_is_listed_in_walk_order() {
+    let m = arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).into_shared();
+    let reversed = |array: &ArcArray2<f32>| reversed(array, 1);
+    for model in [
+        (FrozenFirst { t: m.clone(), m: m.clone() }, m.clone()),
+        (FrozenFirst { t: m.clone().reversed_axes(), m: m.clone() }, reversed(&m)),
+        (FrozenFirst { t: reversed(&m), m: m.clone().reversed_axes() }, m.clone()),
+    ] {
+        let layout = Layout::planner().freeze("1").of(&model).unwrap();
+        let leaf = &layout.others()[0];
+        assert_eq!((leaf.places(), leaf.shape()), (&["0.t", "0.m", "1"].map(String::from)[..], model.0.t.shape()));
+        let new = layout.restructure(&model, &[]).unwrap();
+        assert_eq!((&new.0.t, &new.0.m, &new.1), (&model.0.t, &model.0.m, &model.1));
+        // Places that are not tied are compared the way they lie on each other.
+        let mut other = (FrozenFirst { t: model.0.t.to_owned().into_shared(), m: model.0.m.clone() }, model.1.clone());
+        layout.gather(&other).unwrap();
+        other.0.t.fill(0.0);
+        assert!(layout.copy_frozen(&model, &mut other).is_ok());
+        assert_eq!((&other.0.t, &other.0.m, &other.1), (&model.0.t, &model.0.m, &model.1));
+    }
+}
+
 // Decision 6
 #[test]
 fn places_that_hold_different_bits_are_an_error() {

@@ -18,7 +18,7 @@ use super::notes::{FINGERPRINT, below};
 use super::sources::{Names, Stored};
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Layout};
-use crate::memory;
+use crate::room;
 use crate::tree::{Dtype, Element, FlatElement, to_elements};
 
 /// A safetensors file of which the header has been read. Cheap to clone.
@@ -321,7 +321,8 @@ impl Checkpoint {
     /// together in flat order; otherwise one pass copies or converts them. Tensors that are no leaves are passed by.
     ///
     /// # Errors
-    /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have tensors of their own that differ.
+    /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have tensors of their own that differ;
+    /// more elements than there is memory for.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree, Layout};
@@ -367,7 +368,7 @@ impl Checkpoint {
         if let Some(flat) = range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok()) {
             return Ok(Cow::Borrowed(flat));
         }
-        let mut flat = memory::zeros(layout.len());
+        let mut flat = room::zeros(layout.len())?;
         for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
             stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
         }

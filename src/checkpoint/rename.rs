@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+use crate::layout::{Segment, captures};
 
 pub(crate) enum Rename<'o> {
     Call(Box<dyn Fn(&str) -> String + 'o>),
@@ -28,16 +29,16 @@ impl Rename<'_> {
     }
 }
 
-/// Two patterns, in segments, with the same stars in the same order.
-struct Replacement<'p> {
-    from: Vec<&'p str>,
-    to: Vec<&'p str>,
+/// Two patterns with the same stars in the same order.
+struct Replacement {
+    from: Vec<Segment>,
+    to: Vec<Segment>,
 }
 
-impl<'p> Replacement<'p> {
-    fn parse(from: &'p str, to: &'p str) -> Result<Self> {
-        let segments = |text: &'p str| -> Vec<&'p str> { if text.is_empty() { Vec::new() } else { text.split('.').collect() } };
-        let replacement = Replacement { from: segments(from), to: segments(to) };
+impl Replacement {
+    fn parse(from: &str, to: &str) -> Result<Self> {
+        let parse = |text| split(text).into_iter().map(segment).collect();
+        let replacement = Replacement { from: parse(from), to: parse(to) };
         if stars(&replacement.from) == stars(&replacement.to) {
             return Ok(replacement);
         }
@@ -45,62 +46,38 @@ impl<'p> Replacement<'p> {
     }
 
     fn apply(&self, name: &mut Cow<'_, str>) -> Option<()> {
-        let segments: Vec<&str> = if name.is_empty() { Vec::new() } else { name.split('.').collect() };
-        let mut taken = Vec::new();
-        if !take(&self.from, &segments, &mut taken) {
-            return None;
-        }
-        let mut taken = taken.into_iter();
+        let mut taken = captures(&self.from, &split(name))?.into_iter();
         let renamed: Vec<String> = self.to.iter().map(|segment| fill(segment, &mut taken)).filter(|text| !text.is_empty()).collect();
         *name = Cow::Owned(renamed.join("."));
         Some(())
     }
 }
 
+/// Names are cut at every dot, with a backslash before it or not.
+fn split(text: &str) -> Vec<&str> {
+    if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+}
+
+fn segment(text: &str) -> Segment {
+    if text == "**" { Segment::Any } else { Segment::Pieces(text.split('*').map(str::to_owned).collect()) }
+}
+
 /// The stars of a pattern: single ones, and those that are a segment.
-fn stars(segments: &[&str]) -> Vec<bool> {
-    let one = |segment: &&str| if *segment == "**" { vec![true] } else { vec![false; segment.matches('*').count()] };
+fn stars(segments: &[Segment]) -> Vec<bool> {
+    let one = |segment: &Segment| match segment {
+        Segment::Any => vec![true],
+        Segment::Pieces(pieces) => vec![false; pieces.len() - 1],
+    };
     segments.iter().flat_map(one).collect()
 }
 
 /// A segment with what the stars stand for.
-fn fill(segment: &str, taken: &mut impl Iterator<Item = String>) -> String {
-    if segment == "**" {
-        return taken.next().unwrap_or_default();
+fn fill(segment: &Segment, taken: &mut impl Iterator<Item = String>) -> String {
+    match segment {
+        Segment::Any => taken.next().unwrap_or_default(),
+        Segment::Pieces(pieces) => {
+            let filled = pieces[1..].iter().map(|piece| taken.next().unwrap_or_default() + piece);
+            std::iter::once(pieces[0].clone()).chain(filled).collect()
+        }
     }
-    let mut pieces = segment.split('*');
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        text.push_str(&taken.next().unwrap_or_default());
-        text.push_str(piece);
-    }
-    text
-}
-
-/// Matches segments and notes what the stars stand for. `**` takes as few segments as will do.
-fn take(pattern: &[&str], segments: &[&str], taken: &mut Vec<String>) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return segments.is_empty() };
-    let before = taken.len();
-    if *first == "**" {
-        return (0..=segments.len()).any(|count| {
-            taken.truncate(before);
-            taken.push(segments[..count].join("."));
-            take(rest, &segments[count..], taken)
-        });
-    }
-    let Some((segment, others)) = segments.split_first() else { return false };
-    take_within(first, segment, taken) && take(rest, others, taken)
-}
-
-/// The same within a segment: `*` takes as few characters as will do.
-fn take_within(pattern: &str, text: &str, taken: &mut Vec<String>) -> bool {
-    let Some((literal, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(text) = text.strip_prefix(literal) else { return false };
-    let before = taken.len();
-    let ends = text.char_indices().map(|(end, _)| end).chain([text.len()]);
-    ends.into_iter().any(|end| {
-        taken.truncate(before);
-        taken.push(text[..end].to_owned());
-        take_within(rest, &text[end..], taken)
-    })
 }

@@ -97,7 +97,7 @@ fn push_tree<'a, T: Tree + ?Sized>(contents: &mut Contents<'a>, prefix: &str, la
 }
 
 fn push_vector<'a, E: FlatElement>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, flat: &'a [E]) -> Result<()> {
-    layout.check_len(flat.len())?;
+    layout.check_len("the flat vector", flat.len())?;
     let on_disk = dtype::on_disk(E::DTYPE)?;
     layout.leaves().iter().try_for_each(|leaf| {
         let elements = Cow::Borrowed(bytemuck::cast_slice(&flat[leaf.range()]));

@@ -83,6 +83,20 @@ pub(crate) struct AxisMap {
 }
 
 impl AxisMap {
+    /// Of a place that shows the leaf as it is.
+    pub(crate) fn identity(shape: &[usize]) -> Self {
+        AxisMap { shape: shape.into(), axes: (0..longer(shape).len()).map(|axis| (axis, false)).collect() }
+    }
+
+    /// How this place lies on another place of its leaf.
+    pub(crate) fn on(&self, other: &AxisMap) -> Self {
+        let axis = |&(axis, reversed): &(usize, bool)| {
+            let rank = other.axes.iter().position(|other| other.0 == axis).expect("both show every axis of the leaf");
+            (rank, reversed != other.axes[rank].1)
+        };
+        AxisMap { shape: self.shape.clone(), axes: self.axes.iter().map(axis).collect() }
+    }
+
     /// Whether the place shows the leaf as it is.
     pub(crate) fn is_identity(&self, shape: &[usize]) -> bool {
         *self.shape == *shape && self.axes.iter().enumerate().all(|(index, &(axis, reversed))| index == axis && !reversed)

@@ -1,5 +1,6 @@
 //! The one validator: every layout, planned or read from a file, is a draft first.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -54,14 +55,30 @@ impl Draft {
         for (index, place) in self.places.iter().enumerate() {
             self.leaves[place.leaf as usize].trainable = trained(index);
         }
+        self.show_first_places();
         self
+    }
+
+    /// A leaf that is not trained is as its first place shows it, be that frozen or not.
+    fn show_first_places(&mut self) {
+        let turned: HashSet<u32> = self.places.iter().filter(|place| place.axes.is_some()).map(|place| place.leaf).collect();
+        let mut firsts: HashMap<u32, AxisMap> = HashMap::new();
+        for place in self.places.iter_mut().filter(|place| turned.contains(&place.leaf)) {
+            let leaf = &self.leaves[place.leaf as usize];
+            if !leaf.trainable {
+                let shown = place.axes.take().map_or_else(|| AxisMap::identity(&leaf.shape), |axes| *axes);
+                let first = firsts.entry(place.leaf).or_insert_with(|| shown.clone());
+                place.axes = Some(Box::new(shown.on(first)));
+            }
+        }
+        firsts.into_iter().for_each(|(leaf, first)| self.leaves[leaf as usize].shape = first.shape);
     }
 
     /// Checks the draft and numbers its leaves.
     ///
     /// # Errors
-    /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose places do not fit it; too many
-    /// elements.
+    /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose places do not fit it; a tie of
+    /// arrays without elements; too many elements.
     pub(crate) fn assemble(self) -> Result<Inner> {
         if let Some(node) = self.paths.duplicate_child() {
             return Err(Error::duplicate(self.paths.render(node)));
@@ -81,7 +98,7 @@ impl Draft {
         Ok(Inner::new(paths, places, trainable, others, order.len, self.round_f64))
     }
 
-    /// The places of every leaf, the first trainable one first.
+    /// The places of every leaf, the first trainable one first; in walk order if none is trainable.
     fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
         let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
         for (index, place) in self.places.iter().enumerate() {
@@ -91,16 +108,17 @@ impl Draft {
             let nodes = nodes.get_mut(place.leaf as usize).ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
             nodes.push(place.node);
         }
-        for nodes in nodes.iter_mut().filter(|nodes| nodes.len() > 1) {
-            if let Some(first) = nodes.iter().position(|&node| !self.paths.node(node).frozen) {
+        for (leaf, nodes) in self.leaves.iter().zip(&mut nodes).filter(|(_, nodes)| nodes.len() > 1) {
+            if let Some(first) = nodes.iter().position(|&node| self.is_trainable(leaf, node)) {
                 nodes[..=first].rotate_right(1);
             }
         }
         Ok(nodes)
     }
 
-    fn is_trainable(&self, leaf: &DraftLeaf, nodes: &[NodeId]) -> bool {
-        leaf.trainable && leaf.dtype.is_float() && nodes.first().is_some_and(|&first| !self.paths.node(first).frozen)
+    /// Whether a leaf is trainable at one of its places.
+    fn is_trainable(&self, leaf: &DraftLeaf, node: NodeId) -> bool {
+        leaf.trainable && leaf.dtype.is_float() && !self.paths.node(node).frozen
     }
 
     /// Leaves in the order of their first places. A tie is counted where it is first trainable.
@@ -109,11 +127,21 @@ impl Draft {
         for place in &self.places {
             let leaf = place.leaf as usize;
             if nodes[leaf][0] == place.node {
-                let count = self.leaves[leaf].count().ok_or_else(|| too_large(&self.paths, place.node))?;
-                order.push(place.leaf, self.is_trainable(&self.leaves[leaf], &nodes[leaf]), count)?;
+                let count = self.count(place, nodes[leaf].len())?;
+                order.push(place.leaf, self.is_trainable(&self.leaves[leaf], place.node), count)?;
             }
         }
         Ok(order)
+    }
+
+    /// The elements of the leaf at this place, one of so many. Without elements there is nothing that two places could share.
+    fn count(&self, place: &DraftPlace, places: usize) -> Result<usize> {
+        let wrong = |what: &str| Error::invalid_layout(format!("{what}, at `{}`", self.paths.render(place.node)));
+        match self.leaves[place.leaf as usize].count() {
+            None => Err(wrong("a shape that no memory holds")),
+            Some(0) if places > 1 => Err(wrong("a tie of arrays without elements")),
+            Some(count) => Ok(count),
+        }
     }
 
     fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
@@ -190,8 +218,4 @@ impl DraftLeaf {
 fn checked_sum(len: usize, count: usize) -> Result<usize> {
     let sum = len.checked_add(count).filter(|&sum| sum <= isize::MAX as usize / size_of::<f64>());
     sum.ok_or_else(|| Error::invalid_layout("more elements than memory has"))
-}
-
-fn too_large(paths: &Paths, node: NodeId) -> Error {
-    Error::invalid_layout(format!("a shape that no memory holds, at `{}`", paths.render(node)))
 }

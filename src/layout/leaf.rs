@@ -24,7 +24,7 @@ use crate::tree::Dtype;
 #[derive(Debug)]
 pub struct Leaf {
     paths: Arc<Paths>,
-    /// The first trainable place first, then the others in walk order.
+    /// The first trainable place first, then the others in walk order; all in walk order if none is trainable.
     pub(crate) nodes: SmallVec<[NodeId; 2]>,
     pub(crate) shape: Shape,
     pub(crate) dtype: Dtype,
@@ -40,7 +40,7 @@ impl Leaf {
         Leaf { paths, nodes, shape, dtype, trainable, start, len, rendered: OnceLock::new() }
     }
 
-    /// Where the leaf stands: its first trainable place, as a dotted path. Empty for a tree that is one leaf.
+    /// Where the leaf stands: its first trainable place, or its first if none is, as a dotted path. Empty for a tree that is one leaf.
     ///
     /// Written on the first call and kept.
     ///
@@ -56,7 +56,8 @@ impl Leaf {
         &self.places()[0]
     }
 
-    /// All its places: the first trainable one, then the others in the order of the walk. More than one is a tie.
+    /// All its places: the first trainable one, then the others in the order of the walk; all in that order if none is trainable. More
+    /// than one is a tie.
     ///
     /// ```
     /// use flatleaf::Layout;

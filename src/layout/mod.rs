@@ -8,6 +8,7 @@ mod axes;
 mod cursor;
 mod draft;
 mod leaf;
+mod nearest;
 mod overlap;
 mod paths;
 mod pattern;
@@ -29,6 +30,8 @@ pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
 pub(crate) use paths::{Kind, MAX_LEVELS, NodeId, Paths, push_segment, split, unescape};
 pub(crate) use pattern::Pattern;
+#[cfg(feature = "safetensors")]
+pub(crate) use pattern::{Segment, captures};
 pub use planner::Planner;
 pub use view::{Views, ViewsMut};
 
@@ -370,14 +373,20 @@ impl Layout {
         counts(self) == counts(other) && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
     }
 
+    /// An error if a gradient is one of another layout.
     pub(crate) fn check_same(&self, other: &Layout) -> Result<()> {
         if self.is_same(other) {
             return Ok(());
         }
         let describe = |layout: &Layout| {
-            format!("{} leaves, {} elements, fingerprint {:016x}", layout.leaves().len(), layout.len(), layout.fingerprint())
+            let (leaves, elements) = (layout.leaves().len() as u128, layout.len() as u128);
+            let (leaves, elements) = (table::counted(leaves, "leaf", "leaves"), table::counted(elements, "element", "elements"));
+            format!("{leaves}, {elements}, fingerprint {:016x}", layout.fingerprint())
         };
-        Err(Error::other_layout(format!("one of this layout ({})", describe(self)), format!("one of a layout of {}", describe(other))))
+        Err(Error::other_layout(
+            format!("a gradient of this layout ({})", describe(self)),
+            format!("one of a layout of {}", describe(other)),
+        ))
     }
 
     /// An error that names the trainable leaves that a vector of `E` does not hold.
@@ -403,8 +412,9 @@ impl Layout {
         findings.into_result().expect_err("there is one")
     }
 
-    pub(crate) fn check_len(&self, found: usize) -> Result<()> {
-        if found == self.len() { Ok(()) } else { Err(Error::length(self.len(), found)) }
+    /// An error if `what`, a flat vector or a gradient, is not as long as the layout.
+    pub(crate) fn check_len(&self, what: &'static str, found: usize) -> Result<()> {
+        if found == self.len() { Ok(()) } else { Err(Error::length(what, self.len(), found)) }
     }
 }
 

@@ -3,6 +3,10 @@
 //! `*` is any run of characters within a segment, `**` as a whole segment any number of segments, none included. `\` escapes as in
 //! paths.
 
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
 use super::NodeId;
 use super::paths::{Paths, split};
 use crate::error::{Error, Result};
@@ -14,8 +18,9 @@ pub(crate) struct Pattern {
     segments: Vec<Segment>,
 }
 
+/// A segment of a pattern.
 #[derive(Clone, Debug)]
-enum Segment {
+pub(crate) enum Segment {
     /// Any number of segments.
     Any,
     /// The literal pieces between the stars.
@@ -34,9 +39,14 @@ impl Pattern {
         &self.text
     }
 
+    /// Whether it has no stars.
+    pub(crate) fn is_path(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, Segment::Pieces(pieces) if pieces.len() == 1))
+    }
+
     pub(crate) fn matches(&self, paths: &Paths, node: NodeId) -> bool {
         let keys: Vec<String> = paths.line(node).into_iter().map(|node| text_of(paths.key(node))).collect();
-        matches_all(&self.segments, &keys)
+        spans(&self.segments, &keys).is_some()
     }
 }
 
@@ -75,43 +85,59 @@ fn parse_pieces(text: &str, segment: &str) -> Result<Vec<String>> {
     Ok(pieces)
 }
 
-/// Matches segments the way text is matched to a pattern with stars: on a mismatch the last `**` takes one segment more. Quadratic
-/// at worst.
-fn matches_all(pattern: &[Segment], keys: &[String]) -> bool {
-    let (mut at, mut key) = (0, 0);
-    let mut star = None;
+/// What the stars stand for, if the pattern matches: each takes as little as will do, the first ones first.
+#[cfg(feature = "safetensors")]
+pub(crate) fn captures(pattern: &[Segment], keys: &[&str]) -> Option<Vec<String>> {
+    let (mut spans, mut keys) = (spans(pattern, keys)?.into_iter(), keys);
+    let mut taken = Vec::new();
+    for segment in pattern {
+        let len = if let Segment::Any = segment { spans.next()?.len() } else { 1 };
+        let (here, rest) = keys.split_at(len);
+        match segment {
+            Segment::Any => taken.push(here.join(".")),
+            Segment::Pieces(pieces) => taken.extend(gaps(pieces, here[0])?.into_iter().map(str::to_owned)),
+        }
+        keys = rest;
+    }
+    Some(taken)
+}
+
+/// The keys that each `**` takes, if the pattern matches: on a mismatch the last one takes one key more, which is enough, as what stands
+/// before it fits where it is. Quadratic at worst.
+fn spans(pattern: &[Segment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usize>>> {
+    let (mut at, mut key, mut after) = (0, 0, 0);
+    let mut spans: Vec<Range<usize>> = Vec::new();
     loop {
         match pattern.get(at) {
             Some(Segment::Any) => {
-                star = Some((at + 1, key));
-                at += 1;
+                spans.push(key..key);
+                (at, after) = (at + 1, at + 1);
                 continue;
             }
-            Some(Segment::Pieces(pieces)) if keys.get(key).is_some_and(|text| matches_text(pieces, text)) => {
+            Some(Segment::Pieces(pieces)) if keys.get(key).is_some_and(|text| gaps(pieces, text.as_ref()).is_some()) => {
                 (at, key) = (at + 1, key + 1);
                 continue;
             }
-            None if key == keys.len() => return true,
+            None if key == keys.len() => return Some(spans),
             _ => {}
         }
-        match star {
-            Some((after, taken)) if taken < keys.len() => {
-                star = Some((after, taken + 1));
-                (at, key) = (after, taken + 1);
-            }
-            _ => return false,
-        }
+        let last = spans.last_mut().filter(|last| last.end < keys.len())?;
+        last.end += 1;
+        (at, key) = (after, last.end);
     }
 }
 
-/// Whether the text is the pieces in order with anything between them.
-fn matches_text(pieces: &[String], text: &str) -> bool {
+/// What is between the pieces, if the text is those in order with anything between them: as little as will do, the first gaps first.
+fn gaps<'t>(pieces: &[String], text: &'t str) -> Option<SmallVec<[&'t str; 4]>> {
     let (first, rest) = pieces.split_first().expect("there is one");
-    let Some((last, middle)) = rest.split_last() else { return text == first };
-    let Some(mut text) = text.strip_prefix(first.as_str()) else { return false };
+    let Some((last, middle)) = rest.split_last() else { return (text == first).then(SmallVec::new) };
+    let mut text = text.strip_prefix(first.as_str())?;
+    let mut gaps = SmallVec::new();
     for piece in middle {
-        let Some(found) = text.find(piece.as_str()) else { return false };
-        text = &text[found + piece.len()..];
+        let (gap, after) = text.split_once(piece.as_str())?;
+        gaps.push(gap);
+        text = after;
     }
-    text.ends_with(last.as_str())
+    gaps.push(text.strip_suffix(last.as_str())?);
+    Some(gaps)
 }

@@ -7,7 +7,7 @@ use super::axes::{Shape, View};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
 use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT};
-use crate::error::{Error, Result};
+use crate::error::{Error, FirstError, Result};
 use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
 
 /// A diamond of shared nodes has a place for every way down; more extra ones than this are an error.
@@ -22,6 +22,7 @@ const MAX_EXTRA_NODES: usize = 1 << 22;
 pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
     let mut plan = Plan::new();
     tree.visit(&mut plan).map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
+    std::mem::take(&mut plan.failed).into_result()?;
     if everything {
         plan.paths.thaw();
     }
@@ -42,6 +43,7 @@ struct Plan {
     extra_nodes: usize,
     /// The level from which on the tree is a reference to another.
     borrowed_from: usize,
+    failed: FirstError,
 }
 
 struct SharedNode {
@@ -63,6 +65,7 @@ impl Plan {
             extra_places: 0,
             extra_nodes: 0,
             borrowed_from: usize::MAX,
+            failed: FirstError::default(),
         }
     }
 
@@ -92,6 +95,14 @@ impl Plan {
             views.resolve(&self.paths, &mut places, &mut self.leaves);
         }
         Draft::new(self.paths, self.leaves, places)
+    }
+
+    fn met_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<()> {
+        let id = match leaf.identity {
+            Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, leaf)?,
+            _ => self.add_leaf(leaf)?,
+        };
+        self.set_kind(Kind::Place(id))
     }
 
     fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
@@ -188,11 +199,12 @@ struct Views {
 }
 
 impl Views {
-    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place.
+    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place, or of the first of all.
     fn resolve(&self, paths: &Paths, places: &mut [DraftPlace], leaves: &mut [DraftLeaf]) {
         let leader = |seen: u32| self.ties.get(&seen).copied().unwrap_or(seen);
+        let is_trainable = |place: &DraftPlace| leaves[place.leaf as usize].trainable && !paths.node(place.node).frozen;
         let mut shown: HashMap<u32, u32> = HashMap::new();
-        for place in places.iter().filter(|place| !paths.node(place.node).frozen) {
+        for place in places.iter().filter(|place| is_trainable(place)) {
             shown.entry(leader(place.leaf)).or_insert(place.leaf);
         }
         for place in places {
@@ -207,11 +219,7 @@ impl Views {
 
 impl<'a> Visitor<'a> for Plan {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        let id = match leaf.identity {
-            Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, &leaf)?,
-            _ => self.add_leaf(&leaf)?,
-        };
-        self.set_kind(Kind::Place(id))
+        self.met_leaf(&leaf).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
     }
 
     fn no_leaf(&mut self) -> Result<()> {
@@ -219,7 +227,8 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+        let visited = cell.read(&mut |content| content.visit(&mut Brief(&mut *self)));
+        visited.map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
     }
 
     fn read_only(&mut self) {

@@ -3,7 +3,7 @@
 use super::draft::Draft;
 use super::pattern::Pattern;
 use super::{Inner, Layout, Leaf, plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tree::Tree;
 
 type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
@@ -168,11 +168,7 @@ fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
         let any = layout.matching(&pattern).map(|index| matched[index] = true).count();
         let frozen_only = || layout.others().iter().any(|leaf| leaf.matches(&pattern));
         if any == 0 && !frozen_only() {
-            return Err(Error::pattern(
-                pattern.text(),
-                "a pattern that matches a leaf",
-                "none that it matches (`*` stays within a segment, `**` spans any number of them)",
-            ));
+            return Err(layout.unmatched(&pattern, "a pattern that matches a leaf"));
         }
     }
     Ok(matched)

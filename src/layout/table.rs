@@ -64,15 +64,14 @@ fn line(row: &[String; 7], widths: &[usize; 7]) -> String {
 fn totals(layout: &Layout) -> String {
     let count = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() as u128).sum::<u128>();
     let bytes = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() as u128 * leaf.dtype().size() as u128).sum::<u128>();
-    format!(
-        "{} leaves, {} elements, {} bytes; {} others, {} elements, {} bytes",
-        layout.leaves().len(),
-        grouped(layout.len() as u128),
-        grouped(bytes(layout.leaves())),
-        layout.others().len(),
-        grouped(count(layout.others())),
-        grouped(bytes(layout.others())),
-    )
+    let totals = |leaves: &[Leaf]| [counted(count(leaves), "element", "elements"), counted(bytes(leaves), "byte", "bytes")].join(", ");
+    let leaves = counted(layout.leaves().len() as u128, "leaf", "leaves");
+    let others = counted(layout.others().len() as u128, "other", "others");
+    format!("{leaves}, {}; {others}, {}", totals(layout.leaves()), totals(layout.others()))
+}
+
+pub(super) fn counted(number: u128, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A number with a comma after every third digit from the right.

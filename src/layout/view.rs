@@ -35,7 +35,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view(leaf, &flat[leaf.range()]))
     }
@@ -73,7 +73,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn view_mut_as<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view_mut(leaf, &mut flat[leaf.range()]))
     }
@@ -110,7 +110,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn views_as<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(Views { leaves: self.leaves().iter(), flat })
     }
 
@@ -147,16 +147,12 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn views_mut_as<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
-        self.check_len(flat.len())?;
+        self.check_len("the flat vector", flat.len())?;
         Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
     }
 
     fn leaf_at(&self, path: &str) -> Result<&Leaf> {
-        self.leaf(path).ok_or_else(|| {
-            let is_other = self.others().iter().any(|leaf| leaf.places().iter().any(|place| place == path));
-            let found = if is_other { "one that is frozen or carried" } else { "no leaf there" };
-            Error::unknown(path.to_owned(), "the path of a trainable leaf", found.into())
-        })
+        self.leaf(path).ok_or_else(|| Error::unknown(path.to_owned(), "the path of a trainable leaf", self.found_at(path)))
     }
 }
 

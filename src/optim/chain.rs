@@ -1,7 +1,7 @@
 //! Tuples of rules: each stage takes what the one before made.
 
 use super::kernel::{Kernel, Stage};
-use super::rule::Rule;
+use super::rule::{Rule, short_name};
 use crate::error::{Error, Result};
 
 impl Rule for () {
@@ -25,6 +25,11 @@ macro_rules! chain {
                 let mut states = Vec::new();
                 $(states.extend(self.$index.states());)+
                 states
+            }
+
+            fn check_states(&self) -> Result<()> {
+                $(self.$index.check_states()?;)+
+                Ok(())
             }
 
             #[allow(unused_assignments)]
@@ -70,11 +75,4 @@ fn check_place<R>(wants_last: bool, is_last: bool) -> Result<()> {
         return Ok(());
     }
     Err(Error::argument("it as the last stage of a chain", "a stage behind it").at(short_name::<R>()))
-}
-
-/// The name of a type without its modules and parameters.
-fn short_name<R>() -> &'static str {
-    let name = std::any::type_name::<R>();
-    let name = name.split('<').next().unwrap_or(name);
-    name.rsplit("::").next().unwrap_or(name)
 }

@@ -36,8 +36,16 @@ pub trait Kernel: Send + Sync {
     #[doc(hidden)]
     const NORMS: usize;
 
+    /// How many state vectors it may change.
+    #[doc(hidden)]
+    const STATES: usize;
+
     #[doc(hidden)]
     fn run(&self, row: &mut Row<'_>) -> Flow;
+}
+
+const fn greater(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
 }
 
 /// Whether the stages behind are to run.
@@ -52,7 +60,7 @@ pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 /// Compiled for several vector widths; a closure without branches or calls runs at the speed of memory. (A choice that is the same for all
 /// elements is one for [`choose`].) A leaf's last row is filled up with zeros, and what becomes of those is dropped.
 ///
-/// A step panics if the rule does not keep `N` vectors.
+/// [`Optimizer::new`](super::Optimizer::new) refuses a rule that does not keep `N` vectors.
 ///
 /// ```
 /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
@@ -90,6 +98,7 @@ struct Each<const N: usize, F>(F);
 
 impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel for Each<N, F> {
     const NORMS: usize = 0;
+    const STATES: usize = N;
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -125,6 +134,7 @@ struct Choice<A, B> {
 
 impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     const NORMS: usize = A::NORMS + B::NORMS;
+    const STATES: usize = greater(A::STATES, B::STATES);
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -201,6 +211,7 @@ pub(super) struct Scale<F> {
 
 impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     const NORMS: usize = 1;
+    const STATES: usize = 0;
 
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
@@ -246,6 +257,7 @@ struct Gate {
 
 impl Kernel for Gate {
     const NORMS: usize = 0;
+    const STATES: usize = 0;
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
@@ -262,6 +274,7 @@ pub(super) struct Stage<K> {
 
 impl<K: Kernel> Kernel for Stage<K> {
     const NORMS: usize = K::NORMS;
+    const STATES: usize = K::STATES;
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -274,6 +287,7 @@ impl<K: Kernel> Kernel for Stage<K> {
 
 impl Kernel for () {
     const NORMS: usize = 0;
+    const STATES: usize = 0;
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
@@ -285,6 +299,11 @@ macro_rules! sequence {
     ($($kernel:ident $index:tt),+) => {
         impl<$($kernel: Kernel),+> Kernel for ($($kernel,)+) {
             const NORMS: usize = 0 $(+ $kernel::NORMS)+;
+            const STATES: usize = {
+                let mut states = 0;
+                $(states = greater(states, $kernel::STATES);)+
+                states
+            };
 
             #[inline(always)]
             fn run(&self, row: &mut Row<'_>) -> Flow {

@@ -112,7 +112,8 @@ impl<R: Rule> Optimizer<R> {
     /// An optimiser at step 0, all its state zero.
     ///
     /// # Errors
-    /// What the rule's [`validate`](Rule::validate) refuses; no memory for a state vector of the layout's length.
+    /// What the rule's [`validate`](Rule::validate) refuses; a kernel that uses more vectors than the rule names; no memory for a state
+    /// vector of the layout's length.
     ///
     /// ```
     /// use flatleaf::optim::{Adam, Optimizer};
@@ -128,6 +129,7 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
+        rule.check_states()?;
         let states = rule.states().iter().map(|_| room::zeros(layout.len())).collect::<Result<_>>()?;
         Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
     }
@@ -150,7 +152,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
-        self.layout.check_len(flat.len())?;
+        self.layout.check_len("the flat vector", flat.len())?;
         self.layout.check_same(grad.layout())?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grad.is_present(leaf));
         let kernels = plan.kernels(&self.groups);
@@ -382,11 +384,7 @@ impl<R: Rule> Optimizer<R> {
         let pattern = Pattern::parse(pattern)?;
         let matching: Vec<usize> = self.layout.matching(&pattern).collect();
         if matching.is_empty() {
-            return Err(Error::pattern(
-                pattern.text(),
-                "a pattern that matches a trainable leaf",
-                "none that it matches (`*` stays within a segment, `**` spans any number of them)",
-            ));
+            return Err(self.layout.unmatched(&pattern, "a pattern that matches a trainable leaf"));
         }
         Ok(matching)
     }
@@ -512,7 +510,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
-        self.layout.check_len(flat.len())?;
+        self.layout.check_len("the flat vector", flat.len())?;
         let state = self.state_of(name).ok_or_else(|| Error::argument("the name of a state vector", format_args!("`{name}`")))?;
         let mut filled = flat.to_vec();
         let moved = self.layout.leaves().iter().zip(&self.leaves).filter(|(_, progress)| progress.steps > 0);

@@ -128,6 +128,19 @@ pub trait Rule: Clone + Send + Sync {
         false
     }
 
+    /// Refuses a rule that names fewer vectors than its kernel uses.
+    ///
+    /// # Errors
+    /// Both numbers, with the name of the type.
+    #[doc(hidden)]
+    fn check_states(&self) -> Result<()> {
+        let (named, used) = (self.states().len(), states_of(&self.kernel(1)));
+        if used <= named {
+            return Ok(());
+        }
+        Err(Error::argument(&format!("`states` to name as many vectors as its kernel uses, {used}"), named).at(short_name::<Self>()))
+    }
+
     /// Whether it has to be the last of a chain: it looks at what becomes of the parameters.
     ///
     /// ```
@@ -139,6 +152,17 @@ pub trait Rule: Clone + Send + Sync {
     fn is_last(&self) -> bool {
         false
     }
+}
+
+fn states_of<K: Kernel>(_: &K) -> usize {
+    K::STATES
+}
+
+/// The name of a type without its modules and parameters.
+pub(super) fn short_name<R>() -> &'static str {
+    let name = std::any::type_name::<R>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name)
 }
 
 /// Checks that a field is finite and 0 or more: for learning rates.

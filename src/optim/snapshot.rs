@@ -142,7 +142,7 @@ impl<R: Rule> Optimizer<R> {
     /// are copied.
     ///
     /// # Errors
-    /// A snapshot of another layout, with the paths that differ (see [`migrate`](Optimizer::migrate)); one that contradicts itself; as
+    /// A snapshot of another layout, with the paths that differ ([`migrate`](Optimizer::migrate) takes it); one that contradicts itself; as
     /// [`new`](Optimizer::new).
     ///
     /// ```
@@ -270,21 +270,28 @@ impl<R: Rule> Snapshot<'_, R> {
         if self.fingerprint == layout.fingerprint() && self.leaves.len() == layout.leaves().len() && self.agrees(layout) {
             return Ok(());
         }
-        let saved: HashMap<&str, &SavedLeaf> = self.leaves.iter().map(|leaf| (&*leaf.path, leaf)).collect();
+        let differences = self.differences(layout);
+        let same_shapes = differences.iter().all(|(_, expected, found)| expected.is_none() || found.is_none());
+        let advice = |findings: &Findings| if same_shapes && findings.is_empty() { ADVICE } else { "" };
         let mut findings = Findings::default();
-        for leaf in layout.leaves() {
-            let found = saved.get(leaf.path()).map(|saved| &saved.shape[..]);
-            if found != Some(leaf.shape()) {
-                findings.add(differs(leaf.path(), Some(leaf.shape()), found));
-            }
+        for (path, expected, found) in differences {
+            let found = state(found) + advice(&findings);
+            findings.add(Error::other_layout(state(expected), found).at(path));
         }
-        let is_gone = |saved: &&SavedLeaf| layout.leaf(&saved.path).is_none_or(|leaf| leaf.path() != saved.path);
-        self.leaves.iter().filter(is_gone).for_each(|saved| findings.add(differs(&saved.path, None, Some(&saved.shape))));
         if findings.is_empty() {
-            let fingerprint = |fingerprint| format!("ties, order, element types and frozen leaves of fingerprint {fingerprint:016x}");
-            findings.add(Error::other_layout(fingerprint(layout.fingerprint()), fingerprint(self.fingerprint)));
+            let expected = "a snapshot whose ties, order, element types and frozen leaves have the fingerprint";
+            let (expected, found) = (format!("{expected} {:016x}", layout.fingerprint()), format!("{:016x}{ADVICE}", self.fingerprint));
+            findings.add(Error::other_layout(expected, found));
         }
         findings.into_result()
+    }
+
+    fn differences<'d>(&'d self, layout: &'d Layout) -> Vec<Difference<'d>> {
+        let saved: HashMap<&str, &[usize]> = self.leaves.iter().map(|leaf| (&*leaf.path, &leaf.shape[..])).collect();
+        let expected = layout.leaves().iter().map(|leaf| (leaf.path(), Some(leaf.shape()), saved.get(leaf.path()).copied()));
+        let is_gone = |saved: &&SavedLeaf| layout.leaf(&saved.path).is_none_or(|leaf| leaf.path() != saved.path);
+        let gone = self.leaves.iter().filter(is_gone).map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
+        expected.filter(|(_, expected, found)| expected != found).chain(gone).collect()
     }
 
     fn agrees(&self, layout: &Layout) -> bool {
@@ -292,7 +299,12 @@ impl<R: Rule> Snapshot<'_, R> {
     }
 }
 
-fn differs(path: &str, expected: Option<&[usize]>, found: Option<&[usize]>) -> Error {
-    let state = |shape: Option<&[usize]>| shape.map_or("no state".into(), |shape| format!("state of shape {shape:?}"));
-    Error::other_layout(state(expected), state(found)).at(path)
+/// The path of a leaf that differs, and its shape in the layout and in the snapshot, where it is there.
+type Difference<'d> = (&'d str, Option<&'d [usize]>, Option<&'d [usize]>);
+
+/// To those who resume a snapshot of another layout.
+const ADVICE: &str = " (`Optimizer::migrate` takes over what the two have in common)";
+
+fn state(shape: Option<&[usize]>) -> String {
+    shape.map_or("no state".into(), |shape| format!("state of shape {shape:?}"))
 }

@@ -9,7 +9,7 @@ use super::brief::Brief;
 use super::element::{Dtype, Element};
 use super::identity::{Cell, Identity};
 use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
-use crate::error::{Error, Result};
+use crate::error::{Error, FirstError, Result};
 
 /// A tree made at run time: maps, lists and arrays, any of them absent.
 ///
@@ -119,6 +119,7 @@ impl DynTree {
     pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Self> {
         let mut copy = Copy::default();
         tree.visit(&mut copy).map_err(|error| error.or_at(|| copy.path()))?;
+        copy.failed.into_result()?;
         Ok(copy.root.into_tree())
     }
 
@@ -474,6 +475,7 @@ struct Copy {
     /// Nodes of shared parts that had been copied before.
     extra: usize,
     again: usize,
+    failed: FirstError,
 }
 
 #[derive(Default)]
@@ -502,6 +504,11 @@ impl Copy {
         self.open.last_mut().map_or(&mut self.root, |open| &mut open.1)
     }
 
+    fn failed(&mut self, error: Error) -> Error {
+        let path = self.path();
+        self.failed.note(error, || path)
+    }
+
     fn path(&self) -> String {
         let mut path = String::new();
         self.open.iter().for_each(|(key, _)| crate::layout::push_segment(&mut path, Key::Name(key)));
@@ -519,7 +526,7 @@ fn key_text(key: Key<'_>) -> String {
 
 impl<'a> Visitor<'a> for Copy {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.here().leaf = Some(array_of(&leaf)?);
+        self.here().leaf = Some(array_of(&leaf).map_err(|error| self.failed(error))?);
         Ok(())
     }
 
@@ -529,7 +536,7 @@ impl<'a> Visitor<'a> for Copy {
     }
 
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self))).map_err(|error| self.failed(error))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {

@@ -239,7 +239,8 @@ pub trait Visitor<'a> {
     /// A leaf.
     ///
     /// # Errors
-    /// What the operation has against the leaf.
+    /// What the operation has against the leaf, and what a callback of the leaf's returned. The operation fails by it even if the tree
+    /// goes on.
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()>;
 
     /// This node holds no parameter: a bare number, a string. Gradients at or below it are ignored.
@@ -450,7 +451,8 @@ pub trait VisitorMut<'a> {
     /// A leaf.
     ///
     /// # Errors
-    /// What the operation has against the leaf.
+    /// What the operation has against the leaf, and what a callback of the leaf's returned. The operation fails by it even if the tree
+    /// goes on.
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>;
 
     /// A handle to a node that other handles may share.

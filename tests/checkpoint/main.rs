@@ -14,6 +14,7 @@ mod memory;
 mod opened;
 mod python;
 mod real;
+mod renaming;
 mod round_trips;
 mod saving;
 mod streaming;

@@ -97,7 +97,7 @@ impl Walk {
     }
 }
 
-/// Indices of the places of one leaf: the first that is not frozen, then the others in order.
+/// Indices of the places of one leaf: the first that is trainable, then the others in order.
 pub(crate) type Leaf = Vec<usize>;
 
 #[derive(Debug)]
@@ -124,8 +124,8 @@ impl Naive {
         let leaf = |first| (first..places.len()).filter(|&place| is_tied(first, place)).collect::<Leaf>();
         let mut all: Vec<Leaf> = firsts.map(leaf).collect();
         for leaf in &mut all {
-            leaf.sort_by_key(|&place| places[place].is_frozen);
-            leaf[1..].sort_unstable();
+            let first = leaf.iter().position(|&place| places[place].is_trainable()).unwrap_or(0);
+            leaf[..=first].rotate_right(1);
         }
         all.sort_by_key(|leaf| leaf[0]);
         let (leaves, others) = all.into_iter().partition(|leaf| places[leaf[0]].is_trainable());
