@@ -7,6 +7,9 @@
 //! moves the 40 bytes an element that a step with clipping, AdamW and a moving average has to: it reads the gradient, then gradient,
 //! parameters, two moments and average, and writes the last four; `rule` moves the 28 of AdamW alone. Rows whose names end in `_flat`, or
 //! begin with `step_flat`, start from the flat vector, the others from the tree.
+//!
+//! With `--turns` it does nothing until it is told to: for each row it prints the row without times, and runs it for `--seconds` whenever
+//! a line `go` comes in, until one that says otherwise. `peers/compare.py` so lets several processes take turns.
 
 mod support;
 
@@ -14,10 +17,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use flatleaf::Companion::Values;
-use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
+use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Rule};
 use flatleaf::{FlatGrad, Layout, ops};
 use rayon::prelude::*;
-use support::{Arrays, arrays, concatenate, median, parallel_copy, shapes, time};
+use support::{Arrays, arrays, concatenate, parallel_copy, shapes, time};
 
 /// The weight of the moving average.
 const TAU: f32 = 0.005;
@@ -28,6 +31,7 @@ struct Options {
     trees: Vec<String>,
     ops: Vec<String>,
     seconds: f64,
+    turns: bool,
 }
 
 fn main() {
@@ -45,7 +49,8 @@ fn options() -> Options {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the pool is built once");
     }
     let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
-    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), seconds }
+    let turns = arguments.iter().any(|argument| argument == "--turns");
+    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), seconds, turns }
 }
 
 struct Bench<'o> {
@@ -76,6 +81,10 @@ impl<'o> Bench<'o> {
     }
 
     fn limits(&self) {
+        let limits = ["memcpy", "memcpy_1", "read", "write", "triad", "step", "rule"];
+        if !limits.iter().any(|limit| self.wants(limit)) {
+            return;
+        }
         let (mut to, mut other) = (self.flat.clone(), concatenate(&self.grads));
         self.limit("memcpy", || parallel_copy(&mut to, &self.flat));
         self.limit("memcpy_1", || to.copy_from_slice(&self.flat));
@@ -83,9 +92,9 @@ impl<'o> Bench<'o> {
         self.limit("write", || each_part(&mut to, |part| part.fill(1.0)));
         self.limit("triad", || triad(&mut other, &self.flat));
         let mut vectors = [to, other, self.flat.clone(), self.flat.clone()];
-        self.limit("step", || (read(&self.flat), stream(&mut vectors, &self.flat)));
         let [a, b, c, _] = &mut vectors;
         self.limit("rule", || stream_three([a, b, c], &self.flat));
+        self.limit("step", || (read(&self.flat), stream(&mut vectors, &self.flat)));
     }
 
     fn flatten(&self) {
@@ -143,53 +152,98 @@ impl<'o> Bench<'o> {
     }
 
     fn steps(&self) {
-        let layout = &self.layout;
-        let flat_grad = FlatGrad::from_flat(layout, concatenate(&self.grads)).expect("as long as the layout");
+        let flat_grad = FlatGrad::from_flat(&self.layout, concatenate(&self.grads)).expect("as long as the layout");
+        if ["adamw", "step_clip_adamw_ema", "step_flat_clip_adamw_ema"].iter().any(|op| self.wants(op)) {
+            self.check_steps(&flat_grad);
+        }
+        self.update("adamw", ADAMW);
+        self.update("step_clip_adamw_ema", (CLIP, ADAMW, EMA));
+        if self.wants("step_flat_clip_adamw_ema") {
+            let (mut flat, mut optimizer) = (self.flat.clone(), self.optimizer((CLIP, ADAMW, EMA)));
+            self.row("step_flat_clip_adamw_ema", || optimizer.step(&mut flat, &flat_grad).expect("the same layout"));
+        }
+    }
+
+    fn update(&self, op: &str, rule: impl Rule) {
+        if self.wants(op) {
+            let (mut model, mut optimizer) = (self.tree.clone(), self.optimizer(rule));
+            self.row(op, || optimizer.update(&mut model, &self.grads).expect("the same tree"));
+        }
+    }
+
+    fn optimizer<R: Rule>(&self, rule: R) -> Optimizer<R> {
+        Optimizer::new(rule, &self.layout).expect("a valid rule")
+    }
+
+    fn check_steps(&self, flat_grad: &FlatGrad) {
         let (mut model, mut flat) = (self.tree.clone(), self.flat.clone());
-        let optimizer = || Optimizer::new((CLIP, ADAMW, EMA), layout).expect("a valid rule");
-        let (mut of_tree, mut of_flat) = (optimizer(), optimizer());
+        let (mut of_tree, mut of_flat) = (self.optimizer((CLIP, ADAMW, EMA)), self.optimizer((CLIP, ADAMW, EMA)));
         for _ in 0..3 {
             of_tree.update(&mut model, &self.grads).expect("the same tree");
-            of_flat.step(&mut flat, &flat_grad).expect("the same layout");
+            of_flat.step(&mut flat, flat_grad).expect("the same layout");
         }
-        let (expected, average) = plain_steps(&self.flat, &flat_grad, 3);
+        let (expected, average) = plain_steps(&self.flat, flat_grad, 3);
         assert!(concatenate(&model) == flat, "the tree and the vector step alike");
         assert_close(&flat, &expected);
         assert_close(of_flat.state_of("average").expect("a stage of the chain"), &average);
-        let mut adamw = Optimizer::new(ADAMW, layout).expect("a valid rule");
-        self.row("adamw", || adamw.update(&mut model, &self.grads).expect("the same tree"));
-        self.row("step_clip_adamw_ema", || of_tree.update(&mut model, &self.grads).expect("the same tree"));
-        self.row("step_flat_clip_adamw_ema", || of_flat.step(&mut flat, &flat_grad).expect("the same layout"));
+    }
+
+    fn wants(&self, op: &str) -> bool {
+        let wanted = &self.options.ops;
+        wanted.iter().all(String::is_empty) || wanted.iter().any(|wanted| op == wanted)
     }
 
     fn row<R>(&self, op: &str, call: impl FnMut() -> R) {
-        let wanted = &self.options.ops;
-        if wanted.iter().all(String::is_empty) || wanted.iter().any(|wanted| op == wanted || op.strip_suffix("_flat") == Some(wanted)) {
-            self.print("flatleaf", op, call);
-        }
+        self.measure("flatleaf", op, call);
     }
 
     fn limit<R>(&self, op: &str, call: impl FnMut() -> R) {
-        self.print("limit", op, call);
+        self.measure("limit", op, call);
     }
 
-    fn print<R>(&self, peer: &str, op: &str, mut work: impl FnMut() -> R) {
+    fn measure<R>(&self, peer: &str, op: &str, mut work: impl FnMut() -> R) {
+        if !self.wants(op) {
+            return;
+        }
         let mut call = || {
             black_box(work());
         };
-        (0..3).for_each(|_| call());
+        if !self.options.turns {
+            (0..3).for_each(|_| call());
+            return self.print(peer, op, &self.times(5, &mut call));
+        }
+        self.print(peer, op, &[]);
+        while next_line() == "go" {
+            call();
+            self.print(peer, op, &self.times(2, &mut call));
+        }
+    }
+
+    /// Sorted, at least so many.
+    fn times(&self, least: usize, call: &mut impl FnMut()) -> Vec<f64> {
         let end = Instant::now() + Duration::from_secs_f64(self.options.seconds);
         let mut times = Vec::new();
-        while times.len() < 5 || (Instant::now() < end && times.len() < 20_000) {
-            times.push(time(&mut call));
+        while times.len() < least || (Instant::now() < end && times.len() < 20_000) {
+            times.push(time(&mut *call));
         }
         times.sort_by(f64::total_cmp);
+        times
+    }
+
+    fn print(&self, peer: &str, op: &str, times: &[f64]) {
         let row = serde_json::json!({
             "peer": peer, "tree": self.name, "op": op, "leaves": self.tree.len(), "elements": self.flat.len(),
-            "median_s": median(&times), "min_s": times[0], "runs": times.len(),
+            "median_s": times.get(times.len() / 2), "min_s": times.first(), "runs": times.len(),
         });
         println!("{row}");
     }
+}
+
+/// Empty at the end.
+fn next_line() -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("lines of text");
+    line.trim_end().to_owned()
 }
 
 /// Clips a gradient tree by its global norm, where it is.

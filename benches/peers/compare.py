@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Runs flatleaf's rows and the peers' in turn and prints the table of ratios.
+"""Lets flatleaf, its peers and the machine's own limits take turns at the same work, and prints the table of ratios.
 
-    python compare.py [--rounds 3] [--trees mlp,resnet50,gpt2,small10k] [--ops ...] [--seconds 1] [--threads 2]
+    python compare.py [--rounds 20] [--trees mlp,resnet50,gpt2,small10k] [--ops ...] [--seconds 0.1] [--threads 2]
 
-Needs what requirements.txt names. A ratio is the best peer's median over flatleaf's, each the median over the rounds.
+Needs what requirements.txt names. Each is a process of its own that works for `seconds` when it is its turn and waits otherwise; one turn of all
+is a round. So whatever the machine does meanwhile, all of them meet. A ratio is the median of its value in each round; the best peer
+is the one of the smallest median time.
 """
-import argparse, collections, json, os, statistics, subprocess, sys
+import argparse, collections, json, os, statistics, subprocess, sys, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-OPS = ["flatten_new", "flatten_into", "restructure_new", "restructure_into", "norm_l2", "clip_norm", "ema", "adamw",
-       "step_clip_adamw_ema"]
-# What the machine's limit is for each: the row of peer `limit` that moves the same bytes.
+# In the order in which every process comes to them. What the machine's limit is for each: the row of peer `limit` that moves the same bytes.
 LIMITS = {"flatten_new": "memcpy", "flatten_into": "memcpy", "restructure_new": "memcpy", "restructure_into": "memcpy",
           "norm_l2": "read", "clip_norm": "read", "ema": "triad", "adamw": "rule",
           "step_clip_adamw_ema": "step", "step_flat_clip_adamw_ema": "step"}
@@ -19,53 +19,103 @@ LIMITS = {"flatten_new": "memcpy", "flatten_into": "memcpy", "restructure_new": 
 # large blocks back on every call, and then page faults cost more than the copy.
 NEW = ["flatten_new", "restructure_new"]
 KEPT = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}
+OURS = ["cargo", "bench", "--quiet", "--bench", "versus"]
+# Seconds after a turn, in which threads that spin for a while come to rest.
+PAUSE = 0.02
 
 
-def rows(command, **options):
-    out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+class Worker:
+    """A process that has come to the row `op`, or to its end: None."""
+
+    def __init__(self, name, command, environment, a, tree, ops):
+        options = ["--turns", "--trees", tree, "--ops", ",".join(ops), "--seconds", a.seconds]
+        self.name = name
+        self.process = subprocess.Popen(command + options, cwd=ROOT, env=environment, text=True, bufsize=1,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def read(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        return {"op": None}
+
+    def start(self):
+        self.op = self.read()["op"]
+
+    def turn(self):
+        self.process.stdin.write("go\n")
+        median = self.read()["median_s"]
+        time.sleep(PAUSE)
+        return median
+
+    def go_on(self):
+        self.process.stdin.write("next\n")
+        self.start()
+
+
+def workers(a, tree, ops):
+    # Thread settings are the peers' own, but for the number; variables that slow a numerical library down are left out.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")} | {"OMP_NUM_THREADS": a.threads}
+    ours = OURS + ["--", "--threads", a.threads]
+    peers = [sys.executable, os.path.join(HERE, "peers.py"), "--peers"]
+    new = [op for op in ops if op in NEW]
+    yield Worker("flatleaf", ours, environment, a, tree, ops)
+    yield Worker("limit", ours, environment, a, tree, [LIMITS[op] for op in ops])
+    if new:
+        yield Worker("kept", ours, environment | KEPT, a, tree, new)
+    for peer in ("torch", "jax", "numpy"):
+        yield Worker(peer, peers + [peer], environment, a, tree, ops)
+
+
+def compare(a, tree, ops):
+    """For each op the times of each process, by round."""
+    all_workers = list(workers(a, tree, ops))
+    for worker in all_workers:
+        worker.start()
+    for at, op in enumerate(ops):
+        here = [worker for worker in all_workers if worker.op == (LIMITS[op] if worker.name == "limit" else op)]
+        times = collections.defaultdict(list)
+        for _ in range(a.rounds):
+            for worker in here:
+                times[worker.name].append(worker.turn())
+        yield op, times
+        for worker in here:
+            if worker.name != "limit" or LIMITS[op] != LIMITS.get(ops[at + 1] if at + 1 < len(ops) else None):
+                worker.go_on()
+    for worker in all_workers:
+        worker.process.stdin.close()
+        worker.process.wait()
+
+
+def ratio(over, under):
+    return statistics.median(x / y for x, y in zip(over, under))
+
+
+def print_rows(tree, op, times):
+    peers = {peer: statistics.median(times[peer]) for peer in ("torch", "jax", "numpy") if peer in times}
+    best = min(peers, key=peers.get, default=None)
+    for whose, name in (("flatleaf", op), ("kept", f"{op}, memory kept")):
+        if whose in times:
+            of_limit = f"{100 * ratio(times['limit'], times[whose]):.0f} % of {LIMITS[op]}"
+            peer = f"{best}, {1e3 * peers[best]:.3f} ms | {ratio(times[best], times[whose]):.2f}" if best else "|"
+            print(f"| {tree} | {name} | {1e3 * statistics.median(times[whose]):.3f} ms | {peer} | {of_limit} |", flush=True)
 
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--rounds", type=int, default=3)
+    ap.add_argument("--rounds", type=int, default=20)
     ap.add_argument("--trees", default="mlp,resnet50,gpt2,small10k")
-    ap.add_argument("--ops", default=",".join(OPS + ["step_flat_clip_adamw_ema"]))
-    ap.add_argument("--seconds", default="1")
+    ap.add_argument("--ops", default=",".join(LIMITS))
+    ap.add_argument("--seconds", default="0.1")
     ap.add_argument("--threads", default=str(os.cpu_count()))
     a = ap.parse_args()
-    ops = a.ops.split(",")
-    ours = ["cargo", "bench", "--quiet", "--bench", "versus", "--", "--seconds", a.seconds, "--threads", a.threads]
-    peers = [sys.executable, os.path.join(HERE, "peers.py"), "--seconds", a.seconds, "--ops", a.ops]
-    # Thread settings are the peers' own, but for the number; variables that slow a numerical library down are left out.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")} | {"OMP_NUM_THREADS": a.threads}
-    times = collections.defaultdict(list)
-    for _ in range(a.rounds):
-        for tree in a.trees.split(","):
-            for row in rows(ours + ["--ops", a.ops, "--trees", tree], env=environment) + rows(peers + ["--trees", tree], env=environment):
-                times[row["tree"], row["op"], row["peer"]].append(row["median_s"])
-            new = [op for op in ops if op in NEW]
-            for row in rows(ours + ["--ops", ",".join(new), "--trees", tree], env=environment | KEPT) if new else []:
-                if row["peer"] == "flatleaf":
-                    times[row["tree"], row["op"], "kept"].append(row["median_s"])
-    median = {key: statistics.median(value) for key, value in times.items()}
-    table(median, a.trees.split(","), ops)
-
-
-def table(median, trees, ops):
+    subprocess.run(OURS + ["--no-run"], cwd=ROOT, check=True)
+    ops = [op for op in LIMITS if op in a.ops.split(",")]
     print("| tree | work | flatleaf | best peer | times faster | of the machine's limit |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for tree in trees:
-        for op in ops:
-            others = {peer: t for (tr, o, peer), t in median.items() if (tr, o) == (tree, op) and peer not in ("flatleaf", "kept", "limit")}
-            best = min(others, key=others.get, default=None)
-            limit = median.get((tree, LIMITS.get(op), "limit"))
-            for whose, name in (("flatleaf", op), ("kept", f"{op}, memory kept")):
-                ours = median.get((tree, op, whose))
-                if ours is not None:
-                    of_limit = f"{100 * limit / ours:.0f} % of {LIMITS[op]}" if limit else ""
-                    peer = f"{best}, {1e3 * others[best]:.3f} ms | {others[best] / ours:.2f}" if best else "|"
-                    print(f"| {tree} | {name} | {1e3 * ours:.3f} ms | {peer} | {of_limit} |")
+    for tree in a.trees.split(","):
+        for op, times in compare(a, tree, ops):
+            print_rows(tree, op, times)
 
 
 if __name__ == "__main__":

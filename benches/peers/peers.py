@@ -4,6 +4,7 @@
     python peers.py [--trees mlp,resnet50,...] [--peers torch,jax,numpy] [--seconds 1.0] > peers.json
 
 Prints one JSON object per line: {"peer", "tree", "op", "leaves", "elements", "median_s", "min_s", "runs"}.
+With --turns a row waits to be told, as in ../versus.rs.
 Needs: numpy; torch (2.9) for torch rows; jax 0.10, optax 0.2 for jax rows. Peers that are not installed are
 left out, with a line on stderr. Every peer gets its fastest documented form: foreach/fused in torch, jit with
 donated buffers in JAX.
@@ -15,16 +16,17 @@ import argparse, gc, json, math, os, statistics, sys, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPS = set()  # those to run; all if empty
+TURNS = False
 
 
-def timed(fn, seconds, sync=lambda r: None):
-    """Median and minimum wall time of fn() after warm-up, over about `seconds`."""
-    for _ in range(3):
+def timed(fn, seconds, sync, warm_up, least):
+    """Median and minimum wall time of fn() after warm-up, over about `seconds`, and how many calls that were."""
+    for _ in range(warm_up):
         sync(fn())
     gc.collect()
     gc.disable()
     out, end = [], time.perf_counter() + seconds
-    while len(out) < 5 or (time.perf_counter() < end and len(out) < 20000):
+    while len(out) < least or (time.perf_counter() < end and len(out) < 20000):
         t = time.perf_counter()
         sync(fn())
         out.append(time.perf_counter() - t)
@@ -32,10 +34,18 @@ def timed(fn, seconds, sync=lambda r: None):
     return statistics.median(out), min(out), len(out)
 
 
-def emit(peer, tree, op, shapes, res):
-    med, mn, n = res
-    print(json.dumps(dict(peer=peer, tree=tree, op=op, leaves=len(shapes), elements=sum(math.prod(s) for s in shapes),
-                          median_s=med, min_s=mn, runs=n)), flush=True)
+def row(peer, tree, op, shapes, fn, seconds, sync=lambda r: None):
+    """Measures at once, or, with turns, whenever a line says `go`, until one says otherwise."""
+    def emit(med, mn, n):
+        print(json.dumps(dict(peer=peer, tree=tree, op=op, leaves=len(shapes), elements=sum(math.prod(s) for s in shapes),
+                              median_s=med, min_s=mn, runs=n)), flush=True)
+    if OPS and op not in OPS:
+        return
+    if not TURNS:
+        return emit(*timed(fn, seconds, sync, 3, 5))
+    emit(None, None, 0)
+    while sys.stdin.readline().strip() == "go":
+        emit(*timed(fn, seconds, sync, 1, 2))
 
 
 def run_torch(name, shapes, seconds):
@@ -57,21 +67,21 @@ def run_torch(name, shapes, seconds):
     data = [p.detach() for p in params]
 
     def t(op, fn):
-        if not OPS or op in OPS:
-            emit("torch", name, op, shapes, timed(fn, seconds))
+        row("torch", name, op, shapes, fn, seconds)
 
     with torch.no_grad():
         t("flatten_new", lambda: torch.nn.utils.parameters_to_vector(params))
         t("flatten_into", lambda: torch.cat([d.view(-1) for d in data], out=flat))
-        t("restructure_into", lambda: torch._foreach_copy_(data, shaped))
         t("restructure_new", lambda: [v.clone().view(p.shape) for v, p in zip(torch.split(flat, [p.numel() for p in params]), params)])
+        t("restructure_into", lambda: torch._foreach_copy_(data, shaped))
         t("norm_l2", lambda: torch.nn.utils.get_total_norm(grads, 2.0, foreach=True).item())
         t("clip_norm", lambda: torch.nn.utils.clip_grad_norm_(params, 1e9, foreach=True).item())
         t("ema", lambda: torch._foreach_lerp_(ema, data, 0.005))
     fused = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01, fused=True)
     t("adamw", lambda: fused.step())
-    foreach = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01, foreach=True)
-    t("adamw_foreach", lambda: foreach.step())
+    if not OPS or "adamw_foreach" in OPS:
+        foreach = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.01, foreach=True)
+        t("adamw_foreach", lambda: foreach.step())
 
     def step():
         torch.nn.utils.clip_grad_norm_(params, 1e9, foreach=True)
@@ -90,8 +100,7 @@ def run_jax(name, shapes, seconds):
     sync = jax.block_until_ready
 
     def t(op, fn):
-        if not OPS or op in OPS:
-            emit("jax", name, op, shapes, timed(fn, seconds, sync))
+        row("jax", name, op, shapes, fn, seconds, sync)
 
     if len(shapes) > 2000:
         return  # compile time of one XLA program with that many operands is minutes: no JAX user would do it
@@ -149,8 +158,7 @@ def run_numpy(name, shapes, seconds):
     other = flat.copy()
 
     def t(op, fn):
-        if not OPS or op in OPS:
-            emit("numpy", name, op, shapes, timed(fn, seconds))
+        row("numpy", name, op, shapes, fn, seconds)
     t("flatten_new", lambda: np.concatenate([a.ravel() for a in tree]))
     t("flatten_into", lambda: np.concatenate([a.ravel() for a in tree], out=flat))
     t("norm_l2", lambda: math.sqrt(sum(float(np.dot(a.ravel(), a.ravel())) for a in tree)))
@@ -163,7 +171,10 @@ def main():
     ap.add_argument("--peers", default="numpy,torch,jax")
     ap.add_argument("--ops", default="")
     ap.add_argument("--seconds", type=float, default=1.0)
+    ap.add_argument("--turns", action="store_true")
     a = ap.parse_args()
+    global TURNS
+    TURNS = a.turns
     OPS.update(filter(None, a.ops.split(",")))
     trees = json.load(open(os.path.join(HERE, "trees.json")))
     trees["small10k"] = [[8, 8]] * 10_000
