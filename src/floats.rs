@@ -137,8 +137,11 @@ impl<'a> FloatsMut<'a> {
         if self.dtype == E::DTYPE { bytemuck::try_cast_slice_mut(self.bytes).ok() } else { None }
     }
 
+    pub(crate) fn reborrow(&mut self) -> FloatsMut<'_> {
+        FloatsMut { bytes: self.bytes, ..*self }
+    }
+
     /// Parts of so many elements, the last one of what is left.
-    #[cfg(feature = "rayon")]
     pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = FloatsMut<'a>> {
         let dtype = self.dtype;
         self.bytes.chunks_mut(len * dtype.size()).map(move |bytes| FloatsMut { dtype, bytes })

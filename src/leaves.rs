@@ -13,6 +13,7 @@ use crate::gradient::TiedGrads;
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
+use crate::threads;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -204,8 +205,8 @@ fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Float
 /// Copies as `f32`, made by all threads if they are many.
 fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
     let widen = |&(leaf, floats): &(usize, Floats<'_>)| (leaf, floats.to_vec());
-    let is_parallel = transfer::is_parallel(leaves.iter().map(|leaf| leaf.1.len()).sum());
-    if is_parallel { transfer::make_all(&leaves, widen) } else { leaves.iter().map(widen).collect() }
+    let is_parallel = threads::is_parallel(leaves.iter().map(|leaf| leaf.1.len()).sum());
+    if is_parallel { threads::make_all(&leaves, widen) } else { leaves.iter().map(widen).collect() }
 }
 
 /// Takes the slices that a tree lends.

@@ -66,6 +66,7 @@ mod floats;
 mod memory;
 mod room;
 mod spare;
+mod threads;
 mod transfer;
 
 pub use error::{Error, Result};

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{Inner, Place};
 use crate::tree::{FlatElement, LeafRef};
-use crate::{room, transfer};
+use crate::{room, threads, transfer};
 
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
@@ -62,7 +62,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     /// # Errors
     /// No memory for so many elements.
     pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
-        if !transfer::is_parallel(layout.len) && self.is_in_order(layout.len) {
+        if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
             let mut flat = room::with_room(layout.len)?;
             self.lent.iter().for_each(|lent| lent.floats.push_to(&mut flat));
             layout.spare.give(self.lent);
@@ -82,7 +82,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     /// Copies every leaf to its place in the flat vector, large ones by all threads.
     pub(crate) fn copy_to(self, flat: &mut [E], layout: &Inner) {
         let mut large = Vec::new();
-        let is_parallel = transfer::is_parallel(flat.len());
+        let is_parallel = threads::is_parallel(flat.len());
         for &Lent { start, floats, .. } in &self.lent {
             let range = start..start + floats.len();
             if is_parallel && transfer::is_large(floats.len()) {

@@ -9,6 +9,7 @@ use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
 use crate::memory::Blocks;
 use crate::room;
+use crate::threads;
 use crate::transfer::{self, Copies};
 use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
@@ -188,7 +189,7 @@ pub(crate) fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, con
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they belong.
 fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
-    if !transfer::is_parallel(layout.len) {
+    if !threads::is_parallel(layout.len) {
         return Vec::new();
     }
     let is_ready = |index: usize| {
@@ -200,7 +201,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
     let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().enumerate().map(room).collect();
     let is_streamed = transfer::is_streamed(layout.len);
     let mut leaves: Vec<_> = layout.leaves.iter().zip(&mut ready).filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?))).collect();
-    transfer::share(&mut leaves, |(leaf, _)| leaf.len(), |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed));
+    threads::share(&mut leaves, |(leaf, _)| leaf.len(), |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed));
     ready
 }
 

@@ -13,7 +13,7 @@ use crate::layout::{Layout, Leaf};
 use crate::leaves::{self, Slices};
 use crate::restructure::rebuild;
 use crate::tree::{DynTree, Tree, Values};
-use crate::{room, transfer};
+use crate::{room, threads};
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
 ///
@@ -196,7 +196,7 @@ impl Layout {
         let model = leaves::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let mut mapped: Vec<(usize, Option<R>)> = (0..model.len()).map(|index| (index, None)).collect();
-        transfer::share(
+        threads::share(
             &mut mapped,
             |(index, _)| self.leaves()[*index].len(),
             |(index, result)| {
@@ -301,7 +301,7 @@ impl Layout {
             |_| true,
             |slices| {
                 let mut tasks: Vec<(usize, &mut [f32])> = slices.into_iter().enumerate().collect();
-                transfer::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(*index), x, companions.at(*index)));
+                threads::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(*index), x, companions.at(*index)));
                 Ok(())
             },
         )
@@ -347,7 +347,7 @@ impl Layout {
     pub fn norm_l2<T: Tree + ?Sized>(&self, grads: &T) -> Result<f64> {
         let slices = leaves::gradients(self, grads, TiedGrads::Sum)?;
         let mut squares: Vec<(&[f32], f64)> = slices.iter().flatten().map(|slice| (&**slice, 0.0)).collect();
-        transfer::share(&mut squares, |leaf| leaf.0.len(), |(x, square)| *square = crate::ops::norm_l2(x).powi(2));
+        threads::share(&mut squares, |leaf| leaf.0.len(), |(x, square)| *square = crate::ops::norm_l2(x).powi(2));
         Ok(squares.iter().map(|leaf| leaf.1).sum::<f64>().sqrt())
     }
 }

@@ -24,7 +24,7 @@ const PARTS: [Part; 3] = [
     // Trees come and go as slices, by `leaves`.
     Part {
         folder: "src/optim",
-        uses: &["error", "gradient", "layout", "leaves", "memory", "ops", "optim", "room", "transfer", "tree"],
+        uses: &["error", "gradient", "layout", "leaves", "memory", "ops", "optim", "room", "threads", "tree"],
         never: &["Visitor", "VisitorMut", "visit", "visit_mut", "LeafRef", "LeafMut", "Builder", "rebuild", "Cursor", "child"],
     },
 ];

@@ -12,7 +12,7 @@ use crate::check::{self, Purpose};
 use crate::error::{Error, Result};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, LeafId, Place};
-use crate::transfer;
+use crate::threads;
 use crate::tree::{Builder, Dtype, LeafMut, LeafValues, Sink, Tree, Values};
 
 /// How a file is matched to a model. Strict, with the names as they are, unless something else is said.
@@ -343,7 +343,7 @@ impl<'l, 'c> Load<'l, 'c> {
         self.pass(model, floats, |pass, model, builder| {
             let mut write = Write::new(pass);
             in_place::write(self.layout, model, builder, &mut write)?;
-            transfer::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
+            threads::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
             Ok(())
         })
     }

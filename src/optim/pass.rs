@@ -7,10 +7,13 @@ use smallvec::SmallVec;
 use super::kernel::Kernel;
 use super::measure::{Measure, Measured};
 use super::row::{self, Asked, Context, Slices};
-use crate::transfer;
+use crate::threads;
 
-/// Elements that one thread takes at a time. Part of the numbers: norms are merged from parts of so many.
-const PIECE: usize = 1 << 15;
+/// Elements that are moved together: few, so that no thread waits long for another's last ones.
+const PIECE: usize = 1 << 13;
+
+/// Elements that are measured together. Part of the numbers: norms are merged from those of so many.
+const MEASURED: usize = 1 << 15;
 
 /// Elements whose direction is measured together, in the L1 cache. Part of the numbers too.
 const BLOCK: usize = 1 << 10;
@@ -50,7 +53,7 @@ pub(super) fn step<'v>(
     measured: &[Option<Measured>],
 ) {
     let mut pieces = pieces(parts, slices, states);
-    transfer::share(
+    threads::share(
         &mut pieces,
         |piece| WEIGHT * piece.x.len(),
         |piece| {
@@ -122,7 +125,9 @@ pub(super) fn measure(
             }
         };
     };
-    transfer::share(&mut pieces, |piece| WEIGHT * piece.range.len(), of_piece);
+    // A norm of the gradient is one read of it.
+    let weight = |part: usize| if asked[parts[part].kernel].is_none_or(|asked| asked.is_of_gradient) { 1 } else { WEIGHT };
+    threads::share(&mut pieces, |piece| weight(piece.part) * piece.range.len(), of_piece);
     let of_part = pieces.chunk_by(|a, b| a.part == b.part);
     of_part.map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel])).collect()
 }
@@ -160,6 +165,6 @@ struct Measurement {
 
 fn measurements(index: usize, part: &Part) -> impl Iterator<Item = Measurement> {
     let len = part.range.len();
-    let starts = (0..len.max(1)).step_by(PIECE);
-    starts.map(move |start| Measurement { part: index, range: start..(start + PIECE).min(len), total: [0.0; 2] })
+    let starts = (0..len.max(1)).step_by(MEASURED);
+    starts.map(move |start| Measurement { part: index, range: start..(start + MEASURED).min(len), total: [0.0; 2] })
 }
