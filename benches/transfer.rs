@@ -88,7 +88,7 @@ fn measure(name: &str) {
 
 /// Times the jobs, of which the first is the copy to compare with.
 fn report(name: &str, jobs: &mut [(&str, &mut dyn FnMut())], leaves: usize) {
-    let times = alternate(jobs, Duration::from_millis(500));
+    let times = alternate(jobs, Duration::from_millis(1200));
     let memcpy = median(&times[0]);
     for (job, times) in jobs.iter().zip(&times) {
         let time = median(times);

@@ -210,24 +210,14 @@ impl<'o> Bench<'o> {
         };
         if !self.options.turns {
             (0..3).for_each(|_| call());
-            return self.print(peer, op, &self.times(5, &mut call));
+            return self.print(peer, op, &times(5, self.options.seconds, &mut call));
         }
         self.print(peer, op, &[]);
         while next_line() == "go" {
-            call();
-            self.print(peer, op, &self.times(2, &mut call));
+            // Memory that was given away may have to be fetched back, and threads woken.
+            times(1, self.options.seconds / 2.0, &mut call);
+            self.print(peer, op, &times(2, self.options.seconds, &mut call));
         }
-    }
-
-    /// Sorted, at least so many.
-    fn times(&self, least: usize, call: &mut impl FnMut()) -> Vec<f64> {
-        let end = Instant::now() + Duration::from_secs_f64(self.options.seconds);
-        let mut times = Vec::new();
-        while times.len() < least || (Instant::now() < end && times.len() < 20_000) {
-            times.push(time(&mut *call));
-        }
-        times.sort_by(f64::total_cmp);
-        times
     }
 
     fn print(&self, peer: &str, op: &str, times: &[f64]) {
@@ -237,6 +227,17 @@ impl<'o> Bench<'o> {
         });
         println!("{row}");
     }
+}
+
+/// Sorted, at least so many.
+fn times(least: usize, seconds: f64, call: &mut impl FnMut()) -> Vec<f64> {
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut times = Vec::new();
+    while times.len() < least || (Instant::now() < end && times.len() < 20_000) {
+        times.push(time(&mut *call));
+    }
+    times.sort_by(f64::total_cmp);
+    times
 }
 
 /// Empty at the end.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Lets flatleaf, its peers and the machine's own limits take turns at the same work, and prints the table of ratios.
 
-    python compare.py [--rounds 20] [--trees mlp,resnet50,gpt2,small10k] [--ops ...] [--seconds 0.1] [--threads 2]
+    python compare.py [--rounds 10] [--trees mlp,resnet50,gpt2,small10k] [--ops ...] [--peers torch,jax,numpy]
+                      [--seconds 0.2] [--threads 2]
 
-Needs what requirements.txt names. Each is a process of its own that works for `seconds` when it is its turn and waits otherwise; one turn of all
-is a round. So whatever the machine does meanwhile, all of them meet. A ratio is the median of its value in each round; the best peer
-is the one of the smallest median time.
+Needs what requirements.txt names. Each is a process of its own that works when it is its turn, for half of `seconds` to warm up and then for
+`seconds`, and waits otherwise; one turn of all is a round. So whatever the machine does meanwhile, all of them meet it. A ratio is the
+median of its value in each round; the best peer is the one of the smallest median time.
 """
 import argparse, collections, json, os, statistics, subprocess, sys, time
 
@@ -63,7 +64,7 @@ def workers(a, tree, ops):
     yield Worker("limit", ours, environment, a, tree, [LIMITS[op] for op in ops])
     if new:
         yield Worker("kept", ours, environment | KEPT, a, tree, new)
-    for peer in ("torch", "jax", "numpy"):
+    for peer in a.peers.split(","):
         yield Worker(peer, peers + [peer], environment, a, tree, ops)
 
 
@@ -92,7 +93,7 @@ def ratio(over, under):
 
 
 def print_rows(tree, op, times):
-    peers = {peer: statistics.median(times[peer]) for peer in ("torch", "jax", "numpy") if peer in times}
+    peers = {name: statistics.median(times[name]) for name in times if name not in ("flatleaf", "kept", "limit")}
     best = min(peers, key=peers.get, default=None)
     for whose, name in (("flatleaf", op), ("kept", f"{op}, memory kept")):
         if whose in times:
@@ -103,10 +104,11 @@ def print_rows(tree, op, times):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--rounds", type=int, default=20)
+    ap.add_argument("--rounds", type=int, default=10)
     ap.add_argument("--trees", default="mlp,resnet50,gpt2,small10k")
     ap.add_argument("--ops", default=",".join(LIMITS))
-    ap.add_argument("--seconds", default="0.1")
+    ap.add_argument("--peers", default="torch,jax,numpy")
+    ap.add_argument("--seconds", default="0.2")
     ap.add_argument("--threads", default=str(os.cpu_count()))
     a = ap.parse_args()
     subprocess.run(OURS + ["--no-run"], cwd=ROOT, check=True)

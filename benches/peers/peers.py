@@ -19,10 +19,8 @@ OPS = set()  # those to run; all if empty
 TURNS = False
 
 
-def timed(fn, seconds, sync, warm_up, least):
-    """Median and minimum wall time of fn() after warm-up, over about `seconds`, and how many calls that were."""
-    for _ in range(warm_up):
-        sync(fn())
+def timed(fn, seconds, sync, least):
+    """Median and minimum wall time of fn() over about `seconds`, and how many calls that were."""
     gc.collect()
     gc.disable()
     out, end = [], time.perf_counter() + seconds
@@ -42,10 +40,13 @@ def row(peer, tree, op, shapes, fn, seconds, sync=lambda r: None):
     if OPS and op not in OPS:
         return
     if not TURNS:
-        return emit(*timed(fn, seconds, sync, 3, 5))
+        for _ in range(3):
+            sync(fn())
+        return emit(*timed(fn, seconds, sync, 5))
     emit(None, None, 0)
     while sys.stdin.readline().strip() == "go":
-        emit(*timed(fn, seconds, sync, 1, 2))
+        timed(fn, seconds / 2, sync, 1)
+        emit(*timed(fn, seconds, sync, 2))
 
 
 def run_torch(name, shapes, seconds):

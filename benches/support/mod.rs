@@ -46,18 +46,21 @@ pub(crate) fn time(mut call: impl FnMut()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Calls in a row of one job, before it is another's turn. The first of them finds the caches as the last job left them and is not
-/// timed.
-const IN_A_ROW: usize = 4;
+/// How long it is one job's turn. Its first call finds the caches as the last job left them and is not timed. Long enough that jobs which
+/// make new vectors get back the memory that they have given away: a virtual machine may have handed it on meanwhile, and then the first
+/// calls wait for it.
+const TURN: Duration = Duration::from_millis(400);
 
 /// Calls every job in turn, again and again, for about so long for each; gives the sorted times of each.
 pub(crate) fn alternate(jobs: &mut [(&str, &mut dyn FnMut())], each: Duration) -> Vec<Vec<f64>> {
     let mut times = vec![Vec::new(); jobs.len()];
     let end = Instant::now() + each * jobs.len() as u32;
-    while times[0].len() < 5 || (Instant::now() < end && times[0].len() < 20_000) {
+    while Instant::now() < end {
         for (job, times) in jobs.iter_mut().zip(&mut times) {
+            let end = Instant::now() + TURN;
             job.1();
-            times.extend((0..IN_A_ROW).map(|_| time(&mut job.1)));
+            let calls = std::iter::repeat_with(|| time(&mut job.1)).take_while(|_| Instant::now() < end);
+            times.extend(calls.take(10_000));
         }
     }
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
