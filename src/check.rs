@@ -422,6 +422,32 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         self.leave(key);
         Ok(())
     }
+
+    fn met_shared(&mut self, identity: Identity) -> Result<bool> {
+        let again = !self.first_visit(&identity);
+        let mut same_leaves = false;
+        if again {
+            let &SharedNode { node, content, has_leaf } = &self.shared[&identity];
+            if content.is_none() {
+                return Err(Error::cycle(node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
+            }
+            let Some(here) = self.cursor.node() else {
+                // Once more where the layout knows nothing: no need to look into it again to refuse it.
+                if has_leaf {
+                    self.open.iter_mut().for_each(|open| open.has_leaf = true);
+                    self.unknown("a shared node with leaves".into());
+                }
+                return Ok(false);
+            };
+            let around_is_same = self.open.last().is_some_and(|open| open.again);
+            same_leaves = around_is_same || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
+            node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
+        }
+        self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });
+        self.take.enter_shared();
+        self.look_around();
+        Ok(true)
+    }
 }
 
 impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
@@ -453,9 +479,10 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     /// Where the tree is to be written, the guard that is taken now is the one that writing will take.
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
         self.enter_cell();
-        let visited = match self.purpose.is_writing() {
-            true => cell.write(&mut |content| content.visit(&mut Brief(&mut *self))),
-            false => cell.read(&mut |content| content.visit(&mut Brief(&mut *self))),
+        let visited = if self.purpose.is_writing() {
+            cell.write(&mut |content| content.visit(&mut Brief(&mut *self)))
+        } else {
+            cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
         };
         self.leave_cell();
         visited.map_err(|error| self.failed.note(error, || self.cursor.path()))
@@ -468,7 +495,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
 
     #[inline]
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
-        self.cursor.enter(key)
+        self.cursor.enter(key).map_err(|error| self.failed.note(error, || self.cursor.path()))
     }
 
     #[inline]
@@ -481,29 +508,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        let again = !self.first_visit(&identity);
-        let mut same_leaves = false;
-        if again {
-            let &SharedNode { node, content, has_leaf } = &self.shared[&identity];
-            if content.is_none() {
-                return Err(Error::cycle(node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
-            }
-            let Some(here) = self.cursor.node() else {
-                // Once more where the layout knows nothing: no need to look into it again to refuse it.
-                if has_leaf {
-                    self.open.iter_mut().for_each(|open| open.has_leaf = true);
-                    self.unknown("a shared node with leaves".into());
-                }
-                return Ok(false);
-            };
-            let around_is_same = self.open.last().is_some_and(|open| open.again);
-            same_leaves = around_is_same || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
-            node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
-        }
-        self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });
-        self.take.enter_shared();
-        self.look_around();
-        Ok(true)
+        self.met_shared(identity).map_err(|error| self.failed.note(error, || self.cursor.path()))
     }
 
     fn leave_shared(&mut self) {

@@ -192,13 +192,11 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
     if !threads::is_parallel(layout.len) {
         return Vec::new();
     }
-    let is_ready = |index: usize| {
-        let leaf = &layout.leaves[index];
-        transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
-    };
-    let mut blocks = Blocks::of(layout.leaves.iter().map(|leaf| leaf.len() * leaf.dtype.size()).sum());
-    let room = |(index, leaf): (usize, &Leaf)| if is_ready(index) { AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks) } else { None };
-    let mut ready: Vec<Option<AnyVec>> = layout.leaves.iter().enumerate().map(room).collect();
+    let is_ready = |index: usize, leaf: &Leaf| transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index);
+    let leaves = || layout.leaves.iter().enumerate().map(|(index, leaf)| is_ready(index, leaf).then_some(leaf));
+    let mut blocks = Blocks::of(leaves().flatten().map(|leaf| leaf.len() * leaf.dtype.size()).sum());
+    let room = |leaf: Option<&Leaf>| leaf.and_then(|leaf| AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks));
+    let mut ready: Vec<Option<AnyVec>> = leaves().map(room).collect();
     let is_streamed = transfer::is_streamed(layout.len);
     let mut leaves: Vec<_> = layout.leaves.iter().zip(&mut ready).filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?))).collect();
     threads::share(&mut leaves, |(leaf, _)| leaf.len(), |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed));

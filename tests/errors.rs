@@ -509,7 +509,7 @@ fn a_view_of_what_is_not_in_the_vector() {
     let layout = Layout::planner().freeze("mean").of(&tree!({ "w": [1.0], "mean": [2.0] })).unwrap();
     let message = |path: &str| layout.view(&[0.0], path).unwrap_err().to_string();
     assert_eq!(message("mean"), "`mean`: expected the path of a trainable leaf, found one that is frozen or carried");
-    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there; did you mean `mean`?");
+    assert_eq!(message("meen"), "`meen`: expected the path of a trainable leaf, found no leaf there; the tree has `w`, `mean`");
 }
 
 #[test]
@@ -538,5 +538,18 @@ fn a_path_that_leads_nowhere() {
     let meant = "`encodr.bias`: expected a pattern that matches a leaf, found no leaf there; did you mean `encoder.bias`?";
     assert_eq!(message("encodr.bias"), meant);
     let spans = "found none that it matches (`*` stays within a segment, `**` spans any number of them)";
-    assert!(message("encoder").ends_with(spans) && message("encodr.*").ends_with(spans));
+    assert!(message("encodr.*").ends_with(spans));
+    assert!(message("encoder").ends_with("found a branch; `encoder.**` is all below it"));
+    assert!(message("empty").ends_with("found no leaf there; `empty` has nothing below it"));
+}
+
+#[test]
+fn a_path_that_leads_nowhere_costs_little_in_a_wide_tree_or_a_long_path() {
+    let model = DynTree::map((0..100_000).map(|index| (format!("layer{index:06}"), tree!([1.0]))));
+    let layout = Layout::of(&model).unwrap();
+    let flat = vec![0.0; layout.len()];
+    let message = |path: &str| layout.view(&flat, path).unwrap_err().to_string();
+    assert!(message("lyer000005").ends_with("did you mean `layer000005`?"));
+    assert!(message(&"x".repeat(1 << 20)).ends_with("`layer000007` and 99992 more"));
+    assert!(message(&"x.".repeat(1 << 20)).ends_with("`layer000007` and 99992 more"));
 }

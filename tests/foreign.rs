@@ -242,3 +242,30 @@ fn a_lock_that_the_tree_passes_by_is_an_error_all_the_same() {
     let errors = [Layout::of(&model).unwrap_err(), layout.gather_grad(&model).unwrap_err(), DynTree::of(&model).unwrap_err()];
     errors.iter().for_each(|error| assert_eq!(error.to_string(), "`1.part`: the lock is held"));
 }
+
+#[test]
+fn a_tree_too_deep_is_an_error_even_where_somebody_gives_up_below() {
+    /// Levels of which every one ignores what the next has to say.
+    struct Levels(usize);
+
+    impl Tree for Levels {
+        fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+            if self.0 > 0 {
+                // A new node for every level, and none outlives the walk.
+                let next: &'a Levels = Box::leak(Box::new(Levels(self.0 - 1)));
+                let _ = visitor.child(Key::Index(0), next);
+            }
+            Ok(())
+        }
+
+        fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+            Ok(())
+        }
+
+        fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
+            Ok(Levels(self.0))
+        }
+    }
+
+    assert!(Layout::of(&Levels(1_100)).unwrap_err().is_too_deep());
+}

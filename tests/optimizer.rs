@@ -556,6 +556,27 @@ fn a_rule_that_uses_what_it_does_not_keep_is_refused() {
     }
 }
 
+/// A chain by another name, which keeps too few vectors: the moving average has none.
+#[derive(Clone)]
+struct Wrapped((Adam, Ema));
+
+impl Rule for Wrapped {
+    fn states(&self) -> Vec<&'static str> {
+        self.0.0.states()
+    }
+
+    fn kernel(&self, step: u64) -> impl Kernel {
+        self.0.kernel(step)
+    }
+}
+
+#[test]
+fn a_rule_that_is_a_chain_keeps_what_all_its_stages_use() {
+    let layout = Layout::of(&tree!([0.0])).unwrap();
+    let error = Optimizer::new(Wrapped(Default::default()), &layout).unwrap_err();
+    assert_eq!(error.to_string(), "`Wrapped`: expected `states` to name as many vectors as its kernel uses, 4, found 3");
+}
+
 /// A rule that keeps fewer vectors with one option than with the other, which `states` may not.
 #[derive(Clone)]
 struct Fickle {

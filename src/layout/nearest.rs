@@ -1,9 +1,15 @@
 //! What there is where somebody looked for a leaf in vain: the path that may have been meant, or what is below the part of it that exists.
 
-use super::paths::{Kind, NodeId, Paths, ROOT, push_segment, split};
-use super::{Layout, Pattern};
+use super::paths::{Kind, NodeId, Paths, ROOT, push_segment, split, unescape};
+use super::{Inner, Layout, Pattern};
 use crate::error::Error;
 use crate::tree::Key;
+
+/// A longer segment is not taken for a misspelt one: comparing two costs the product of their lengths.
+const LONGEST: usize = 64;
+
+/// Nor is one looked for among more children than these first ones.
+const COMPARED: usize = 10_000;
 
 impl Layout {
     /// What an error says of a path at which there is no trainable leaf.
@@ -11,48 +17,70 @@ impl Layout {
         let paths = &self.inner.paths;
         match paths.find(path).map(|node| paths.node(node).kind) {
             Some(Kind::Place(_)) => "one that is frozen or carried".into(),
-            _ => format!("no leaf there; {}", instead(paths, path)),
+            _ => format!("no leaf there; {}", instead(&self.inner, path)),
         }
     }
 
     /// The error of a pattern that matches no leaf. One without stars is a path.
     pub(crate) fn unmatched(&self, pattern: &Pattern, expected: &str) -> Error {
-        let paths = &self.inner.paths;
-        let is_branch = paths.find(pattern.text()).is_some_and(|node| paths.place(node).is_none());
-        if pattern.is_path() && !is_branch {
-            return Error::pattern(pattern.text(), expected, &self.found_at(pattern.text()));
-        }
-        Error::pattern(pattern.text(), expected, "none that it matches (`*` stays within a segment, `**` spans any number of them)")
+        let text = pattern.text();
+        let found = if !pattern.is_path() {
+            "none that it matches (`*` stays within a segment, `**` spans any number of them)".into()
+        } else if self.is_branch(text) {
+            format!("a branch; `{text}.**` is all below it")
+        } else {
+            self.found_at(text)
+        };
+        Error::pattern(text, expected, &found)
+    }
+
+    fn is_branch(&self, path: &str) -> bool {
+        let node = self.inner.paths.find(path).filter(|&node| node != ROOT && self.inner.paths.place(node).is_none());
+        node.is_some_and(|node| self.inner.places_below(node).next().is_some())
     }
 }
 
-fn instead(paths: &Paths, path: &str) -> String {
-    let segments: Vec<&str> = if path.is_empty() { Vec::new() } else { split(path).collect() };
-    if let Some(leaf) = nearest(paths, &segments) {
+fn instead(layout: &Inner, path: &str) -> String {
+    let (paths, segments) = (&layout.paths, split(path));
+    if let Some(leaf) = nearest(layout, path) {
         return format!("did you mean `{}`?", paths.render(leaf));
     }
-    let known = (1..=segments.len()).map_while(|count| paths.find(&segments[..count].join("."))).last();
-    below(paths, known.unwrap_or(ROOT))
+    let known = segments.scan(ROOT, |node, segment| {
+        *node = child(paths, *node, segment)?;
+        Some(*node)
+    });
+    below(paths, known.last().unwrap_or(ROOT))
 }
 
-/// The leaf to which the segments lead if each is the nearest of those that there are.
-fn nearest(paths: &Paths, segments: &[&str]) -> Option<NodeId> {
-    let node = segments.iter().try_fold(ROOT, |node, segment| nearest_child(paths, node, segment))?;
-    paths.place(node).map(|_| node)
+/// The trainable leaf to which the segments lead if each is the nearest of those that there are.
+fn nearest(layout: &Inner, path: &str) -> Option<NodeId> {
+    let paths = &layout.paths;
+    let near = |node, segment| child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment));
+    let node = split(path).try_fold(ROOT, near)?;
+    paths.place(node).filter(|&place| layout.place(place).leaf.trainable).map(|_| node)
 }
 
-fn nearest_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
-    let distances = paths.children(node).map(|child| (distance(segment, &text_of(paths.key(child))), child));
-    distances.min().filter(|&(distance, _)| is_near(segment, distance)).map(|(_, child)| child)
+fn child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
+    paths.find_child(node, Key::Name(&unescape(segment)?), node + 1)
 }
 
-/// One character of three may be another. A number is as good as any other, and not misspelt.
-fn is_near(segment: &str, distance: usize) -> bool {
+/// The child whose name differs least, by one character of three at most. Numbers are not misspelt: one is as good as any other.
+fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
+    let unescaped = unescape(segment);
+    let segment = unescaped.as_deref().unwrap_or(segment);
     let len = segment.chars().count();
-    distance == 0 || distance < len && distance <= len.max(3) / 3 && segment.parse::<u32>().is_err()
+    if !(2..=LONGEST).contains(&len) || segment.parse::<u32>().is_ok() {
+        return None;
+    }
+    let distance_of = |child| match paths.key(child) {
+        Key::Name(name) if name.chars().count().abs_diff(len) <= len.max(3) / 3 => Some((distance(segment, name), child)),
+        _ => None,
+    };
+    let nearest = paths.children(node).take(COMPARED).filter_map(distance_of).min()?;
+    (nearest.0 <= len.max(3) / 3).then_some(nearest.1)
 }
 
-/// How many characters have to be added, taken away or replaced.
+/// How many characters have to be added, taken away or replaced (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -73,15 +101,15 @@ fn below(paths: &Paths, node: NodeId) -> String {
     if paths.place(node).is_some() {
         return format!("{whose} is a leaf");
     }
-    let keys: Vec<String> = paths.children(node).map(|child| format!("`{}`", text_of(paths.key(child)))).collect();
-    match keys.len() {
-        0 => format!("{whose} has nothing below it"),
-        count if count > LISTED => format!("{whose} has {} and {} more", keys[..LISTED].join(", "), count - LISTED),
-        _ => format!("{whose} has {}", keys.join(", ")),
+    let keys: Vec<String> = paths.children(node).take(LISTED).map(|child| format!("`{}`", escaped(paths.key(child)))).collect();
+    match paths.children(node).skip(LISTED).count() {
+        _ if keys.is_empty() => format!("{whose} has nothing below it"),
+        0 => format!("{whose} has {}", keys.join(", ")),
+        others => format!("{whose} has {} and {others} more", keys.join(", ")),
     }
 }
 
-fn text_of(key: Key<'_>) -> String {
+fn escaped(key: Key<'_>) -> String {
     let mut text = String::new();
     push_segment(&mut text, key);
     text

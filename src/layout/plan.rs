@@ -97,6 +97,39 @@ impl Plan {
         Draft::new(self.paths, self.leaves, places)
     }
 
+    fn met_node(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
+        self.levels += 1;
+        if self.levels > MAX_LEVELS {
+            return Err(Error::too_deep(MAX_LEVELS));
+        }
+        if self.paths.node(self.node).kind != Kind::Branch {
+            return Err(Error::unstable("a node that is both a leaf and something else"));
+        }
+        if key != Key::Same {
+            self.node = self.paths.push(self.node, key, frozen)?;
+        } else if frozen {
+            let in_shared_node = self.open.last().is_some_and(|identity| self.shared[identity].node == self.node);
+            let node = self.paths.node_mut(self.node);
+            if in_shared_node { node.frozen_content = true } else { node.frozen = true }
+        }
+        Ok(self.levels)
+    }
+
+    fn met_shared(&mut self, identity: Identity) -> Result<bool> {
+        match self.shared.entry(identity.clone()) {
+            Entry::Occupied(seen) if seen.get().open => Err(Error::cycle(self.paths.render(seen.get().node))),
+            Entry::Occupied(seen) => {
+                let original = seen.get().node;
+                self.alias(original).map(|()| false)
+            }
+            Entry::Vacant(new) => {
+                new.insert(SharedNode { node: self.node, open: true });
+                self.open.push(identity);
+                Ok(true)
+            }
+        }
+    }
+
     fn met_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<()> {
         let id = match leaf.identity {
             Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, leaf)?,
@@ -236,21 +269,7 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
-        self.levels += 1;
-        if self.levels > MAX_LEVELS {
-            return Err(Error::too_deep(MAX_LEVELS));
-        }
-        if self.paths.node(self.node).kind != Kind::Branch {
-            return Err(Error::unstable("a node that is both a leaf and something else"));
-        }
-        if key != Key::Same {
-            self.node = self.paths.push(self.node, key, frozen)?;
-        } else if frozen {
-            let in_shared_node = self.open.last().is_some_and(|identity| self.shared[identity].node == self.node);
-            let node = self.paths.node_mut(self.node);
-            if in_shared_node { node.frozen_content = true } else { node.frozen = true }
-        }
-        Ok(self.levels)
+        self.met_node(key, frozen).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
     }
 
     fn leave(&mut self, key: Key<'_>) {
@@ -265,18 +284,7 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        match self.shared.entry(identity.clone()) {
-            Entry::Occupied(seen) if seen.get().open => Err(Error::cycle(self.paths.render(seen.get().node))),
-            Entry::Occupied(seen) => {
-                let original = seen.get().node;
-                self.alias(original).map(|()| false)
-            }
-            Entry::Vacant(new) => {
-                new.insert(SharedNode { node: self.node, open: true });
-                self.open.push(identity);
-                Ok(true)
-            }
-        }
+        self.met_shared(identity).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
     }
 
     fn leave_shared(&mut self) {

@@ -38,14 +38,12 @@ pub trait Kernel: Send + Sync {
 
     /// How many state vectors it may change.
     #[doc(hidden)]
-    const STATES: usize;
+    fn states(&self) -> usize {
+        0
+    }
 
     #[doc(hidden)]
     fn run(&self, row: &mut Row<'_>) -> Flow;
-}
-
-const fn greater(a: usize, b: usize) -> usize {
-    if a > b { a } else { b }
 }
 
 /// Whether the stages behind are to run.
@@ -98,7 +96,10 @@ struct Each<const N: usize, F>(F);
 
 impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel for Each<N, F> {
     const NORMS: usize = 0;
-    const STATES: usize = N;
+
+    fn states(&self) -> usize {
+        N
+    }
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -134,7 +135,10 @@ struct Choice<A, B> {
 
 impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     const NORMS: usize = A::NORMS + B::NORMS;
-    const STATES: usize = greater(A::STATES, B::STATES);
+
+    fn states(&self) -> usize {
+        self.first.states().max(self.second.states())
+    }
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -211,7 +215,6 @@ pub(super) struct Scale<F> {
 
 impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     const NORMS: usize = 1;
-    const STATES: usize = 0;
 
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
@@ -257,7 +260,6 @@ struct Gate {
 
 impl Kernel for Gate {
     const NORMS: usize = 0;
-    const STATES: usize = 0;
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
@@ -274,7 +276,13 @@ pub(super) struct Stage<K> {
 
 impl<K: Kernel> Kernel for Stage<K> {
     const NORMS: usize = K::NORMS;
-    const STATES: usize = K::STATES;
+
+    fn states(&self) -> usize {
+        match self.kernel.states() {
+            0 => 0,
+            states => self.start + states,
+        }
+    }
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
@@ -287,7 +295,6 @@ impl<K: Kernel> Kernel for Stage<K> {
 
 impl Kernel for () {
     const NORMS: usize = 0;
-    const STATES: usize = 0;
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
@@ -299,11 +306,10 @@ macro_rules! sequence {
     ($($kernel:ident $index:tt),+) => {
         impl<$($kernel: Kernel),+> Kernel for ($($kernel,)+) {
             const NORMS: usize = 0 $(+ $kernel::NORMS)+;
-            const STATES: usize = {
-                let mut states = 0;
-                $(states = greater(states, $kernel::STATES);)+
-                states
-            };
+
+            fn states(&self) -> usize {
+                [$(self.$index.states()),+].into_iter().max().unwrap_or(0)
+            }
 
             #[inline(always)]
             fn run(&self, row: &mut Row<'_>) -> Flow {

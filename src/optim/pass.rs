@@ -18,8 +18,10 @@ const MEASURED: usize = 1 << 15;
 /// Elements whose direction is measured together, in the L1 cache. Part of the numbers too.
 const BLOCK: usize = 1 << 10;
 
-/// A step costs about so many times as much as a copy, so that a shorter vector is worth a second thread.
-const WEIGHT: usize = 8;
+/// How many times as much as copying it an element's step costs, about: so that a shorter vector is worth a second thread.
+fn weight(states: usize) -> usize {
+    1 + 2 * states
+}
 
 /// Consecutive elements that are at the same step: of one leaf, or of several.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ pub(super) fn step<'v>(
     let mut pieces = pieces(parts, slices, states);
     threads::share(
         &mut pieces,
-        |piece| WEIGHT * piece.x.len(),
+        |piece| weight(piece.states.len()) * piece.x.len(),
         |piece| {
             let slices = Slices { x: &mut *piece.x, grad: piece.grad, states: &mut piece.states };
             row::step(slices, &kernels[piece.kernel], Context { leaf: piece.leaf, measured });
@@ -126,7 +128,8 @@ pub(super) fn measure(
         };
     };
     // A norm of the gradient is one read of it.
-    let weight = |part: usize| if asked[parts[part].kernel].is_none_or(|asked| asked.is_of_gradient) { 1 } else { WEIGHT };
+    let is_read = |part: usize| asked[parts[part].kernel].is_none_or(|asked| asked.is_of_gradient);
+    let weight = |part: usize| if is_read(part) { 1 } else { weight(states.len()) };
     threads::share(&mut pieces, |piece| weight(piece.part) * piece.range.len(), of_piece);
     let of_part = pieces.chunk_by(|a, b| a.part == b.part);
     of_part.map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel])).collect()

@@ -82,7 +82,7 @@ pub trait Rule: Clone + Send + Sync {
     /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
     /// use flatleaf::Layout;
     ///
-    /// /// The first four steps are shorter.
+    /// /// The first three steps are shorter.
     /// #[derive(Clone)]
     /// struct WarmUp;
     ///
@@ -134,7 +134,7 @@ pub trait Rule: Clone + Send + Sync {
     /// Both numbers, with the name of the type.
     #[doc(hidden)]
     fn check_states(&self) -> Result<()> {
-        let (named, used) = (self.states().len(), states_of(&self.kernel(1)));
+        let (named, used) = (self.states().len(), self.kernel(1).states());
         if used <= named {
             return Ok(());
         }
@@ -152,10 +152,6 @@ pub trait Rule: Clone + Send + Sync {
     fn is_last(&self) -> bool {
         false
     }
-}
-
-fn states_of<K: Kernel>(_: &K) -> usize {
-    K::STATES
 }
 
 /// The name of a type without its modules and parameters.
