@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use bytemuck::checked;
 
-use crate::memory::{self, Blocks, streamed};
+use crate::memory::blocks::Blocks;
+use crate::memory::{self, streamed};
 use crate::ops::convert::{self as to, convert};
 use crate::tree::{Dtype, Element, FlatElement, Sink};
 

@@ -70,6 +70,27 @@ mod threads;
 mod transfer;
 
 pub use error::{Error, Result};
+/// ```
+/// use flatleaf::{Layout, Tree};
+///
+/// #[derive(Tree)]
+/// struct Dense {
+///     weight: Vec<f32>,
+///     #[tree(frozen)]
+///     mean: Vec<f32>,
+///     #[tree(param)]
+///     temperature: f32,
+///     #[tree(skip)]
+///     activation: fn(f32) -> f32,
+/// }
+///
+/// let layer = Dense { weight: vec![1.0, 2.0], mean: vec![0.5], temperature: 3.0, activation: f32::tanh };
+/// let layout = Layout::of(&layer)?;
+/// assert_eq!(layout.gather(&layer)?, [1.0, 2.0, 3.0]);
+/// let other = layout.restructure(&layer, &[4.0, 5.0, 6.0])?;
+/// assert_eq!((other.weight, other.mean, other.temperature), (vec![4.0, 5.0], vec![0.5], 6.0));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
 #[cfg(feature = "derive")]
 pub use flatleaf_derive::Tree;
 pub use gather::{destructure, destructure_as};

@@ -56,8 +56,8 @@ impl<'a, E: FlatElement> Noted<'a, E> {
         lent.chain(self.copied.iter().map(|copied| copied.1)).map(|leaf| leaf as usize)
     }
 
-    /// A new flat vector, where every leaf has been noted down. Each element is written once: one that all threads fill is of zeros that nobody
-    /// has written, and one thread puts it together without, if the leaves come in order.
+    /// A new flat vector, where every leaf has been noted down. Each element is written once: one that all threads fill is of zeros that
+    /// nobody has written, and one thread puts it together without, if the leaves come in order.
     ///
     /// # Errors
     /// No memory for so many elements.

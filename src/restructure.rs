@@ -7,7 +7,7 @@ use crate::floats::{AnyVec, Floats, FloatsMut};
 use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::lend::lend;
-use crate::memory::Blocks;
+use crate::memory::blocks::Blocks;
 use crate::room;
 use crate::threads;
 use crate::transfer::{self, Copies};

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lets flatleaf, its peers and the machine's own limits take turns at the same work, and prints the table of ratios.
+"""Lets flatleaf, its peers and the machine's own limits take turns at the same work, and prints the ratios.
 
     python compare.py [--rounds 10] [--trees mlp,resnet50,gpt2,small10k] [--ops ...] [--peers torch,jax,numpy]
                       [--seconds 0.2] [--threads 2]
@@ -92,14 +92,29 @@ def ratio(over, under):
     return statistics.median(x / y for x, y in zip(over, under))
 
 
-def print_rows(tree, op, times):
+def rows(op, times):
+    """Name, time, best peer and its time, ratios to it and to the limit: of flatleaf, and where memory is kept."""
     peers = {name: statistics.median(times[name]) for name in times if name not in ("flatleaf", "kept", "limit")}
     best = min(peers, key=peers.get, default=None)
     for whose, name in (("flatleaf", op), ("kept", f"{op}, memory kept")):
         if whose in times:
-            of_limit = f"{100 * ratio(times['limit'], times[whose]):.0f} % of {LIMITS[op]}"
-            peer = f"{best}, {1e3 * peers[best]:.3f} ms | {ratio(times[best], times[whose]):.2f}" if best else "|"
-            print(f"| {tree} | {name} | {1e3 * statistics.median(times[whose]):.3f} ms | {peer} | {of_limit} |", flush=True)
+            faster = ratio(times[best], times[whose]) if best else None
+            yield name, statistics.median(times[whose]), best, peers.get(best), faster, ratio(times["limit"], times[whose])
+
+
+def print_row(tree, op, row):
+    name, ours, best, theirs, faster, of_limit = row
+    peer = f"{best}, {1e3 * theirs:.3f} ms | {faster:.2f}" if best else "|"
+    print(f"| {tree} | {name} | {1e3 * ours:.3f} ms | {peer} | {100 * of_limit:.0f} % of {LIMITS[op]} |", flush=True)
+
+
+def print_summary(trees, summary):
+    """How many times faster than the best peer, by work and tree; where no peer does the work, the share of the limit."""
+    print("\n| work | " + " | ".join(trees) + " |")
+    print("| --- |" + " --- |" * len(trees))
+    for name, cells in summary.items():
+        texts = (f"{faster:.2f} {best}" if best else f"{100 * of_limit:.0f} %" for best, faster, of_limit in cells)
+        print(f"| {name} | " + " | ".join(texts) + " |")
 
 
 def main():
@@ -115,9 +130,13 @@ def main():
     ops = [op for op in LIMITS if op in a.ops.split(",")]
     print("| tree | work | flatleaf | best peer | times faster | of the machine's limit |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for tree in a.trees.split(","):
+    trees, summary = a.trees.split(","), collections.defaultdict(list)
+    for tree in trees:
         for op, times in compare(a, tree, ops):
-            print_rows(tree, op, times)
+            for row in rows(op, times):
+                print_row(tree, op, row)
+                summary[row[0]].append((row[2], row[4], row[5]))
+    print_summary(trees, summary)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 //! vector has reserved. Every access is of 16 bytes within whole lines of both; lines of the destination begin where its address is a
 //! multiple of 64. `sfence` orders the stores before whatever the thread does next, such as telling another that it is done.
 //!
-//! Pays: 25.6M floats by two threads took 3.4–3.7 ms with it and 4.5–5.0 ms by `memcpy`, 124M 16.6 and 22 ms, on a quiet machine; on a busy one
-//! 5.6–6.4 and 9.5–10.2 ms, 32–35 and 42–47 ms. (glibc's `memcpy` has such stores too, and uses them in none of these.)
+//! Pays: 25.6M floats by two threads took 3.4–3.7 ms with it and 4.5–5.0 ms by `memcpy`, 124M 16.6 and 22 ms, on a quiet machine; on a
+//! busy one 5.6–6.4 and 9.5–10.2 ms, 32–35 and 42–47 ms. (glibc's `memcpy` has such stores too, and uses them in none of these.)
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{_mm_loadu_ps, _mm_sfence, _mm_stream_ps};
