@@ -377,7 +377,10 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         if self.purpose == Purpose::ReadGradients && (ignored || known.frozen) {
             return;
         }
-        self.findings.add(Error::unknown(self.cursor.path(), expected, found));
+        let path = self.cursor.path();
+        let meant = if self.findings.is_full() { None } else { self.layout.meant(&path) };
+        let found = meant.map_or(found.clone(), |meant| format!("{found}; did you mean `{meant}`?"));
+        self.findings.add(Error::unknown(path, expected, found));
     }
 
     /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.

@@ -86,7 +86,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn find_missing(&self) -> Result<()> {
         let mut missing = self.seen.missing(self.layout.places.len()).into_iter().map(|place| &self.layout.places[place]);
         let Some(place) = missing.find(|place| is_written(self.put, place)) else { return Ok(()) };
-        Err(Error::unstable("a tree that lost a leaf between two visits").at(&self.layout.paths.render(place.node)))
+        Err(Error::unstable("a `visit_mut` that does not name it").at(&self.layout.paths.render(place.node)))
     }
 
     fn renew_all(mut self) -> Result<()> {

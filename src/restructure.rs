@@ -184,7 +184,8 @@ fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMu
 /// Walks a tree that has been checked and makes a new one.
 pub(crate) fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, contents: &Contents) -> Result<T> {
     let mut builder = Builder::new(layout, values, contents);
-    tree.rebuild(&mut builder).map_err(|error| error.or_at(|| builder.path()))
+    let rebuilt = tree.rebuild(&mut builder).map_err(|error| error.or_at(|| builder.path()))?;
+    builder.find_missing().map(|()| rebuilt)
 }
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they belong.

@@ -521,6 +521,7 @@ fn a_path_that_leads_nowhere() {
     let flat = vec![0.0; layout.len()];
     for (path, instead) in [
         ("encodr.wieght", "did you mean `encoder.weight`?"),
+        ("encoder.bais", "did you mean `encoder.bias`?"),
         ("encoder.a\\.c", "did you mean `encoder.a\\.b`?"),
         ("encoder.gamma", "`encoder` has `weight`, `bias`, `a\\.b`"),
         ("encoder", "`encoder` has `weight`, `bias`, `a\\.b`"),
@@ -538,7 +539,8 @@ fn a_path_that_leads_nowhere() {
     let meant = "`encodr.bias`: expected a pattern that matches a leaf, found no leaf there; did you mean `encoder.bias`?";
     assert_eq!(message("encodr.bias"), meant);
     let spans = "found none that it matches (`*` stays within a segment, `**` spans any number of them)";
-    assert!(message("encodr.*").ends_with(spans));
+    assert!(message("encoder.*.x").ends_with(spans));
+    assert!(message("encodr.*").ends_with("; the tree has `encoder`, `layers`, `empty`"));
     assert!(message("encoder").ends_with("found a branch; `encoder.**` is all below it"));
     assert!(message("empty").ends_with("found no leaf there; `empty` has nothing below it"));
 }
@@ -552,4 +554,31 @@ fn a_path_that_leads_nowhere_costs_little_in_a_wide_tree_or_a_long_path() {
     assert!(message("lyer000005").ends_with("did you mean `layer000005`?"));
     assert!(message(&"x".repeat(1 << 20)).ends_with("`layer000007` and 99992 more"));
     assert!(message(&"x.".repeat(1 << 20)).ends_with("`layer000007` and 99992 more"));
+}
+
+#[test]
+fn a_misspelt_leaf_of_another_tree() {
+    let layout = Layout::of(&tree!({ "head": [1.0], "body": [1.0] })).unwrap();
+    let error = layout.gather_grad(&tree!({ "haed": [1.0], "tail": [1.0] })).unwrap_err();
+    assert!(error.is_unknown());
+    assert_eq!(error.paths().collect::<Vec<_>>(), ["haed", "tail"]);
+    let message = error.to_string();
+    assert!(message.contains("`haed`: expected a path that the layout has, found a leaf of shape [1]; did you mean `head`?"), "{message}");
+    assert!(message.contains("`tail`: expected a path that the layout has, found a leaf of shape [1]"), "{message}");
+}
+
+#[test]
+fn a_view_of_a_bare_number() {
+    #[derive(Tree)]
+    struct Scaled {
+        w: Vec<f32>,
+        scale: f32,
+    }
+
+    let layout = Layout::of(&Scaled { w: vec![1.0], scale: 2.0 }).unwrap();
+    let error = layout.view(&[1.0], "scale").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`scale`: expected the path of a trainable leaf, found no leaf there; `scale` is no parameter (`#[tree(param)]` makes a number one)"
+    );
 }

@@ -269,3 +269,36 @@ fn a_tree_too_deep_is_an_error_even_where_somebody_gives_up_below() {
 
     assert!(Layout::of(&Levels(1_100)).unwrap_err().is_too_deep());
 }
+
+/// Has two parts, and forgets the second one in all methods but `visit`.
+#[derive(Debug)]
+struct Forgetful(Vec<f32>, Vec<f32>);
+
+impl Tree for Forgetful {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.child(Key::Name("a"), &self.0)?;
+        visitor.child(Key::Name("b"), &self.1)
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        visitor.child(Key::Name("a"), &mut self.0)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(Forgetful(builder.child(Key::Name("a"), &self.0)?, self.1.clone()))
+    }
+}
+
+#[test]
+fn a_child_that_is_forgotten_is_an_error() {
+    let mut model = Forgetful(vec![1.0], vec![2.0, 3.0]);
+    let layout = Layout::of(&model).unwrap();
+    let message = |error: Error| (error.is_unstable(), error.to_string());
+    let expected = |found: &str| (true, format!("`b`: expected a tree that answers twice alike, found {found}"));
+    let error = layout.restructure(&model, &[7.0; 3]).unwrap_err();
+    assert_eq!(message(error), expected("a `rebuild` that does not ask for it"));
+    let error = layout.map(&model, [], |_, x, []| x.fill(7.0)).unwrap_err();
+    assert_eq!(message(error), expected("a `rebuild` that does not ask for it"));
+    let error = layout.restructure_into(&mut model, &[7.0; 3]).unwrap_err();
+    assert_eq!(message(error), expected("a `visit_mut` that does not name it"));
+}

@@ -170,6 +170,25 @@ fn every_public_item_shows_how_it_is_used() {
     assert!(found.is_empty(), "no example of\n{}", found.join("\n"));
 }
 
+/// Where every rule stands: tests of its numbers and of its fields, and what readers look through.
+const LISTS_OF_RULES: [&str; 4] = ["tests/optim/rules.rs", "tests/optim/fields.rs", "src/optim/mod.rs", "README.md"];
+
+#[test]
+fn every_rule_is_tested_and_listed() {
+    let sources = sources("src/optim");
+    let implemented = |line: &str| line.strip_prefix("impl Rule for ")?.strip_suffix(" {").map(str::to_owned);
+    let rules: Vec<String> =
+        sources.iter().flat_map(|(_, text)| text.lines().filter_map(implemented)).filter(|name| name != "()").collect();
+    assert!(rules.len() > 20, "{rules:?}");
+    for list in LISTS_OF_RULES {
+        let text = std::fs::read_to_string(root().join(list)).unwrap();
+        let is_word = |character: char| character.is_alphanumeric();
+        let words: BTreeSet<&str> = text.split(|character| !is_word(character)).collect();
+        let missing: Vec<&String> = rules.iter().filter(|rule| !words.contains(rule.as_str())).collect();
+        assert!(missing.is_empty(), "{list} lacks {missing:?}");
+    }
+}
+
 #[test]
 fn the_sources_are_read_as_they_are_meant() {
     let code = "use crate::{floats::{self, Floats}, room};\nlet x = crate::ops::dot(a_b, 1); // crate::tree\n";

@@ -368,7 +368,7 @@ fn what_cannot_be_changed_says_so_and_stays() {
         assert!(error.is_pattern());
         assert_eq!(
             error.to_string(),
-            "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches (`*` stays within a segment, `**` spans any number of them)"
+            "`c.**`: expected a pattern that matches a trainable leaf, found none that it matches (`*` stays within a segment, `**` spans any number of them); the tree has `a`, `b`"
         );
     }
     let error = optimizer.freeze("c").unwrap_err();

@@ -25,7 +25,7 @@ impl Layout {
     pub(crate) fn unmatched(&self, pattern: &Pattern, expected: &str) -> Error {
         let text = pattern.text();
         let found = if !pattern.is_path() {
-            "none that it matches (`*` stays within a segment, `**` spans any number of them)".into()
+            format!("none that it matches (`*` stays within a segment, `**` spans any number of them){}", self.before_stars(text))
         } else if self.is_branch(text) {
             format!("a branch; `{text}.**` is all below it")
         } else {
@@ -34,16 +34,32 @@ impl Layout {
         Error::pattern(text, expected, &found)
     }
 
+    /// What is wrong with the part of a pattern that is a path, if it leads nowhere.
+    fn before_stars(&self, pattern: &str) -> String {
+        let segments: Vec<&str> = split(pattern).take_while(|segment| unescape(segment).is_some()).collect();
+        match self.inner.paths.find(&segments.join(".")) {
+            Some(_) => String::new(),
+            None => format!("; {}", instead(&self.inner, &segments.join("."))),
+        }
+    }
+
     fn is_branch(&self, path: &str) -> bool {
         let node = self.inner.paths.find(path).filter(|&node| node != ROOT && self.inner.paths.place(node).is_none());
         node.is_some_and(|node| self.inner.places_below(node).next().is_some())
     }
 }
 
+impl Inner {
+    /// The path of a trainable leaf that may have been meant by one at which there is none.
+    pub(crate) fn meant(&self, path: &str) -> Option<String> {
+        nearest(self, path).map(|leaf| self.paths.render(leaf)).filter(|meant| meant != path)
+    }
+}
+
 fn instead(layout: &Inner, path: &str) -> String {
     let (paths, segments) = (&layout.paths, split(path));
-    if let Some(leaf) = nearest(layout, path) {
-        return format!("did you mean `{}`?", paths.render(leaf));
+    if let Some(meant) = layout.meant(path) {
+        return format!("did you mean `{meant}`?");
     }
     let known = segments.scan(ROOT, |node, segment| {
         *node = child(paths, *node, segment)?;
@@ -69,30 +85,32 @@ fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> 
     let unescaped = unescape(segment);
     let segment = unescaped.as_deref().unwrap_or(segment);
     let len = segment.chars().count();
-    if !(2..=LONGEST).contains(&len) || segment.parse::<u32>().is_ok() {
+    if !(3..=LONGEST).contains(&len) || segment.parse::<u32>().is_ok() {
         return None;
     }
     let distance_of = |child| match paths.key(child) {
-        Key::Name(name) if name.chars().count().abs_diff(len) <= len.max(3) / 3 => Some((distance(segment, name), child)),
+        Key::Name(name) if name.chars().count().abs_diff(len) <= len / 3 => Some((distance(segment, name), child)),
         _ => None,
     };
     let nearest = paths.children(node).take(COMPARED).filter_map(distance_of).min()?;
-    (nearest.0 <= len.max(3) / 3).then_some(nearest.1)
+    (nearest.0 <= len / 3).then_some(nearest.1)
 }
 
-/// How many characters have to be added, taken away or replaced (Levenshtein).
+/// How many characters have to be added, taken away, replaced or swapped with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (index, a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (at, &b) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(diagonal + 1).min(row[at] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let is_swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            let swapped = if is_swapped { rows[i - 2][j - 2] + 1 } else { usize::MAX };
+            row.push(replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1).min(swapped));
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 fn below(paths: &Paths, node: NodeId) -> String {
@@ -103,6 +121,9 @@ fn below(paths: &Paths, node: NodeId) -> String {
     }
     let keys: Vec<String> = paths.children(node).take(LISTED).map(|child| format!("`{}`", escaped(paths.key(child)))).collect();
     match paths.children(node).skip(LISTED).count() {
+        _ if keys.is_empty() && paths.node(node).kind == Kind::NoLeaf => {
+            format!("{whose} is no parameter (`#[tree(param)]` makes a number one)")
+        }
         _ if keys.is_empty() => format!("{whose} has nothing below it"),
         0 => format!("{whose} has {}", keys.join(", ")),
         others => format!("{whose} has {} and {others} more", keys.join(", ")),

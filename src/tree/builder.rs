@@ -61,6 +61,8 @@ pub struct Builder<'b> {
     in_place: bool,
     /// Which places are then written, if there are shared nodes.
     written: Vec<bool>,
+    /// Which trainable leaves the new tree has asked for.
+    asked: Vec<bool>,
 }
 
 /// Where a builder's values come from.
@@ -127,7 +129,8 @@ impl Values<'_> {
 impl<'b> Builder<'b> {
     pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
         let cursor = Cursor::new(&layout.paths);
-        Builder { layout, cursor, values, contents, shared: HashMap::new(), arrays: HashMap::new(), in_place: false, written: Vec::new() }
+        let (shared, arrays, asked) = (HashMap::new(), HashMap::new(), vec![false; layout.leaves.len()]);
+        Builder { layout, cursor, values, contents, shared, arrays, in_place: false, written: Vec::new(), asked }
     }
 
     /// For the parts of a tree that is written in place: shared cells stay, and are written through.
@@ -242,6 +245,9 @@ impl<'b> Builder<'b> {
     /// old ones.
     pub(crate) fn new_elements<E: Element>(&mut self, shape: &[usize], axes: Option<&[usize]>) -> Result<Option<Vec<E>>> {
         let place = self.place(shape, E::DTYPE)?;
+        if place.leaf.trainable {
+            self.asked[place.leaf.index as usize] = true;
+        }
         // In place, what is not written keeps its elements, and with them its ties.
         if !self.values.has(place.leaf) || !self.cursor.place().is_some_and(|place| self.is_written(place)) {
             return Ok(None);
@@ -263,6 +269,16 @@ impl<'b> Builder<'b> {
             (Some(map), None) => map.to_place(view_of(&leaf.shape, &elements)?).iter().copied().collect(),
             (Some(map), Some(axes)) => in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes),
         }))
+    }
+
+    /// An error if a new tree has been made without the new values of a leaf.
+    pub(crate) fn find_missing(&self) -> Result<()> {
+        if let Values::Template = self.values {
+            return Ok(());
+        }
+        let mut asked = self.layout.leaves.iter().zip(&self.asked);
+        let missing = asked.find(|(leaf, asked)| !**asked && !leaf.is_empty());
+        missing.map_or(Ok(()), |(leaf, _)| Err(Error::unstable("a `rebuild` that does not ask for it").at(leaf.path())))
     }
 
     /// The place the walk is at, if the leaf is as it was seen first.

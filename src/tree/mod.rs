@@ -42,6 +42,35 @@ use crate::error::Result;
 /// and answers twice alike while it is borrowed; the order of the flat vector is this order, depth first. An implementation that
 /// breaks the promise gets an error, never memory that is not its own.
 ///
+/// # A container of one's own
+///
+/// ```
+/// use flatleaf::{destructure, Builder, Key, Result, Tree, Visitor, VisitorMut};
+///
+/// struct Stack<T>(Vec<T>);
+///
+/// impl<T: Tree> Tree for Stack<T> {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         self.0.iter().enumerate().try_for_each(|(index, layer)| visitor.child(Key::Index(index), layer))
+///     }
+///
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         self.0.iter_mut().enumerate().try_for_each(|(index, layer)| visitor.child(Key::Index(index), layer))
+///     }
+///
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         let layers = self.0.iter().enumerate().map(|(index, layer)| builder.child(Key::Index(index), layer));
+///         layers.collect::<Result<_>>().map(Stack)
+///     }
+/// }
+///
+/// let stack = Stack(vec![vec![1.0_f32], vec![2.0, 3.0]]);
+/// let (flat, layout) = destructure(&stack)?;
+/// assert_eq!(layout.leaves()[1].path(), "1");
+/// assert_eq!(layout.restructure(&stack, &[7.0, 8.0, 9.0])?.0, [vec![7.0], vec![8.0, 9.0]]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+///
 /// # A leaf of one's own
 ///
 /// A leaf that is no slice in memory is read and written by callbacks, and may carry an identity of its own:
