@@ -14,13 +14,13 @@
 mod support;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flatleaf::Companion::Values;
 use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Rule};
 use flatleaf::{FlatGrad, Layout, ops};
 use rayon::prelude::*;
-use support::{Arrays, arrays, concatenate, parallel_copy, shapes, time};
+use support::{Arrays, arrays, concatenate, median, parallel_copy, shapes, times_of};
 
 /// The weight of the moving average.
 const TAU: f32 = 0.005;
@@ -30,7 +30,7 @@ const MAX_NORM: f64 = 1e9;
 struct Options {
     trees: Vec<String>,
     ops: Vec<String>,
-    seconds: f64,
+    period: Duration,
     turns: bool,
 }
 
@@ -48,9 +48,9 @@ fn options() -> Options {
     if let Some(threads) = value("--threads").and_then(|threads| threads.parse().ok()) {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the pool is built once");
     }
-    let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
+    let period = Duration::from_secs_f64(value("--seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0));
     let turns = arguments.iter().any(|argument| argument == "--turns");
-    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), seconds, turns }
+    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), period, turns }
 }
 
 struct Bench<'o> {
@@ -210,34 +210,24 @@ impl<'o> Bench<'o> {
         };
         if !self.options.turns {
             (0..3).for_each(|_| call());
-            return self.print(peer, op, &times(5, self.options.seconds, &mut call));
+            return self.print(peer, op, times_of(5, self.options.period, call));
         }
-        self.print(peer, op, &[]);
+        self.print(peer, op, Vec::new());
         while next_line() == "go" {
             // Memory that was given away may have to be fetched back, and threads woken.
-            times(1, self.options.seconds / 2.0, &mut call);
-            self.print(peer, op, &times(2, self.options.seconds, &mut call));
+            times_of(1, self.options.period / 2, &mut call);
+            self.print(peer, op, times_of(2, self.options.period, &mut call));
         }
     }
 
-    fn print(&self, peer: &str, op: &str, times: &[f64]) {
+    fn print(&self, peer: &str, op: &str, mut times: Vec<f64>) {
+        times.sort_by(f64::total_cmp);
         let row = serde_json::json!({
             "peer": peer, "tree": self.name, "op": op, "leaves": self.tree.len(), "elements": self.flat.len(),
-            "median_s": times.get(times.len() / 2), "min_s": times.first(), "runs": times.len(),
+            "median_s": times.first().map(|_| median(&times)), "min_s": times.first(), "runs": times.len(),
         });
         println!("{row}");
     }
-}
-
-/// Sorted, at least so many.
-fn times(least: usize, seconds: f64, call: &mut impl FnMut()) -> Vec<f64> {
-    let end = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut times = Vec::new();
-    while times.len() < least || (Instant::now() < end && times.len() < 20_000) {
-        times.push(time(&mut *call));
-    }
-    times.sort_by(f64::total_cmp);
-    times
 }
 
 /// Empty at the end.

@@ -379,14 +379,20 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
         let path = self.cursor.path();
         let meant = if self.findings.is_full() { None } else { self.layout.meant(&path) };
-        let found = meant.map_or(found.clone(), |meant| format!("{found}; did you mean `{meant}`?"));
-        self.findings.add(Error::unknown(path, expected, found));
+        let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        self.findings.add(Error::unknown(path, expected, found + &hint));
     }
 
     /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
     fn holds_no_leaf(&self, node: NodeId) -> bool {
         let mut kinds = (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
         self.layout.places_below(node).next().is_none() && kinds.any(|kind| kind == Kind::NoLeaf)
+    }
+
+    /// Remembers an error, should the tree keep it to itself.
+    #[cold]
+    fn noted(&mut self, error: Error) -> Error {
+        self.failed.note(error, || self.cursor.path())
     }
 
     fn first_visit(&mut self, identity: &Identity) -> bool {
@@ -456,7 +462,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
 impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.met_leaf(&leaf).map_err(|error| self.failed.note(error, || self.cursor.path()))
+        self.met_leaf(&leaf).map_err(|error| self.noted(error))
     }
 
     #[inline]
@@ -488,7 +494,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
         };
         self.leave_cell();
-        visited.map_err(|error| self.failed.note(error, || self.cursor.path()))
+        visited.map_err(|error| self.noted(error))
     }
 
     fn read_only(&mut self) {
@@ -498,7 +504,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
 
     #[inline]
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
-        self.cursor.enter(key).map_err(|error| self.failed.note(error, || self.cursor.path()))
+        self.cursor.enter(key).map_err(|error| self.noted(error))
     }
 
     #[inline]
@@ -511,7 +517,7 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        self.met_shared(identity).map_err(|error| self.failed.note(error, || self.cursor.path()))
+        self.met_shared(identity).map_err(|error| self.noted(error))
     }
 
     fn leave_shared(&mut self) {

@@ -204,9 +204,7 @@ fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Float
 
 /// Copies as `f32`, made by all threads if they are many.
 fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
-    let widen = |&(leaf, floats): &(usize, Floats<'_>)| (leaf, floats.to_vec());
-    let is_parallel = threads::is_parallel(leaves.iter().map(|leaf| leaf.1.len()).sum());
-    if is_parallel { threads::make_all(&leaves, widen) } else { leaves.iter().map(widen).collect() }
+    threads::map(&leaves, |leaf| leaf.1.len(), |&(leaf, floats)| (leaf, floats.to_vec()))
 }
 
 /// Takes the slices that a tree lends.

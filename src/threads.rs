@@ -36,15 +36,9 @@ pub(crate) fn share<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: imp
     tasks.iter_mut().for_each(work);
 }
 
-/// What `make` makes of every item, in their order, by all threads: a vector is filled by the thread that allocated it.
-#[cfg(feature = "rayon")]
-pub(crate) fn make_all<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
-    use rayon::prelude::*;
-    items.par_iter().map(make).collect()
-}
-
-/// What `make` makes of every item.
-#[cfg(not(feature = "rayon"))]
-pub(crate) fn make_all<T, R>(items: &[T], make: impl Fn(&T) -> R) -> Vec<R> {
-    items.iter().map(make).collect()
+/// What `make` makes of every item, in their order: shared as by [`share`].
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], weight: impl Fn(&T) -> usize + Sync, make: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let mut tasks: Vec<(&T, Option<R>)> = items.iter().map(|item| (item, None)).collect();
+    share(&mut tasks, |task| weight(task.0), |(item, made)| *made = Some(make(item)));
+    tasks.into_iter().filter_map(|task| task.1).collect()
 }

@@ -195,16 +195,9 @@ impl Layout {
     ) -> Result<Option<R>> {
         let model = leaves::values(self, model)?;
         let companions = Companions::read(self, companions)?;
-        let mut mapped: Vec<(usize, Option<R>)> = (0..model.len()).map(|index| (index, None)).collect();
-        threads::share(
-            &mut mapped,
-            |(index, _)| self.leaves()[*index].len(),
-            |(index, result)| {
-                let x = model[*index].as_deref().unwrap_or_default();
-                *result = Some(map(companions.leaf(*index), x, companions.at(*index)));
-            },
-        );
-        Ok(mapped.into_iter().filter_map(|(_, result)| result).reduce(reduce))
+        let indices: Vec<usize> = (0..model.len()).collect();
+        let map = |&index: &usize| map(companions.leaf(index), model[index].as_deref().unwrap_or_default(), companions.at(index));
+        Ok(threads::map(&indices, |&index| self.leaves()[index].len(), map).into_iter().reduce(reduce))
     }
 
     /// A new tree: the model with `map` called once on every trainable leaf, in flat order. Ties stay ties; frozen leaves are copied.

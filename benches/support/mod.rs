@@ -46,6 +46,16 @@ pub(crate) fn time(mut call: impl FnMut()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// The times of calls in a row, for so long: of so many at least.
+pub(crate) fn times_of(least: usize, period: Duration, mut call: impl FnMut()) -> Vec<f64> {
+    let end = Instant::now() + period;
+    let mut times = Vec::new();
+    while times.len() < least || (Instant::now() < end && times.len() < 20_000) {
+        times.push(time(&mut call));
+    }
+    times
+}
+
 /// How long it is one job's turn. Its first call finds the caches as the last job left them and is not timed. Long enough that jobs which
 /// make new vectors get back the memory that they have given away: a virtual machine may have handed it on meanwhile, and then the first
 /// calls wait for it.
@@ -57,11 +67,8 @@ pub(crate) fn alternate(jobs: &mut [(&str, &mut dyn FnMut())], each: Duration) -
     let end = Instant::now() + each * jobs.len() as u32;
     while Instant::now() < end {
         for (job, times) in jobs.iter_mut().zip(&mut times) {
-            let (end, before) = (Instant::now() + TURN, times.len());
             job.1();
-            while times.len() < before + 2 || (Instant::now() < end && times.len() < before + 10_000) {
-                times.push(time(&mut job.1));
-            }
+            times.extend(times_of(2, TURN, &mut job.1));
         }
     }
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));

@@ -59,19 +59,26 @@ impl Draft {
         self
     }
 
-    /// A leaf that is not trained is as its first place shows it, be that frozen or not.
-    fn show_first_places(&mut self) {
+    /// Lets every leaf be as its first trainable place shows it, or the first of all if none is.
+    pub(crate) fn show_first_places(&mut self) {
         let turned: HashSet<u32> = self.places.iter().filter(|place| place.axes.is_some()).map(|place| place.leaf).collect();
+        let mut places: Vec<&DraftPlace> = self.places.iter().filter(|place| turned.contains(&place.leaf)).collect();
+        places.sort_by_key(|place| !self.is_trainable(&self.leaves[place.leaf as usize], place.node));
         let mut firsts: HashMap<u32, AxisMap> = HashMap::new();
-        for place in self.places.iter_mut().filter(|place| turned.contains(&place.leaf)) {
-            let leaf = &self.leaves[place.leaf as usize];
-            if !leaf.trainable {
-                let shown = place.axes.take().map_or_else(|| AxisMap::identity(&leaf.shape), |axes| *axes);
-                let first = firsts.entry(place.leaf).or_insert_with(|| shown.clone());
-                place.axes = Some(Box::new(shown.on(first)));
+        for place in places {
+            firsts.entry(place.leaf).or_insert_with(|| self.shown(place));
+        }
+        for index in 0..self.places.len() {
+            if let Some(first) = firsts.get(&self.places[index].leaf) {
+                self.places[index].axes = Some(Box::new(self.shown(&self.places[index]).on(first)));
             }
         }
         firsts.into_iter().for_each(|(leaf, first)| self.leaves[leaf as usize].shape = first.shape);
+    }
+
+    /// How a place shows its leaf.
+    fn shown(&self, place: &DraftPlace) -> AxisMap {
+        place.axes.as_deref().cloned().unwrap_or_else(|| AxisMap::identity(&self.leaves[place.leaf as usize].shape))
     }
 
     /// Checks the draft and numbers its leaves.

@@ -37,10 +37,8 @@ impl Layout {
     /// What is wrong with the part of a pattern that is a path, if it leads nowhere.
     fn before_stars(&self, pattern: &str) -> String {
         let segments: Vec<&str> = split(pattern).take_while(|segment| unescape(segment).is_some()).collect();
-        match self.inner.paths.find(&segments.join(".")) {
-            Some(_) => String::new(),
-            None => format!("; {}", instead(&self.inner, &segments.join("."))),
-        }
+        let path = segments.join(".");
+        if self.inner.paths.find(&path).is_some() { String::new() } else { format!("; {}", instead(&self.inner, &path)) }
     }
 
     fn is_branch(&self, path: &str) -> bool {

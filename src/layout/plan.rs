@@ -91,10 +91,18 @@ impl Plan {
                 places.push(DraftPlace { node, leaf: seen, axes: None });
             }
         }
+        let mut draft = Draft::new(self.paths, self.leaves, places);
         if !views.ties.is_empty() {
-            views.resolve(&self.paths, &mut places, &mut self.leaves);
+            views.resolve(&mut draft.places);
+            draft.show_first_places();
         }
-        Draft::new(self.paths, self.leaves, places)
+        draft
+    }
+
+    /// Remembers an error, should the tree keep it to itself.
+    #[cold]
+    fn noted(&mut self, error: Error) -> Error {
+        self.failed.note(error, || self.paths.render(self.node))
     }
 
     fn met_node(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
@@ -232,27 +240,19 @@ struct Views {
 }
 
 impl Views {
-    /// Gives all places of a tie to its leader, whose shape becomes that of the first trainable place, or of the first of all.
-    fn resolve(&self, paths: &Paths, places: &mut [DraftPlace], leaves: &mut [DraftLeaf]) {
-        let leader = |seen: u32| self.ties.get(&seen).copied().unwrap_or(seen);
-        let is_trainable = |place: &DraftPlace| leaves[place.leaf as usize].trainable && !paths.node(place.node).frozen;
-        let mut shown: HashMap<u32, u32> = HashMap::new();
-        for place in places.iter().filter(|place| is_trainable(place)) {
-            shown.entry(leader(place.leaf)).or_insert(place.leaf);
-        }
+    /// Gives all places of a tie to its leader.
+    fn resolve(&self, places: &mut [DraftPlace]) {
         for place in places {
             let seen = place.leaf;
-            place.leaf = leader(seen);
-            let shown = *shown.entry(place.leaf).or_insert(seen);
-            leaves[place.leaf as usize].shape = leaves[shown as usize].shape.clone();
-            place.axes = (seen != shown).then(|| Box::new(self.views[&seen].on(&self.views[&shown])));
+            place.leaf = self.ties.get(&seen).copied().unwrap_or(seen);
+            place.axes = (seen != place.leaf).then(|| Box::new(self.views[&seen].on(&self.views[&place.leaf])));
         }
     }
 }
 
 impl<'a> Visitor<'a> for Plan {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.met_leaf(&leaf).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
+        self.met_leaf(&leaf).map_err(|error| self.noted(error))
     }
 
     fn no_leaf(&mut self) -> Result<()> {
@@ -261,7 +261,7 @@ impl<'a> Visitor<'a> for Plan {
 
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
         let visited = cell.read(&mut |content| content.visit(&mut Brief(&mut *self)));
-        visited.map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
+        visited.map_err(|error| self.noted(error))
     }
 
     fn read_only(&mut self) {
@@ -269,7 +269,7 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
-        self.met_node(key, frozen).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
+        self.met_node(key, frozen).map_err(|error| self.noted(error))
     }
 
     fn leave(&mut self, key: Key<'_>) {
@@ -284,7 +284,7 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        self.met_shared(identity).map_err(|error| self.failed.note(error, || self.paths.render(self.node)))
+        self.met_shared(identity).map_err(|error| self.noted(error))
     }
 
     fn leave_shared(&mut self) {

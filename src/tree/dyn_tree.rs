@@ -504,7 +504,7 @@ impl Copy {
         self.open.last_mut().map_or(&mut self.root, |open| &mut open.1)
     }
 
-    fn failed(&mut self, error: Error) -> Error {
+    fn noted(&mut self, error: Error) -> Error {
         let path = self.path();
         self.failed.note(error, || path)
     }
@@ -526,7 +526,7 @@ fn key_text(key: Key<'_>) -> String {
 
 impl<'a> Visitor<'a> for Copy {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.here().leaf = Some(array_of(&leaf).map_err(|error| self.failed(error))?);
+        self.here().leaf = Some(array_of(&leaf).map_err(|error| self.noted(error))?);
         Ok(())
     }
 
@@ -536,7 +536,7 @@ impl<'a> Visitor<'a> for Copy {
     }
 
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self))).map_err(|error| self.failed(error))
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self))).map_err(|error| self.noted(error))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
