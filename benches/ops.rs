@@ -1,7 +1,9 @@
-//! What the slice kernels cost, against the plainest loop that moves the same bytes: `cargo bench --bench ops`.
+//! What the slice kernels cost, against the plainest loop that moves the same bytes:
+//! `cargo bench --bench ops`.
 //!
-//! Machines differ and are shared, so only ratios count: kernel and rival run alternately, and medians are compared. That the kernels are
-//! right is for the tests; that this file measures them is checked first.
+//! Machines differ and are shared, so only ratios count: kernel and rival run alternately, and
+//! medians are compared. That the kernels are right is for the tests; that this file measures them
+//! is checked first.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,38 +29,76 @@ const KERNELS: &[(&str, Run, Run)] = &[
     ("lerp, w > ½", |y, x| ops::lerp(y, x, 0.9), triad),
     ("scale", |y, _| ops::scale(y, 0.999), scale),
     ("clamp", |y, _| ops::clamp(y, -0.5, 0.5), scale),
-    ("clip_norm", |y, _| keep(ops::clip_norm(y, 1e-3).is_ok()), scale),
+    (
+        "clip_norm",
+        |y, _| keep(ops::clip_norm(y, 1e-3).is_ok()),
+        scale,
+    ),
     ("fill", |y, _| ops::fill(y, 0.5), scale),
 ];
 
 /// Elements: far beyond every cache, and within the first.
 const SIZES: [usize; 2] = [25_600_000, 2 * 1024];
 
-/// One thread goes chunk by chunk, each too small to be split; all threads go as the library decides.
+/// One thread goes chunk by chunk, each too small to be split; all threads go as the library
+/// decides.
 const SPLITS: &[(&str, Run, Run)] = &[
-    ("norm_l2", |_, x| x.chunks(CHUNK).for_each(|x| keep(ops::norm_l2(x))), |_, x| keep(ops::norm_l2(x))),
-    ("axpy", |y, x| y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)).for_each(|(y, x)| ops::axpy(y, 1e-9, x)), |y, x| ops::axpy(y, 1e-9, x)),
+    (
+        "norm_l2",
+        |_, x| x.chunks(CHUNK).for_each(|x| keep(ops::norm_l2(x))),
+        |_, x| keep(ops::norm_l2(x)),
+    ),
+    (
+        "axpy",
+        |y, x| {
+            y.chunks_mut(CHUNK)
+                .zip(x.chunks(CHUNK))
+                .for_each(|(y, x)| ops::axpy(y, 1e-9, x))
+        },
+        |y, x| ops::axpy(y, 1e-9, x),
+    ),
 ];
 
 const CHUNK: usize = 16 * 1024;
 
 fn main() {
-    let (mut y, x): (Vec<f32>, Vec<f32>) = (0..SIZES[0]).map(|i| ((i % 1013) as f32 * 1e-3, (i % 911) as f32 * -1e-3)).unzip();
-    let plain = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    assert!((ops::norm_l2(&x) / plain - 1.0).abs() < 1e-9, "{} is not {plain}", ops::norm_l2(&x));
+    let (mut y, x): (Vec<f32>, Vec<f32>) = (0..SIZES[0])
+        .map(|i| ((i % 1013) as f32 * 1e-3, (i % 911) as f32 * -1e-3))
+        .unzip();
+    let plain = x
+        .iter()
+        .map(|&x| f64::from(x) * f64::from(x))
+        .sum::<f64>()
+        .sqrt();
+    assert!(
+        (ops::norm_l2(&x) / plain - 1.0).abs() < 1e-9,
+        "{} is not {plain}",
+        ops::norm_l2(&x)
+    );
     for size in SIZES {
-        println!("{size} elements: time of the kernel / time of a plain loop over the same bytes, by as many threads");
-        KERNELS.iter().for_each(|&run| report(run, &mut y[..size], &x[..size]));
+        println!(
+            "{size} elements: time of the kernel / time of a plain loop over the same bytes, by as many threads"
+        );
+        KERNELS
+            .iter()
+            .for_each(|&run| report(run, &mut y[..size], &x[..size]));
     }
     println!("time of one thread / time of all, from outside the pool");
     splits(&mut y, &x);
     println!("the same from within");
-    rayon::ThreadPoolBuilder::new().build().unwrap().install(|| splits(&mut y, &x));
+    rayon::ThreadPoolBuilder::new()
+        .build()
+        .unwrap()
+        .install(|| splits(&mut y, &x));
 }
 
 fn report((name, kernel, rival): (&str, Run, Run), y: &mut [f32], x: &[f32]) {
     let (kernel, rival) = compare(kernel, rival, y, x);
-    println!("    {name:<12} {:5.2}   {:9.1} µs", kernel.as_secs_f64() / rival.as_secs_f64(), kernel.as_secs_f64() * 1e6);
+    println!(
+        "    {name:<12} {:5.2}   {:9.1} µs",
+        kernel.as_secs_f64() / rival.as_secs_f64(),
+        kernel.as_secs_f64() * 1e6
+    );
 }
 
 fn splits(y: &mut [f32], x: &[f32]) {
@@ -67,7 +107,10 @@ fn splits(y: &mut [f32], x: &[f32]) {
             let (one, all) = compare(one, all, &mut y[..size], &x[..size]);
             format!("   {name} {:5.2}", one.as_secs_f64() / all.as_secs_f64())
         };
-        println!("    {size:>9} elements{}", SPLITS.iter().map(gain).collect::<String>());
+        println!(
+            "    {size:>9} elements{}",
+            SPLITS.iter().map(gain).collect::<String>()
+        );
     }
 }
 
@@ -99,7 +142,11 @@ fn read(_: &mut [f32], x: &[f32]) {
 }
 
 fn read_both(y: &mut [f32], x: &[f32]) {
-    let sum = |y: &[f32], x: &[f32]| keep(y.iter().zip(x).fold(0_u32, |sum, (y, x)| sum.wrapping_add(y.to_bits() ^ x.to_bits())));
+    let sum = |y: &[f32], x: &[f32]| {
+        keep(y.iter().zip(x).fold(0_u32, |sum, (y, x)| {
+            sum.wrapping_add(y.to_bits() ^ x.to_bits())
+        }))
+    };
     let ((y_low, y_high), (x_low, x_high)) = (y.split_at(y.len() / 2), x.split_at(x.len() / 2));
     both(x.len(), || sum(y_low, x_low), || sum(y_high, x_high));
 }

@@ -1,15 +1,19 @@
-//! flatleaf on the trees of the comparison with PyTorch, JAX and NumPy, and the machine's own limits.
+//! flatleaf on the trees of the comparison with PyTorch, JAX and NumPy, and the machine's own
+//! limits.
 //!
 //! `cargo bench --bench versus -- [--trees mlp,resnet50,gpt2,small10k] [--ops …] [--seconds 1] [--threads N]`
 //!
-//! Prints one JSON object a line. Every row checks its answer against a plain loop before it is timed. Rows of peer `limit` move the
-//! same number of elements by plain loops: `memcpy`, `read`, `write`, `triad` on all threads, `memcpy_1` on one, and `step`, which
-//! moves the 40 bytes an element that a step with clipping, AdamW and a moving average has to: it reads the gradient, then gradient,
-//! parameters, two moments and average, and writes the last four; `rule` moves the 28 of AdamW alone. Rows whose names end in `_flat`, or
-//! begin with `step_flat`, start from the flat vector, the others from the tree.
+//! Prints one JSON object a line. Every row checks its answer against a plain loop before it is
+//! timed. Rows of peer `limit` move the same number of elements by plain loops: `memcpy`, `read`,
+//! `write`, `triad` on all threads, `memcpy_1` on one, and `step`, which moves the 40 bytes an
+//! element that a step with clipping, AdamW and a moving average has to: it reads the gradient,
+//! then gradient, parameters, two moments and average, and writes the last four; `rule` moves the
+//! 28 of AdamW alone. Rows whose names end in `_flat`, or begin with `step_flat`, start from the
+//! flat vector, the others from the tree.
 //!
-//! With `--turns` it does nothing until it is told to: for each row it prints the row without times, and runs it for `--seconds` whenever
-//! a line `go` comes in, until one that says otherwise. `peers/compare.py` so lets several processes take turns.
+//! With `--turns` it does nothing until it is told to: for each row it prints the row without
+//! times, and runs it for `--seconds` whenever a line `go` comes in, until one that says otherwise.
+//! `peers/compare.py` so lets several processes take turns.
 
 mod support;
 
@@ -43,14 +47,38 @@ fn main() {
 
 fn options() -> Options {
     let arguments: Vec<String> = std::env::args().collect();
-    let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned();
-    let list = |name: &str, default: &str| value(name).unwrap_or(default.into()).split(',').map(str::to_owned).collect();
+    let value = |name: &str| {
+        arguments
+            .iter()
+            .position(|argument| argument == name)
+            .and_then(|at| arguments.get(at + 1))
+            .cloned()
+    };
+    let list = |name: &str, default: &str| {
+        value(name)
+            .unwrap_or(default.into())
+            .split(',')
+            .map(str::to_owned)
+            .collect()
+    };
     if let Some(threads) = value("--threads").and_then(|threads| threads.parse().ok()) {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the pool is built once");
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .expect("the pool is built once");
     }
-    let period = Duration::from_secs_f64(value("--seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0));
+    let period = Duration::from_secs_f64(
+        value("--seconds")
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(1.0),
+    );
     let turns = arguments.iter().any(|argument| argument == "--turns");
-    Options { trees: list("--trees", "mlp,resnet50,gpt2,small10k"), ops: list("--ops", ""), period, turns }
+    Options {
+        trees: list("--trees", "mlp,resnet50,gpt2,small10k"),
+        ops: list("--ops", ""),
+        period,
+        turns,
+    }
 }
 
 struct Bench<'o> {
@@ -68,7 +96,14 @@ impl<'o> Bench<'o> {
         let (tree, grads) = (arrays(&shapes, 0.02), arrays(&shapes, 0.01));
         let flat = concatenate(&tree);
         let layout = Layout::of(&tree).expect("a plain tree");
-        Bench { name, options, tree, grads, flat, layout }
+        Bench {
+            name,
+            options,
+            tree,
+            grads,
+            flat,
+            layout,
+        }
     }
 
     fn run(&self) {
@@ -81,7 +116,9 @@ impl<'o> Bench<'o> {
     }
 
     fn limits(&self) {
-        let limits = ["memcpy", "memcpy_1", "read", "write", "triad", "step", "rule"];
+        let limits = [
+            "memcpy", "memcpy_1", "read", "write", "triad", "step", "rule",
+        ];
         if !limits.iter().any(|limit| self.wants(limit)) {
             return;
         }
@@ -94,48 +131,86 @@ impl<'o> Bench<'o> {
         let mut vectors = [to, other, self.flat.clone(), self.flat.clone()];
         let [a, b, c, _] = &mut vectors;
         self.limit("rule", || stream_three([a, b, c], &self.flat));
-        self.limit("step", || (read(&self.flat), stream(&mut vectors, &self.flat)));
+        self.limit("step", || {
+            (read(&self.flat), stream(&mut vectors, &self.flat))
+        });
     }
 
     fn flatten(&self) {
         let (layout, tree) = (&self.layout, &self.tree);
         assert_eq!(layout.gather(tree).expect("the same tree"), self.flat);
-        self.row("flatten_new", || layout.gather(tree).expect("the same tree"));
+        self.row("flatten_new", || {
+            layout.gather(tree).expect("the same tree")
+        });
         let mut buffer = vec![0.0; layout.len()];
-        layout.gather_into(tree, &mut buffer).expect("the same tree");
+        layout
+            .gather_into(tree, &mut buffer)
+            .expect("the same tree");
         assert_eq!(buffer, self.flat);
-        self.row("flatten_into", || layout.gather_into(tree, &mut buffer).expect("the same tree"));
+        self.row("flatten_into", || {
+            layout
+                .gather_into(tree, &mut buffer)
+                .expect("the same tree")
+        });
     }
 
     fn restructure(&self) {
         let layout = &self.layout;
         let negated: Vec<f32> = self.flat.iter().map(|x| -x).collect();
-        assert_eq!(concatenate(&layout.restructure(&self.tree, &negated).expect("the same tree")), negated);
-        self.row("restructure_new", || layout.restructure(&self.tree, &self.flat).expect("the same tree"));
+        assert_eq!(
+            concatenate(
+                &layout
+                    .restructure(&self.tree, &negated)
+                    .expect("the same tree")
+            ),
+            negated
+        );
+        self.row("restructure_new", || {
+            layout
+                .restructure(&self.tree, &self.flat)
+                .expect("the same tree")
+        });
         let mut target = self.tree.clone();
-        layout.restructure_into(&mut target, &negated).expect("the same tree");
+        layout
+            .restructure_into(&mut target, &negated)
+            .expect("the same tree");
         assert_eq!(concatenate(&target), negated);
-        self.row("restructure_into", || layout.restructure_into(&mut target, &self.flat).expect("the same tree"));
+        self.row("restructure_into", || {
+            layout
+                .restructure_into(&mut target, &self.flat)
+                .expect("the same tree")
+        });
     }
 
     fn norms(&self) {
         let layout = &self.layout;
         let flat_grad = concatenate(&self.grads);
-        let plain = flat_grad.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let plain = flat_grad
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
         let close = |norm: f64| assert!((norm / plain - 1.0).abs() < 1e-9, "{norm} is not {plain}");
         close(layout.norm_l2(&self.grads).expect("the same tree"));
         close(ops::norm_l2(&flat_grad));
-        self.row("norm_l2", || layout.norm_l2(&self.grads).expect("the same tree"));
+        self.row("norm_l2", || {
+            layout.norm_l2(&self.grads).expect("the same tree")
+        });
         self.row("norm_l2_flat", || ops::norm_l2(&flat_grad));
 
         let mut grads = self.grads.clone();
         clip(layout, &mut grads, plain / 2.0);
         let half = layout.norm_l2(&grads).expect("the same tree");
-        assert!((2.0 * half / plain - 1.0).abs() < 1e-6, "{half} is not half of {plain}");
+        assert!(
+            (2.0 * half / plain - 1.0).abs() < 1e-6,
+            "{half} is not half of {plain}"
+        );
         let mut grads = self.grads.clone();
         self.row("clip_norm", || clip(layout, &mut grads, MAX_NORM));
         let mut clipped = flat_grad.clone();
-        self.row("clip_norm_flat", || ops::clip_norm(&mut clipped, MAX_NORM).expect("finite"));
+        self.row("clip_norm_flat", || {
+            ops::clip_norm(&mut clipped, MAX_NORM).expect("finite")
+        });
         assert_eq!(clipped, flat_grad);
     }
 
@@ -152,22 +227,34 @@ impl<'o> Bench<'o> {
     }
 
     fn steps(&self) {
-        let flat_grad = FlatGrad::from_flat(&self.layout, concatenate(&self.grads)).expect("as long as the layout");
-        if ["adamw", "step_clip_adamw_ema", "step_flat_clip_adamw_ema"].iter().any(|op| self.wants(op)) {
+        let flat_grad = FlatGrad::from_flat(&self.layout, concatenate(&self.grads))
+            .expect("as long as the layout");
+        if ["adamw", "step_clip_adamw_ema", "step_flat_clip_adamw_ema"]
+            .iter()
+            .any(|op| self.wants(op))
+        {
             self.check_steps(&flat_grad);
         }
         self.update("adamw", ADAMW);
         self.update("step_clip_adamw_ema", (CLIP, ADAMW, EMA));
         if self.wants("step_flat_clip_adamw_ema") {
             let (mut flat, mut optimizer) = (self.flat.clone(), self.optimizer((CLIP, ADAMW, EMA)));
-            self.row("step_flat_clip_adamw_ema", || optimizer.step(&mut flat, &flat_grad).expect("the same layout"));
+            self.row("step_flat_clip_adamw_ema", || {
+                optimizer
+                    .step(&mut flat, &flat_grad)
+                    .expect("the same layout")
+            });
         }
     }
 
     fn update(&self, op: &str, rule: impl Rule) {
         if self.wants(op) {
             let (mut model, mut optimizer) = (self.tree.clone(), self.optimizer(rule));
-            self.row(op, || optimizer.update(&mut model, &self.grads).expect("the same tree"));
+            self.row(op, || {
+                optimizer
+                    .update(&mut model, &self.grads)
+                    .expect("the same tree")
+            });
         }
     }
 
@@ -177,15 +264,26 @@ impl<'o> Bench<'o> {
 
     fn check_steps(&self, flat_grad: &FlatGrad) {
         let (mut model, mut flat) = (self.tree.clone(), self.flat.clone());
-        let (mut of_tree, mut of_flat) = (self.optimizer((CLIP, ADAMW, EMA)), self.optimizer((CLIP, ADAMW, EMA)));
+        let (mut of_tree, mut of_flat) = (
+            self.optimizer((CLIP, ADAMW, EMA)),
+            self.optimizer((CLIP, ADAMW, EMA)),
+        );
         for _ in 0..3 {
-            of_tree.update(&mut model, &self.grads).expect("the same tree");
+            of_tree
+                .update(&mut model, &self.grads)
+                .expect("the same tree");
             of_flat.step(&mut flat, flat_grad).expect("the same layout");
         }
         let (expected, average) = plain_steps(&self.flat, flat_grad, 3);
-        assert!(concatenate(&model) == flat, "the tree and the vector step alike");
+        assert!(
+            concatenate(&model) == flat,
+            "the tree and the vector step alike"
+        );
         assert_close(&flat, &expected);
-        assert_close(of_flat.state_of("average").expect("a stage of the chain"), &average);
+        assert_close(
+            of_flat.state_of("average").expect("a stage of the chain"),
+            &average,
+        );
     }
 
     fn wants(&self, op: &str) -> bool {
@@ -233,7 +331,9 @@ impl<'o> Bench<'o> {
 /// Empty at the end.
 fn next_line() -> String {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).expect("lines of text");
+    std::io::stdin()
+        .read_line(&mut line)
+        .expect("lines of text");
     line.trim_end().to_owned()
 }
 
@@ -242,19 +342,38 @@ fn clip(layout: &Layout, grads: &mut Arrays, max: f64) {
     let norm = layout.norm_l2(grads).expect("the same tree");
     if norm > max {
         let factor = (max / norm) as f32;
-        layout.par_map_into(grads, [], |_, dx, []| ops::scale(dx, factor)).expect("the same tree");
+        layout
+            .par_map_into(grads, [], |_, dx, []| ops::scale(dx, factor))
+            .expect("the same tree");
     }
 }
 
 fn moving_average(layout: &Layout, average: &mut Arrays, model: &Arrays) {
-    layout.par_map_into(average, [Values(model)], |_, a, [x]| ops::lerp(a, x, TAU)).expect("the same tree");
+    layout
+        .par_map_into(average, [Values(model)], |_, a, [x]| ops::lerp(a, x, TAU))
+        .expect("the same tree");
 }
 
-const CLIP: ClipNorm = ClipNorm { max: MAX_NORM, p: 2.0, non_finite: ops::NonFinite::Error };
-const ADAMW: AdamW = AdamW { lr: 1e-5, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, amsgrad: false };
-const EMA: Ema = Ema { decay: 1.0 - TAU as f64, warm_up: false, debias: false };
+const CLIP: ClipNorm = ClipNorm {
+    max: MAX_NORM,
+    p: 2.0,
+    non_finite: ops::NonFinite::Error,
+};
+const ADAMW: AdamW = AdamW {
+    lr: 1e-5,
+    betas: (0.9, 0.999),
+    eps: 1e-8,
+    weight_decay: 0.01,
+    amsgrad: false,
+};
+const EMA: Ema = Ema {
+    decay: 1.0 - TAU as f64,
+    warm_up: false,
+    debias: false,
+};
 
-/// AdamW and the moving average by one plain loop in f64: parameters and average after some steps with one gradient.
+/// AdamW and the moving average by one plain loop in f64: parameters and average after some steps
+/// with one gradient.
 fn plain_steps(flat: &[f32], grad: &[f32], steps: i32) -> (Vec<f32>, Vec<f32>) {
     let element = |(&x, &g): (&f32, &f32)| {
         let (mut x, g, mut m, mut v, mut average) = (f64::from(x), f64::from(g), 0.0, 0.0, 0.0);
@@ -262,8 +381,13 @@ fn plain_steps(flat: &[f32], grad: &[f32], steps: i32) -> (Vec<f32>, Vec<f32>) {
             x *= 1.0 - ADAMW.lr * ADAMW.weight_decay;
             m = 0.9 * m + 0.1 * g;
             v = 0.999 * v + 0.001 * g * g;
-            x -= ADAMW.lr * (m / (1.0 - 0.9_f64.powi(t))) / ((v / (1.0 - 0.999_f64.powi(t))).sqrt() + ADAMW.eps);
-            average = if t == 1 { x } else { average + (1.0 - EMA.decay) * (x - average) };
+            x -= ADAMW.lr * (m / (1.0 - 0.9_f64.powi(t)))
+                / ((v / (1.0 - 0.999_f64.powi(t))).sqrt() + ADAMW.eps);
+            average = if t == 1 {
+                x
+            } else {
+                average + (1.0 - EMA.decay) * (x - average)
+            };
         }
         (x as f32, average as f32)
     };
@@ -272,39 +396,53 @@ fn plain_steps(flat: &[f32], grad: &[f32], steps: i32) -> (Vec<f32>, Vec<f32>) {
 
 fn assert_close(found: &[f32], expected: &[f32]) {
     let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs().max(0.1);
-    assert!(found.len() == expected.len() && found.iter().zip(expected).all(is_close), "the same numbers as the plain loop");
+    assert!(
+        found.len() == expected.len() && found.iter().zip(expected).all(is_close),
+        "the same numbers as the plain loop"
+    );
 }
 
 /// Reads and writes four vectors, and reads a fifth.
 fn stream(vectors: &mut [Vec<f32>; 4], from: &[f32]) {
     let part = part_len(from.len());
     let [a, b, c, d] = vectors.each_mut().map(|vector| vector.par_chunks_mut(part));
-    a.zip(b).zip(c).zip(d).zip(from.par_chunks(part)).for_each(|((((a, b), c), d), from)| {
-        for ((((a, b), c), d), from) in a.iter_mut().zip(b).zip(c).zip(d).zip(from) {
-            *a += from;
-            *b += from;
-            *c += from;
-            *d += from;
-        }
-    });
+    a.zip(b)
+        .zip(c)
+        .zip(d)
+        .zip(from.par_chunks(part))
+        .for_each(|((((a, b), c), d), from)| {
+            for ((((a, b), c), d), from) in a.iter_mut().zip(b).zip(c).zip(d).zip(from) {
+                *a += from;
+                *b += from;
+                *c += from;
+                *d += from;
+            }
+        });
 }
 
 /// Reads and writes three vectors, and reads a fourth.
 fn stream_three(vectors: [&mut Vec<f32>; 3], from: &[f32]) {
     let part = part_len(from.len());
     let [a, b, c] = vectors.map(|vector| vector.par_chunks_mut(part));
-    a.zip(b).zip(c).zip(from.par_chunks(part)).for_each(|(((a, b), c), from)| {
-        for (((a, b), c), from) in a.iter_mut().zip(b).zip(c).zip(from) {
-            *a += from;
-            *b += from;
-            *c += from;
-        }
-    });
+    a.zip(b)
+        .zip(c)
+        .zip(from.par_chunks(part))
+        .for_each(|(((a, b), c), from)| {
+            for (((a, b), c), from) in a.iter_mut().zip(b).zip(c).zip(from) {
+                *a += from;
+                *b += from;
+                *c += from;
+            }
+        });
 }
 
 /// Parts for all threads, none for short slices.
 fn part_len(len: usize) -> usize {
-    if len < 1 << 20 { len.max(1) } else { len.div_ceil(rayon::current_num_threads()) }
+    if len < 1 << 20 {
+        len.max(1)
+    } else {
+        len.div_ceil(rayon::current_num_threads())
+    }
 }
 
 fn each_part(to: &mut [f32], work: impl Fn(&mut [f32]) + Send + Sync) {
@@ -314,11 +452,23 @@ fn each_part(to: &mut [f32], work: impl Fn(&mut [f32]) + Send + Sync) {
 
 fn read(from: &[f32]) -> u32 {
     let part = |part: &[f32]| part.iter().fold(0, |bits, x| bits | x.to_bits());
-    if part_len(from.len()) == from.len() { part(from) } else { from.par_chunks(part_len(from.len())).map(part).reduce(|| 0, |a, b| a | b) }
+    if part_len(from.len()) == from.len() {
+        part(from)
+    } else {
+        from.par_chunks(part_len(from.len()))
+            .map(part)
+            .reduce(|| 0, |a, b| a | b)
+    }
 }
 
 fn triad(to: &mut [f32], from: &[f32]) {
     let part = part_len(to.len());
-    let work = |(to, from): (&mut [f32], &[f32])| to.iter_mut().zip(from).for_each(|(to, from)| *to += TAU * from);
-    to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(work);
+    let work = |(to, from): (&mut [f32], &[f32])| {
+        to.iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to += TAU * from)
+    };
+    to.par_chunks_mut(part)
+        .zip(from.par_chunks(part))
+        .for_each(work);
 }

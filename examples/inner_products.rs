@@ -1,7 +1,8 @@
-//! How do I compute ⟨x, dx⟩, a weight-decay term and the like over a model, its gradient and an optimiser's state?
+//! How do I compute ⟨x, dx⟩, a weight-decay term and the like over a model, its gradient and an
+//! optimiser's state?
 //!
-//! One pass over the three trees, one call a parameter: the value and the state of a tied parameter are read once, its gradients are
-//! summed, and a parameter without a gradient shows up with zeros.
+//! One pass over the three trees, one call a parameter: the value and the state of a tied parameter
+//! are read once, its gradients are summed, and a parameter without a gradient shows up with zeros.
 //!
 //! ```text
 //! cargo run --example inner_products
@@ -27,7 +28,8 @@ struct Net {
 
 #[derive(Debug, Default, PartialEq)]
 struct Terms {
-    /// ⟨x, dx⟩: how fast the loss grows as all parameters grow by one factor. Near 0 where normalisation undoes that.
+    /// ⟨x, dx⟩: how fast the loss grows as all parameters grow by one factor. Near 0 where
+    /// normalisation undoes that.
     growth: f64,
     /// λ/2·‖x‖² of the matrices: biases and gains do not decay.
     decay: f64,
@@ -37,9 +39,16 @@ struct Terms {
 
 fn main() -> Result<()> {
     let shared = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]]));
-    let net = Net { embed: shared.clone(), mean: arr1(&[9.0]), bias: arr1(&[5.0]), gain: arr1(&[6.0]), head: shared };
+    let net = Net {
+        embed: shared.clone(),
+        mean: arr1(&[9.0]),
+        bias: arr1(&[5.0]),
+        gain: arr1(&[6.0]),
+        head: shared,
+    };
     let (x, layout) = destructure(&net)?;
-    // No gradient for `gain`, one at each place of the tie, and one at a frozen place that is nobody's.
+    // No gradient for `gain`, one at each place of the tie, and one at a frozen place that is
+    // nobody's.
     let grads = tree!({ "embed": [[1.0, 0.0], [0.0, 0.0]], "mean": [7.0], "bias": [-2.0], "head": [[1.0, 0.0], [0.0, 3.0]] });
     // An optimiser's state is a tree of the same type with the same ties.
     let velocity = layout.map(&net, [], |_, v, []| ops::scale(v, -0.1))?;
@@ -54,7 +63,14 @@ fn main() -> Result<()> {
     let embed = layout.leaf("embed").expect("a leaf").range();
     let decay = DECAY / 2.0 * ops::dot(&x[embed.clone()], &x[embed]);
     assert_eq!(*dx, [2.0, 0.0, 0.0, 3.0, -2.0, 0.0]);
-    assert_eq!(terms, Terms { growth: ops::dot(&x, &dx), decay, agreement: ops::dot(&v, &dx) });
+    assert_eq!(
+        terms,
+        Terms {
+            growth: ops::dot(&x, &dx),
+            decay,
+            agreement: ops::dot(&v, &dx)
+        }
+    );
     assert_eq!(terms.growth, 4.0); // 1·2 + 4·3 − 5·2
     Ok(())
 }
@@ -65,10 +81,18 @@ fn terms(layout: &Layout, net: &Net, grads: &dyn Tree, velocity: &Net) -> Result
         [Grads(grads), Values(velocity)],
         |leaf, x, [dx, v]| Terms {
             growth: ops::dot(x, dx),
-            decay: if leaf.shape().len() > 1 { DECAY / 2.0 * ops::dot(x, x) } else { 0.0 },
+            decay: if leaf.shape().len() > 1 {
+                DECAY / 2.0 * ops::dot(x, x)
+            } else {
+                0.0
+            },
             agreement: ops::dot(v, dx),
         },
-        |a, b| Terms { growth: a.growth + b.growth, decay: a.decay + b.decay, agreement: a.agreement + b.agreement },
+        |a, b| Terms {
+            growth: a.growth + b.growth,
+            decay: a.decay + b.decay,
+            agreement: a.agreement + b.agreement,
+        },
     )?;
     Ok(terms.unwrap_or_default())
 }

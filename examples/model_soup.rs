@@ -1,6 +1,7 @@
 //! How do I average several models (a model soup), and walk the line between two of them?
 //!
-//! `Layout::everything` has running statistics in the flat vector too: weights that are averaged want statistics that are averaged.
+//! `Layout::everything` has running statistics in the flat vector too: weights that are averaged
+//! want statistics that are averaged.
 //!
 //! ```text
 //! cargo run --example model_soup
@@ -21,13 +22,21 @@ struct Linear {
 
 fn main() -> Result<()> {
     let (x, y) = data();
-    let models = [0, 1, 2].map(|k| Linear::fit(&x.slice(s![k..; 3, ..]).to_owned(), &y.slice(s![k..; 3]).to_owned()));
+    let models = [0, 1, 2].map(|k| {
+        Linear::fit(
+            &x.slice(s![k..; 3, ..]).to_owned(),
+            &y.slice(s![k..; 3]).to_owned(),
+        )
+    });
     let [a, b, _] = &models;
 
     let alone = models.each_ref().map(|model| model.loss(&x, &y));
     let soup = average(&models)?;
     println!("loss of three models, each fitted to a third of the data  {alone:.4?}");
-    println!("loss of their average                                     {:.4}\n", soup.loss(&x, &y));
+    println!(
+        "loss of their average                                     {:.4}\n",
+        soup.loss(&x, &y)
+    );
 
     println!("from the first to the second\n    w    loss");
     for w in [-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5] {
@@ -38,7 +47,11 @@ fn main() -> Result<()> {
     let layout = Layout::everything(a)?;
     assert_eq!(layout.gather(&between(a, b, 0.0)?)?, layout.gather(a)?); // both ends are exact
     assert_eq!(layout.gather(&between(a, b, 1.0)?)?, layout.gather(b)?);
-    approx::assert_relative_eq!(soup.mean[0], models.iter().map(|model| model.mean[0]).sum::<f32>() / 3.0, max_relative = 1e-6);
+    approx::assert_relative_eq!(
+        soup.mean[0],
+        models.iter().map(|model| model.mean[0]).sum::<f32>() / 3.0,
+        max_relative = 1e-6
+    );
     Ok(())
 }
 
@@ -58,7 +71,9 @@ fn between(a: &Linear, b: &Linear, w: f32) -> Result<Linear> {
 
 /// A line with noise.
 fn data() -> (Array2<f32>, Array1<f32>) {
-    let x = Array2::from_shape_fn((30, 2), |(row, column)| (row as f32 * (1.7 + column as f32)).sin() + 3.0);
+    let x = Array2::from_shape_fn((30, 2), |(row, column)| {
+        (row as f32 * (1.7 + column as f32)).sin() + 3.0
+    });
     let noise = Array1::from_shape_fn(30, |row| 0.5 * (row as f32 * 12.9898).sin());
     (x.clone(), x.dot(&arr1(&[2.0, -1.0])) + 0.5 + noise)
 }
@@ -66,7 +81,11 @@ fn data() -> (Array2<f32>, Array1<f32>) {
 impl Linear {
     /// Gradient descent from zero.
     fn fit(x: &Array2<f32>, y: &Array1<f32>) -> Linear {
-        let mut model = Linear { mean: x.mean_axis(Axis(0)).expect("rows"), weight: Array1::zeros(x.ncols()), bias: 0.0 };
+        let mut model = Linear {
+            mean: x.mean_axis(Axis(0)).expect("rows"),
+            weight: Array1::zeros(x.ncols()),
+            bias: 0.0,
+        };
         for _ in 0..200 {
             let delta = (model.predict(x) - y) / y.len() as f32;
             model.weight -= &(0.5 * (x - &model.mean).t().dot(&delta));
@@ -80,6 +99,9 @@ impl Linear {
     }
 
     fn loss(&self, x: &Array2<f32>, y: &Array1<f32>) -> f32 {
-        (self.predict(x) - y).mapv(|error| error * error).mean().expect("rows")
+        (self.predict(x) - y)
+            .mapv(|error| error * error)
+            .mean()
+            .expect("rows")
     }
 }

@@ -1,12 +1,15 @@
 //! How do I write an optimiser of my own?
 //!
-//! A configuration, the names of the vectors it keeps, and a kernel over slices. Here: Yogi (Zaheer et al., *Adaptive methods for
-//! nonconvex optimization*, 2018), which is Adam with a second moment that moves by steps of fixed size, so that one small gradient does
-//! not wipe out what was learned. Both run on Rosenbrock's valley, in chains with stages that are there.
+//! A configuration, the names of the vectors it keeps, and a kernel over slices. Here: Yogi (Zaheer
+//! et al., *Adaptive methods for nonconvex optimization*, 2018), which is Adam with a second moment
+//! that moves by steps of fixed size, so that one small gradient does not wipe out what was
+//! learned. Both run on Rosenbrock's valley, in chains with stages that are there.
 //!
 //! `cargo run --release --example own_rule`
 
-use flatleaf::optim::{Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative, sign};
+use flatleaf::optim::{
+    Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative, sign,
+};
 use flatleaf::{Layout, Result, Tree};
 
 /// ```text
@@ -35,8 +38,15 @@ impl Rule for Yogi {
     fn kernel(&self, step: u64) -> impl Kernel {
         // Numbers stay f64 until they meet a vector.
         let bias = |beta: f64| 1.0 - beta.powf(step as f64);
-        let (beta1, fresh1, fresh2) = (self.betas.0 as f32, (1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
-        let (rate, correction) = ((self.lr / bias(self.betas.0)) as f32, bias(self.betas.1).sqrt().recip() as f32);
+        let (beta1, fresh1, fresh2) = (
+            self.betas.0 as f32,
+            (1.0 - self.betas.0) as f32,
+            (1.0 - self.betas.1) as f32,
+        );
+        let (rate, correction) = (
+            (self.lr / bias(self.betas.0)) as f32,
+            bias(self.betas.1).sqrt().recip() as f32,
+        );
         let eps = self.eps as f32;
         each(move |_x, g, [m, v]| {
             *m = beta1 * *m + fresh1 * g;
@@ -65,7 +75,10 @@ impl Point {
 
     fn slope(&self) -> Point {
         let across = self.y[0] - self.x[0].powi(2);
-        Point { x: [-2.0 * (1.0 - self.x[0]) - 400.0 * self.x[0] * across], y: [200.0 * across] }
+        Point {
+            x: [-2.0 * (1.0 - self.x[0]) - 400.0 * self.x[0] * across],
+            y: [200.0 * across],
+        }
     }
 }
 
@@ -85,20 +98,58 @@ fn descend<R: Rule>(rule: R, start: &Point, steps: usize) -> Result<(Vec<f32>, P
 }
 
 fn main() -> Result<()> {
-    let start = Point { x: [-1.5], y: [2.0] };
-    let clip = ClipNorm { max: 10.0, ..ClipNorm::default() };
-    let yogi = Yogi { lr: 0.02, betas: (0.9, 0.999), eps: 1e-3 };
+    let start = Point {
+        x: [-1.5],
+        y: [2.0],
+    };
+    let clip = ClipNorm {
+        max: 10.0,
+        ..ClipNorm::default()
+    };
+    let yogi = Yogi {
+        lr: 0.02,
+        betas: (0.9, 0.999),
+        eps: 1e-3,
+    };
     let (of_yogi, end) = descend((clip, yogi), &start, 4000)?;
-    let (of_adam, _) = descend((clip, Adam { lr: 0.02, ..Adam::default() }), &start, 4000)?;
+    let (of_adam, _) = descend(
+        (
+            clip,
+            Adam {
+                lr: 0.02,
+                ..Adam::default()
+            },
+        ),
+        &start,
+        4000,
+    )?;
 
-    println!("height above the valley's lowest point, (1, 1)\n\n   step          yogi          adam");
+    println!(
+        "height above the valley's lowest point, (1, 1)\n\n   step          yogi          adam"
+    );
     for row in [0, 5, 10, 20, 40, 60, 80, 99] {
-        println!("{:7}  {:12.3e}  {:12.3e}", row * 40, of_yogi[row], of_adam[row]);
+        println!(
+            "{:7}  {:12.3e}  {:12.3e}",
+            row * 40,
+            of_yogi[row],
+            of_adam[row]
+        );
     }
     println!("\nyogi ends at ({:.4}, {:.4})", end.x[0], end.y[0]);
 
     assert!((end.x[0] - 1.0).abs() < 1e-2 && (end.y[0] - 1.0).abs() < 2e-2);
-    let refused = Optimizer::new(Yogi { lr: -1.0, betas: (0.9, 0.999), eps: 1e-3 }, &Layout::of(&start)?).unwrap_err();
-    assert_eq!(refused.to_string(), "`lr`: expected a finite number of 0 or more, found -1");
+    let refused = Optimizer::new(
+        Yogi {
+            lr: -1.0,
+            betas: (0.9, 0.999),
+            eps: 1e-3,
+        },
+        &Layout::of(&start)?,
+    )
+    .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "`lr`: expected a finite number of 0 or more, found -1"
+    );
     Ok(())
 }

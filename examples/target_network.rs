@@ -1,6 +1,8 @@
-//! How do I keep a target network: a soft update, Polyak averaging, an exponential moving average of a model?
+//! How do I keep a target network: a soft update, Polyak averaging, an exponential moving average
+//! of a model?
 //!
-//! `target ← (1−τ)·target + τ·policy` for what is trained, a plain copy of what is not (running statistics, counters).
+//! `target ← (1−τ)·target + τ·policy` for what is trained, a plain copy of what is not (running
+//! statistics, counters).
 //!
 //! ```text
 //! cargo run --example target_network
@@ -26,10 +28,16 @@ struct Policy {
 
 fn main() -> Result<()> {
     let trunk = Arc::new(Mutex::new(Array2::zeros((2, 3))));
-    let mut policy = Policy { trunk, head: Array1::zeros(3), mean: Array1::zeros(2), seen: vec![0] };
+    let mut policy = Policy {
+        trunk,
+        head: Array1::zeros(3),
+        mean: Array1::zeros(2),
+        seen: vec![0],
+    };
     let layout = Layout::of(&policy)?;
 
-    // `clone` copies the pointer to the lock: that trunk moves with the policy's, and there is nothing to average.
+    // `clone` copies the pointer to the lock: that trunk moves with the policy's, and there is
+    // nothing to average.
     let (clone, mut target) = (policy.clone(), deep_clone(&policy)?);
     assert!(Arc::ptr_eq(&clone.trunk, &policy.trunk) && !Arc::ptr_eq(&target.trunk, &policy.trunk));
 
@@ -46,7 +54,11 @@ fn main() -> Result<()> {
     let lag = (1.0 - TAU) / TAU * (1.0 - (1.0 - TAU).powi(STEPS as i32));
     let (trained, averaged) = (layout.gather(&policy)?, layout.gather(&target)?);
     assert_eq!(trained, vec![STEPS as f32; layout.len()]);
-    approx::assert_relative_eq!(*averaged, *vec![STEPS as f32 - lag; layout.len()], max_relative = 1e-5);
+    approx::assert_relative_eq!(
+        *averaged,
+        *vec![STEPS as f32 - lag; layout.len()],
+        max_relative = 1e-5
+    );
     assert_eq!((&target.mean, &target.seen), (&policy.mean, &policy.seen));
     Ok(())
 }

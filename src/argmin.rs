@@ -1,7 +1,8 @@
 //! The solvers of [argmin](https://docs.rs/argmin) 0.11 on the flat vector (feature `argmin`).
 //!
-//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients; its numbers are f64. (An objective made
-//! by [`objective_f64`](crate::objective_f64) has argmin's own `Vec<f64>` for both, and no products of the Hessian.)
+//! A solver gets `&objective` for its problem and a [`FlatVec`] for its parameters and gradients;
+//! its numbers are f64. (An objective made by [`objective_f64`](crate::objective_f64) has argmin's
+//! own `Vec<f64>` for both, and no products of the Hessian.)
 //!
 //! ```
 //! use argmin::core::Executor;
@@ -33,21 +34,24 @@
 //! | BFGS, DFP, SR1, dogleg, Newton's and Gauss–Newton's methods | not: they want n × n matrices |
 //!
 //! # Tolerances
-//! Coordinates are f32. argmin's default tolerances are those of f64 and are met, if at all, when nothing changes any more: set them.
+//! Coordinates are f32. argmin's default tolerances are those of f64 and are met, if at all, when
+//! nothing changes any more: set them.
 //!
-//! argmin's trust region widens where the length of a step is its radius to within 2e-15. That of a vector of f32 hardly ever is, so the
-//! radius only shrinks: begin with the largest step that you would allow.
+//! argmin's trust region widens where the length of a step is its radius to within 2e-15. That of a
+//! vector of f32 hardly ever is, so the radius only shrinks: begin with the largest step that you
+//! would allow.
 //!
 //! # Errors
-//! What the function returns ends the solver and comes out of `run`, with one exception: argmin's L-BFGS turns an error in its line search
-//! into a `TerminationReason::SolverExit` that holds the text.
+//! What the function returns ends the solver and comes out of `run`, with one exception: argmin's
+//! L-BFGS turns an error in its line search into a `TerminationReason::SolverExit` that holds the
+//! text.
 
 use std::ops::{Deref, DerefMut};
 
 use ::argmin::core::{CostFunction, Error as ArgminError, Gradient, Hessian};
 use argmin_math::{
-    ArgminAdd, ArgminConj, ArgminDiv, ArgminDot, ArgminL1Norm, ArgminL2Norm, ArgminMinMax, ArgminMul, ArgminSignum, ArgminSub,
-    ArgminZeroLike,
+    ArgminAdd, ArgminConj, ArgminDiv, ArgminDot, ArgminL1Norm, ArgminL2Norm, ArgminMinMax,
+    ArgminMul, ArgminSignum, ArgminSub, ArgminZeroLike,
 };
 
 use crate::error::Error;
@@ -56,10 +60,12 @@ use crate::objective::{Evaluation, Objective};
 use crate::ops;
 use crate::tree::Tree;
 
-/// A flat vector that argmin can compute with: a point, a gradient or a direction. Dereferences to its elements.
+/// A flat vector that argmin can compute with: a point, a gradient or a direction. Dereferences to
+/// its elements.
 ///
-/// Its arithmetic is that of [`ops`]: elements are f32, each operation is computed in f64 and rounded once, and products, norms and factors
-/// are f64. The same bits for any number of threads. Vectors of unequal lengths panic with both lengths.
+/// Its arithmetic is that of [`ops`]: elements are f32, each operation is computed in f64 and
+/// rounded once, and products, norms and factors are f64. The same bits for any number of threads.
+/// Vectors of unequal lengths panic with both lengths.
 ///
 /// ```
 /// use argmin_math::{ArgminDot, ArgminMul};
@@ -221,28 +227,36 @@ macro_rules! problem {
 
 problem!(f32 => FlatVec, f64 => Vec<f64>);
 
-impl<'o, M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> Hessian for &'o Objective<M, F, R::Error> {
+impl<'o, M: Tree, F: FnMut(&M) -> R, R: Evaluation<Error: Into<ArgminError>>> Hessian
+    for &'o Objective<M, F, R::Error>
+{
     type Param = FlatVec;
     type Hessian = HessianAt<'o, M, F, R::Error>;
 
     fn hessian(&self, point: &FlatVec) -> Result<Self::Hessian, ArgminError> {
-        Ok(HessianAt { objective: self, point: point.clone() })
+        Ok(HessianAt {
+            objective: self,
+            point: point.clone(),
+        })
     }
 }
 
-/// The Hessian of an [`Objective`] at a point, without a matrix: it can be multiplied with a vector, and that is all.
+/// The Hessian of an [`Objective`] at a point, without a matrix: it can be multiplied with a
+/// vector, and that is all.
 ///
-/// A product costs two evaluations, the central difference of two gradients along the vector (Nocedal and Wright, *Numerical
-/// Optimization*, 2006, section 8.1):
+/// A product costs two evaluations, the central difference of two gradients along the vector
+/// (Nocedal and Wright, *Numerical Optimization*, 2006, section 8.1):
 ///
 /// ```text
 /// H·v = (∇f(x + εv) − ∇f(x − εv)) / 2ε        ε·‖v‖ = ∛(2⁻²³)·(1 + ‖x‖)
 /// ```
 ///
-/// where the error of the difference and the rounding of f32 are about equal: four or five digits. The solvers want no more.
+/// where the error of the difference and the rounding of f32 are about equal: four or five digits.
+/// The solvers want no more.
 ///
-/// An error in a product, a product that is not finite among them, cannot be told to argmin: the product is zero, which ends a search for
-/// a step, and the solver gets the error when it asks for the next loss or gradient.
+/// An error in a product, a product that is not finite among them, cannot be told to argmin: the
+/// product is zero, which ends a search for a step, and the solver gets the error when it asks for
+/// the next loss or gradient.
 ///
 /// ```
 /// use argmin::core::Hessian;
@@ -265,11 +279,16 @@ pub struct HessianAt<'o, M, F, E = Error> {
 
 impl<M, F, E> Clone for HessianAt<'_, M, F, E> {
     fn clone(&self) -> Self {
-        HessianAt { objective: self.objective, point: self.point.clone() }
+        HessianAt {
+            objective: self.objective,
+            point: self.point.clone(),
+        }
     }
 }
 
-impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> ArgminDot<FlatVec, FlatVec> for HessianAt<'_, M, F, R::Error> {
+impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> ArgminDot<FlatVec, FlatVec>
+    for HessianAt<'_, M, F, R::Error>
+{
     fn dot(&self, vector: &FlatVec) -> FlatVec {
         self.product(vector).unwrap_or_else(|error| {
             self.objective.keep(error);
@@ -287,10 +306,19 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> HessianAt<'_, M, F, R::Error> {
         let step = f64::from(f32::EPSILON).cbrt() * (1.0 + ops::norm_l2(&self.point)) / length;
         let along = |step: f64| {
             let mut gradient = vector.zero_like();
-            self.objective.gradient(&self.point.zip(vector, move |x, v| x + step * v), &mut gradient)?;
+            self.objective.gradient(
+                &self.point.zip(vector, move |x, v| x + step * v),
+                &mut gradient,
+            )?;
             Ok::<_, R::Error>(gradient)
         };
-        let product = along(step)?.zip(&along(-step)?, move |ahead, behind| (ahead - behind) / (2.0 * step));
-        if ops::all_finite(&product) { Ok(product) } else { Err(self.objective.layout().name_element(&product).into()) }
+        let product = along(step)?.zip(&along(-step)?, move |ahead, behind| {
+            (ahead - behind) / (2.0 * step)
+        });
+        if ops::all_finite(&product) {
+            Ok(product)
+        } else {
+            Err(self.objective.layout().name_element(&product).into())
+        }
     }
 }

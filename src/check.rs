@@ -1,4 +1,5 @@
-//! Everything is checked before anything is written: one walk over a tree that compares it with a layout and moves nothing.
+//! Everything is checked before anything is written: one walk over a tree that compares it with a
+//! layout and moves nothing.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -32,7 +33,10 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     fn is_writing(self) -> bool {
-        matches!(self, Purpose::WriteTrainable | Purpose::Change | Purpose::WriteOthers)
+        matches!(
+            self,
+            Purpose::WriteTrainable | Purpose::Change | Purpose::WriteOthers
+        )
     }
 
     fn compares(self) -> bool {
@@ -67,11 +71,16 @@ pub(crate) trait Take<'a> {
 ///
 /// # Errors
 /// All leaves that disagree, in one; or the first that keeps the walk from going on.
-pub(crate) fn check<T: Tree + ?Sized>(layout: &Inner, tree: &T, purpose: Purpose) -> Result<Contents> {
+pub(crate) fn check<T: Tree + ?Sized>(
+    layout: &Inner,
+    tree: &T,
+    purpose: Purpose,
+) -> Result<Contents> {
     check_and_take(layout, tree, purpose, &mut Nothing)
 }
 
-/// Checks a tree and hands its leaves on as it goes: for output that nobody sees if the check fails.
+/// Checks a tree and hands its leaves on as it goes: for output that nobody sees if the check
+/// fails.
 ///
 /// # Errors
 /// As [`check`], and what `take` returns.
@@ -82,7 +91,8 @@ pub(crate) fn check_and_take<'a, T: Tree + ?Sized>(
     take: &mut impl Take<'a>,
 ) -> Result<Contents> {
     let mut check = Check::new(layout, purpose, take);
-    tree.visit(&mut check).map_err(|error| error.or_at(|| check.cursor.path()))?;
+    tree.visit(&mut check)
+        .map_err(|error| error.or_at(|| check.cursor.path()))?;
     check.finish()
 }
 
@@ -111,8 +121,8 @@ pub(crate) struct Contents {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Content {
-    /// A leaf that is moved, outside of any cell. One without elements does not count: it may be trainable at one place of the node and
-    /// frozen at another.
+    /// A leaf that is moved, outside of any cell. One without elements does not count: it may be
+    /// trainable at one place of the node and frozen at another.
     pub(crate) plain: bool,
     /// A leaf that is moved, in a cell.
     pub(crate) guarded: bool,
@@ -153,7 +163,8 @@ struct Check<'l, 't, 'a, T> {
     cells: usize,
     /// The level from which on nothing can be written.
     read_only_from: usize,
-    /// Whether trainable leaves are moved and nothing around the one that comes next asks for a closer look.
+    /// Whether trainable leaves are moved and nothing around the one that comes next asks for a
+    /// closer look.
     is_plain_here: bool,
     ties: HashMap<LeafId, Tied<'a>>,
     /// Where leaves with an identity of their own were met first.
@@ -239,8 +250,14 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             self.find_missing();
         }
         self.findings.into_result()?;
-        let closed = self.shared.into_iter().filter_map(|(identity, node)| Some((identity, node.content?)));
-        Ok(Contents { shared: closed.collect(), strided: self.strided })
+        let closed = self
+            .shared
+            .into_iter()
+            .filter_map(|(identity, node)| Some((identity, node.content?)));
+        Ok(Contents {
+            shared: closed.collect(),
+            strided: self.strided,
+        })
     }
 
     fn find_missing(&mut self) {
@@ -251,15 +268,23 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             }
             let place = &self.layout.places[index];
             let expected = format!("a leaf of shape {:?}", &place.shape[..]);
-            self.findings.add(Error::missing(self.layout.paths.render(place.node), expected));
+            self.findings.add(Error::missing(
+                self.layout.paths.render(place.node),
+                expected,
+            ));
         }
     }
 
-    /// Whether there is nothing to say about a leaf: it is as the layout has it, at its only place, and lends its slice.
+    /// Whether there is nothing to say about a leaf: it is as the layout has it, at its only place,
+    /// and lends its slice.
     #[inline]
     fn is_plain(&self, place: &Place, leaf: &LeafRef<'_, 'a>) -> bool {
         let lent = matches!(leaf.source, Source::Lent(_));
-        self.is_plain_here && place.plain && lent && leaf.dtype == place.dtype && place.has_shape(leaf.shape)
+        self.is_plain_here
+            && place.plain
+            && lent
+            && leaf.dtype == place.dtype
+            && place.has_shape(leaf.shape)
     }
 
     #[inline]
@@ -278,7 +303,11 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         if !self.is_plain(place, leaf) {
             self.known_leaf(place, leaf)?;
         }
-        if self.findings.is_empty() && self.take.wants(place) { self.take.take(place, leaf) } else { Ok(()) }
+        if self.findings.is_empty() && self.take.wants(place) {
+            self.take.take(place, leaf)
+        } else {
+            Ok(())
+        }
     }
 
     #[inline(never)]
@@ -288,7 +317,8 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             return Ok(());
         }
         if !place.has_shape(leaf.shape) {
-            self.findings.add(Error::shape(self.cursor.path(), &place.shape, leaf.shape));
+            self.findings
+                .add(Error::shape(self.cursor.path(), &place.shape, leaf.shape));
             return Ok(());
         }
         if place.len > 0 {
@@ -301,13 +331,23 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         self.check_type(place.dtype, leaf.dtype);
         self.check_writable();
         let is_to_compare = self.purpose.compares() && !place.plain && !is_known_object;
-        if is_to_compare { self.compare_tied(place, leaf) } else { Ok(()) }
+        if is_to_compare {
+            self.compare_tied(place, leaf)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Whether a leaf with an identity of its own has been met at another place of the same parameter.
+    /// Whether a leaf with an identity of its own has been met at another place of the same
+    /// parameter.
     fn meet_identity(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<bool> {
-        let Some(identity) = leaf.identity.filter(|_| place.len > 0) else { return Ok(false) };
-        let first = *self.identified.entry(identity.clone()).or_insert(place.node);
+        let Some(identity) = leaf.identity.filter(|_| place.len > 0) else {
+            return Ok(false);
+        };
+        let first = *self
+            .identified
+            .entry(identity.clone())
+            .or_insert(place.node);
         if first == place.node {
             return Ok(false);
         }
@@ -322,19 +362,26 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             _ => (found == known, known.name()),
         };
         if !fits {
-            self.findings.add(Error::element_type(self.cursor.path(), expected.into(), found.to_string()));
+            self.findings.add(Error::element_type(
+                self.cursor.path(),
+                expected.into(),
+                found.to_string(),
+            ));
         }
     }
 
     #[inline]
     fn check_writable(&mut self) {
         if self.cursor.levels() >= self.read_only_from && self.purpose.is_writing() {
-            self.findings.add(Error::read_only("one that can only be read").or_at(|| self.cursor.path()));
+            self.findings
+                .add(Error::read_only("one that can only be read").or_at(|| self.cursor.path()));
         }
     }
 
     fn look_around(&mut self) {
-        self.is_plain_here = self.purpose.moves_trainable() && self.open.is_empty() && self.read_only_from == usize::MAX;
+        self.is_plain_here = self.purpose.moves_trainable()
+            && self.open.is_empty()
+            && self.read_only_from == usize::MAX;
     }
 
     #[inline]
@@ -345,7 +392,8 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
     }
 
-    /// Places of one leaf hold the same bits, unless they are the same object, which need not be read twice.
+    /// Places of one leaf hold the same bits, unless they are the same object, which need not be
+    /// read twice.
     fn compare_tied(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         if leaf.dtype != place.dtype || self.open.iter().any(|open| open.again) {
             return Ok(());
@@ -353,12 +401,23 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let elements = Exact::of(self.layout, place, leaf)?;
         match self.ties.entry(place.leaf) {
             Entry::Vacant(new) => {
-                new.insert(Tied { node: place.node, elements });
+                new.insert(Tied {
+                    node: place.node,
+                    elements,
+                });
             }
             Entry::Occupied(first) if first.get().elements.has_same_bits(&elements) => {}
             Entry::Occupied(first) => {
-                let (first, second) = (self.layout.paths.render(first.get().node), self.layout.paths.render(place.node));
-                self.findings.add(Error::broken_tie(first, second, "equal values at the places of one parameter", "different ones"));
+                let (first, second) = (
+                    self.layout.paths.render(first.get().node),
+                    self.layout.paths.render(place.node),
+                );
+                self.findings.add(Error::broken_tie(
+                    first,
+                    second,
+                    "equal values at the places of one parameter",
+                    "different ones",
+                ));
             }
         }
         Ok(())
@@ -369,8 +428,13 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let is_known = self.cursor.node().is_some();
         let (ignored, expected) = match known.kind {
             Kind::NoLeaf => (true, "no leaf: the field holds no parameter"),
-            Kind::Place(index) => (!self.layout.place(index).leaf.trainable, "nothing below a leaf"),
-            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => (self.holds_no_leaf(self.cursor.known()), "a branch"),
+            Kind::Place(index) => (
+                !self.layout.place(index).leaf.trainable,
+                "nothing below a leaf",
+            ),
+            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => {
+                (self.holds_no_leaf(self.cursor.known()), "a branch")
+            }
             Kind::Branch if is_known => (false, "nothing"),
             Kind::Branch => (false, "a path that the layout has"),
         };
@@ -378,14 +442,22 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             return;
         }
         let path = self.cursor.path();
-        let meant = if self.findings.is_full() { None } else { self.layout.meant(&path) };
-        let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-        self.findings.add(Error::unknown(path, expected, found + &hint));
+        let meant = if self.findings.is_full() {
+            None
+        } else {
+            self.layout.meant(&path)
+        };
+        let hint = meant
+            .map(|meant| format!("; did you mean `{meant}`?"))
+            .unwrap_or_default();
+        self.findings
+            .add(Error::unknown(path, expected, found + &hint));
     }
 
     /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
     fn holds_no_leaf(&self, node: NodeId) -> bool {
-        let mut kinds = (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
+        let mut kinds =
+            (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
         self.layout.places_below(node).next().is_none() && kinds.any(|kind| kind == Kind::NoLeaf)
     }
 
@@ -399,7 +471,11 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let node = self.cursor.node();
         match self.shared.entry(identity.clone()) {
             Entry::Vacant(new) => {
-                new.insert(SharedNode { node, content: None, has_leaf: false });
+                new.insert(SharedNode {
+                    node,
+                    content: None,
+                    has_leaf: false,
+                });
                 true
             }
             Entry::Occupied(_) => false,
@@ -408,18 +484,33 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
 
     /// The leaves that are moved there, each as its place shows it.
     fn moved_below(&self, node: NodeId) -> impl Iterator<Item = (LeafId, &Option<Box<AxisMap>>)> {
-        let places = self.layout.places_below(node).filter(|place| self.purpose.moves(place.leaf) && place.len > 0);
+        let places = self
+            .layout
+            .places_below(node)
+            .filter(|place| self.purpose.moves(place.leaf) && place.len > 0);
         places.map(|place| (place.leaf, &place.axes))
     }
 
-    /// Two places of one node must be two places in the layout too: written as two parameters, one of them would be lost.
+    /// Two places of one node must be two places in the layout too: written as two parameters, one
+    /// of them would be lost.
     fn check_tie(&self, first: NodeId, second: NodeId, same_leaves: bool) -> Result<()> {
-        let reads = matches!(self.purpose, Purpose::ReadValues | Purpose::ReadGradients | Purpose::ReadOthers);
+        let reads = matches!(
+            self.purpose,
+            Purpose::ReadValues | Purpose::ReadGradients | Purpose::ReadOthers
+        );
         if reads || same_leaves {
             return Ok(());
         }
-        let (first, second) = (self.layout.paths.render(first), self.layout.paths.render(second));
-        Err(Error::broken_tie(first, second, "two parameters", "one shared node"))
+        let (first, second) = (
+            self.layout.paths.render(first),
+            self.layout.paths.render(second),
+        );
+        Err(Error::broken_tie(
+            first,
+            second,
+            "two parameters",
+            "one shared node",
+        ))
     }
 
     /// A leaf that is not the one that comes next, or has something about it.
@@ -436,12 +527,20 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let again = !self.first_visit(&identity);
         let mut same_leaves = false;
         if again {
-            let &SharedNode { node, content, has_leaf } = &self.shared[&identity];
+            let &SharedNode {
+                node,
+                content,
+                has_leaf,
+            } = &self.shared[&identity];
             if content.is_none() {
-                return Err(Error::cycle(node.map(|node| self.layout.paths.render(node)).unwrap_or_default()));
+                return Err(Error::cycle(
+                    node.map(|node| self.layout.paths.render(node))
+                        .unwrap_or_default(),
+                ));
             }
             let Some(here) = self.cursor.node() else {
-                // Once more where the layout knows nothing: no need to look into it again to refuse it.
+                // Once more where the layout knows nothing: no need to look into it again to refuse
+                // it.
                 if has_leaf {
                     self.open.iter_mut().for_each(|open| open.has_leaf = true);
                     self.unknown("a shared node with leaves".into());
@@ -449,10 +548,17 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
                 return Ok(false);
             };
             let around_is_same = self.open.last().is_some_and(|open| open.again);
-            same_leaves = around_is_same || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
+            same_leaves = around_is_same
+                || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
             node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
         }
-        self.open.push(Open { identity, content: Content::default(), cells: self.cells, has_leaf: false, again: same_leaves });
+        self.open.push(Open {
+            identity,
+            content: Content::default(),
+            cells: self.cells,
+            has_leaf: false,
+            again: same_leaves,
+        });
         self.take.enter_shared();
         self.look_around();
         Ok(true)
@@ -485,7 +591,8 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         Ok(())
     }
 
-    /// Where the tree is to be written, the guard that is taken now is the one that writing will take.
+    /// Where the tree is to be written, the guard that is taken now is the one that writing will
+    /// take.
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
         self.enter_cell();
         let visited = if self.purpose.is_writing() {
@@ -521,7 +628,9 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     }
 
     fn leave_shared(&mut self) {
-        let Some(closed) = self.open.pop() else { return };
+        let Some(closed) = self.open.pop() else {
+            return;
+        };
         self.take.leave_shared();
         self.look_around();
         if let Some(around) = self.open.last_mut() {
@@ -573,7 +682,9 @@ impl Seen {
 
     #[cold]
     fn mark_out_of_order(&mut self, place: usize) -> bool {
-        let marks = self.marks.get_or_insert_with(|| vec![true; self.next as usize]);
+        let marks = self
+            .marks
+            .get_or_insert_with(|| vec![true; self.next as usize]);
         if marks.len() <= place {
             marks.resize(place + 1, false);
         }

@@ -1,4 +1,5 @@
-//! The elements at a place in the type of a flat vector and the order of its leaf, the way back, and what stands at the places of ties.
+//! The elements at a place in the type of a flat vector and the order of its leaf, the way back,
+//! and what stands at the places of ties.
 
 use std::borrow::Cow;
 
@@ -28,10 +29,15 @@ impl<E: Copy> Default for TiedPlaces<'_, E> {
 
 impl<'a, E: Copy> TiedPlaces<'a, E> {
     pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>) {
-        self.0.push(Tied { leaf: place.leaf.index, place: (!place.first, place.node), elements });
+        self.0.push(Tied {
+            leaf: place.leaf.index,
+            place: (!place.first, place.node),
+            elements,
+        });
     }
 
-    /// Every leaf with what its places hold, in the order of the places, so that a sum does not depend on the order of the walk.
+    /// Every leaf with what its places hold, in the order of the places, so that a sum does not
+    /// depend on the order of the walk.
     pub(crate) fn by_leaf(mut self) -> Vec<(usize, Vec<Cow<'a, [E]>>)> {
         self.0.sort_by_key(|tied| (tied.leaf, tied.place));
         let mut leaves: Vec<(usize, Vec<_>)> = Vec::new();
@@ -47,7 +53,11 @@ impl<'a, E: Copy> TiedPlaces<'a, E> {
 
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
 #[inline]
-pub(crate) fn elements_of<'a, E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Cow<'a, [E]>> {
+pub(crate) fn elements_of<'a, E: FlatElement>(
+    layout: &Inner,
+    place: &Place,
+    leaf: &LeafRef<'_, 'a>,
+) -> Result<Cow<'a, [E]>> {
     match (&place.axes, leaf.lent()) {
         (None, Some(slice)) => Ok(Cow::Borrowed(slice)),
         _ => copy_of(layout, place, leaf).map(Cow::Owned),
@@ -55,12 +65,23 @@ pub(crate) fn elements_of<'a, E: FlatElement>(layout: &Inner, place: &Place, lea
 }
 
 #[inline(never)]
-fn copy_of<E: FlatElement>(layout: &Inner, place: &Place, leaf: &LeafRef<'_, '_>) -> Result<Vec<E>> {
+fn copy_of<E: FlatElement>(
+    layout: &Inner,
+    place: &Place,
+    leaf: &LeafRef<'_, '_>,
+) -> Result<Vec<E>> {
     let mut elements = room::zeros(leaf.len())?;
     read_floats(leaf, &mut elements)?;
-    let Some(axes) = &place.axes else { return Ok(elements) };
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;
-    Ok(axes.to_leaf(view, layout.leaf(place.leaf).shape()).iter().copied().collect())
+    let Some(axes) = &place.axes else {
+        return Ok(elements);
+    };
+    let view =
+        ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;
+    Ok(axes
+        .to_leaf(view, layout.leaf(place.leaf).shape())
+        .iter()
+        .copied()
+        .collect())
 }
 
 /// Reads a leaf of any float type, rounded to nearest where it does not fit.
@@ -77,8 +98,14 @@ pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E])
     Ok(())
 }
 
-/// Writes a leaf's elements at one of its places, rounded to nearest where its type does not hold them.
-pub(crate) fn write_floats<E: FlatElement>(layout: &Inner, place: &Place, leaf: LeafMut<'_, '_>, elements: &[E]) -> Result<()> {
+/// Writes a leaf's elements at one of its places, rounded to nearest where its type does not hold
+/// them.
+pub(crate) fn write_floats<E: FlatElement>(
+    layout: &Inner,
+    place: &Place,
+    leaf: LeafMut<'_, '_>,
+    elements: &[E],
+) -> Result<()> {
     let elements = match &place.axes {
         Some(axes) => Cow::Owned(at_place(axes, layout.leaf(place.leaf).shape(), elements)),
         None => Cow::Borrowed(elements),
@@ -99,7 +126,8 @@ pub(crate) fn write_floats<E: FlatElement>(layout: &Inner, place: &Place, leaf: 
 
 /// A leaf's elements in the order of one of its places.
 pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
-    let view = ArrayViewD::from_shape(IxDyn(shape), elements).expect("a leaf has as many elements as its shape");
+    let view = ArrayViewD::from_shape(IxDyn(shape), elements)
+        .expect("a leaf has as many elements as its shape");
     axes.to_place(view).iter().copied().collect()
 }
 

@@ -18,8 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, what was expected and what was found.
 ///
-/// The kinds are private; ask with the predicates. When several leaves disagree the message lists the first eight and says how many
-/// more there are; the accessors speak of the first.
+/// The kinds are private; ask with the predicates. When several leaves disagree the message lists
+/// the first eight and says how many more there are; the accessors speak of the first.
 ///
 /// ```
 /// use flatleaf::{tree, Layout};
@@ -295,7 +295,8 @@ impl Error {
         /// assert!(error.is_duplicate() && error.path() == Some("w"));
         /// ```
         is_duplicate => Duplicate;
-        /// A path pattern that is malformed or matches nothing; [`path`](Error::path) is the pattern.
+        /// A path pattern that is malformed or matches nothing; [`path`](Error::path) is the
+        /// pattern.
         ///
         /// ```
         /// use flatleaf::{tree, Layout};
@@ -455,10 +456,15 @@ impl Error {
     /// ```
     #[cfg(feature = "safetensors")]
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
-        if let Kind::Io(kind) = self.0.first.kind { Some(kind) } else { None }
+        if let Kind::Io(kind) = self.0.first.kind {
+            Some(kind)
+        } else {
+            None
+        }
     }
 
-    /// An error of one's own, from a [`Tree`](crate::Tree) implementation; it gets the path it was raised at.
+    /// An error of one's own, from a [`Tree`](crate::Tree) implementation; it gets the path it was
+    /// raised at.
     ///
     /// ```
     /// use flatleaf::{destructure, Error, Result, Tree, Visitor};
@@ -480,7 +486,9 @@ impl Error {
     /// assert_eq!(destructure(&model).unwrap_err().to_string(), "`1`: the device is gone");
     /// ```
     pub fn custom(message: impl fmt::Display) -> Self {
-        Problem::new(Kind::Foreign).found(message.to_string()).into()
+        Problem::new(Kind::Foreign)
+            .found(message.to_string())
+            .into()
     }
 
     /// Where: the path of the leaf or node, empty for the root.
@@ -552,7 +560,9 @@ impl Error {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.problems().flat_map(|problem| problem.path.iter().chain(&problem.also)).map(String::as_str)
+        self.problems()
+            .flat_map(|problem| problem.path.iter().chain(&problem.also))
+            .map(String::as_str)
     }
 
     fn problems(&self) -> impl Iterator<Item = &Problem> {
@@ -563,25 +573,46 @@ impl Error {
 /// Constructors, named for what went wrong.
 impl Error {
     pub(crate) fn length(what: &'static str, expected: usize, found: usize) -> Self {
-        let problem = Problem { what: Some(what), ..Problem::new(Kind::Length) };
-        problem.expected(format!("{expected} elements")).found(found.to_string()).into()
+        let problem = Problem {
+            what: Some(what),
+            ..Problem::new(Kind::Length)
+        };
+        problem
+            .expected(format!("{expected} elements"))
+            .found(found.to_string())
+            .into()
     }
 
     pub(crate) fn shape(path: String, expected: &[usize], found: &[usize]) -> Self {
         let problem = Problem::new(Kind::Shape).path(path);
-        problem.expected(format!("shape {expected:?}")).found(format!("shape {found:?}")).into()
+        problem
+            .expected(format!("shape {expected:?}"))
+            .found(format!("shape {found:?}"))
+            .into()
     }
 
     pub(crate) fn missing(path: String, expected: String) -> Self {
-        Problem::new(Kind::Missing).path(path).expected(expected).found("no leaf".into()).into()
+        Problem::new(Kind::Missing)
+            .path(path)
+            .expected(expected)
+            .found("no leaf".into())
+            .into()
     }
 
     pub(crate) fn unknown(path: String, expected: &str, found: String) -> Self {
-        Problem::new(Kind::Unknown).path(path).expected(expected.into()).found(found).into()
+        Problem::new(Kind::Unknown)
+            .path(path)
+            .expected(expected.into())
+            .found(found)
+            .into()
     }
 
     pub(crate) fn element_type(path: String, expected: String, found: String) -> Self {
-        Problem::new(Kind::ElementType).path(path).expected(expected).found(found).into()
+        Problem::new(Kind::ElementType)
+            .path(path)
+            .expected(expected)
+            .found(found)
+            .into()
     }
 
     pub(crate) fn broken_tie(first: String, second: String, expected: &str, found: &str) -> Self {
@@ -592,55 +623,90 @@ impl Error {
     pub(crate) fn overlap(first: String, second: String) -> Self {
         let problem = Problem::new(Kind::Overlap).path(first).other_path(second);
         problem
-            .expected("views of the same elements in another axis order, or of none in common".into())
+            .expected(
+                "views of the same elements in another axis order, or of none in common".into(),
+            )
             .found("views that share some elements".into())
             .into()
     }
 
     pub(crate) fn cycle(first: String) -> Self {
-        Problem::new(Kind::Cycle).other_path(first).expected("a tree".into()).found("a shared node that contains itself".into()).into()
+        Problem::new(Kind::Cycle)
+            .other_path(first)
+            .expected("a tree".into())
+            .found("a shared node that contains itself".into())
+            .into()
     }
 
     pub(crate) fn too_deep(levels: usize) -> Self {
-        Problem::new(Kind::TooDeep).expected(format!("at most {levels} levels")).found("a tree that is nested too deep".into()).into()
+        Problem::new(Kind::TooDeep)
+            .expected(format!("at most {levels} levels"))
+            .found("a tree that is nested too deep".into())
+            .into()
     }
 
     pub(crate) fn too_many_places() -> Self {
-        let problem =
-            Problem::new(Kind::TooManyPlaces).expected("at most 1048576 extra places of shared nodes, and 4294967295 in all".into());
+        let problem = Problem::new(Kind::TooManyPlaces)
+            .expected("at most 1048576 extra places of shared nodes, and 4294967295 in all".into());
         problem.found("more".into()).into()
     }
 
     pub(crate) fn poisoned() -> Self {
-        Problem::new(Kind::Poisoned).expected("a lock".into()).found("a lock that a panic poisoned".into()).into()
+        Problem::new(Kind::Poisoned)
+            .expected("a lock".into())
+            .found("a lock that a panic poisoned".into())
+            .into()
     }
 
     pub(crate) fn borrowed() -> Self {
-        Problem::new(Kind::Borrowed).expected("a free cell".into()).found("a cell that is borrowed elsewhere".into()).into()
+        Problem::new(Kind::Borrowed)
+            .expected("a free cell".into())
+            .found("a cell that is borrowed elsewhere".into())
+            .into()
     }
 
     pub(crate) fn read_only(found: &str) -> Self {
-        Problem::new(Kind::ReadOnly).expected("a leaf that can be written".into()).found(found.into()).into()
+        Problem::new(Kind::ReadOnly)
+            .expected("a leaf that can be written".into())
+            .found(found.into())
+            .into()
     }
 
     pub(crate) fn other_layout(expected: String, found: String) -> Self {
-        Problem::new(Kind::OtherLayout).expected(expected).found(found).into()
+        Problem::new(Kind::OtherLayout)
+            .expected(expected)
+            .found(found)
+            .into()
     }
 
     pub(crate) fn duplicate(path: String) -> Self {
-        Problem::new(Kind::Duplicate).path(path).expected("each path once".into()).found("it twice".into()).into()
+        Problem::new(Kind::Duplicate)
+            .path(path)
+            .expected("each path once".into())
+            .found("it twice".into())
+            .into()
     }
 
     pub(crate) fn pattern(pattern: &str, expected: &str, found: &str) -> Self {
-        Problem::new(Kind::Pattern).path(pattern.into()).expected(expected.into()).found(found.into()).into()
+        Problem::new(Kind::Pattern)
+            .path(pattern.into())
+            .expected(expected.into())
+            .found(found.into())
+            .into()
     }
 
     pub(crate) fn unstable(found: &str) -> Self {
-        Problem::new(Kind::Unstable).expected("a tree that answers twice alike".into()).found(found.into()).into()
+        Problem::new(Kind::Unstable)
+            .expected("a tree that answers twice alike".into())
+            .found(found.into())
+            .into()
     }
 
     pub(crate) fn argument(expected: &str, found: impl fmt::Display) -> Self {
-        Problem::new(Kind::Argument).expected(expected.into()).found(found.to_string()).into()
+        Problem::new(Kind::Argument)
+            .expected(expected.into())
+            .found(found.to_string())
+            .into()
     }
 
     pub(crate) fn non_finite(index: usize, value: f32) -> Self {
@@ -658,53 +724,83 @@ impl Error {
     pub(crate) fn object(name: &str) -> Self {
         let expected = "a type that can be rebuilt in a box: `#[tree(object = \"…\")]` on the concrete type names a trait object, \
                         `flatleaf::rebuild_object!()` stands in an implementation by hand";
-        Problem::new(Kind::Object).expected(expected.into()).found(format!("a {name} that is not")).into()
+        Problem::new(Kind::Object)
+            .expected(expected.into())
+            .found(format!("a {name} that is not"))
+            .into()
     }
 
     pub(crate) fn two_types() -> Self {
-        Problem::new(Kind::Object).expected("one type for all handles of a shared node".into()).found("two".into()).into()
+        Problem::new(Kind::Object)
+            .expected("one type for all handles of a shared node".into())
+            .found("two".into())
+            .into()
     }
 
     pub(crate) fn invalid_layout(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidLayout).expected("a layout that agrees with itself".into()).found(found.into()).into()
+        Problem::new(Kind::InvalidLayout)
+            .expected("a layout that agrees with itself".into())
+            .found(found.into())
+            .into()
     }
 
     pub(crate) fn invalid_state(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidState).expected("a state that agrees with itself".into()).found(found.into()).into()
+        Problem::new(Kind::InvalidState)
+            .expected("a state that agrees with itself".into())
+            .found(found.into())
+            .into()
     }
 
     pub(crate) fn out_of_memory(bytes: usize) -> Self {
-        Problem::new(Kind::OutOfMemory).expected(format!("{bytes} bytes of memory")).found("less".into()).into()
+        Problem::new(Kind::OutOfMemory)
+            .expected(format!("{bytes} bytes of memory"))
+            .found("less".into())
+            .into()
     }
 
     #[cfg(feature = "serde")]
     pub(crate) fn invalid_tree(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidTree).expected("a tree".into()).found(found.into()).into()
+        Problem::new(Kind::InvalidTree)
+            .expected("a tree".into())
+            .found(found.into())
+            .into()
     }
 
     #[cfg(feature = "safetensors")]
     pub(crate) fn invalid_file(expected: &str, found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidFile).expected(expected.into()).found(found.into()).into()
+        Problem::new(Kind::InvalidFile)
+            .expected(expected.into())
+            .found(found.into())
+            .into()
     }
 
     #[cfg(feature = "safetensors")]
     pub(crate) fn io(path: &std::path::Path, expected: &str, error: &std::io::Error) -> Self {
         let problem = Problem::new(Kind::Io(error.kind())).path(path.display().to_string());
-        problem.expected(expected.into()).found(error.to_string()).into()
+        problem
+            .expected(expected.into())
+            .found(error.to_string())
+            .into()
     }
 
     /// Leaves, at least one, that a file has nothing for.
     #[cfg(feature = "safetensors")]
     pub(crate) fn missing_tensors(paths: Vec<String>) -> Self {
         let problem = Problem::new(Kind::Missing).paths(paths);
-        problem.expected("a tensor in the file".into()).found("none".into()).into()
+        problem
+            .expected("a tensor in the file".into())
+            .found("none".into())
+            .into()
     }
 
     /// Tensors, at least one, that are no leaf's.
     #[cfg(feature = "safetensors")]
     pub(crate) fn unexpected_tensors(names: Vec<String>) -> Self {
         let problem = Problem::new(Kind::Unknown).paths(names);
-        problem.expected("a leaf in the model".into()).found("none".into()).into()
+        problem
+            .expected("a leaf in the model".into())
+            .found("none".into())
+            .into()
     }
 
     /// The path of an element, for an error about one of a slice.
@@ -715,8 +811,14 @@ impl Error {
 
     /// The path, for an error that was raised by a part of the tree that does not know where it is.
     pub(crate) fn or_at(mut self, path: impl FnOnce() -> String) -> Self {
-        let needs_path =
-            !matches!(self.0.first.kind, Kind::Length | Kind::OtherLayout | Kind::InvalidLayout | Kind::Argument | Kind::NonFinite);
+        let needs_path = !matches!(
+            self.0.first.kind,
+            Kind::Length
+                | Kind::OtherLayout
+                | Kind::InvalidLayout
+                | Kind::Argument
+                | Kind::NonFinite
+        );
         if self.0.first.path.is_none() && needs_path {
             self.0.first.path = Some(path());
         }
@@ -726,35 +828,63 @@ impl Error {
 
 impl Problem {
     fn new(kind: Kind) -> Self {
-        Problem { kind, what: None, path: None, also: Vec::new(), other_path: None, expected: None, found: None }
+        Problem {
+            kind,
+            what: None,
+            path: None,
+            also: Vec::new(),
+            other_path: None,
+            expected: None,
+            found: None,
+        }
     }
 
     fn path(self, path: String) -> Self {
-        Problem { path: Some(path), ..self }
+        Problem {
+            path: Some(path),
+            ..self
+        }
     }
 
     #[cfg(feature = "safetensors")]
     fn paths(self, mut paths: Vec<String>) -> Self {
         let also = paths.split_off(1);
-        Problem { path: paths.pop(), also, ..self }
+        Problem {
+            path: paths.pop(),
+            also,
+            ..self
+        }
     }
 
     fn other_path(self, path: String) -> Self {
-        Problem { other_path: Some(path), ..self }
+        Problem {
+            other_path: Some(path),
+            ..self
+        }
     }
 
     fn expected(self, expected: String) -> Self {
-        Problem { expected: Some(expected), ..self }
+        Problem {
+            expected: Some(expected),
+            ..self
+        }
     }
 
     fn found(self, found: String) -> Self {
-        Problem { found: Some(found), ..self }
+        Problem {
+            found: Some(found),
+            ..self
+        }
     }
 }
 
 impl From<Problem> for Error {
     fn from(first: Problem) -> Self {
-        Error(Box::new(Inner { first, others: Vec::new(), unlisted: 0 }))
+        Error(Box::new(Inner {
+            first,
+            others: Vec::new(),
+            unlisted: 0,
+        }))
     }
 }
 
@@ -779,7 +909,9 @@ impl Findings {
     /// Counts disagreements that are not worth naming any more.
     #[cold]
     pub(crate) fn is_full(&self) -> bool {
-        self.0.as_ref().is_some_and(|all| all.0.others.len() + 1 >= LISTED)
+        self.0
+            .as_ref()
+            .is_some_and(|all| all.0.others.len() + 1 >= LISTED)
     }
 
     #[cold]
@@ -833,7 +965,9 @@ impl fmt::Display for Problem {
 fn write_paths(f: &mut fmt::Formatter<'_>, first: &str, also: &[String]) -> fmt::Result {
     const LISTED: usize = 64;
     write!(f, "`{}`", Elided(first))?;
-    also.iter().take(LISTED).try_for_each(|path| write!(f, ", `{}`", Elided(path)))?;
+    also.iter()
+        .take(LISTED)
+        .try_for_each(|path| write!(f, ", `{}`", Elided(path)))?;
     if also.len() > LISTED {
         write!(f, " and {} more", also.len() - LISTED)?;
     }

@@ -1,4 +1,5 @@
-//! Slices of floats of any type, as bytes beside the type, and copies between them. Knows nothing of trees.
+//! Slices of floats of any type, as bytes beside the type, and copies between them. Knows nothing
+//! of trees.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -21,7 +22,10 @@ pub(crate) struct Floats<'a> {
 impl<'a> Floats<'a> {
     #[inline]
     pub(crate) fn of<E: FlatElement>(elements: &'a [E]) -> Self {
-        Floats { dtype: E::DTYPE, bytes: bytemuck::cast_slice(elements) }
+        Floats {
+            dtype: E::DTYPE,
+            bytes: bytemuck::cast_slice(elements),
+        }
     }
 
     /// `None` if the type is no float.
@@ -43,12 +47,17 @@ impl<'a> Floats<'a> {
     #[inline]
     pub(crate) fn slice(self, range: Range<usize>) -> Self {
         let size = self.dtype.size();
-        Floats { bytes: &self.bytes[range.start * size..range.end * size], ..self }
+        Floats {
+            bytes: &self.bytes[range.start * size..range.end * size],
+            ..self
+        }
     }
 
     /// Parts of so many elements, the last one of what is left.
     pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = Floats<'a>> {
-        self.bytes.chunks(len * self.dtype.size()).map(move |bytes| Floats { bytes, ..self })
+        self.bytes
+            .chunks(len * self.dtype.size())
+            .map(move |bytes| Floats { bytes, ..self })
     }
 
     /// The elements as `T`, without a copy if that is their type.
@@ -95,13 +104,23 @@ impl<'a> Floats<'a> {
             return Cow::Borrowed(self.bytes);
         }
         let mut bytes = vec![0; self.len() * dtype.size()];
-        copy(self, FloatsMut { dtype, bytes: &mut bytes });
+        copy(
+            self,
+            FloatsMut {
+                dtype,
+                bytes: &mut bytes,
+            },
+        );
         Cow::Owned(bytes)
     }
 
     #[inline]
     fn typed<T: Element>(self) -> Option<&'a [T]> {
-        if self.dtype == T::DTYPE { checked::try_cast_slice(self.bytes).ok() } else { None }
+        if self.dtype == T::DTYPE {
+            checked::try_cast_slice(self.bytes).ok()
+        } else {
+            None
+        }
     }
 }
 
@@ -114,7 +133,10 @@ pub(crate) struct FloatsMut<'a> {
 impl<'a> FloatsMut<'a> {
     #[inline]
     pub(crate) fn of<E: FlatElement>(elements: &'a mut [E]) -> Self {
-        FloatsMut { dtype: E::DTYPE, bytes: bytemuck::cast_slice_mut(elements) }
+        FloatsMut {
+            dtype: E::DTYPE,
+            bytes: bytemuck::cast_slice_mut(elements),
+        }
     }
 
     /// `None` if the type is no float.
@@ -135,22 +157,34 @@ impl<'a> FloatsMut<'a> {
 
     /// The elements as `E`, if that is their type.
     pub(crate) fn into_slice<E: FlatElement>(self) -> Option<&'a mut [E]> {
-        if self.dtype == E::DTYPE { bytemuck::try_cast_slice_mut(self.bytes).ok() } else { None }
+        if self.dtype == E::DTYPE {
+            bytemuck::try_cast_slice_mut(self.bytes).ok()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn reborrow(&mut self) -> FloatsMut<'_> {
-        FloatsMut { bytes: self.bytes, ..*self }
+        FloatsMut {
+            bytes: self.bytes,
+            ..*self
+        }
     }
 
     /// Parts of so many elements, the last one of what is left.
     pub(crate) fn chunks(self, len: usize) -> impl Iterator<Item = FloatsMut<'a>> {
         let dtype = self.dtype;
-        self.bytes.chunks_mut(len * dtype.size()).map(move |bytes| FloatsMut { dtype, bytes })
+        self.bytes
+            .chunks_mut(len * dtype.size())
+            .map(move |bytes| FloatsMut { dtype, bytes })
     }
 
     fn of_elements<T: Element>(elements: &'a mut [T]) -> Self {
         match T::sink(elements) {
-            Sink::Bytes(bytes) => FloatsMut { dtype: T::DTYPE, bytes },
+            Sink::Bytes(bytes) => FloatsMut {
+                dtype: T::DTYPE,
+                bytes,
+            },
             _ => unreachable!("every float may hold any bits"),
         }
     }
@@ -165,13 +199,17 @@ trait FloatVec: Any + Send {
 
 impl<T: Element> FloatVec for Vec<T> {
     fn push(&mut self, floats: Floats<'_>, is_streamed: bool) {
-        if is_streamed { floats.push_by(self, streamed::push) } else { floats.push_to(self) }
+        if is_streamed {
+            floats.push_by(self, streamed::push)
+        } else {
+            floats.push_to(self)
+        }
     }
 }
 
 impl AnyVec {
-    /// An empty one that has room. `None` if no type of this name is known here: without the feature `half` there is neither `f16` nor
-    /// `bf16`.
+    /// An empty one that has room. `None` if no type of this name is known here: without the
+    /// feature `half` there is neither `f16` nor `bf16`.
     pub(crate) fn with_room(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {
         Some(AnyVec(match dtype {
             Dtype::F32 => Box::new(blocks.with_room::<f32>(len)),
@@ -191,23 +229,35 @@ impl AnyVec {
 
     /// The vector, if it is one of `T`.
     pub(crate) fn into_vec<T: Element>(self) -> Option<Vec<T>> {
-        (self.0 as Box<dyn Any>).downcast().ok().map(|vector| *vector)
+        (self.0 as Box<dyn Any>)
+            .downcast()
+            .ok()
+            .map(|vector| *vector)
     }
 }
 
-/// Copies elements, which are as many, from one type into the other: exact where it fits, otherwise rounded to nearest.
+/// Copies elements, which are as many, from one type into the other: exact where it fits, otherwise
+/// rounded to nearest.
 ///
 /// ***Panics*** if they are not as many.
 #[inline]
 pub(crate) fn copy(from: Floats<'_>, to: FloatsMut<'_>) {
-    if from.dtype == to.dtype { to.bytes.copy_from_slice(from.bytes) } else { copy_converted(from, to) }
+    if from.dtype == to.dtype {
+        to.bytes.copy_from_slice(from.bytes)
+    } else {
+        copy_converted(from, to)
+    }
 }
 
 /// The same for what is larger than the caches: see [`streamed`].
 ///
 /// ***Panics*** if they are not as many.
 pub(crate) fn copy_streamed(from: Floats<'_>, to: FloatsMut<'_>) {
-    if from.dtype == to.dtype { streamed::copy(to.bytes, from.bytes) } else { copy_converted(from, to) }
+    if from.dtype == to.dtype {
+        streamed::copy(to.bytes, from.bytes)
+    } else {
+        copy_converted(from, to)
+    }
 }
 
 #[inline(never)]
@@ -215,7 +265,9 @@ fn copy_converted(from: Floats<'_>, to: FloatsMut<'_>) {
     use Dtype::{BF16, F16, F32, F64};
     macro_rules! convert {
         ($from:ident, $to:ident, $one:expr) => {
-            convert(from.bytes, to.bytes, |bytes| $one($from::from_ne_bytes(bytes)).to_ne_bytes())
+            convert(from.bytes, to.bytes, |bytes| {
+                $one($from::from_ne_bytes(bytes)).to_ne_bytes()
+            })
         };
     }
     match (from.dtype, to.dtype) {

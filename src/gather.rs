@@ -8,7 +8,8 @@ use crate::tree::{FlatElement, LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
 ///
-/// `(layout.gather(tree)?, layout)` for `layout = Layout::of(tree)?`; Optimisers.jl's `destructure`, JAX's `ravel_pytree`.
+/// `(layout.gather(tree)?, layout)` for `layout = Layout::of(tree)?`; Optimisers.jl's
+/// `destructure`, JAX's `ravel_pytree`.
 ///
 /// # Errors
 /// As [`Layout::of`] and [`Layout::gather`].
@@ -25,7 +26,8 @@ pub fn destructure<T: Tree + ?Sized>(tree: &T) -> Result<(Vec<f32>, Layout)> {
     destructure_as(tree)
 }
 
-/// The same with a flat vector of another element type: `f64` holds leaves of any float type without loss.
+/// The same with a flat vector of another element type: `f64` holds leaves of any float type
+/// without loss.
 ///
 /// # Errors
 /// As [`destructure`].
@@ -48,13 +50,15 @@ pub fn destructure_as<E: FlatElement>(tree: &(impl Tree + ?Sized)) -> Result<(Ve
 impl Layout {
     /// The values of a tree's trainable leaves as a new flat vector. A tied leaf is read once.
     ///
-    /// The tree is matched by path: it may be of another type than the one that was planned. Cost: one walk (about 15 ns a small
-    /// leaf) and one copy; large leaves are copied by all threads, and what is behind a guard or strided twice.
+    /// The tree is matched by path: it may be of another type than the one that was planned. Cost:
+    /// one walk (about 15 ns a small leaf) and one copy; large leaves are copied by all threads,
+    /// and what is behind a guard or strided twice.
     ///
     /// # Errors
-    /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another
-    /// shape or element type; places of one parameter that hold different bits; a poisoned lock or borrowed cell; more
-    /// elements than there is memory for.
+    /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf
+    /// that is missing, unknown, of another shape or element type; places of one parameter that
+    /// hold different bits; a poisoned lock or borrowed cell; more elements than there is memory
+    /// for.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -68,7 +72,8 @@ impl Layout {
         self.gather_as(tree)
     }
 
-    /// The same as a vector of another element type: `f64` holds leaves of any float type without loss.
+    /// The same as a vector of another element type: `f64` holds leaves of any float type without
+    /// loss.
     ///
     /// # Errors
     /// As [`gather`](Layout::gather); no element type is an error for `f64`.
@@ -88,7 +93,8 @@ impl Layout {
     /// The same into a vector that is there. Allocates nothing for a plain tree of small leaves.
     ///
     /// # Errors
-    /// As [`gather`](Layout::gather), and a slice of another length than the layout's; the slice is as it was.
+    /// As [`gather`](Layout::gather), and a slice of another length than the layout's; the slice is
+    /// as it was.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -117,7 +123,11 @@ impl Layout {
     /// assert!(layout.gather_into_as(&model, &mut [0.0_f32; 2]).unwrap_err().is_element_type());
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_into_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized), flat: &mut [E]) -> Result<()> {
+    pub fn gather_into_as<E: FlatElement>(
+        &self,
+        tree: &(impl Tree + ?Sized),
+        flat: &mut [E],
+    ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
         values(&self.inner, tree)?.copy_to(flat, &self.inner);
@@ -125,7 +135,10 @@ impl Layout {
     }
 }
 
-fn values<'a, E: FlatElement>(layout: &Inner, tree: &'a (impl Tree + ?Sized)) -> Result<Noted<'a, E>> {
+fn values<'a, E: FlatElement>(
+    layout: &Inner,
+    tree: &'a (impl Tree + ?Sized),
+) -> Result<Noted<'a, E>> {
     let mut values = GatherValues(Noted::new(layout));
     check::check_and_take(layout, tree, Purpose::ReadValues, &mut values)?;
     Ok(values.0)

@@ -28,10 +28,12 @@ use crate::tree::{FlatElement, LeafRef, Tree};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TiedGrads {
-    /// One gradient a place: the parameter's is their sum. Optimisers.jl's rule, even where all places hold the same object.
+    /// One gradient a place: the parameter's is their sum. Optimisers.jl's rule, even where all
+    /// places hold the same object.
     #[default]
     Sum,
-    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out: the first place that has one counts.
+    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out:
+    /// the first place that has one counts.
     AlreadyTotal,
 }
 
@@ -57,8 +59,8 @@ impl<E: FlatElement> FlatGrad<E> {
     /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`].
     ///
     /// # Panics
-    /// If there is no memory for it. Where the layout comes from a file that nobody has vouched for, `gather_grad(&())` makes the same
-    /// and returns an error.
+    /// If there is no memory for it. Where the layout comes from a file that nobody has vouched
+    /// for, `gather_grad(&())` makes the same and returns an error.
     ///
     /// ```
     /// use flatleaf::{tree, FlatGrad, Layout};
@@ -78,7 +80,11 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Errors
     /// No memory for it.
     pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
-        Ok(FlatGrad { layout: layout.clone(), elements: room::zeros(layout.len())?, present: vec![false; layout.leaves().len()] })
+        Ok(FlatGrad {
+            layout: layout.clone(),
+            elements: room::zeros(layout.len())?,
+            present: vec![false; layout.leaves().len()],
+        })
     }
 
     /// A vector that a solver made, present at every leaf.
@@ -97,11 +103,16 @@ impl<E: FlatElement> FlatGrad<E> {
     /// ```
     pub fn from_flat(layout: &Layout, elements: Vec<E>) -> Result<Self> {
         layout.check_len("the gradient", elements.len())?;
-        Ok(FlatGrad { layout: layout.clone(), elements, present: vec![true; layout.leaves().len()] })
+        Ok(FlatGrad {
+            layout: layout.clone(),
+            elements,
+            present: vec![true; layout.leaves().len()],
+        })
     }
 
-    /// Whether leaf `index` of [`Layout::leaves`] had a gradient at any of its places. An absent gradient is zero here, but it is not
-    /// a gradient of zero: an optimiser leaves an absent leaf and its state alone.
+    /// Whether leaf `index` of [`Layout::leaves`] had a gradient at any of its places. An absent
+    /// gradient is zero here, but it is not a gradient of zero: an optimiser leaves an absent leaf
+    /// and its state alone.
     ///
     /// # Panics
     /// If there is no such leaf.
@@ -132,8 +143,8 @@ impl<E: FlatElement> FlatGrad<E> {
         &self.layout
     }
 
-    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is in either; one that is in the
-    /// other only is copied.
+    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is
+    /// in either; one that is in the other only is copied.
     ///
     /// Reads both once; large vectors are added by all threads.
     ///
@@ -152,17 +163,28 @@ impl<E: FlatElement> FlatGrad<E> {
     /// ```
     pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
         self.layout.check_same(&other.layout)?;
-        let leaves: Vec<usize> = (0..self.present.len()).filter(|&leaf| other.present[leaf]).collect();
+        let leaves: Vec<usize> = (0..self.present.len())
+            .filter(|&leaf| other.present[leaf])
+            .collect();
         // Neighbours that are in both, or both in the other only, are one slice.
         let meet = |&a: &usize, &b: &usize| b == a + 1 && self.present[a] == self.present[b];
-        let runs: Vec<(usize, usize)> = leaves.chunk_by(meet).map(|run| (run[0], run[run.len() - 1])).collect();
+        let runs: Vec<(usize, usize)> = leaves
+            .chunk_by(meet)
+            .map(|run| (run[0], run[run.len() - 1]))
+            .collect();
         for (first, last) in runs {
             let leaves = self.layout.leaves();
             let range = leaves[first].range().start..leaves[last].range().end;
             let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
-            if self.present[first] { transfer::add(to, from) } else { to.copy_from_slice(from) }
+            if self.present[first] {
+                transfer::add(to, from)
+            } else {
+                to.copy_from_slice(from)
+            }
         }
-        leaves.into_iter().for_each(|leaf| self.present[leaf] = true);
+        leaves
+            .into_iter()
+            .for_each(|leaf| self.present[leaf] = true);
         Ok(())
     }
 
@@ -196,15 +218,18 @@ impl<E> DerefMut for FlatGrad<E> {
 }
 
 impl Layout {
-    /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent leaves are zero and remembered.
+    /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent
+    /// leaves are zero and remembered.
     ///
-    /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what is not there are absent. What is
-    /// at or below a frozen, skipped or carried leaf is ignored. A gradient may be of another float type than its leaf: it is converted.
-    /// Cost: as [`gather`](Layout::gather).
+    /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what
+    /// is not there are absent. What is at or below a frozen, skipped or carried leaf is ignored. A
+    /// gradient may be of another float type than its leaf: it is converted. Cost: as
+    /// [`gather`](Layout::gather).
     ///
     /// # Errors
-    /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to [round](crate::Planner::round_f64) it; a
-    /// leaf that the layout does not know, or of another shape; a poisoned lock or borrowed cell; more elements than there is memory for.
+    /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to
+    /// [round](crate::Planner::round_f64) it; a leaf that the layout does not know, or of another
+    /// shape; a poisoned lock or borrowed cell; more elements than there is memory for.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -234,7 +259,10 @@ impl Layout {
     /// assert_eq!(*grad, [0.1, 0.2]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<FlatGrad<E>> {
+    pub fn gather_grad_as<E: FlatElement>(
+        &self,
+        grads: &(impl Tree + ?Sized),
+    ) -> Result<FlatGrad<E>> {
         self.gather_grad_with_as(grads, TiedGrads::Sum)
     }
 
@@ -253,7 +281,11 @@ impl Layout {
     /// assert_eq!(*layout.gather_grad_with(&totals, TiedGrads::AlreadyTotal)?, [3.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_with<T: Tree + ?Sized>(&self, grads: &T, tied: TiedGrads) -> Result<FlatGrad> {
+    pub fn gather_grad_with<T: Tree + ?Sized>(
+        &self,
+        grads: &T,
+        tied: TiedGrads,
+    ) -> Result<FlatGrad> {
         self.gather_grad_with_as(grads, tied)
     }
 
@@ -272,7 +304,11 @@ impl Layout {
     /// assert_eq!(*grad, [0.1]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_with_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), tied: TiedGrads) -> Result<FlatGrad<E>> {
+    pub fn gather_grad_with_as<E: FlatElement>(
+        &self,
+        grads: &(impl Tree + ?Sized),
+        tied: TiedGrads,
+    ) -> Result<FlatGrad<E>> {
         self.check_element::<E>()?;
         let gathered = GatherGrad::walk(&self.inner, grads)?;
         let mut grad = FlatGrad::try_absent(self)?;
@@ -312,7 +348,11 @@ impl Layout {
     /// assert_eq!((grad[0], grad.is_present(1)), (0.1, false));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_into_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized), grad: &mut FlatGrad<E>) -> Result<()> {
+    pub fn gather_grad_into_as<E: FlatElement>(
+        &self,
+        grads: &(impl Tree + ?Sized),
+        grad: &mut FlatGrad<E>,
+    ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_same(&grad.layout)?;
         GatherGrad::walk(&self.inner, grads)?.copy_to(grad, TiedGrads::Sum);
@@ -337,21 +377,30 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, 'a, E> {
         if place.plain {
             return self.plain.push(place, leaf);
         }
-        self.tied.push(place, elements_of(self.layout, place, leaf)?);
+        self.tied
+            .push(place, elements_of(self.layout, place, leaf)?);
         Ok(())
     }
 }
 
 impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
     fn walk(layout: &'l Inner, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
-        let mut gather = GatherGrad { layout, plain: Noted::new(layout), tied: TiedPlaces::default() };
+        let mut gather = GatherGrad {
+            layout,
+            plain: Noted::new(layout),
+            tied: TiedPlaces::default(),
+        };
         check::check_and_take(layout, grads, Purpose::ReadGradients, &mut gather)?;
         Ok(gather)
     }
 
     /// Overwrites all of a gradient.
     fn copy_to(self, grad: &mut FlatGrad<E>, tied: TiedGrads) {
-        let FlatGrad { elements: flat, present, .. } = grad;
+        let FlatGrad {
+            elements: flat,
+            present,
+            ..
+        } = grad;
         present.fill(false);
         self.plain.leaves().for_each(|leaf| present[leaf] = true);
         self.plain.copy_to(flat, self.layout);
@@ -359,10 +408,20 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
             present[leaf] = true;
             let to = &mut flat[self.layout.leaves[leaf].range()];
             transfer::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
-            let rest = if tied == TiedGrads::Sum { &places[1..] } else { &[] };
+            let rest = if tied == TiedGrads::Sum {
+                &places[1..]
+            } else {
+                &[]
+            };
             rest.iter().for_each(|elements| transfer::add(to, elements));
         }
-        for (leaf, _) in self.layout.leaves.iter().zip(&*present).filter(|(_, present)| !**present) {
+        for (leaf, _) in self
+            .layout
+            .leaves
+            .iter()
+            .zip(&*present)
+            .filter(|(_, present)| !**present)
+        {
             flat[leaf.range()].fill(E::zeroed());
         }
     }

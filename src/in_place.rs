@@ -1,16 +1,21 @@
 //! Writing a tree where it is, after it has been checked.
 //!
-//! A plain leaf is written directly. A shared node is written where it is if its only handle is here; if all that is written in it is
-//! in cells, it is written through them; otherwise it is rebuilt, once for all its handles. These are pointed at the new node when the
-//! walk is over: a tree that panics or fails on the way leaves no tie of which one handle is new and another is old. (Handles that are
-//! kept in a lock or cell are pointed there at once, as no guard is held for longer than its content is visited.)
+//! A plain leaf is written directly. A shared node is written where it is if its only handle is
+//! here; if all that is written in it is in cells, it is written through them; otherwise it is
+//! rebuilt, once for all its handles. These are pointed at the new node when the walk is over: a
+//! tree that panics or fails on the way leaves no tie of which one handle is new and another is
+//! old. (Handles that are kept in a lock or cell are pointed there at once, as no guard is held for
+//! longer than its content is visited.)
 
 use std::collections::HashSet;
 
 use crate::check::Seen;
 use crate::error::{Error, FirstError, Result};
 use crate::layout::{Inner, NodeId, Place};
-use crate::tree::{Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut, WriteBytes};
+use crate::tree::{
+    Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut,
+    WriteBytes,
+};
 
 /// Writes the leaves of a tree.
 pub(crate) trait Put<'a> {
@@ -25,10 +30,16 @@ pub(crate) trait Put<'a> {
 ///
 /// # Errors
 /// What `put` returns; a tree that is not as it was checked.
-pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
+pub(crate) fn write<'a, T: Tree + ?Sized>(
+    layout: &Inner,
+    tree: &'a mut T,
+    builder: Builder<'_>,
+    put: &mut impl Put<'a>,
+) -> Result<()> {
     let mut walk = InPlace::new(layout, builder, put);
     walk.prepare_all(tree)?;
-    tree.visit_mut(&mut walk).map_err(|error| error.or_at(|| walk.builder.path()))?;
+    tree.visit_mut(&mut walk)
+        .map_err(|error| error.or_at(|| walk.builder.path()))?;
     std::mem::take(&mut walk.failed).into_result()?;
     walk.find_missing()?;
     walk.renew_all()
@@ -38,11 +49,17 @@ pub(crate) fn write<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T, build
 ///
 /// # Errors
 /// A node that cannot be rebuilt.
-pub(crate) fn check_new<'a, T: Tree + ?Sized>(layout: &Inner, tree: &mut T, builder: Builder<'_>, put: &mut impl Put<'a>) -> Result<()> {
+pub(crate) fn check_new<'a, T: Tree + ?Sized>(
+    layout: &Inner,
+    tree: &mut T,
+    builder: Builder<'_>,
+    put: &mut impl Put<'a>,
+) -> Result<()> {
     InPlace::new(layout, builder, put).prepare_all(tree)
 }
 
-/// An array without elements is wanted like any other, but never changes: it is no reason to make the shared node around it anew.
+/// An array without elements is wanted like any other, but never changes: it is no reason to make
+/// the shared node around it anew.
 fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
     place.len > 0 && put.wants(place)
 }
@@ -61,7 +78,11 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
 impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
         let written = |place| is_written(put, place);
-        let written = if builder.meets_shared_nodes() { layout.places.iter().map(written).collect() } else { Vec::new() };
+        let written = if builder.meets_shared_nodes() {
+            layout.places.iter().map(written).collect()
+        } else {
+            Vec::new()
+        };
         let builder = builder.writing(written);
         InPlace {
             layout,
@@ -79,30 +100,43 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         if !self.builder.meets_shared_nodes() {
             return Ok(());
         }
-        tree.visit_mut(&mut Prepare(&mut *self)).map_err(|error| error.or_at(|| self.builder.path()))
+        tree.visit_mut(&mut Prepare(&mut *self))
+            .map_err(|error| error.or_at(|| self.builder.path()))
     }
 
     /// All that is wanted has been met.
     fn find_missing(&self) -> Result<()> {
-        let mut missing = self.seen.missing(self.layout.places.len()).into_iter().map(|place| &self.layout.places[place]);
-        let Some(place) = missing.find(|place| is_written(self.put, place)) else { return Ok(()) };
-        Err(Error::unstable("a `visit_mut` that does not name it").at(&self.layout.paths.render(place.node)))
+        let mut missing = self
+            .seen
+            .missing(self.layout.places.len())
+            .into_iter()
+            .map(|place| &self.layout.places[place]);
+        let Some(place) = missing.find(|place| is_written(self.put, place)) else {
+            return Ok(());
+        };
+        Err(Error::unstable("a `visit_mut` that does not name it")
+            .at(&self.layout.paths.render(place.node)))
     }
 
     fn renew_all(mut self) -> Result<()> {
         for (node, handle) in std::mem::take(&mut self.to_renew) {
             self.builder.cursor().go_to(node);
-            handle.renew(&mut self.builder).map_err(|error| error.or_at(|| self.builder.path()))?;
+            handle
+                .renew(&mut self.builder)
+                .map_err(|error| error.or_at(|| self.builder.path()))?;
         }
         Ok(())
     }
 
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        self.write_leaf(leaf).map_err(|error| self.failed.note(error, || self.builder.path()))
+        self.write_leaf(leaf)
+            .map_err(|error| self.failed.note(error, || self.builder.path()))
     }
 
     fn write_leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let Some(index) = self.builder.cursor().place() else { return Ok(()) };
+        let Some(index) = self.builder.cursor().place() else {
+            return Ok(());
+        };
         let place = self.layout.place(index);
         if !self.seen.mark(index) {
             return Err(Error::duplicate(self.builder.path()));
@@ -111,12 +145,15 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
             return Ok(());
         }
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
-            return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
+            return Err(Error::unstable(
+                "a leaf that changed its shape or element type between two visits",
+            ));
         }
         self.put.put(place, leaf)
     }
 
-    /// Writes a shared node; `visit` visits it as a tree with this handle only, `renew` points the handle at the new node.
+    /// Writes a shared node; `visit` visits it as a tree with this handle only, `renew` points the
+    /// handle at the new node.
     fn shared<'h>(
         &mut self,
         handle: &'h mut dyn Shared,
@@ -129,39 +166,63 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         let identity = handle.identity();
         if self.builder.is_written_through(&identity) {
             if self.written_through.insert(identity.clone()) {
-                return handle.visit_content(&mut Through { walk: self, in_shared_cells: 1 });
+                return handle.visit_content(&mut Through {
+                    walk: self,
+                    in_shared_cells: 1,
+                });
             }
             self.mark_all_below();
             return Ok(());
         }
-        // Once the other handles point at the new node, the last old one is the only one: it is no less a part of the tie.
+        // Once the other handles point at the new node, the last old one is the only one: it is no
+        // less a part of the tie.
         if !self.builder.has_new(&identity) && handle.is_unique() {
             return visit(self, handle);
         }
-        // A new node keeps the shared cells that are in it: these are written through, here as at their other places.
-        handle.visit_content(&mut Through { walk: self, in_shared_cells: 0 })?;
+        // A new node keeps the shared cells that are in it: these are written through, here as at
+        // their other places.
+        handle.visit_content(&mut Through {
+            walk: self,
+            in_shared_cells: 0,
+        })?;
         self.mark_all_below();
         renew(self, handle)
     }
 
-    /// Makes the new nodes that writing will need, all before anything is written: a node that cannot be rebuilt is an error that
-    /// leaves the tree as it was.
-    fn prepare<'h>(&mut self, handle: &'h mut dyn Shared, visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>) -> Result<()> {
-        if self.written_below().next().is_none() || self.builder.is_written_through(&handle.identity()) {
+    /// Makes the new nodes that writing will need, all before anything is written: a node that
+    /// cannot be rebuilt is an error that leaves the tree as it was.
+    fn prepare<'h>(
+        &mut self,
+        handle: &'h mut dyn Shared,
+        visit: impl FnOnce(&mut Self, &'h mut dyn Shared) -> Result<()>,
+    ) -> Result<()> {
+        if self.written_below().next().is_none()
+            || self.builder.is_written_through(&handle.identity())
+        {
             return Ok(());
         }
-        if handle.is_unique() { visit(self, handle) } else { handle.prepare(&mut self.builder) }
+        if handle.is_unique() {
+            visit(self, handle)
+        } else {
+            handle.prepare(&mut self.builder)
+        }
     }
 
     fn written_below(&self) -> impl Iterator<Item = &Place> {
         let node = self.builder.node();
-        node.into_iter().flat_map(|node| self.layout.places_below(node)).filter(|place| is_written(self.put, place))
+        node.into_iter()
+            .flat_map(|node| self.layout.places_below(node))
+            .filter(|place| is_written(self.put, place))
     }
 
     /// What is below need not be visited, or has been.
     fn mark_all_below(&mut self) {
-        let Some(node) = self.builder.node() else { return };
-        for place in (node..self.layout.paths.node(node).end).filter_map(|node| self.layout.paths.place(node)) {
+        let Some(node) = self.builder.node() else {
+            return;
+        };
+        for place in (node..self.layout.paths.node(node).end)
+            .filter_map(|node| self.layout.paths.place(node))
+        {
             self.seen.mark(place);
         }
     }
@@ -221,14 +282,30 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, 
     fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
         let LeafMut { dtype, shape, sink } = leaf;
         match sink {
-            Sink::Bytes(bytes) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(&mut Overwrite(bytes)) }),
-            Sink::Booleans(elements) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(&mut Overwrite(elements)) }),
-            Sink::Writer(writer) => self.0.leaf(LeafMut { dtype, shape, sink: Sink::Writer(writer) }),
+            Sink::Bytes(bytes) => self.0.leaf(LeafMut {
+                dtype,
+                shape,
+                sink: Sink::Writer(&mut Overwrite(bytes)),
+            }),
+            Sink::Booleans(elements) => self.0.leaf(LeafMut {
+                dtype,
+                shape,
+                sink: Sink::Writer(&mut Overwrite(elements)),
+            }),
+            Sink::Writer(writer) => self.0.leaf(LeafMut {
+                dtype,
+                shape,
+                sink: Sink::Writer(writer),
+            }),
         }
     }
 
     fn shared(&mut self, handle: &'guard mut dyn Shared) -> Result<()> {
-        self.0.shared(handle, |walk, handle| handle.visit_unique(&mut Guarded(walk)), |walk, handle| handle.renew(&mut walk.builder))
+        self.0.shared(
+            handle,
+            |walk, handle| handle.visit_unique(&mut Guarded(walk)),
+            |walk, handle| handle.renew(&mut walk.builder),
+        )
     }
 
     fn enter(&mut self, key: Key<'_>) -> Result<usize> {
@@ -245,13 +322,23 @@ struct Overwrite<'s, E>(&'s mut [E]);
 
 impl WriteBytes for Overwrite<'_, u8> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
-        LeafMut { dtype: crate::Dtype::U8, shape: &[], sink: Sink::Bytes(self.0) }.write_bytes(values)
+        LeafMut {
+            dtype: crate::Dtype::U8,
+            shape: &[],
+            sink: Sink::Bytes(self.0),
+        }
+        .write_bytes(values)
     }
 }
 
 impl WriteBytes for Overwrite<'_, bool> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
-        LeafMut { dtype: crate::Dtype::Bool, shape: &[], sink: Sink::Booleans(self.0) }.write_bytes(values)
+        LeafMut {
+            dtype: crate::Dtype::Bool,
+            shape: &[],
+            sink: Sink::Booleans(self.0),
+        }
+        .write_bytes(values)
     }
 }
 
@@ -264,7 +351,9 @@ impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 
     }
 
     fn shared(&mut self, handle: &'any mut dyn Shared) -> Result<()> {
-        self.0.prepare(handle, |walk, handle| handle.visit_unique(&mut Prepare(walk)))
+        self.0.prepare(handle, |walk, handle| {
+            handle.visit_unique(&mut Prepare(walk))
+        })
     }
 
     fn enter(&mut self, key: Key<'_>) -> Result<usize> {

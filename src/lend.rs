@@ -1,9 +1,9 @@
-//! The trainable leaves of a tree as slices to be written, where the tree is plain: one walk that checks and collects, in place of one
-//! that checks and one that writes.
+//! The trainable leaves of a tree as slices to be written, where the tree is plain: one walk that
+//! checks and collects, in place of one that checks and one that writes.
 //!
-//! Plain is a tree whose leaves come in the order of the layout, each at one place, outside of shared nodes, and lend their slices. At
-//! the first thing that is otherwise the walk is given up, with nothing written, and the caller goes the long way, which knows what
-//! to say about it.
+//! Plain is a tree whose leaves come in the order of the layout, each at one place, outside of
+//! shared nodes, and lend their slices. At the first thing that is otherwise the walk is given up,
+//! with nothing written, and the caller goes the long way, which knows what to say about it.
 
 use crate::error::{Error, Result};
 use crate::floats::FloatsMut;
@@ -11,13 +11,21 @@ use crate::layout::{Cursor, Inner};
 use crate::tree::{Key, LeafMut, Shared, Sink, Tree, VisitorMut};
 
 /// One for each trainable leaf, in flat order; `None` if the tree is not plain.
-pub(crate) fn lend<'a, T: Tree + ?Sized>(layout: &Inner, tree: &'a mut T) -> Option<Vec<FloatsMut<'a>>> {
+pub(crate) fn lend<'a, T: Tree + ?Sized>(
+    layout: &Inner,
+    tree: &'a mut T,
+) -> Option<Vec<FloatsMut<'a>>> {
     if !layout.is_plain {
         return None;
     }
     let mut slices: Vec<FloatsMut<'a>> = layout.spare_mut.take();
     slices.reserve_exact(layout.leaves.len());
-    let mut lend = Lend { layout, cursor: Cursor::new(&layout.paths), next: 0, slices };
+    let mut lend = Lend {
+        layout,
+        cursor: Cursor::new(&layout.paths),
+        next: 0,
+        slices,
+    };
     let is_visited = tree.visit_mut(&mut lend).is_ok() && lend.next as usize == layout.places.len();
     // A tree may have gone on after an error.
     let is_plain = is_visited && lend.slices.len() == layout.leaves.len();
@@ -43,9 +51,15 @@ impl<'a> Lend<'_, 'a> {
         if !place.leaf.trainable {
             return Ok(());
         }
-        let Sink::Bytes(bytes) = leaf.sink else { return Err(given_up()) };
+        let Sink::Bytes(bytes) = leaf.sink else {
+            return Err(given_up());
+        };
         match FloatsMut::from_bytes(leaf.dtype, bytes) {
-            Some(floats) if leaf.dtype == place.dtype && place.has_shape(leaf.shape) && floats.has_len(place.len) => {
+            Some(floats)
+                if leaf.dtype == place.dtype
+                    && place.has_shape(leaf.shape)
+                    && floats.has_len(place.len) =>
+            {
                 self.slices.push(floats)
             }
             _ => return Err(given_up()),

@@ -1,8 +1,9 @@
 //! flatleaf: a model's trainable parameters as one contiguous `Vec<f32>`, and back.
 //!
-//! A model is a tree whose leaves are arrays: some trainable, some frozen, some at several places. Its gradient is another tree that
-//! knows none of this. flatleaf walks the model once, writes down which leaf is where in one vector, a [`Layout`], and from then on
-//! the rest is arithmetic on slices.
+//! A model is a tree whose leaves are arrays: some trainable, some frozen, some at several places.
+//! Its gradient is another tree that knows none of this. flatleaf walks the model once, writes down
+//! which leaf is where in one vector, a [`Layout`], and from then on the rest is arithmetic on
+//! slices.
 //!
 //! ```text
 //! model ──Layout::of──▶ layout          which leaf is where: paths, shapes, offsets, ties, frozen leaves
@@ -11,12 +12,13 @@
 //! flat' ──restructure─▶ model'          a new tree, or into the old one in place; ties stay ties
 //! ```
 //!
-//! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`], [`Layout::map_into`] and
-//! [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a vector in between.
-//! [`optim`] moves a model by its gradients, and [`objective()`] hands its loss to any other solver.
+//! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`],
+//! [`Layout::map_into`] and [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a
+//! vector in between. [`optim`] moves a model by its gradients, and [`objective()`] hands its loss
+//! to any other solver.
 //!
-//! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`, by the methods whose names end in `_as`
-//! ([`destructure_as`]), holds all.
+//! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`,
+//! by the methods whose names end in `_as` ([`destructure_as`]), holds all.
 //!
 //! [`design`] says why things are as they are, and what they are called elsewhere.
 
@@ -100,8 +102,8 @@ pub use measure::{Flat, LeafStats};
 pub use objective::{Evaluation, Objective, objective, objective_f64};
 pub use restructure::deep_clone;
 pub use tree::{
-    Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor, VisitorMut,
-    Writer,
+    Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader,
+    Shared, Slot, Tree, Visitor, VisitorMut, Writer,
 };
 pub use walk::{Companion, LeafAt};
 

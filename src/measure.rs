@@ -1,4 +1,5 @@
-//! Measuring and clipping flat vectors where leaves have to be named: the kernels are those of [`ops`].
+//! Measuring and clipping flat vectors where leaves have to be named: the kernels are those of
+//! [`ops`].
 
 use crate::error::{Error, Result};
 use crate::gradient::FlatGrad;
@@ -30,7 +31,8 @@ pub struct LeafStats {
     pub non_finite: usize,
 }
 
-/// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as long. Sealed.
+/// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as
+/// long. Sealed.
 ///
 /// ```
 /// use flatleaf::{tree, Flat, Layout, Result};
@@ -92,10 +94,15 @@ impl Layout {
     /// ```
     pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
         self.check_len("the flat vector", flat.len())?;
-        Ok(self.leaves().iter().map(|leaf| ops::norm(&flat[leaf.range()], p)).collect())
+        Ok(self
+            .leaves()
+            .iter()
+            .map(|leaf| ops::norm(&flat[leaf.range()], p))
+            .collect())
     }
 
-    /// Mean, standard deviation, extremes and the number of non-finite elements of every leaf's part, in flat order.
+    /// Mean, standard deviation, extremes and the number of non-finite elements of every leaf's
+    /// part, in flat order.
     ///
     /// # Errors
     /// A slice of another length than the layout's.
@@ -110,15 +117,20 @@ impl Layout {
     /// ```
     pub fn leaf_stats(&self, flat: &[f32]) -> Result<Vec<LeafStats>> {
         self.check_len("the flat vector", flat.len())?;
-        Ok(self.leaves().iter().map(|leaf| stats(&flat[leaf.range()])).collect())
+        Ok(self
+            .leaves()
+            .iter()
+            .map(|leaf| stats(&flat[leaf.range()]))
+            .collect())
     }
 
-    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its leaves together, by one factor. See
-    /// [`ops::clip_norm`].
+    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its
+    /// leaves together, by one factor. See [`ops::clip_norm`].
     ///
     /// # Errors
-    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an infinite or NaN element, with the path of its
-    /// leaf and its index there. Then nothing has been written.
+    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an
+    /// infinite or NaN element, with the path of its leaf and its index there. Then nothing has
+    /// been written.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -153,14 +165,25 @@ impl Layout {
     /// assert_eq!(layout.clip_norm_with(&mut grad, 1.0, NonFinite::Error).unwrap_err().path(), Some("b"));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn clip_norm_with<G: Flat + ?Sized>(&self, grad: &mut G, max: f64, non_finite: NonFinite) -> Result<Clip> {
+    pub fn clip_norm_with<G: Flat + ?Sized>(
+        &self,
+        grad: &mut G,
+        max: f64,
+        non_finite: NonFinite,
+    ) -> Result<Clip> {
         let grad = grad.elements_of(self)?;
         let clipped = ops::clip_norm_with(grad, max, non_finite);
-        clipped.map_err(|error| if error.is_non_finite() { self.name_element(grad) } else { error })
+        clipped.map_err(|error| {
+            if error.is_non_finite() {
+                self.name_element(grad)
+            } else {
+                error
+            }
+        })
     }
 
-    /// Scales every leaf of a flat gradient by itself, so that the L2 norm of each is at most `max`. What was measured and done, in
-    /// flat order.
+    /// Scales every leaf of a flat gradient by itself, so that the L2 norm of each is at most
+    /// `max`. What was measured and done, in flat order.
     ///
     /// # Errors
     /// As [`clip_norm`](Layout::clip_norm).
@@ -175,12 +198,19 @@ impl Layout {
     /// assert_eq!((clips[0].norm_before, clips[0].scale, clips[1].scale), (5.0, 0.2, 1.0));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn clip_norm_per_leaf<G: Flat + ?Sized>(&self, grad: &mut G, max: f64) -> Result<Vec<Clip>> {
+    pub fn clip_norm_per_leaf<G: Flat + ?Sized>(
+        &self,
+        grad: &mut G,
+        max: f64,
+    ) -> Result<Vec<Clip>> {
         let grad = grad.elements_of(self)?;
         if ops::first_non_finite(grad).is_some() {
             return Err(self.name_element(grad));
         }
-        self.leaves().iter().map(|leaf| ops::clip_norm(&mut grad[leaf.range()], max)).collect()
+        self.leaves()
+            .iter()
+            .map(|leaf| ops::clip_norm(&mut grad[leaf.range()], max))
+            .collect()
     }
 
     /// The error for the first element of a flat vector that is not finite.
@@ -192,7 +222,9 @@ impl Layout {
 
     /// The leaf that an element of the flat vector belongs to.
     fn leaf_of(&self, index: usize) -> &Leaf {
-        let after = self.leaves().partition_point(|leaf| leaf.range().end <= index);
+        let after = self
+            .leaves()
+            .partition_point(|leaf| leaf.range().end <= index);
         &self.leaves()[after]
     }
 }
@@ -203,6 +235,15 @@ fn stats(x: &[f32]) -> LeafStats {
     let divisor = count.max(1) as f64;
     let mean = finite().map(f64::from).sum::<f64>() / divisor;
     let variance = finite().map(|x| (f64::from(x) - mean).powi(2)).sum::<f64>() / divisor;
-    let (min, max) = (finite().fold(f32::NAN, f32::min), finite().fold(f32::NAN, f32::max));
-    LeafStats { mean, std: variance.sqrt(), min, max, non_finite: x.len() - count }
+    let (min, max) = (
+        finite().fold(f32::NAN, f32::min),
+        finite().fold(f32::NAN, f32::max),
+    );
+    LeafStats {
+        mean,
+        std: variance.sqrt(),
+        min,
+        max,
+        non_finite: x.len() - count,
+    }
 }

@@ -1,12 +1,14 @@
-//! Vectors for large copies, and those copies. Page faults cost more than the copy; huge pages make them few.
+//! Vectors for large copies, and those copies. Page faults cost more than the copy; huge pages make
+//! them few.
 
 use bytemuck::Zeroable;
 
-/// Vectors of at least so many bytes ask for huge pages: what is smaller comes from memory that the process has touched before.
+/// Vectors of at least so many bytes ask for huge pages: what is smaller comes from memory that the
+/// process has touched before.
 const LARGE: usize = 4 << 20;
 
-/// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from all threads, is what makes its
-/// pages.
+/// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from
+/// all threads, is what makes its pages.
 pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Vec<E> {
     let vector = vec![E::zeroed(); len];
     if len * size_of::<E>() >= LARGE {

@@ -1,7 +1,7 @@
 //! Leaves noted down as a walk meets them, to be copied once the whole tree is known to be right.
 //!
-//! One walk and a list take three quarters of the instructions of two walks. The list is handed from call to call, so that a second one
-//! allocates nothing.
+//! One walk and a list take three quarters of the instructions of two walks. The list is handed
+//! from call to call, so that a second one allocates nothing.
 
 use std::ops::Range;
 
@@ -15,7 +15,8 @@ use crate::{room, threads, transfer};
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
     lent: Vec<Lent<'a>>,
-    /// Where those leaves belong whose elements are in `copies`, one after the other: they lend no slice for so long.
+    /// Where those leaves belong whose elements are in `copies`, one after the other: they lend no
+    /// slice for so long.
     copied: Vec<(Range<usize>, u32)>,
     copies: Vec<E>,
 }
@@ -30,13 +31,21 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     pub(crate) fn new(layout: &Inner) -> Self {
         let mut lent: Vec<Lent<'a>> = layout.spare.take();
         lent.reserve_exact(layout.leaves.len());
-        Noted { lent, copied: Vec::new(), copies: Vec::new() }
+        Noted {
+            lent,
+            copied: Vec::new(),
+            copies: Vec::new(),
+        }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         match leaf.lent_floats() {
-            Some(floats) if floats.has_len(place.len) => self.lent.push(Lent { start: place.start, leaf: place.leaf.index, floats }),
+            Some(floats) if floats.has_len(place.len) => self.lent.push(Lent {
+                start: place.start,
+                leaf: place.leaf.index,
+                floats,
+            }),
             _ => self.read(place, leaf)?,
         }
         Ok(())
@@ -53,18 +62,22 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     /// The leaves that have been noted down.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = usize> {
         let lent = self.lent.iter().map(|lent| lent.leaf);
-        lent.chain(self.copied.iter().map(|copied| copied.1)).map(|leaf| leaf as usize)
+        lent.chain(self.copied.iter().map(|copied| copied.1))
+            .map(|leaf| leaf as usize)
     }
 
-    /// A new flat vector, where every leaf has been noted down. Each element is written once: one that all threads fill is of zeros that
-    /// nobody has written, and one thread puts it together without, if the leaves come in order.
+    /// A new flat vector, where every leaf has been noted down. Each element is written once: one
+    /// that all threads fill is of zeros that nobody has written, and one thread puts it together
+    /// without, if the leaves come in order.
     ///
     /// # Errors
     /// No memory for so many elements.
     pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
         if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
             let mut flat = room::with_room(layout.len)?;
-            self.lent.iter().for_each(|lent| lent.floats.push_to(&mut flat));
+            self.lent
+                .iter()
+                .for_each(|lent| lent.floats.push_to(&mut flat));
             layout.spare.give(self.lent);
             return Ok(flat);
         }
@@ -75,7 +88,9 @@ impl<'a, E: FlatElement> Noted<'a, E> {
 
     /// Whether the leaves that are lent are all elements of the flat vector, in its order.
     fn is_in_order(&self, len: usize) -> bool {
-        let end = self.lent.iter().try_fold(0, |end, lent| (lent.start == end).then(|| end + lent.floats.len()));
+        let end = self.lent.iter().try_fold(0, |end, lent| {
+            (lent.start == end).then(|| end + lent.floats.len())
+        });
         end == Some(len)
     }
 
@@ -93,7 +108,9 @@ impl<'a, E: FlatElement> Noted<'a, E> {
         }
         let mut copies = &self.copies[..];
         for (range, _) in self.copied {
-            let copy = copies.split_off(..range.len()).expect("as many as there are to copy");
+            let copy = copies
+                .split_off(..range.len())
+                .expect("as many as there are to copy");
             flat[range].copy_from_slice(copy);
         }
         copy_ranges(flat, large);

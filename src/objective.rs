@@ -16,9 +16,11 @@ use crate::tree::{FlatElement, Tree};
 
 /// The function that takes a flat vector to the loss of a model and its flat gradient.
 ///
-/// The template is copied once, as by [`Layout::restructure`]; every evaluation writes its point into this one copy, in place. What
-/// `function` returns is a loss and a gradient tree of any type, or a `Result` of them: see [`Evaluation`]. An evaluation costs the
-/// function, a [`restructure_into`](Layout::restructure_into) and a [`gather_grad_into`](Layout::gather_grad_into).
+/// The template is copied once, as by [`Layout::restructure`]; every evaluation writes its point
+/// into this one copy, in place. What `function` returns is a loss and a gradient tree of any type,
+/// or a `Result` of them: see [`Evaluation`]. An evaluation costs the function, a
+/// [`restructure_into`](Layout::restructure_into) and a
+/// [`gather_grad_into`](Layout::gather_grad_into).
 ///
 /// ```
 /// use flatleaf::{Tree, destructure, objective, tree};
@@ -44,15 +46,23 @@ use crate::tree::{FlatElement, Tree};
 /// ```
 ///
 /// # Errors
-/// As [`Layout::gather`] and [`Layout::restructure`]: a template that is not of the layout or cannot be copied. The second can be handed
-/// over instead, with [`Objective::new`].
-pub fn objective<M, F, R>(layout: &Layout, template: &M, function: F) -> Result<Objective<M, F, R::Error>>
+/// As [`Layout::gather`] and [`Layout::restructure`]: a template that is not of the layout or
+/// cannot be copied. The second can be handed over instead, with [`Objective::new`].
+pub fn objective<M, F, R>(
+    layout: &Layout,
+    template: &M,
+    function: F,
+) -> Result<Objective<M, F, R::Error>>
 where
     M: Tree,
     F: FnMut(&M) -> R,
     R: Evaluation,
 {
-    Objective::new(layout, layout.restructure(template, &layout.gather(template)?)?, function)
+    Objective::new(
+        layout,
+        layout.restructure(template, &layout.gather(template)?)?,
+        function,
+    )
 }
 
 /// The same for solvers that compute in f64, and for models of f64.
@@ -69,35 +79,47 @@ where
 /// assert_eq!(square.value(&flat)?, 0.1 * 0.1);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn objective_f64<M, F, R>(layout: &Layout, template: &M, function: F) -> Result<Objective<M, F, R::Error, f64>>
+pub fn objective_f64<M, F, R>(
+    layout: &Layout,
+    template: &M,
+    function: F,
+) -> Result<Objective<M, F, R::Error, f64>>
 where
     M: Tree,
     F: FnMut(&M) -> R,
     R: Evaluation,
 {
-    Objective::new(layout, layout.restructure_as(template, &layout.gather_as::<f64>(template)?)?, function)
+    Objective::new(
+        layout,
+        layout.restructure_as(template, &layout.gather_as::<f64>(template)?)?,
+        function,
+    )
 }
 
 /// The loss of a model as a function of its flat vector; see [`objective`].
 ///
-/// Value and gradient come from one call of the user's function, and the last point is remembered: asking for the value and then for
-/// the gradient at the same point (bit for bit) costs one evaluation. The function must therefore answer twice alike; for mini-batches
-/// make an objective a batch.
+/// Value and gradient come from one call of the user's function, and the last point is remembered:
+/// asking for the value and then for the gradient at the same point (bit for bit) costs one
+/// evaluation. The function must therefore answer twice alike; for mini-batches make an objective a
+/// batch.
 ///
-/// An absent gradient is zero here. All methods take `&self`, so that several closures can share one objective; from several threads,
-/// evaluations take turns.
+/// An absent gradient is zero here. All methods take `&self`, so that several closures can share
+/// one objective; from several threads, evaluations take turns.
 ///
 /// # f32 and f64
-/// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as `function` computes them.
+/// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as
+/// `function` computes them.
 ///
-/// A solver in f64 and a model with leaves of f32 work together, but each coordinate is rounded to the nearest f32 on its way into the
-/// model (to an infinity beyond 3.4e38), so that the loss is a staircase to the solver: steps below 6e-8 of a coordinate change nothing,
-/// and tolerances below 1e-7 of it are never met. Nothing is rounded where the leaves are f64.
+/// A solver in f64 and a model with leaves of f32 work together, but each coordinate is rounded to
+/// the nearest f32 on its way into the model (to an infinity beyond 3.4e38), so that the loss is a
+/// staircase to the solver: steps below 6e-8 of a coordinate change nothing, and tolerances below
+/// 1e-7 of it are never met. Nothing is rounded where the leaves are f64.
 ///
 /// # Solvers that take no errors
-/// [`value_or_nan`](Objective::value_or_nan) and [`value_and_gradient_or_nan`](Objective::value_and_gradient_or_nan) return plain numbers.
-/// The first error is kept, every value from then on is NaN, and the next method that returns a `Result` returns it;
-/// [`into_model`](Objective::into_model) is one.
+/// [`value_or_nan`](Objective::value_or_nan) and
+/// [`value_and_gradient_or_nan`](Objective::value_and_gradient_or_nan) return plain numbers. The
+/// first error is kept, every value from then on is NaN, and the next method that returns a
+/// `Result` returns it; [`into_model`](Objective::into_model) is one.
 ///
 /// ```
 /// use flatleaf::{Layout, objective_f64, tree};
@@ -144,7 +166,8 @@ struct State<M, F, E, X> {
 
 /// What the function of an [`Objective`] returns: `(loss, gradient tree)`, or a `Result` of it.
 ///
-/// The loss is `f32` or `f64`; one that is infinite or NaN is handed on as it is. The gradient tree has any type, and is read as by
+/// The loss is `f32` or `f64`; one that is infinite or NaN is handed on as it is. The gradient tree
+/// has any type, and is read as by
 /// [`Layout::gather_grad`]: `()` will do where no solver asks for a gradient. The error of a `Result` is the error of the objective's
 /// methods; it has to hold flatleaf's own too.
 ///
@@ -199,7 +222,8 @@ impl<L: Into<f64>, G: Tree, E: From<Error>> Evaluation for Result<(L, G), E> {
 }
 
 impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, R::Error, X> {
-    /// An objective that evaluates this very model: one that cannot be copied, is too large for a copy, or is lent as `&mut`.
+    /// An objective that evaluates this very model: one that cannot be copied, is too large for a
+    /// copy, or is lent as `&mut`.
     ///
     /// # Errors
     /// As [`Layout::gather`]: a model that is not of the layout.
@@ -224,11 +248,15 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
             evaluations: 0,
             failure: None,
         };
-        Ok(Objective { layout: layout.clone(), tied: TiedGrads::Sum, state: Mutex::new(state) })
+        Ok(Objective {
+            layout: layout.clone(),
+            tied: TiedGrads::Sum,
+            state: Mutex::new(state),
+        })
     }
 
-    /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says otherwise. The other allocates a flat gradient
-    /// an evaluation.
+    /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says
+    /// otherwise. The other allocates a flat gradient an evaluation.
     ///
     /// ```
     /// use flatleaf::{objective, Layout, TiedGrads};
@@ -249,8 +277,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// The loss at a point.
     ///
     /// # Errors
-    /// A point of another length than the layout's; what the function returned; a gradient that is not of the layout, as in
-    /// [`Layout::gather_grad`]; an error that was kept.
+    /// A point of another length than the layout's; what the function returned; a gradient that is
+    /// not of the layout, as in [`Layout::gather_grad`]; an error that was kept.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -289,8 +317,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// The loss at a point, and the gradient there into a slice of the same length.
     ///
     /// # Errors
-    /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at every leaf: the function computes
-    /// none. The slice is as it was.
+    /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at
+    /// every leaf: the function computes none. The slice is as it was.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -335,8 +363,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         self.or_nan(|| self.value(point))
     }
 
-    /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN from the first one on, and then
-    /// the gradient is NaN too.
+    /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN
+    /// from the first one on, and then the gradient is NaN too.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -406,14 +434,21 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn into_model(self, point: &[X]) -> Result<M, R::Error> {
-        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         state.take_failure()?;
         state.move_to(&self.layout, point)?;
         Ok(state.model)
     }
 
     /// Evaluates at a point, unless it was the last one, and hands on what is there.
-    fn at<T>(&self, point: &[X], read: impl FnOnce(f64, &FlatGrad<X>) -> Result<T>) -> Result<T, R::Error> {
+    fn at<T>(
+        &self,
+        point: &[X],
+        read: impl FnOnce(f64, &FlatGrad<X>) -> Result<T>,
+    ) -> Result<T, R::Error> {
         let mut state = self.state();
         state.take_failure()?;
         let loss = state.evaluate(&self.layout, self.tied, point)?;
@@ -437,7 +472,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
 }
 
 impl<M, F, E, X> Objective<M, F, E, X> {
-    /// A function that panicked has left no loss behind: the state is good whether or not the lock is poisoned.
+    /// A function that panicked has left no loss behind: the state is good whether or not the lock
+    /// is poisoned.
     fn state(&self) -> MutexGuard<'_, State<M, F, E, X>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -449,7 +485,12 @@ impl<M, F, E, X> Objective<M, F, E, X> {
 
 impl<M, F, E, X> fmt::Debug for Objective<M, F, E, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Objective({} elements, {} evaluations)", self.layout.len(), self.state().evaluations)
+        write!(
+            f,
+            "Objective({} elements, {} evaluations)",
+            self.layout.len(),
+            self.state().evaluations
+        )
     }
 }
 
@@ -490,7 +531,10 @@ fn check_present<X: FlatElement>(grad: &FlatGrad<X>) -> Result<()> {
     let leaves = grad.layout().leaves();
     match leaves.first() {
         Some(leaf) if !(0..leaves.len()).any(|index| grad.is_present(index)) => {
-            Err(Error::missing(leaf.path().to_owned(), "a gradient, here or at another leaf".into()))
+            Err(Error::missing(
+                leaf.path().to_owned(),
+                "a gradient, here or at another leaf".into(),
+            ))
         }
         _ => Ok(()),
     }

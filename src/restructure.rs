@@ -15,8 +15,8 @@ use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
 ///
-/// `Clone` would share an `Arc<Mutex<_>>` or an `Rc<RefCell<_>>`: a target network made so *is* the policy. An `Rc` or `Arc` in which
-/// nothing is trainable and nothing can change is shared.
+/// `Clone` would share an `Arc<Mutex<_>>` or an `Rc<RefCell<_>>`: a target network made so *is* the
+/// policy. An `Rc` or `Arc` in which nothing is trainable and nothing can change is shared.
 ///
 /// # Errors
 /// As [`Layout::of`]; a trait object that nothing tells how to rebuild.
@@ -42,13 +42,15 @@ pub fn deep_clone<T: Tree>(tree: &T) -> Result<T> {
 impl Layout {
     /// A new tree: `tree` with the flat vector's values in its trainable leaves.
     ///
-    /// Ties stay ties, in one new allocation; frozen and carried leaves are copied; an `Rc` or `Arc` in which nothing is trainable
-    /// and nothing can change is shared. Shapes and the order of axes in memory stay. Each element is written once; large leaves are
-    /// copied by all threads.
+    /// Ties stay ties, in one new allocation; frozen and carried leaves are copied; an `Rc` or
+    /// `Arc` in which nothing is trainable and nothing can change is shared. Shapes and the order
+    /// of axes in memory stay. Each element is written once; large leaves are copied by all
+    /// threads.
     ///
     /// # Errors
-    /// A vector of another length; an f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf that is
-    /// missing, unknown, of another shape or element type; a tree that is for reading only; a trait object that nothing tells how to
+    /// A vector of another length; an f64 leaf, unless the planner was told to
+    /// [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another shape or
+    /// element type; a tree that is for reading only; a trait object that nothing tells how to
     /// rebuild; a poisoned lock or borrowed cell.
     ///
     /// ```
@@ -64,8 +66,8 @@ impl Layout {
         self.restructure_as(tree, flat)
     }
 
-    /// The same from a vector of any flat element type. Numbers that the type of their leaf does not hold are rounded to nearest, ties
-    /// to even, once: from f64 to f16 too.
+    /// The same from a vector of any flat element type. Numbers that the type of their leaf does
+    /// not hold are rounded to nearest, ties to even, once: from f64 to f16 too.
     ///
     /// # Errors
     /// As [`restructure`](Layout::restructure); no element type is an error for `f64`.
@@ -89,12 +91,13 @@ impl Layout {
 
     /// Writes the flat vector's values into a tree's trainable leaves, in place.
     ///
-    /// Cells and locks are written through. A plain `Rc`, `Arc` or `ArcArray` that others hold too gets a new allocation, one a tie.
-    /// Frozen and carried leaves are not touched. Allocates nothing for a plain tree of small leaves.
+    /// Cells and locks are written through. A plain `Rc`, `Arc` or `ArcArray` that others hold too
+    /// gets a new allocation, one a tie. Frozen and carried leaves are not touched. Allocates
+    /// nothing for a plain tree of small leaves.
     ///
     /// # Errors
-    /// As [`restructure`](Layout::restructure); then nothing has been written. Two parameters of the layout that the tree holds as
-    /// one.
+    /// As [`restructure`](Layout::restructure); then nothing has been written. Two parameters of
+    /// the layout that the tree holds as one.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -111,7 +114,8 @@ impl Layout {
         self.restructure_into_as(tree, flat)
     }
 
-    /// The same from a vector of any flat element type, rounded as by [`restructure_as`](Layout::restructure_as).
+    /// The same from a vector of any flat element type, rounded as by
+    /// [`restructure_as`](Layout::restructure_as).
     ///
     /// # Errors
     /// As [`restructure_into`](Layout::restructure_into); no element type is an error for `f64`.
@@ -125,7 +129,11 @@ impl Layout {
     /// assert_eq!(model, (vec![0.1], vec![0.2_f32])); // each as near as its type allows
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn restructure_into_as<E: FlatElement>(&self, tree: &mut (impl Tree + ?Sized), flat: &[E]) -> Result<()> {
+    pub fn restructure_into_as<E: FlatElement>(
+        &self,
+        tree: &mut (impl Tree + ?Sized),
+        flat: &[E],
+    ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
         if let Some(slices) = lend(&self.inner, tree) {
@@ -133,9 +141,16 @@ impl Layout {
             return Ok(());
         }
         let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
-        let values = Values::Flat { flat: Floats::of(flat), ready: Vec::new() };
+        let values = Values::Flat {
+            flat: Floats::of(flat),
+            ready: Vec::new(),
+        };
         let builder = Builder::new(&self.inner, values, &contents).in_place();
-        let mut put = WriteFlat { layout: &self.inner, flat, copies: Copies::of(self.len()) };
+        let mut put = WriteFlat {
+            layout: &self.inner,
+            flat,
+            copies: Copies::of(self.len()),
+        };
         in_place::write(&self.inner, tree, builder, &mut put)?;
         put.copies.finish();
         Ok(())
@@ -143,11 +158,12 @@ impl Layout {
 
     /// Copies the leaves that are not trainable, frozen and carried, from one tree into another.
     ///
-    /// With a moving average of the trainable ones this keeps a target network: its running statistics follow the policy's.
+    /// With a moving average of the trainable ones this keeps a target network: its running
+    /// statistics follow the policy's.
     ///
     /// # Errors
-    /// A leaf that is missing, unknown, of another shape or element type, in either tree; a tree that is for reading only; a poisoned
-    /// lock or borrowed cell. Then nothing has been written.
+    /// A leaf that is missing, unknown, of another shape or element type, in either tree; a tree
+    /// that is for reading only; a poisoned lock or borrowed cell. Then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{Layout, Tree};
@@ -161,12 +177,27 @@ impl Layout {
     /// assert_eq!((target.scale, target.mean, target.seen), (vec![2.0], vec![0.5], vec![10]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn copy_frozen<S: Tree + ?Sized, T: Tree + ?Sized>(&self, from: &S, to: &mut T) -> Result<()> {
-        let mut others = CollectOthers { elements: vec![Vec::new(); self.others().len()] };
+    pub fn copy_frozen<S: Tree + ?Sized, T: Tree + ?Sized>(
+        &self,
+        from: &S,
+        to: &mut T,
+    ) -> Result<()> {
+        let mut others = CollectOthers {
+            elements: vec![Vec::new(); self.others().len()],
+        };
         check::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
         let contents = check::check(&self.inner, to, Purpose::WriteOthers)?;
-        let builder = Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
-        in_place::write(&self.inner, to, builder, &mut WriteOthers { layout: &self.inner, elements: &others.elements })
+        let builder =
+            Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
+        in_place::write(
+            &self.inner,
+            to,
+            builder,
+            &mut WriteOthers {
+                layout: &self.inner,
+                elements: &others.elements,
+            },
+        )
     }
 }
 
@@ -174,7 +205,9 @@ impl Layout {
 fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
     let (mut rest, mut copies) = (flat, Copies::of(flat.len()));
     for to in slices.drain(..) {
-        let from = rest.split_off(..to.len()).expect("as long as the leaves together");
+        let from = rest
+            .split_off(..to.len())
+            .expect("as long as the leaves together");
         copies.add(to, Floats::of(from));
     }
     copies.finish();
@@ -182,25 +215,57 @@ fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMu
 }
 
 /// Walks a tree that has been checked and makes a new one.
-pub(crate) fn rebuild<T: Tree>(layout: &Inner, tree: &T, values: Values<'_>, contents: &Contents) -> Result<T> {
+pub(crate) fn rebuild<T: Tree>(
+    layout: &Inner,
+    tree: &T,
+    values: Values<'_>,
+    contents: &Contents,
+) -> Result<T> {
     let mut builder = Builder::new(layout, values, contents);
-    let rebuilt = tree.rebuild(&mut builder).map_err(|error| error.or_at(|| builder.path()))?;
+    let rebuilt = tree
+        .rebuild(&mut builder)
+        .map_err(|error| error.or_at(|| builder.path()))?;
     builder.find_missing().map(|()| rebuilt)
 }
 
-/// Large leaves are copied by all threads before the walk, which then only puts them where they belong.
+/// Large leaves are copied by all threads before the walk, which then only puts them where they
+/// belong.
 fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
     if !threads::is_parallel(layout.len) {
         return Vec::new();
     }
-    let is_ready = |index: usize, leaf: &Leaf| transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index);
-    let leaves = || layout.leaves.iter().enumerate().map(|(index, leaf)| is_ready(index, leaf).then_some(leaf));
-    let mut blocks = Blocks::of(leaves().flatten().map(|leaf| leaf.len() * leaf.dtype.size()).sum());
-    let room = |leaf: Option<&Leaf>| leaf.and_then(|leaf| AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks));
+    let is_ready = |index: usize, leaf: &Leaf| {
+        transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
+    };
+    let leaves = || {
+        layout
+            .leaves
+            .iter()
+            .enumerate()
+            .map(|(index, leaf)| is_ready(index, leaf).then_some(leaf))
+    };
+    let mut blocks = Blocks::of(
+        leaves()
+            .flatten()
+            .map(|leaf| leaf.len() * leaf.dtype.size())
+            .sum(),
+    );
+    let room = |leaf: Option<&Leaf>| {
+        leaf.and_then(|leaf| AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks))
+    };
     let mut ready: Vec<Option<AnyVec>> = leaves().map(room).collect();
     let is_streamed = transfer::is_streamed(layout.len);
-    let mut leaves: Vec<_> = layout.leaves.iter().zip(&mut ready).filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?))).collect();
-    threads::share(&mut leaves, |(leaf, _)| leaf.len(), |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed));
+    let mut leaves: Vec<_> = layout
+        .leaves
+        .iter()
+        .zip(&mut ready)
+        .filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?)))
+        .collect();
+    threads::share(
+        &mut leaves,
+        |(leaf, _)| leaf.len(),
+        |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed),
+    );
     ready
 }
 
@@ -220,7 +285,11 @@ impl<'a, E: FlatElement> Put<'a> for WriteFlat<'_, 'a, E> {
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let values = &self.flat[place.range()];
         let bytes = match leaf.sink {
-            Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == values.len() * leaf.dtype.size() => bytes,
+            Sink::Bytes(bytes)
+                if place.axes.is_none() && bytes.len() == values.len() * leaf.dtype.size() =>
+            {
+                bytes
+            }
             _ => return write_floats(self.layout, place, leaf, values),
         };
         let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
@@ -258,7 +327,9 @@ impl<'a> Put<'a> for WriteOthers<'_> {
 
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let bytes = &self.elements[place.leaf.index as usize];
-        let Some(axes) = &place.axes else { return leaf.write_bytes(bytes) };
+        let Some(axes) = &place.axes else {
+            return leaf.write_bytes(bytes);
+        };
         let shape = &self.layout.leaf(place.leaf).shape;
         let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
         leaf.write_bytes(&at_place(axes, shape, &elements).concat())

@@ -1,7 +1,9 @@
-//! Room for as many elements as a tree or a stored layout says that it has, which may be more than any machine holds.
+//! Room for as many elements as a tree or a stored layout says that it has, which may be more than
+//! any machine holds.
 //!
-//! The standard library makes vectors of zeros whose pages nobody has touched, but none that may fail: it aborts the process. So a
-//! large vector is asked for and given back before it is made, which costs two calls of the system and touches nothing.
+//! The standard library makes vectors of zeros whose pages nobody has touched, but none that may
+//! fail: it aborts the process. So a large vector is asked for and given back before it is made,
+//! which costs two calls of the system and touches nothing.
 
 use bytemuck::Zeroable;
 
@@ -50,7 +52,9 @@ pub(crate) fn with_room<E>(len: usize) -> Result<Vec<E>> {
 /// # Errors
 /// No memory for so many elements.
 pub(crate) fn extend<E: Zeroable + Clone>(vector: &mut Vec<E>, len: usize) -> Result<usize> {
-    vector.try_reserve(len).map_err(|_| Error::out_of_memory(bytes::<E>(len)))?;
+    vector
+        .try_reserve(len)
+        .map_err(|_| Error::out_of_memory(bytes::<E>(len)))?;
     let end = vector.len();
     vector.resize(end + len, E::zeroed());
     Ok(end)

@@ -1,7 +1,9 @@
-//! Map and reduce over a model and its companions: the model decides what is trainable, in what order, and what is one parameter.
+//! Map and reduce over a model and its companions: the model decides what is trainable, in what
+//! order, and what is one parameter.
 //!
-//! Every tree is walked by itself and its leaves are noted down as slices (`leaves.rs`). Then the closure is called once per leaf with one
-//! slice per tree. Two plain trees are zipped where they are.
+//! Every tree is walked by itself and its leaves are noted down as slices (`leaves.rs`). Then the
+//! closure is called once per leaf with one slice per tree. Two plain trees are zipped where they
+//! are.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -33,9 +35,11 @@ use crate::{room, threads};
 pub enum Companion<'t> {
     /// Gradients: summed over the places of a tie; a leaf may be absent.
     Grads(&'t dyn Tree),
-    /// Gradients that are a tie's whole at every place: the first place that has one is read; a leaf may be absent.
+    /// Gradients that are a tie's whole at every place: the first place that has one is read; a
+    /// leaf may be absent.
     Totals(&'t dyn Tree),
-    /// Values, such as another model or a moving average: a tie is read once; every leaf must be there.
+    /// Values, such as another model or a moving average: a tie is read once; every leaf must be
+    /// there.
     Values(&'t dyn Tree),
 }
 
@@ -105,13 +109,14 @@ impl<const K: usize> Deref for LeafAt<'_, K> {
 }
 
 impl Layout {
-    /// Calls `map` once for every trainable leaf, in flat order, with the model's slice and one of every companion, and merges the
-    /// results from left to right. `None` if there is no leaf.
+    /// Calls `map` once for every trainable leaf, in flat order, with the model's slice and one of
+    /// every companion, and merges the results from left to right. `None` if there is no leaf.
     ///
     /// Nothing is copied of plain trees. Cost: one walk over each tree.
     ///
     /// # Errors
-    /// As [`gather`](Layout::gather) for the model and values, as [`gather_grad`](Layout::gather_grad) for gradients.
+    /// As [`gather`](Layout::gather) for the model and values, as
+    /// [`gather_grad`](Layout::gather_grad) for gradients.
     ///
     /// ```
     /// use flatleaf::{ops, tree, Companion::{Grads, Values}, Layout};
@@ -167,12 +172,18 @@ impl Layout {
         let model = leaves::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let leaves = model.iter().enumerate();
-        Ok(leaves
-            .fold(start, |folded, (index, x)| step(folded, companions.leaf(index), x.as_deref().unwrap_or_default(), companions.at(index))))
+        Ok(leaves.fold(start, |folded, (index, x)| {
+            step(
+                folded,
+                companions.leaf(index),
+                x.as_deref().unwrap_or_default(),
+                companions.at(index),
+            )
+        }))
     }
 
-    /// [`map_reduce`](Layout::map_reduce) with the calls of `map` shared among all threads. The results are merged in flat order, so
-    /// they do not depend on the number of threads.
+    /// [`map_reduce`](Layout::map_reduce) with the calls of `map` shared among all threads. The
+    /// results are merged in flat order, so they do not depend on the number of threads.
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce).
@@ -196,11 +207,22 @@ impl Layout {
         let model = leaves::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let indices: Vec<usize> = (0..model.len()).collect();
-        let map = |&index: &usize| map(companions.leaf(index), model[index].as_deref().unwrap_or_default(), companions.at(index));
-        Ok(threads::map(&indices, |&index| self.leaves()[index].len(), map).into_iter().reduce(reduce))
+        let map = |&index: &usize| {
+            map(
+                companions.leaf(index),
+                model[index].as_deref().unwrap_or_default(),
+                companions.at(index),
+            )
+        };
+        Ok(
+            threads::map(&indices, |&index| self.leaves()[index].len(), map)
+                .into_iter()
+                .reduce(reduce),
+        )
     }
 
-    /// A new tree: the model with `map` called once on every trainable leaf, in flat order. Ties stay ties; frozen leaves are copied.
+    /// A new tree: the model with `map` called once on every trainable leaf, in flat order. Ties
+    /// stay ties; frozen leaves are copied.
     ///
     /// # Errors
     /// As [`map_reduce`](Layout::map_reduce) and [`restructure`](Layout::restructure).
@@ -224,20 +246,31 @@ impl Layout {
         let contents = check::check(&self.inner, model, Purpose::Rebuild)?;
         let companions = Companions::read(self, companions)?;
         let values = leaves::values(self, model)?;
-        let mut new: Vec<Vec<f32>> = values.into_iter().map(|slice| slice.unwrap_or_default().into_owned()).collect();
+        let mut new: Vec<Vec<f32>> = values
+            .into_iter()
+            .map(|slice| slice.unwrap_or_default().into_owned())
+            .collect();
         for (index, x) in new.iter_mut().enumerate() {
             map(companions.leaf(index), x, companions.at(index));
         }
-        rebuild(&self.inner, model, Values::Leaves(Cow::Owned(new)), &contents)
+        rebuild(
+            &self.inner,
+            model,
+            Values::Leaves(Cow::Owned(new)),
+            &contents,
+        )
     }
 
-    /// Calls `map` once on every trainable leaf of `target`, in flat order, in place. Ties stay ties.
+    /// Calls `map` once on every trainable leaf of `target`, in flat order, in place. Ties stay
+    /// ties.
     ///
-    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and written back in the end. If `map`
-    /// panics, the leaf that it was given holds what it left there, and every other one is old or new.
+    /// Leaves that are shared, behind a guard, strided or of another type are mapped as copies and
+    /// written back in the end. If `map` panics, the leaf that it was given holds what it left
+    /// there, and every other one is old or new.
     ///
     /// # Errors
-    /// As [`map_reduce`](Layout::map_reduce) and [`restructure_into`](Layout::restructure_into); then nothing has been written.
+    /// As [`map_reduce`](Layout::map_reduce) and [`restructure_into`](Layout::restructure_into);
+    /// then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{ops, Companion::Values, Layout};
@@ -294,15 +327,21 @@ impl Layout {
             |_| true,
             |slices| {
                 let mut tasks: Vec<(usize, &mut [f32])> = slices.into_iter().enumerate().collect();
-                threads::share(&mut tasks, |task| task.1.len(), |(index, x)| map(companions.leaf(*index), x, companions.at(*index)));
+                threads::share(
+                    &mut tasks,
+                    |task| task.1.len(),
+                    |(index, x)| map(companions.leaf(*index), x, companions.at(*index)),
+                );
                 Ok(())
             },
         )
     }
 
-    /// The gradients of the trainable leaves as a tree of the model's paths: a tie's sum at its first place, all else absent.
+    /// The gradients of the trainable leaves as a tree of the model's paths: a tie's sum at its
+    /// first place, all else absent.
     ///
-    /// It can be walked or flattened again: `gather_grad(&mask(grads)?)` equals `gather_grad(grads)`.
+    /// It can be walked or flattened again: `gather_grad(&mask(grads)?)` equals
+    /// `gather_grad(grads)`.
     ///
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad).
@@ -319,11 +358,14 @@ impl Layout {
     /// ```
     pub fn mask<T: Tree + ?Sized>(&self, grads: &T) -> Result<DynTree> {
         let slices = leaves::gradients(self, grads, TiedGrads::Sum)?;
-        Ok(DynTree::of_layout(&self.inner, |leaf| slices[leaf].as_deref()))
+        Ok(DynTree::of_layout(&self.inner, |leaf| {
+            slices[leaf].as_deref()
+        }))
     }
 
-    /// The L2 norm of a gradient tree's trainable part, in one pass over its leaves: a tie's gradients are summed before they are
-    /// squared. Equals the norm of [`gather_grad`](Layout::gather_grad) but for the rounding of the last bit of an f32.
+    /// The L2 norm of a gradient tree's trainable part, in one pass over its leaves: a tie's
+    /// gradients are summed before they are squared. Equals the norm of
+    /// [`gather_grad`](Layout::gather_grad) but for the rounding of the last bit of an f32.
     ///
     /// # Errors
     /// As [`gather_grad`](Layout::gather_grad).
@@ -339,8 +381,16 @@ impl Layout {
     /// ```
     pub fn norm_l2<T: Tree + ?Sized>(&self, grads: &T) -> Result<f64> {
         let slices = leaves::gradients(self, grads, TiedGrads::Sum)?;
-        let mut squares: Vec<(&[f32], f64)> = slices.iter().flatten().map(|slice| (&**slice, 0.0)).collect();
-        threads::share(&mut squares, |leaf| leaf.0.len(), |(x, square)| *square = crate::ops::norm_l2(x).powi(2));
+        let mut squares: Vec<(&[f32], f64)> = slices
+            .iter()
+            .flatten()
+            .map(|slice| (&**slice, 0.0))
+            .collect();
+        threads::share(
+            &mut squares,
+            |leaf| leaf.0.len(),
+            |(x, square)| *square = crate::ops::norm_l2(x).powi(2),
+        );
         Ok(squares.iter().map(|leaf| leaf.1).sum::<f64>().sqrt())
     }
 }
@@ -358,20 +408,35 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
         for companion in companions {
             trees.push(match companion {
                 Companion::Grads(tree) => leaves::gradients(layout, tree, TiedGrads::Sum)?,
-                Companion::Totals(tree) => leaves::gradients(layout, tree, TiedGrads::AlreadyTotal)?,
+                Companion::Totals(tree) => {
+                    leaves::gradients(layout, tree, TiedGrads::AlreadyTotal)?
+                }
                 Companion::Values(tree) => leaves::values(layout, tree)?,
             });
         }
         let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
-        let longest_absent = (0..layout.leaves().len()).filter(is_absent).map(|index| layout.leaves()[index].len()).max();
+        let longest_absent = (0..layout.leaves().len())
+            .filter(is_absent)
+            .map(|index| layout.leaves()[index].len())
+            .max();
         let zeros = room::zeros(longest_absent.unwrap_or(0))?;
-        let trees = trees.try_into().unwrap_or_else(|_| unreachable!("one for each companion"));
-        Ok(Companions { layout, trees, zeros })
+        let trees = trees
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("one for each companion"));
+        Ok(Companions {
+            layout,
+            trees,
+            zeros,
+        })
     }
 
     fn leaf(&self, index: usize) -> LeafAt<'l, K> {
         let present = std::array::from_fn(|k| self.trees[k][index].is_some());
-        LeafAt { leaf: &self.layout.leaves()[index], index, present }
+        LeafAt {
+            leaf: &self.layout.leaves()[index],
+            index,
+            present,
+        }
     }
 
     fn at(&self, index: usize) -> [&[f32]; K] {

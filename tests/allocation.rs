@@ -35,10 +35,18 @@ fn allocations(work: impl FnOnce()) -> usize {
     ALLOCATIONS.get() - before
 }
 
-type Model = (Vec<ndarray::Array2<f32>>, Vec<Vec<f32>>, Option<Box<ndarray::Array1<f32>>>);
+type Model = (
+    Vec<ndarray::Array2<f32>>,
+    Vec<Vec<f32>>,
+    Option<Box<ndarray::Array1<f32>>>,
+);
 
 fn model() -> Model {
-    (vec![ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]); 1000], vec![vec![5.0; 3]; 1000], Some(Box::new(ndarray::arr1(&[6.0]))))
+    (
+        vec![ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]); 1000],
+        vec![vec![5.0; 3]; 1000],
+        Some(Box::new(ndarray::arr1(&[6.0]))),
+    )
 }
 
 #[test]
@@ -47,7 +55,10 @@ fn a_second_gather_allocates_nothing() {
     let layout = Layout::of(&model).unwrap();
     let mut flat = vec![0.0; layout.len()];
     layout.gather_into(&model, &mut flat).unwrap();
-    assert_eq!(allocations(|| layout.gather_into(&model, &mut flat).unwrap()), 0);
+    assert_eq!(
+        allocations(|| layout.gather_into(&model, &mut flat).unwrap()),
+        0
+    );
 }
 
 #[test]
@@ -66,7 +77,10 @@ fn a_second_restructure_in_place_allocates_nothing() {
     let layout = Layout::of(&model).unwrap();
     let flat = vec![0.5; layout.len()];
     layout.restructure_into(&mut model, &flat).unwrap();
-    assert_eq!(allocations(|| layout.restructure_into(&mut model, &flat).unwrap()), 0);
+    assert_eq!(
+        allocations(|| layout.restructure_into(&mut model, &flat).unwrap()),
+        0
+    );
 }
 
 #[test]
@@ -75,7 +89,10 @@ fn a_second_gradient_allocates_nothing() {
     let layout = Layout::of(&grads).unwrap();
     let mut grad = FlatGrad::absent(&layout);
     layout.gather_grad_into(&grads, &mut grad).unwrap();
-    assert_eq!(allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()), 0);
+    assert_eq!(
+        allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()),
+        0
+    );
 }
 
 #[test]

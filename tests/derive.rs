@@ -10,7 +10,11 @@ use flatleaf::{Dtype, Layout, Result, Tree, deep_clone, destructure};
 use ndarray::{Array1, Array2, array};
 
 fn paths(tree: &impl Tree) -> Result<Vec<String>> {
-    Ok(Layout::of(tree)?.leaves().iter().map(|leaf| leaf.path().to_owned()).collect())
+    Ok(Layout::of(tree)?
+        .leaves()
+        .iter()
+        .map(|leaf| leaf.path().to_owned())
+        .collect())
 }
 
 /// A new tree and the old one in place: both get the values.
@@ -31,7 +35,10 @@ struct Dense {
 
 impl Dense {
     fn zeros(inputs: usize, outputs: usize) -> Self {
-        Dense { weight: Array2::zeros((outputs, inputs)), bias: Some(Array1::zeros(outputs)) }
+        Dense {
+            weight: Array2::zeros((outputs, inputs)),
+            bias: Some(Array1::zeros(outputs)),
+        }
     }
 }
 
@@ -40,7 +47,10 @@ mod shapes {
 
     #[test]
     fn named_fields() -> Result<()> {
-        let mut dense = Dense { weight: array![[1.0, 2.0], [3.0, 4.0]], bias: Some(array![0.0, 0.0]) };
+        let mut dense = Dense {
+            weight: array![[1.0, 2.0], [3.0, 4.0]],
+            bias: Some(array![0.0, 0.0]),
+        };
         let (flat, layout) = destructure(&dense)?;
         assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
         assert_eq!(paths(&dense)?, ["weight", "bias"]);
@@ -69,10 +79,20 @@ mod shapes {
 
     #[test]
     fn tuple_fields_are_called_by_their_index() -> Result<()> {
-        let mut pair = Pair(vec![1.0], Dense { weight: array![[2.0]], bias: None }, vec![3.0, 4.0]);
+        let mut pair = Pair(
+            vec![1.0],
+            Dense {
+                weight: array![[2.0]],
+                bias: None,
+            },
+            vec![3.0, 4.0],
+        );
         assert_eq!(paths(&pair)?, ["0", "1.weight", "2"]);
         let new = restructured(&mut pair, &[5.0, 6.0, 7.0, 8.0])?;
-        assert_eq!((new.0, new.1.weight, new.2), (vec![5.0], array![[6.0]], vec![7.0, 8.0]));
+        assert_eq!(
+            (new.0, new.1.weight, new.2),
+            (vec![5.0], array![[6.0]], vec![7.0, 8.0])
+        );
         Ok(())
     }
 
@@ -105,10 +125,22 @@ mod shapes {
 
     #[test]
     fn bare_values_are_carried_along() -> Result<()> {
-        let mut bare = Bare { eps: 0.5, steps: 3, name: "x".into(), marker: PhantomData, weight: [1.0, 2.0], on: true };
+        let mut bare = Bare {
+            eps: 0.5,
+            steps: 3,
+            name: "x".into(),
+            marker: PhantomData,
+            weight: [1.0, 2.0],
+            on: true,
+        };
         assert_eq!(destructure(&bare)?.0, [1.0, 2.0]);
         let new = restructured(&mut bare, &[3.0, 4.0])?;
-        assert_eq!((new.eps, new.steps, &*new.name, new.marker, new.weight, new.on), (0.5, 3, "x", PhantomData, [3.0, 4.0], true));
+        assert_eq!(
+            (
+                new.eps, new.steps, &*new.name, new.marker, new.weight, new.on
+            ),
+            (0.5, 3, "x", PhantomData, [3.0, 4.0], true)
+        );
         Ok(())
     }
 
@@ -121,21 +153,48 @@ mod shapes {
 
     #[test]
     fn order_is_depth_first_and_paths_are_dotted() -> Result<()> {
-        let dense = |weight, bias| Dense { weight: array![[weight]], bias: Some(array![bias]) };
-        let mut deep =
-            Deep { first: vec![dense(1.0, 2.0), dense(3.0, 4.0)], second: Box::new(dense(5.0, 6.0)), third: (vec![7.0], Some(vec![8.0])) };
-        assert_eq!(destructure(&deep)?.0, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
-        let expected =
-            ["first.0.weight", "first.0.bias", "first.1.weight", "first.1.bias", "second.weight", "second.bias", "third.0", "third.1"];
+        let dense = |weight, bias| Dense {
+            weight: array![[weight]],
+            bias: Some(array![bias]),
+        };
+        let mut deep = Deep {
+            first: vec![dense(1.0, 2.0), dense(3.0, 4.0)],
+            second: Box::new(dense(5.0, 6.0)),
+            third: (vec![7.0], Some(vec![8.0])),
+        };
+        assert_eq!(
+            destructure(&deep)?.0,
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+        );
+        let expected = [
+            "first.0.weight",
+            "first.0.bias",
+            "first.1.weight",
+            "first.1.bias",
+            "second.weight",
+            "second.bias",
+            "third.0",
+            "third.1",
+        ];
         assert_eq!(paths(&deep)?, expected);
         let new = restructured(&mut deep, &[8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0])?;
-        assert_eq!((new.first[1].weight[[0, 0]], new.second.weight[[0, 0]], new.third), (6.0, 4.0, (vec![2.0], Some(vec![1.0]))));
+        assert_eq!(
+            (
+                new.first[1].weight[[0, 0]],
+                new.second.weight[[0, 0]],
+                new.third
+            ),
+            (6.0, 4.0, (vec![2.0], Some(vec![1.0])))
+        );
         Ok(())
     }
 
     #[test]
     fn a_copy_needs_no_clone() -> Result<()> {
-        let mut dense = Dense { weight: array![[1.0]], bias: None };
+        let mut dense = Dense {
+            weight: array![[1.0]],
+            bias: None,
+        };
         let copy = deep_clone(&dense)?;
         dense.weight[[0, 0]] = 2.0;
         assert_eq!(copy.weight, array![[1.0]]);
@@ -157,7 +216,10 @@ mod enums {
 
     fn layers() -> Vec<Layer> {
         vec![
-            Layer::Dense { weight: vec![1.0, 2.0], bias: vec![3.0] },
+            Layer::Dense {
+                weight: vec![1.0, 2.0],
+                bias: vec![3.0],
+            },
             Layer::Activation(f32::abs),
             Layer::Scale(vec![4.0]),
             Layer::Flatten,
@@ -178,11 +240,15 @@ mod enums {
         let mut layers = layers();
         let new = restructured(&mut layers, &[6.0, 7.0, 8.0, 9.0, 10.0])?;
         for layers in [&layers, &new] {
-            assert!(matches!(&layers[0], Layer::Dense { weight, bias } if *weight == [6.0, 7.0] && *bias == [8.0]));
+            assert!(
+                matches!(&layers[0], Layer::Dense { weight, bias } if *weight == [6.0, 7.0] && *bias == [8.0])
+            );
             assert!(matches!(&layers[1], Layer::Activation(activation) if activation(-1.0) == 1.0));
             assert!(matches!(&layers[2], Layer::Scale(scale) if *scale == [9.0]));
             assert!(matches!(&layers[3], Layer::Flatten));
-            assert!(matches!(&layers[4], Layer::Norm(mean, scale) if *mean == [9.0] && *scale == 10.0));
+            assert!(
+                matches!(&layers[4], Layer::Norm(mean, scale) if *mean == [9.0] && *scale == 10.0)
+            );
         }
         Ok(())
     }
@@ -205,11 +271,18 @@ mod enums {
 
     #[test]
     fn generic() -> Result<()> {
-        let mut both: (Either<Vec<f32>>, Either<String, Dense>) =
-            (Either::Left(vec![1.0]), Either::Right(Dense { weight: array![[2.0]], bias: None }));
+        let mut both: (Either<Vec<f32>>, Either<String, Dense>) = (
+            Either::Left(vec![1.0]),
+            Either::Right(Dense {
+                weight: array![[2.0]],
+                bias: None,
+            }),
+        );
         assert_eq!(paths(&both)?, ["0.0", "1.0.weight"]);
         let new = restructured(&mut both, &[3.0, 4.0])?;
-        assert!(matches!(new, (Either::Left(left), Either::Right(right)) if left == [3.0] && right.weight == array![[4.0]]));
+        assert!(
+            matches!(new, (Either::Left(left), Either::Right(right)) if left == [3.0] && right.weight == array![[4.0]])
+        );
         Ok(())
     }
 }
@@ -228,8 +301,16 @@ mod frozen {
     }
 
     fn norm() -> BatchNorm {
-        let inner = Dense { weight: array![[4.0]], bias: Some(array![5.0]) };
-        BatchNorm { beta: array![0.0, 0.0, 0.0], gamma: array![1.0, 1.0, 1.0], mean: array![2.0, 3.0, 4.0], inner }
+        let inner = Dense {
+            weight: array![[4.0]],
+            bias: Some(array![5.0]),
+        };
+        BatchNorm {
+            beta: array![0.0, 0.0, 0.0],
+            gamma: array![1.0, 1.0, 1.0],
+            mean: array![2.0, 3.0, 4.0],
+            inner,
+        }
     }
 
     #[test]
@@ -246,15 +327,24 @@ mod frozen {
         let mut norm = norm();
         let new = restructured(&mut norm, &[6.0; 6])?;
         for norm in [&norm, &new] {
-            assert_eq!((&norm.beta, &norm.mean), (&array![6.0, 6.0, 6.0], &array![2.0, 3.0, 4.0]));
-            assert_eq!((&norm.inner.weight, &norm.inner.bias), (&array![[4.0]], &Some(array![5.0])));
+            assert_eq!(
+                (&norm.beta, &norm.mean),
+                (&array![6.0, 6.0, 6.0], &array![2.0, 3.0, 4.0])
+            );
+            assert_eq!(
+                (&norm.inner.weight, &norm.inner.bias),
+                (&array![[4.0]], &Some(array![5.0]))
+            );
         }
         Ok(())
     }
 
     #[test]
     fn has_no_gradient() -> Result<()> {
-        assert_eq!(Layout::of(&norm())?.gather_grad(&norm())?[..], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+        assert_eq!(
+            Layout::of(&norm())?.gather_grad(&norm())?[..],
+            [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+        );
         Ok(())
     }
 }
@@ -284,7 +374,12 @@ mod skip {
     }
 
     fn model() -> Model {
-        Model { activation: f32::sqrt, weight: vec![1.0, 2.0], cloned: Cache(7), defaulted: Cache(7) }
+        Model {
+            activation: f32::sqrt,
+            weight: vec![1.0, 2.0],
+            cloned: Cache(7),
+            defaulted: Cache(7),
+        }
     }
 
     #[test]
@@ -298,8 +393,14 @@ mod skip {
     fn is_cloned_or_made_by_default() -> Result<()> {
         let mut model = model();
         let new = restructured(&mut model, &[3.0, 4.0])?;
-        assert_eq!(((new.activation)(9.0), new.cloned, new.defaulted), (3.0, Cache(8), Cache(0)));
-        assert_eq!((model.weight, model.cloned, model.defaulted), (vec![3.0, 4.0], Cache(7), Cache(7)));
+        assert_eq!(
+            ((new.activation)(9.0), new.cloned, new.defaulted),
+            (3.0, Cache(8), Cache(0))
+        );
+        assert_eq!(
+            (model.weight, model.cloned, model.defaulted),
+            (vec![3.0, 4.0], Cache(7), Cache(7))
+        );
         Ok(())
     }
 
@@ -312,8 +413,15 @@ mod skip {
 
     #[test]
     fn gradients_at_or_below_it_are_ignored() -> Result<()> {
-        let gradient = Gradient { weight: vec![5.0, 6.0], activation: vec![1.0], cloned: Dense::zeros(1, 1) };
-        assert_eq!(Layout::of(&model())?.gather_grad(&gradient)?[..], [5.0, 6.0]);
+        let gradient = Gradient {
+            weight: vec![5.0, 6.0],
+            activation: vec![1.0],
+            cloned: Dense::zeros(1, 1),
+        };
+        assert_eq!(
+            Layout::of(&model())?.gather_grad(&gradient)?[..],
+            [5.0, 6.0]
+        );
         Ok(())
     }
 
@@ -329,9 +437,20 @@ mod skip {
     #[test]
     fn asks_for_clone_or_default_only() -> Result<()> {
         struct NoClone;
-        let mut generic = Generic { weight: vec![1.0], cloned: vec![Cache(0)], defaulted: Some(NoClone) };
+        let mut generic = Generic {
+            weight: vec![1.0],
+            cloned: vec![Cache(0)],
+            defaulted: Some(NoClone),
+        };
         let new = restructured(&mut generic, &[2.0])?;
-        assert_eq!((new.cloned, new.defaulted.is_none(), generic.defaulted.is_some()), (vec![Cache(1)], true, true));
+        assert_eq!(
+            (
+                new.cloned,
+                new.defaulted.is_none(),
+                generic.defaulted.is_some()
+            ),
+            (vec![Cache(1)], true, true)
+        );
         Ok(())
     }
 }
@@ -351,15 +470,34 @@ mod param {
 
     #[test]
     fn is_a_leaf_without_dimensions() -> Result<()> {
-        let mut softmax = Softmax { temperature: 2.0, limit: 10.0, eps: 1e-5, weight: vec![3.0] };
+        let mut softmax = Softmax {
+            temperature: 2.0,
+            limit: 10.0,
+            eps: 1e-5,
+            weight: vec![3.0],
+        };
         let layout = Layout::of(&softmax)?;
         assert_eq!(paths(&softmax)?, ["temperature", "weight"]);
-        assert_eq!((layout.leaves()[0].shape(), layout.leaves()[0].len()), (&[][..], 1));
-        assert_eq!((layout.others()[0].path(), layout.others().len()), ("limit", 1));
+        assert_eq!(
+            (layout.leaves()[0].shape(), layout.leaves()[0].len()),
+            (&[][..], 1)
+        );
+        assert_eq!(
+            (layout.others()[0].path(), layout.others().len()),
+            ("limit", 1)
+        );
 
         let new = restructured(&mut softmax, &[4.0, 5.0])?;
         for softmax in [&softmax, &new] {
-            assert_eq!((softmax.temperature, softmax.limit, softmax.eps, softmax.weight[0]), (4.0, 10.0, 1e-5, 5.0));
+            assert_eq!(
+                (
+                    softmax.temperature,
+                    softmax.limit,
+                    softmax.eps,
+                    softmax.weight[0]
+                ),
+                (4.0, 10.0, 1e-5, 5.0)
+            );
         }
         Ok(())
     }
@@ -393,11 +531,22 @@ mod param {
 
     #[test]
     fn a_mask_holds_at_every_level() -> Result<()> {
-        let mut outer = Masked { a: Masked { a: Scalar(1.0), b: 2.0, c: 3.0 }, b: 4.0, c: 5.0 };
+        let mut outer = Masked {
+            a: Masked {
+                a: Scalar(1.0),
+                b: 2.0,
+                c: 3.0,
+            },
+            b: 4.0,
+            c: 5.0,
+        };
         assert_eq!(destructure(&outer)?.0, [1.0, 2.0, 4.0]);
         assert_eq!(paths(&outer)?, ["a.a", "a.b", "b"]);
         let new = restructured(&mut outer, &[6.0, 7.0, 8.0])?;
-        assert_eq!((new.a.a.0, new.a.b, new.a.c, new.b, new.c), (6.0, 7.0, 3.0, 8.0, 5.0));
+        assert_eq!(
+            (new.a.a.0, new.a.b, new.a.c, new.b, new.c),
+            (6.0, 7.0, 3.0, 8.0, 5.0)
+        );
         Ok(())
     }
 }
@@ -419,7 +568,13 @@ mod rename {
     }
 
     fn attention() -> Attention {
-        Attention { projection: vec![1.0], r#type: vec![2.0], norm: vec![3.0], scale: 4.0, callback: || () }
+        Attention {
+            projection: vec![1.0],
+            r#type: vec![2.0],
+            norm: vec![3.0],
+            scale: 4.0,
+            callback: || (),
+        }
     }
 
     #[test]
@@ -429,7 +584,10 @@ mod rename {
         assert_eq!(paths(&attention)?, [r"in_proj\.weight", "type", r"\e"]);
         assert_eq!(Layout::of(&attention)?.others()[0].path(), "n");
         let new = restructured(&mut attention, &[5.0, 6.0, 7.0])?;
-        assert_eq!((new.projection, new.r#type, new.norm, new.scale), (vec![5.0], vec![6.0], vec![3.0], 7.0));
+        assert_eq!(
+            (new.projection, new.r#type, new.norm, new.scale),
+            (vec![5.0], vec![6.0], vec![3.0], 7.0)
+        );
         (new.callback)();
         Ok(())
     }
@@ -442,13 +600,22 @@ mod rename {
 
     #[test]
     fn names_a_skipped_field() -> Result<()> {
-        let gradient = Gradient { hook: vec![8.0], r#type: vec![9.0] };
-        assert_eq!(Layout::of(&attention())?.gather_grad(&gradient)?[..], [0.0, 9.0, 0.0]);
+        let gradient = Gradient {
+            hook: vec![8.0],
+            r#type: vec![9.0],
+        };
+        assert_eq!(
+            Layout::of(&attention())?.gather_grad(&gradient)?[..],
+            [0.0, 9.0, 0.0]
+        );
         Ok(())
     }
 
     #[derive(Tree)]
-    struct Swapped(#[tree(rename = "1")] Vec<f32>, #[tree(rename = "0")] Vec<f32>);
+    struct Swapped(
+        #[tree(rename = "1")] Vec<f32>,
+        #[tree(rename = "0")] Vec<f32>,
+    );
 
     #[test]
     fn of_tuple_fields() -> Result<()> {
@@ -464,7 +631,10 @@ mod rename {
 
     #[test]
     fn keys_of_different_variants_may_be_equal() -> Result<()> {
-        let layers = (Layer::Dense(vec![1.0]), Layer::Embedding { weight: vec![2.0] });
+        let layers = (
+            Layer::Dense(vec![1.0]),
+            Layer::Embedding { weight: vec![2.0] },
+        );
         assert_eq!(paths(&layers)?, ["0.weight", "1.weight"]);
         Ok(())
     }
@@ -501,12 +671,25 @@ mod transparent {
 
     #[test]
     fn adds_no_segment() -> Result<()> {
-        let named = Named { activation: f32::abs, inner: Dense { weight: array![[2.0]], bias: Some(array![3.0]) } };
-        let mut model = Model { wrapper: Wrapper(Wrapper(vec![1.0])), named, fixed: Fixed { inner: vec![4.0] } };
+        let named = Named {
+            activation: f32::abs,
+            inner: Dense {
+                weight: array![[2.0]],
+                bias: Some(array![3.0]),
+            },
+        };
+        let mut model = Model {
+            wrapper: Wrapper(Wrapper(vec![1.0])),
+            named,
+            fixed: Fixed { inner: vec![4.0] },
+        };
         assert_eq!(paths(&model)?, ["wrapper", "named.weight", "named.bias"]);
         assert_eq!(Layout::of(&model)?.others()[0].path(), "fixed");
         let new = restructured(&mut model, &[5.0, 6.0, 7.0])?;
-        assert_eq!((new.wrapper.0.0, new.named.inner.weight, new.fixed.inner), (vec![5.0], array![[6.0]], vec![4.0]));
+        assert_eq!(
+            (new.wrapper.0.0, new.named.inner.weight, new.fixed.inner),
+            (vec![5.0], array![[6.0]], vec![4.0])
+        );
         assert_eq!((new.named.activation)(-1.0), 1.0);
         Ok(())
     }
@@ -535,10 +718,17 @@ mod generics {
     #[test]
     fn of_every_kind() -> Result<()> {
         let (first, second) = (vec![1.0_f32], vec![5.0_f32]);
-        let everything: Everything<'_, '_, Vec<f32>> =
-            Everything { borrowed: &first, list: [vec![2.0], vec![3.0]], both: (Some(vec![4.0]), &second), marker: PhantomData };
+        let everything: Everything<'_, '_, Vec<f32>> = Everything {
+            borrowed: &first,
+            list: [vec![2.0], vec![3.0]],
+            both: (Some(vec![4.0]), &second),
+            marker: PhantomData,
+        };
         assert_eq!(destructure(&everything)?.0, [1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(paths(&everything)?, ["borrowed", "list.0", "list.1", "both.0", "both.1"]);
+        assert_eq!(
+            paths(&everything)?,
+            ["borrowed", "list.0", "list.1", "both.0", "both.1"]
+        );
         Ok(())
     }
 
@@ -550,9 +740,15 @@ mod generics {
 
     #[test]
     fn with_a_length() -> Result<()> {
-        let mut stack = Stack { layers: [vec![1.0_f32], vec![2.0], vec![3.0]], scale: [4.0, 5.0, 6.0] };
+        let mut stack = Stack {
+            layers: [vec![1.0_f32], vec![2.0], vec![3.0]],
+            scale: [4.0, 5.0, 6.0],
+        };
         let new = restructured(&mut stack, &[6.0, 5.0, 4.0, 3.0, 2.0, 1.0])?;
-        assert_eq!((new.layers, new.scale), ([vec![6.0], vec![5.0], vec![4.0]], [3.0, 2.0, 1.0]));
+        assert_eq!(
+            (new.layers, new.scale),
+            ([vec![6.0], vec![5.0], vec![4.0]], [3.0, 2.0, 1.0])
+        );
         Ok(())
     }
 
@@ -575,9 +771,16 @@ mod generics {
 
     #[test]
     fn by_an_associated_type_although_the_parameter_is_no_tree() -> Result<()> {
-        let mut model = OnBackend::<Cpu> { weight: vec![1.0], bias: Some(vec![2.0]), marker: PhantomData };
+        let mut model = OnBackend::<Cpu> {
+            weight: vec![1.0],
+            bias: Some(vec![2.0]),
+            marker: PhantomData,
+        };
         let new = restructured(&mut model, &[3.0, 4.0])?;
-        assert_eq!((new.weight, new.bias, new.marker), (vec![3.0], Some(vec![4.0]), PhantomData));
+        assert_eq!(
+            (new.weight, new.bias, new.marker),
+            (vec![3.0], Some(vec![4.0]), PhantomData)
+        );
         Ok(())
     }
 
@@ -596,8 +799,18 @@ mod generics {
 
     #[test]
     fn with_bounds_of_ones_own() -> Result<()> {
-        let inner = OnBackend::<Cpu> { weight: vec![1.0], bias: None, marker: PhantomData };
-        let model = (Outer { inner }, Unbounded { weight: vec![2.0], marker: PhantomData::<Cpu> });
+        let inner = OnBackend::<Cpu> {
+            weight: vec![1.0],
+            bias: None,
+            marker: PhantomData,
+        };
+        let model = (
+            Outer { inner },
+            Unbounded {
+                weight: vec![2.0],
+                marker: PhantomData::<Cpu>,
+            },
+        );
         assert_eq!(paths(&model)?, ["0.inner.weight", "1.weight"]);
         assert_eq!(model.1.marker, PhantomData);
         Ok(())
@@ -614,9 +827,16 @@ mod generics {
 
     #[test]
     fn from_a_macro() -> Result<()> {
-        let mut model = FromMacro { weight: vec![1.0], bias: [2.0], hygienic: Some(vec![3.0_f32]) };
+        let mut model = FromMacro {
+            weight: vec![1.0],
+            bias: [2.0],
+            hygienic: Some(vec![3.0_f32]),
+        };
         let new = restructured(&mut model, &[4.0, 5.0, 6.0])?;
-        assert_eq!((new.weight, new.bias, new.hygienic), (vec![4.0], [5.0], Some(vec![6.0])));
+        assert_eq!(
+            (new.weight, new.bias, new.hygienic),
+            (vec![4.0], [5.0], Some(vec![6.0]))
+        );
         Ok(())
     }
 }
@@ -632,11 +852,23 @@ mod recursion {
 
     #[test]
     fn a_list() -> Result<()> {
-        let last = Node { value: vec![3.0], next: None };
-        let mut list = Node { value: vec![1.0], next: Some(Box::new(Node { value: vec![2.0], next: Some(Box::new(last)) })) };
+        let last = Node {
+            value: vec![3.0],
+            next: None,
+        };
+        let mut list = Node {
+            value: vec![1.0],
+            next: Some(Box::new(Node {
+                value: vec![2.0],
+                next: Some(Box::new(last)),
+            })),
+        };
         assert_eq!(paths(&list)?, ["value", "next.value", "next.next.value"]);
         let new = restructured(&mut list, &[4.0, 5.0, 6.0])?;
-        assert_eq!(new.next.and_then(|node| node.next).map(|node| node.value), Some(vec![6.0]));
+        assert_eq!(
+            new.next.and_then(|node| node.next).map(|node| node.value),
+            Some(vec![6.0])
+        );
         Ok(())
     }
 
@@ -651,17 +883,35 @@ mod recursion {
     }
 
     fn rose(value: f32, children: Vec<Rose<Vec<f32>, String>>) -> Rose<Vec<f32>, String> {
-        Rose { value: vec![value], children, shortcut: None, state: None, labels: vec!["a".into()] }
+        Rose {
+            value: vec![value],
+            children,
+            shortcut: None,
+            state: None,
+            labels: vec!["a".into()],
+        }
     }
 
     #[test]
     fn a_generic_tree() -> Result<()> {
-        let mut tree = rose(1.0, vec![rose(2.0, vec![rose(3.0, vec![])]), rose(4.0, vec![])]);
+        let mut tree = rose(
+            1.0,
+            vec![rose(2.0, vec![rose(3.0, vec![])]), rose(4.0, vec![])],
+        );
         tree.children[1].shortcut = Some(Box::new(rose(5.0, vec![])));
-        let expected = ["value", "children.0.value", "children.0.children.0.value", "children.1.value", "children.1.shortcut.value"];
+        let expected = [
+            "value",
+            "children.0.value",
+            "children.0.children.0.value",
+            "children.1.value",
+            "children.1.shortcut.value",
+        ];
         assert_eq!(paths(&tree)?, expected);
         let new = restructured(&mut tree, &[5.0, 4.0, 3.0, 2.0, 1.0])?;
-        assert_eq!((&new.children[0].children[0].value, &new.children[1].value), (&vec![3.0], &vec![2.0]));
+        assert_eq!(
+            (&new.children[0].children[0].value, &new.children[1].value),
+            (&vec![3.0], &vec![2.0])
+        );
         assert_eq!((new.labels, new.state), (vec!["a".to_owned()], None));
         Ok(())
     }
@@ -679,8 +929,16 @@ mod recursion {
 
     #[test]
     fn two_types_that_hold_each_other() -> Result<()> {
-        let inner = Block { weight: vec![2.0], branch: None };
-        let mut outer = Block { weight: vec![1.0], branch: Some(Branch { blocks: vec![inner] }) };
+        let inner = Block {
+            weight: vec![2.0],
+            branch: None,
+        };
+        let mut outer = Block {
+            weight: vec![1.0],
+            branch: Some(Branch {
+                blocks: vec![inner],
+            }),
+        };
         assert_eq!(paths(&outer)?, ["weight", "branch.blocks.0.weight"]);
         assert_eq!(restructured(&mut outer, &[3.0, 4.0])?.weight, [3.0]);
         Ok(())
@@ -729,10 +987,16 @@ mod objects {
 
     #[test]
     fn are_rebuilt_as_what_they_are() -> Result<()> {
-        let mut layers: Vec<Box<dyn Layer>> = vec![Box::new(Scale { factor: vec![2.0] }), Box::new(Twice(Scale { factor: vec![3.0] }))];
+        let mut layers: Vec<Box<dyn Layer>> = vec![
+            Box::new(Scale { factor: vec![2.0] }),
+            Box::new(Twice(Scale { factor: vec![3.0] })),
+        ];
         assert_eq!(paths(&layers)?, ["0.factor", "1.0.factor"]);
         let new = restructured(&mut layers, &[4.0, 5.0])?;
-        assert_eq!(new.iter().map(|layer| layer.apply(1.0)).collect::<Vec<_>>(), [4.0, 25.0]);
+        assert_eq!(
+            new.iter().map(|layer| layer.apply(1.0)).collect::<Vec<_>>(),
+            [4.0, 25.0]
+        );
         Ok(())
     }
 
@@ -749,12 +1013,18 @@ mod objects {
         let layout = Layout::of(&layers)?;
         layout.restructure_into(&mut layers, &[3.0])?;
         assert_eq!(layers[0].apply(1.0), 4.0);
-        assert!(layout.restructure(&layers, &[5.0]).err().is_some_and(|error| error.is_object()));
+        assert!(
+            layout
+                .restructure(&layers, &[5.0])
+                .err()
+                .is_some_and(|error| error.is_object())
+        );
         Ok(())
     }
 }
 
-/// Nothing that the user calls as the derive calls its own is in the way, and nothing is said about what the user has allowed.
+/// Nothing that the user calls as the derive calls its own is in the way, and nothing is said about
+/// what the user has allowed.
 mod hygiene {
     use super::*;
 
@@ -818,11 +1088,33 @@ mod hygiene {
 
     #[test]
     fn shadowed_names() -> Result<()> {
-        let model = shadowed::Model { weight: [1.0], mean: [2.0], scale: 3.0, steps: 4, cache: Some(5) };
-        let mut both = (model, [shadowed::Either::Ok([6.0]), shadowed::Either::Err { r#fn: [7.0] }, shadowed::Either::None]);
+        let model = shadowed::Model {
+            weight: [1.0],
+            mean: [2.0],
+            scale: 3.0,
+            steps: 4,
+            cache: Some(5),
+        };
+        let mut both = (
+            model,
+            [
+                shadowed::Either::Ok([6.0]),
+                shadowed::Either::Err { r#fn: [7.0] },
+                shadowed::Either::None,
+            ],
+        );
         assert_eq!(paths(&both)?, ["0.weight", "0.scale", "1.0.0", "1.1.fn"]);
         let (model, _) = restructured(&mut both, &[8.0, 9.0, 10.0, 11.0])?;
-        assert_eq!((model.weight, model.mean, model.scale, model.steps, model.cache), ([8.0], [2.0], 9.0, 4, None));
+        assert_eq!(
+            (
+                model.weight,
+                model.mean,
+                model.scale,
+                model.steps,
+                model.cache
+            ),
+            ([8.0], [2.0], 9.0, 4, None)
+        );
         Ok(())
     }
 
@@ -858,9 +1150,25 @@ mod hygiene {
             __builder: one,
             __0: &true,
         };
-        assert_eq!(paths(&locals)?, ["visitor", "builder", "slot", "key", "this", "tree", "match", "__visitor", "__builder"]);
+        assert_eq!(
+            paths(&locals)?,
+            [
+                "visitor",
+                "builder",
+                "slot",
+                "key",
+                "this",
+                "tree",
+                "match",
+                "__visitor",
+                "__builder"
+            ]
+        );
         let new = restructured(&mut locals, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])?;
-        assert_eq!((new.visitor, new.r#match, new.__builder, new.__0), ([1.0], [7.0], [9.0], &true));
+        assert_eq!(
+            (new.visitor, new.r#match, new.__builder, new.__0),
+            ([1.0], [7.0], [9.0], &true)
+        );
         Ok(())
     }
 
@@ -884,14 +1192,25 @@ mod hygiene {
 
     #[test]
     fn flatleaf_at_another_path() -> Result<()> {
-        let mut relocated = Relocated { weight: vec![1.0_f32], scale: 2.0, name: "x" };
+        let mut relocated = Relocated {
+            weight: vec![1.0_f32],
+            scale: 2.0,
+            name: "x",
+        };
         let new = restructured(&mut relocated, &[3.0, 4.0])?;
         assert_eq!((new.weight, new.scale, new.name), (vec![3.0], 4.0, "x"));
         Ok(())
     }
 
     mod warnings {
-        #![deny(warnings, unused_qualifications, missing_docs, unreachable_pub, single_use_lifetimes, elided_lifetimes_in_paths)]
+        #![deny(
+            warnings,
+            unused_qualifications,
+            missing_docs,
+            unreachable_pub,
+            single_use_lifetimes,
+            elided_lifetimes_in_paths
+        )]
         #![deny(clippy::all, clippy::pedantic, clippy::nursery)]
         #![allow(dead_code)]
 

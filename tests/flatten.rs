@@ -14,7 +14,9 @@ use ndarray::{Array0, Array1, Array2, ArrayView1, ArrayView2, CowArray, arr0, ar
 /// The model with its parameters counting from `first`, in flat order.
 fn counting<T: Tree>(model: &T, first: f32) -> T {
     let layout = Layout::of(model).unwrap();
-    layout.restructure(model, &count_from(first, layout.len())).unwrap()
+    layout
+        .restructure(model, &count_from(first, layout.len()))
+        .unwrap()
 }
 
 // J.A1
@@ -24,7 +26,10 @@ fn a_leaf_is_a_whole_tree() {
     let (mut flat, layout) = destructure(&model).unwrap();
     assert_eq!(flat, [1.0, 2.0, 3.0]);
     assert_eq!(layout.len(), 3);
-    assert_eq!(layout.restructure(&model, &[7.0, 8.0, 9.0]).unwrap(), arr1(&[7.0, 8.0, 9.0]));
+    assert_eq!(
+        layout.restructure(&model, &[7.0, 8.0, 9.0]).unwrap(),
+        arr1(&[7.0, 8.0, 9.0])
+    );
     flat[0] = 100.0;
     assert_eq!(model, arr1(&[1.0, 2.0, 3.0]));
 }
@@ -34,7 +39,10 @@ fn a_leaf_is_a_whole_tree() {
 fn a_tuple_is_flattened_left_to_right() {
     let model = models::pair();
     assert_eq!(flat(&model), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    assert_eq!(counting(&model, 4.0), (arr1(&[4.0, 5.0, 6.0]), arr1(&[7.0, 8.0, 9.0])));
+    assert_eq!(
+        counting(&model, 4.0),
+        (arr1(&[4.0, 5.0, 6.0]), arr1(&[7.0, 8.0, 9.0]))
+    );
 }
 
 // J.A3
@@ -43,7 +51,10 @@ fn a_function_is_carried_over() {
     let model = models::with_function();
     assert_eq!(flat(&model), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let new = counting(&model, 4.0);
-    assert_eq!((new.x, new.z), (arr1(&[4.0, 5.0, 6.0]), arr1(&[7.0, 8.0, 9.0])));
+    assert_eq!(
+        (new.x, new.z),
+        (arr1(&[4.0, 5.0, 6.0]), arr1(&[7.0, 8.0, 9.0]))
+    );
     assert_eq!((new.y)(-1.0), 0.0);
 }
 
@@ -70,9 +81,25 @@ fn a_vector_of_another_length_is_refused() {
         let error = layout.restructure(&model, wrong).unwrap_err();
         assert!(error.is_length());
         assert_eq!(error.path(), None);
-        assert_eq!(error.to_string(), format!("the flat vector: expected 3 elements, found {}", wrong.len()));
-        assert!(layout.restructure_into(&mut model, wrong).unwrap_err().is_length());
-        assert!(layout.gather_into(&model, &mut wrong.to_vec()).unwrap_err().is_length());
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the flat vector: expected 3 elements, found {}",
+                wrong.len()
+            )
+        );
+        assert!(
+            layout
+                .restructure_into(&mut model, wrong)
+                .unwrap_err()
+                .is_length()
+        );
+        assert!(
+            layout
+                .gather_into(&model, &mut wrong.to_vec())
+                .unwrap_err()
+                .is_length()
+        );
     }
     assert_eq!(model.a.1, arr1(&[1.0, 2.0, 3.0]));
 }
@@ -88,7 +115,10 @@ fn a_model_without_parameters_has_an_empty_vector() {
     assert!(new.a.is_none() && new.b.is_none());
     let error = layout.restructure(&model, &[1.0]).unwrap_err();
     assert!(error.is_length());
-    assert_eq!(error.to_string(), "the flat vector: expected 0 elements, found 1");
+    assert_eq!(
+        error.to_string(),
+        "the flat vector: expected 0 elements, found 1"
+    );
 }
 
 // J.A12
@@ -96,7 +126,10 @@ fn a_model_without_parameters_has_an_empty_vector() {
 fn the_vector_of_a_pair_is_the_vectors_of_its_halves() {
     let first = (None::<Array1<f32>>, arr0(0_i32));
     let second = (arr1(&[1.0_f32, 2.0]), arr1(&[3.0_f32]));
-    assert_eq!(flat(&(&first, &second)), [flat(&first), flat(&second)].concat());
+    assert_eq!(
+        flat(&(&first, &second)),
+        [flat(&first), flat(&second)].concat()
+    );
     assert_eq!(flat(&(&second, &first)), [1.0, 2.0, 3.0]);
 }
 
@@ -108,7 +141,10 @@ fn integers_booleans_and_bare_numbers_are_no_parameters() {
     assert_eq!(flat, [1.0, 2.0]);
     assert_eq!(other_paths(&layout), ["n", "flags"]);
     let new = layout.restructure(&model, &[5.0, 6.0]).unwrap();
-    assert_eq!((new.a, new.n, new.flags), (arr1(&[5.0, 6.0]), arr1(&[7, 8, 9]), vec![true, false]));
+    assert_eq!(
+        (new.a, new.n, new.flags),
+        (arr1(&[5.0, 6.0]), arr1(&[7, 8, 9]), vec![true, false])
+    );
     assert_eq!((new.flag, new.s, new.name.as_str()), (true, 3.5, "carried"));
 }
 
@@ -120,7 +156,13 @@ fn a_matrix_is_filled_row_by_row() {
     assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
     assert_eq!(layout.len(), 6);
     let new = counting(&model, -4.0);
-    assert_eq!(new, models::Dense { weight: arr2(&[[-4.0, -3.0], [-2.0, -1.0]]), bias: Some(arr1(&[0.0, 1.0])) });
+    assert_eq!(
+        new,
+        models::Dense {
+            weight: arr2(&[[-4.0, -3.0], [-2.0, -1.0]]),
+            bias: Some(arr1(&[0.0, 1.0]))
+        }
+    );
 }
 
 // J.A16
@@ -178,7 +220,11 @@ impl Law for Copies {
         let (flat, layout) = destructure(&model).unwrap();
         let everything = Layout::everything(&model).unwrap();
         let copy = deep_clone(&model).unwrap();
-        assert_eq!(everything.gather(&copy).unwrap(), everything.gather(&model).unwrap(), "{name}");
+        assert_eq!(
+            everything.gather(&copy).unwrap(),
+            everything.gather(&model).unwrap(),
+            "{name}"
+        );
         assert_eq!(Layout::of(&copy).unwrap(), layout, "{name}");
         let mut into = vec![f32::NAN; layout.len()];
         layout.gather_into(&model, &mut into).unwrap();
@@ -217,11 +263,19 @@ struct WrongLength;
 impl Law for WrongLength {
     fn holds<T: Tree>(&self, name: &str, mut model: T) {
         let (flat, layout) = destructure(&model).unwrap();
-        let error = layout.restructure_into(&mut model, &count_from(50.0, flat.len() + 1)).unwrap_err();
+        let error = layout
+            .restructure_into(&mut model, &count_from(50.0, flat.len() + 1))
+            .unwrap_err();
         assert!(error.is_length(), "{name}");
         assert_eq!(layout.gather(&model).unwrap(), flat, "{name}");
         let mut long = vec![7.0; flat.len() + 1];
-        assert!(layout.gather_into(&model, &mut long).unwrap_err().is_length(), "{name}");
+        assert!(
+            layout
+                .gather_into(&model, &mut long)
+                .unwrap_err()
+                .is_length(),
+            "{name}"
+        );
         assert_eq!(long, vec![7.0; flat.len() + 1], "{name}");
     }
 }
@@ -251,8 +305,14 @@ fn running_statistics_are_no_parameters() {
     assert_eq!(layout.len(), 6);
     assert_eq!(other_paths(&layout), ["mean", "var", "seen"]);
     let new = counting(&model, 21.0);
-    assert_eq!((new.beta, new.gamma), (arr1(&[21.0, 22.0, 23.0]), arr1(&[24.0, 25.0, 26.0])));
-    assert_eq!((new.mean, new.var, new.seen), (model.mean, model.var, model.seen));
+    assert_eq!(
+        (new.beta, new.gamma),
+        (arr1(&[21.0, 22.0, 23.0]), arr1(&[24.0, 25.0, 26.0]))
+    );
+    assert_eq!(
+        (new.mean, new.var, new.seen),
+        (model.mean, model.var, model.seen)
+    );
 }
 
 // J.A25, P.D2
@@ -260,7 +320,10 @@ fn running_statistics_are_no_parameters() {
 fn a_bias_that_is_not_there_counts_nothing() {
     assert_eq!(flat(&models::chain_with(false)), count_from(1.0, 47));
     assert_eq!(flat(&models::chain_with(true)), count_from(1.0, 59));
-    assert_eq!(counting(&models::chain_with(false), 1.0), models::chain_with(false));
+    assert_eq!(
+        counting(&models::chain_with(false), 1.0),
+        models::chain_with(false)
+    );
     let model = models::dense_without_bias();
     assert_eq!(flat(&model).len(), 6);
     assert_eq!(counting(&model, 9.0).bias, None);
@@ -271,13 +334,20 @@ fn a_bias_that_is_not_there_counts_nothing() {
 fn layers_of_several_kinds_add_up() {
     let layout = Layout::of(&models::duo()).unwrap();
     assert_eq!(layout.len(), 6 + 4);
-    assert_eq!(paths(&layout), ["a.weight", "a.bias", "b.0.scale", "b.0.bias"]);
+    assert_eq!(
+        paths(&layout),
+        ["a.weight", "a.bias", "b.0.scale", "b.0.bias"]
+    );
 }
 
 // J.A26
 #[test]
 fn two_fields_of_three_are_trained() {
-    let model = models::Third { a: arr0(1.0_f32), b: arr0(2.0), c: arr0(3.0) };
+    let model = models::Third {
+        a: arr0(1.0_f32),
+        b: arr0(2.0),
+        c: arr0(3.0),
+    };
     assert_eq!(flat(&model), [1.0, 2.0]);
 }
 
@@ -286,7 +356,10 @@ fn two_fields_of_three_are_trained() {
 fn maps_are_visited_in_the_order_of_their_keys() {
     let layout = Layout::of(&models::maps()).unwrap();
     assert_eq!(flat(&models::maps()), count_from(1.0, 8));
-    assert_eq!(paths(&layout), ["a", "b.k", "b.n", "b.z", "c.w", "c.x", "c.y"]);
+    assert_eq!(
+        paths(&layout),
+        ["a", "b.k", "b.n", "b.z", "c.w", "c.x", "c.y"]
+    );
 }
 
 // J.A33
@@ -299,7 +372,10 @@ fn nesting_is_flattened_depth_first() {
 // J.A34
 #[test]
 fn fields_are_flattened_in_declaration_order() {
-    assert_eq!(flat(&models::deep()), [100.0, 4.0, 1.3, 1.0, 1.0, 4.4, 0.4, 2.0, 1.0, 45.0]);
+    assert_eq!(
+        flat(&models::deep()),
+        [100.0, 4.0, 1.3, 1.0, 1.0, 4.4, 0.4, 2.0, 1.0, 45.0]
+    );
 }
 
 // P.A1
@@ -309,7 +385,11 @@ fn shapes_are_restored() {
     let (flat, layout) = destructure(&model).unwrap();
     assert_eq!(flat, [3.0, 1.0, 2.0, 3.0, 4.0]);
     assert_eq!(layout.restructure(&model, &flat).unwrap(), model);
-    let shapes: Vec<_> = layout.leaves().iter().map(|leaf| leaf.shape().to_vec()).collect();
+    let shapes: Vec<_> = layout
+        .leaves()
+        .iter()
+        .map(|leaf| leaf.shape().to_vec())
+        .collect();
     assert_eq!(shapes, [vec![1], vec![2, 2]]);
 }
 
@@ -335,17 +415,34 @@ fn lists_of_unequal_depth_keep_their_order() {
 // P.A4
 #[test]
 fn maps_are_sorted_and_structs_are_not() {
-    let (w1, b1) = (arr2(&[[0.0_f32, 1.0, 2.0], [3.0, 4.0, 5.0]]).into_dyn(), arr1(&[6.0_f32, 7.0]).into_dyn());
-    let (w2, b2) = (arr2(&[[8.0_f32, 9.0]]).into_dyn(), arr1(&[10.0_f32]).into_dyn());
-    let dense = |w: &ndarray::ArrayD<f32>, b: &ndarray::ArrayD<f32>| HashMap::from([("weight", w.clone()), ("bias", b.clone())]);
+    let (w1, b1) = (
+        arr2(&[[0.0_f32, 1.0, 2.0], [3.0, 4.0, 5.0]]).into_dyn(),
+        arr1(&[6.0_f32, 7.0]).into_dyn(),
+    );
+    let (w2, b2) = (
+        arr2(&[[8.0_f32, 9.0]]).into_dyn(),
+        arr1(&[10.0_f32]).into_dyn(),
+    );
+    let dense = |w: &ndarray::ArrayD<f32>, b: &ndarray::ArrayD<f32>| {
+        HashMap::from([("weight", w.clone()), ("bias", b.clone())])
+    };
     let map = BTreeMap::from([("layer1", dense(&w1, &b1)), ("layer2", dense(&w2, &b2))]);
-    assert_eq!(flat(&map), [6.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 8.0, 9.0]);
-    let structs = [models::Dense::counting(0.0, 2, 3, true), models::Dense::counting(8.0, 1, 2, true)];
+    assert_eq!(
+        flat(&map),
+        [6.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 8.0, 9.0]
+    );
+    let structs = [
+        models::Dense::counting(0.0, 2, 3, true),
+        models::Dense::counting(8.0, 1, 2, true),
+    ];
     assert_eq!(flat(&structs), count_from(0.0, 11));
 }
 
 fn entries() -> [(&'static str, DynTree); 2] {
-    [("weight", tree!([[1.0, 2.0], [3.0, 4.0]])), ("bias", tree!([5.0, 6.0]))]
+    [
+        ("weight", tree!([[1.0, 2.0], [3.0, 4.0]])),
+        ("bias", tree!([5.0, 6.0])),
+    ]
 }
 
 // P.A5
@@ -364,10 +461,21 @@ fn a_map_in_another_order_gathers_to_the_same_vector() {
     let [weight, bias] = entries();
     let layout = Layout::of(&DynTree::map([weight.clone(), bias.clone()])).unwrap();
     let other = DynTree::map([bias.clone(), weight.clone()]);
-    assert_eq!(layout.gather(&other).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    assert_eq!(layout.gather(&BTreeMap::from([weight, bias])).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    let new = layout.restructure(&other, &[7.0, 8.0, 9.0, 10.0, 11.0, 12.0]).unwrap();
-    assert_eq!(new, tree!({ "bias": [11.0, 12.0], "weight": [[7.0, 8.0], [9.0, 10.0]] }));
+    assert_eq!(
+        layout.gather(&other).unwrap(),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
+    assert_eq!(
+        layout.gather(&BTreeMap::from([weight, bias])).unwrap(),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
+    let new = layout
+        .restructure(&other, &[7.0, 8.0, 9.0, 10.0, 11.0, 12.0])
+        .unwrap();
+    assert_eq!(
+        new,
+        tree!({ "bias": [11.0, 12.0], "weight": [[7.0, 8.0], [9.0, 10.0]] })
+    );
 }
 
 // P.A5
@@ -377,7 +485,8 @@ fn an_index_map_keeps_the_order_of_insertion() {
     use indexmap::IndexMap;
     let layout = Layout::of(&models::in_insertion_order()).unwrap();
     assert_eq!(paths(&layout), ["weight", "bias"]);
-    let other: IndexMap<String, Array1<f32>> = models::in_insertion_order().into_iter().rev().collect();
+    let other: IndexMap<String, Array1<f32>> =
+        models::in_insertion_order().into_iter().rev().collect();
     assert_eq!(layout.gather(&other).unwrap(), [1.0, 2.0]);
     let new = layout.restructure(&other, &[3.0, 4.0]).unwrap();
     assert_eq!(new.keys().collect::<Vec<_>>(), ["bias", "weight"]);
@@ -389,7 +498,12 @@ fn is_empty_tree<T: Tree>(tree: &T) {
     assert!(flat.is_empty());
     let new = layout.restructure(tree, &[]).unwrap();
     assert_eq!(Layout::of(&new).unwrap(), layout);
-    assert!(layout.gather_into(tree, &mut [0.0]).unwrap_err().is_length());
+    assert!(
+        layout
+            .gather_into(tree, &mut [0.0])
+            .unwrap_err()
+            .is_length()
+    );
 }
 
 // P.A9
@@ -425,7 +539,10 @@ fn a_zero_length_leaf_keeps_its_shape() {
     assert_eq!(layout.leaf("none").unwrap().range(), 0..0);
     assert_eq!(layout.leaf("list").unwrap().range(), 1..1);
     let new = counting(&model, 9.0);
-    assert_eq!((new.none.dim(), new.one, new.list.len()), ((0, 3), arr1(&[9.0]), 0));
+    assert_eq!(
+        (new.none.dim(), new.one, new.list.len()),
+        ((0, 3), arr1(&[9.0]), 0)
+    );
 }
 
 // P.A14
@@ -442,11 +559,19 @@ fn fortran_order_is_read_in_logical_order_and_kept() {
 #[test]
 fn strided_arrays_are_read_in_logical_order() {
     let model = models::strided();
-    assert_eq!(flat(&model), [4.0, 3.0, 2.0, 1.0, 1.0, 3.0, 5.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    assert_eq!(
+        flat(&model),
+        [
+            4.0, 3.0, 2.0, 1.0, 1.0, 3.0, 5.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0
+        ]
+    );
     let new = counting(&model, 1.0);
     assert_eq!(new.reversed, arr1(&[1.0, 2.0, 3.0, 4.0]));
     assert_eq!(new.every_other, arr1(&[5.0, 6.0, 7.0]));
-    assert_eq!(new.transposed, arr2(&[[8.0, 9.0], [10.0, 11.0], [12.0, 13.0]]));
+    assert_eq!(
+        new.transposed,
+        arr2(&[[8.0, 9.0], [10.0, 11.0], [12.0, 13.0]])
+    );
     assert_eq!(new.transposed.strides(), [1, 3]);
 }
 
@@ -455,7 +580,9 @@ fn strided_arrays_are_read_in_logical_order() {
 fn strided_arrays_are_written_in_place() {
     let mut model = models::strided();
     let layout = Layout::of(&model).unwrap();
-    layout.restructure_into(&mut model, &count_from(1.0, 13)).unwrap();
+    layout
+        .restructure_into(&mut model, &count_from(1.0, 13))
+        .unwrap();
     assert_eq!(flat(&model), count_from(1.0, 13));
     assert_eq!(model.reversed.strides(), [-1]);
 }
@@ -478,7 +605,9 @@ fn views_are_not_written() {
     let elements = [1.0_f32, 2.0];
     let mut model = (arr1(&[0.0_f32]), aview1(&elements));
     let layout = Layout::of(&model).unwrap();
-    let error = layout.restructure_into(&mut model, &[7.0, 8.0, 9.0]).unwrap_err();
+    let error = layout
+        .restructure_into(&mut model, &[7.0, 8.0, 9.0])
+        .unwrap_err();
     assert!(error.is_read_only());
     assert_eq!(error.path(), Some("1"));
     assert_eq!(model.0, arr1(&[0.0]));
@@ -493,17 +622,31 @@ fn offsets_add_up() {
     let model = models::conv();
     let layout = Layout::of(&model).unwrap();
     assert_eq!(layout.len(), 980);
-    let starts: Vec<usize> = layout.leaves().iter().map(|leaf| leaf.range().start).collect();
+    let starts: Vec<usize> = layout
+        .leaves()
+        .iter()
+        .map(|leaf| leaf.range().start)
+        .collect();
     assert_eq!(starts, [0, 750, 760, 960]);
     let new = counting(&model, 0.0);
-    assert_eq!(new.conv.weight.slice(ndarray::s![0, 0, 0, ..]), arr1(&[0.0, 1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(
+        new.conv.weight.slice(ndarray::s![0, 0, 0, ..]),
+        arr1(&[0.0, 1.0, 2.0, 3.0, 4.0])
+    );
     assert_eq!(new.linear.weight[[19, 9]], 959.0);
 }
 
 // P.A21
 #[test]
 fn every_bit_survives() {
-    let odd = [0x8000_0000, 0x7fc0_0001, 0x0000_0001, 0x7f80_0000, 0xff80_0000].map(f32::from_bits);
+    let odd = [
+        0x8000_0000,
+        0x7fc0_0001,
+        0x0000_0001,
+        0x7f80_0000,
+        0xff80_0000,
+    ]
+    .map(f32::from_bits);
     let model = (arr1(&odd), arr1(&[0.0_f32]));
     let (flat, layout) = destructure(&model).unwrap();
     assert_eq!(bits(&flat[..5]), bits(&odd));
@@ -576,7 +719,11 @@ fn a_frozen_f64_leaf_is_copied_exactly() {
         b: Array0<f64>,
         n: i64,
     }
-    let model = Mixed { w: arr1(&[1.0, 2.0]), b: arr0(0.1), n: 200 };
+    let model = Mixed {
+        w: arr1(&[1.0, 2.0]),
+        b: arr0(0.1),
+        n: 200,
+    };
     assert_eq!(flat(&model), [1.0, 2.0]);
     let new = counting(&model, 3.0);
     assert_eq!((new.w, new.b, new.n), (arr1(&[3.0, 4.0]), arr0(0.1), 200));
@@ -587,7 +734,12 @@ fn a_frozen_f64_leaf_is_copied_exactly() {
 fn absent_parts_are_kept_absent() {
     let model = tree!({ "b": [2, [3, 4]], "a": 1, "c": null, "d": 5 });
     assert_eq!(flat(&model), [2.0, 3.0, 4.0, 1.0, 5.0]);
-    let sorted = BTreeMap::from([("b", tree!([2, [3, 4]])), ("a", tree!(1)), ("c", tree!(null)), ("d", tree!(5))]);
+    let sorted = BTreeMap::from([
+        ("b", tree!([2, [3, 4]])),
+        ("a", tree!(1)),
+        ("c", tree!(null)),
+        ("d", tree!(5)),
+    ]);
     assert_eq!(flat(&sorted), [1.0, 2.0, 3.0, 4.0, 5.0]);
     assert!(counting(&sorted, 7.0)["c"].is_absent());
 }
@@ -609,9 +761,17 @@ fn lists_of_numbers_are_leaves_and_lists_of_lists_branches() {
     let model = models::lists();
     let (flat, layout) = destructure(&model).unwrap();
     assert_eq!(flat, count_from(1.0, 11));
-    assert_eq!(paths(&layout), ["vec", "array", "slice", "branch.0", "branch.1", "arrays.0", "arrays.1"]);
+    assert_eq!(
+        paths(&layout),
+        [
+            "vec", "array", "slice", "branch.0", "branch.1", "arrays.0", "arrays.1"
+        ]
+    );
     assert_eq!(counting(&model, 1.0), model);
-    assert_eq!(counting(&models::boxed_slices(), 4.0)[1], Box::new(arr1(&[5.0, 6.0])));
+    assert_eq!(
+        counting(&models::boxed_slices(), 4.0)[1],
+        Box::new(arr1(&[5.0, 6.0]))
+    );
 }
 
 #[test]
@@ -622,7 +782,10 @@ fn trait_objects_are_rebuilt() {
     assert_eq!(paths(&layout), ["0.weight", "1.0"]);
     let new = counting(&model, 11.0);
     assert_eq!(layout.gather(&new).unwrap(), count_from(11.0, 6));
-    assert_eq!(new.iter().map(|layer| layer.outputs()).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(
+        new.iter().map(|layer| layer.outputs()).collect::<Vec<_>>(),
+        [2, 2]
+    );
 }
 
 #[derive(Tree, Debug)]
@@ -636,7 +799,10 @@ impl models::Layer for Plain {
 
 #[test]
 fn a_trait_object_that_names_none_is_written_in_place_only() {
-    let mut model: Vec<Box<dyn models::Layer>> = vec![Box::new(models::Bias(arr1(&[1.0]))), Box::new(Plain(arr1(&[2.0])))];
+    let mut model: Vec<Box<dyn models::Layer>> = vec![
+        Box::new(models::Bias(arr1(&[1.0]))),
+        Box::new(Plain(arr1(&[2.0]))),
+    ];
     let (flat, layout) = destructure(&model).unwrap();
     assert_eq!(flat, [1.0, 2.0]);
     let error = layout.restructure(&model, &[3.0, 4.0]).unwrap_err();
@@ -651,7 +817,9 @@ fn a_trait_object_that_names_none_is_written_in_place_only() {
 fn a_missing_leaf_is_an_error() {
     let layout = Layout::of(&tree!({ "a": [1.0], "b": { "c": [2.0], "d": [3.0] } })).unwrap();
     let mut flat = [7.0; 3];
-    let error = layout.gather_into(&tree!({ "a": [1.0], "b": { "d": [3.0] } }), &mut flat).unwrap_err();
+    let error = layout
+        .gather_into(&tree!({ "a": [1.0], "b": { "d": [3.0] } }), &mut flat)
+        .unwrap_err();
     assert!(error.is_missing());
     assert_eq!(error.path(), Some("b.c"));
     assert_eq!(flat, [7.0; 3]);
@@ -664,7 +832,12 @@ fn a_missing_leaf_is_an_error() {
 fn an_extra_leaf_is_an_error() {
     let layout = Layout::of(&tree!({ "a": [1.0], "c": { "d": [2.0] } })).unwrap();
     let mut flat = [7.0; 2];
-    let error = layout.gather_into(&tree!({ "a": [1.0], "c": { "d": [2.0], "extra": [3.0] } }), &mut flat).unwrap_err();
+    let error = layout
+        .gather_into(
+            &tree!({ "a": [1.0], "c": { "d": [2.0], "extra": [3.0] } }),
+            &mut flat,
+        )
+        .unwrap_err();
     assert!(error.is_unknown());
     assert_eq!(error.path(), Some("c.extra"));
     assert_eq!(flat, [7.0; 2]);
@@ -675,10 +848,15 @@ fn an_extra_leaf_is_an_error() {
 fn a_leaf_of_another_shape_is_an_error_and_nothing_is_written() {
     let layout = Layout::of(&tree!({ "a": [1.0], "b": [[2.0]] })).unwrap();
     let mut other = tree!({ "a": [1.0], "b": [2.0] });
-    let error = layout.restructure_into(&mut other, &[7.0, 8.0]).unwrap_err();
+    let error = layout
+        .restructure_into(&mut other, &[7.0, 8.0])
+        .unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("b"));
-    assert_eq!(error.to_string(), "`b`: expected shape [1, 1], found shape [1]");
+    assert_eq!(
+        error.to_string(),
+        "`b`: expected shape [1, 1], found shape [1]"
+    );
     assert_eq!(other, tree!({ "a": [1.0], "b": [2.0] }));
 }
 
@@ -686,7 +864,9 @@ fn a_leaf_of_another_shape_is_an_error_and_nothing_is_written() {
 #[test]
 fn all_leaves_that_disagree_are_listed() {
     let layout = Layout::of(&tree!([[1.0], { "x": [2.0] }])).unwrap();
-    let error = layout.gather(&tree!([[3.0, 4.0], { "x": [5.0, 6.0] }])).unwrap_err();
+    let error = layout
+        .gather(&tree!([[3.0, 4.0], { "x": [5.0, 6.0] }]))
+        .unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.paths().collect::<Vec<_>>(), ["0", "1.x"]);
 }
@@ -697,7 +877,10 @@ fn the_first_eight_are_listed_and_the_rest_counted() {
     let list = |len: usize| DynTree::list((0..11).map(|_| DynTree::from(vec![1.0_f32; len])));
     let layout = Layout::of(&list(1)).unwrap();
     let error = layout.gather(&list(2)).unwrap_err();
-    assert_eq!(error.paths().collect::<Vec<_>>(), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(
+        error.paths().collect::<Vec<_>>(),
+        ["0", "1", "2", "3", "4", "5", "6", "7"]
+    );
     assert!(error.to_string().ends_with("; and 3 more"), "{error}");
 }
 
@@ -705,8 +888,13 @@ fn the_first_eight_are_listed_and_the_rest_counted() {
 #[test]
 fn a_leaf_of_another_element_type_is_an_error() {
     let layout = Layout::of(&(arr1(&[1.0_f32]), arr1(&[2.0_f32]))).unwrap();
-    let error = layout.gather(&(arr1(&[1.0_f32]), arr1(&[2.0_f64]))).unwrap_err();
+    let error = layout
+        .gather(&(arr1(&[1.0_f32]), arr1(&[2.0_f64])))
+        .unwrap_err();
     assert!(error.is_element_type());
     assert_eq!(error.path(), Some("1"));
-    assert_eq!((error.expected(), error.found()), (Some("f32"), Some("f64")));
+    assert_eq!(
+        (error.expected(), error.found()),
+        (Some("f32"), Some("f64"))
+    );
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use flatleaf::{
-    Builder, DynTree, Error, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone,
-    destructure,
+    Builder, DynTree, Error, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree,
+    Visitor, VisitorMut, Writer, deep_clone, destructure,
 };
 use ndarray::arr2;
 
@@ -34,13 +34,21 @@ impl Device {
     fn tensor(self: &Rc<Self>, shape: &[usize], elements: &[f32]) -> Tensor {
         let id = self.next.replace(self.next.get() + 1);
         self.memory.borrow_mut().insert(id, elements.to_vec());
-        Tensor { id: TensorId(id), shape: shape.to_vec(), device: self.clone() }
+        Tensor {
+            id: TensorId(id),
+            shape: shape.to_vec(),
+            device: self.clone(),
+        }
     }
 
     fn download(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.transfers.set(self.transfers.get() + 1);
         let memory = self.memory.borrow();
-        out.copy_from_slice(memory.get(&id).ok_or_else(|| Error::custom("freed memory"))?);
+        out.copy_from_slice(
+            memory
+                .get(&id)
+                .ok_or_else(|| Error::custom("freed memory"))?,
+        );
         Ok(())
     }
 
@@ -91,8 +99,13 @@ fn it_is_gathered_and_written_through_callbacks() {
     assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!(layout.leaf("0").unwrap().shape(), [2, 2]);
     assert_eq!(device.transfers.get(), 1);
-    layout.restructure_into(&mut model, &[6.0, 7.0, 8.0, 9.0, 10.0]).unwrap();
-    assert_eq!((model.0.read(), model.1.clone()), (vec![6.0, 7.0, 8.0, 9.0], vec![10.0]));
+    layout
+        .restructure_into(&mut model, &[6.0, 7.0, 8.0, 9.0, 10.0])
+        .unwrap();
+    assert_eq!(
+        (model.0.read(), model.1.clone()),
+        (vec![6.0, 7.0, 8.0, 9.0], vec![10.0])
+    );
     assert_eq!(device.transfers.get(), 2);
 }
 
@@ -105,7 +118,9 @@ fn its_identity_makes_a_tie() {
     assert_eq!(flat, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
     assert_eq!(layout.leaves()[0].places(), ["0", "2"]);
 
-    let new = layout.restructure(&model, &[4.0, 5.0, 6.0, 7.0, 8.0, 9.0]).unwrap();
+    let new = layout
+        .restructure(&model, &[4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+        .unwrap();
     assert_eq!(new[0].id, new[2].id);
     assert_ne!(new[0].id, model[0].id);
     assert_eq!(new[2].read(), [4.0, 5.0, 6.0]);
@@ -125,7 +140,10 @@ fn places_that_disagree_are_named() {
     let device = Rc::new(Device::default());
     let embed = device.tensor(&[2], &[1.0, 2.0]);
     let layout = Layout::of(&vec![embed.clone(), embed]).unwrap();
-    let untied = vec![device.tensor(&[2], &[1.0, 2.0]), device.tensor(&[2], &[1.0, -2.0])];
+    let untied = vec![
+        device.tensor(&[2], &[1.0, 2.0]),
+        device.tensor(&[2], &[1.0, -2.0]),
+    ];
     let error = layout.gather(&untied).unwrap_err();
     assert!(error.is_broken_tie());
     assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
@@ -135,7 +153,10 @@ fn places_that_disagree_are_named() {
 fn one_identity_with_two_shapes_is_an_error() {
     let device = Rc::new(Device::default());
     let tensor = device.tensor(&[2, 1], &[1.0, 2.0]);
-    let reshaped = Tensor { shape: vec![2], ..tensor.clone() };
+    let reshaped = Tensor {
+        shape: vec![2],
+        ..tensor.clone()
+    };
     let error = Layout::of(&vec![tensor, reshaped]).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("1"));
@@ -145,7 +166,9 @@ fn one_identity_with_two_shapes_is_an_error() {
 fn a_gradient_may_live_there_too() {
     let device = Rc::new(Device::default());
     let layout = Layout::of(&(arr2(&[[1.0_f32], [2.0]]),)).unwrap();
-    let grad = layout.gather_grad(&(device.tensor(&[2, 1], &[0.5, 0.25]),)).unwrap();
+    let grad = layout
+        .gather_grad(&(device.tensor(&[2, 1], &[0.5, 0.25]),))
+        .unwrap();
     assert_eq!(*grad, [0.5, 0.25]);
 }
 
@@ -154,11 +177,21 @@ struct SpinLock<T>(std::sync::Mutex<T>);
 
 impl<T: Tree> flatleaf::Cell for SpinLock<T> {
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
-        visit(&*self.0.try_lock().map_err(|_| Error::custom("the lock is held"))?)
+        visit(
+            &*self
+                .0
+                .try_lock()
+                .map_err(|_| Error::custom("the lock is held"))?,
+        )
     }
 
     fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
-        visit(&mut *self.0.try_lock().map_err(|_| Error::custom("the lock is held"))?)
+        visit(
+            &mut *self
+                .0
+                .try_lock()
+                .map_err(|_| Error::custom("the lock is held"))?,
+        )
     }
 }
 
@@ -172,7 +205,11 @@ impl<T: Tree> Tree for SpinLock<T> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        Ok(SpinLock(builder.child(Key::Same, &*self.0.lock().map_err(Error::custom)?)?.into()))
+        Ok(SpinLock(
+            builder
+                .child(Key::Same, &*self.0.lock().map_err(Error::custom)?)?
+                .into(),
+        ))
     }
 
     flatleaf::rebuild_object!();
@@ -215,7 +252,11 @@ impl<T: Tree> Tree for Careless<T> {
 #[test]
 fn an_error_of_a_callback_that_the_tree_swallows_is_returned_all_the_same() {
     let device = Rc::new(Device::default());
-    let mut model = (vec![1.0_f32], Careless(device.tensor(&[2], &[2.0, 3.0])), vec![4.0_f32]);
+    let mut model = (
+        vec![1.0_f32],
+        Careless(device.tensor(&[2], &[2.0, 3.0])),
+        vec![4.0_f32],
+    );
     let layout = Layout::of(&model).unwrap();
     device.memory.borrow_mut().clear();
     device.is_full.set(true);
@@ -239,8 +280,14 @@ fn a_lock_that_the_tree_passes_by_is_an_error_all_the_same() {
     let model = (vec![1.0_f32], Careless(lock.clone()));
     let layout = Layout::of(&model).unwrap();
     let _held = lock.0.lock().unwrap();
-    let errors = [Layout::of(&model).unwrap_err(), layout.gather_grad(&model).unwrap_err(), DynTree::of(&model).unwrap_err()];
-    errors.iter().for_each(|error| assert_eq!(error.to_string(), "`1.part`: the lock is held"));
+    let errors = [
+        Layout::of(&model).unwrap_err(),
+        layout.gather_grad(&model).unwrap_err(),
+        DynTree::of(&model).unwrap_err(),
+    ];
+    errors
+        .iter()
+        .for_each(|error| assert_eq!(error.to_string(), "`1.part`: the lock is held"));
 }
 
 #[test]
@@ -285,7 +332,10 @@ impl Tree for Forgetful {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        Ok(Forgetful(builder.child(Key::Name("a"), &self.0)?, self.1.clone()))
+        Ok(Forgetful(
+            builder.child(Key::Name("a"), &self.0)?,
+            self.1.clone(),
+        ))
     }
 }
 
@@ -294,11 +344,25 @@ fn a_child_that_is_forgotten_is_an_error() {
     let mut model = Forgetful(vec![1.0], vec![2.0, 3.0]);
     let layout = Layout::of(&model).unwrap();
     let message = |error: Error| (error.is_unstable(), error.to_string());
-    let expected = |found: &str| (true, format!("`b`: expected a tree that answers twice alike, found {found}"));
+    let expected = |found: &str| {
+        (
+            true,
+            format!("`b`: expected a tree that answers twice alike, found {found}"),
+        )
+    };
     let error = layout.restructure(&model, &[7.0; 3]).unwrap_err();
-    assert_eq!(message(error), expected("a `rebuild` that does not ask for it"));
+    assert_eq!(
+        message(error),
+        expected("a `rebuild` that does not ask for it")
+    );
     let error = layout.map(&model, [], |_, x, []| x.fill(7.0)).unwrap_err();
-    assert_eq!(message(error), expected("a `rebuild` that does not ask for it"));
+    assert_eq!(
+        message(error),
+        expected("a `rebuild` that does not ask for it")
+    );
     let error = layout.restructure_into(&mut model, &[7.0; 3]).unwrap_err();
-    assert_eq!(message(error), expected("a `visit_mut` that does not name it"));
+    assert_eq!(
+        message(error),
+        expected("a `visit_mut` that does not name it")
+    );
 }

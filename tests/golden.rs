@@ -1,4 +1,5 @@
-//! The rules against PyTorch and Optax: 20 steps on fixed gradients, written down by `golden/generate.py`.
+//! The rules against PyTorch and Optax: 20 steps on fixed gradients, written down by
+//! `golden/generate.py`.
 #![cfg(all(feature = "serde", feature = "derive"))]
 
 mod common;
@@ -6,8 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use flatleaf::optim::{
-    AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, Optimizer, RAdam, RmsProp,
-    Rprop, Rule, Sgd,
+    AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipValue, Ema, Lamb, Lars, Lion,
+    NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
 };
 use flatleaf::{Layout, Tree, destructure};
 use ndarray::ArrayD;
@@ -121,7 +122,10 @@ impl Golden {
     fn check_chain<R: Rule + Default + Serialize + DeserializeOwned>(&self, record: &Record) {
         let rule: R = configured(&record.config);
         let ema: Option<Ema> = record.ema.as_ref().map(configured);
-        let clip_norm = record.clip_norm.map(|max| ClipNorm { max, ..Default::default() });
+        let clip_norm = record.clip_norm.map(|max| ClipNorm {
+            max,
+            ..Default::default()
+        });
         let clip_value = record.clip_value.map(|max| ClipValue { max });
         match (clip_norm, clip_value, ema) {
             (None, None, None) => self.run(record, rule),
@@ -139,7 +143,11 @@ impl Golden {
         let (mut flat, layout) = destructure(&model).unwrap();
         let mut on_flat = optimizer(record, rule, &layout);
         let mut on_tree = on_flat.clone();
-        let gradients = if record.absent { &self.gradients_with_absent } else { &self.gradients };
+        let gradients = if record.absent {
+            &self.gradients_with_absent
+        } else {
+            &self.gradients
+        };
         assert_eq!(record.parameters.len(), gradients.len(), "{}", record.name);
         for (step, gradient) in gradients.iter().enumerate() {
             for change in record.set_lr.iter().filter(|change| change.step == step) {
@@ -147,12 +155,24 @@ impl Golden {
                 on_tree.set_lr(change.lr).unwrap();
             }
             let grads = self.net(gradient);
-            on_flat.step(&mut flat, &layout.gather_grad(&grads).unwrap()).unwrap();
+            on_flat
+                .step(&mut flat, &layout.gather_grad(&grads).unwrap())
+                .unwrap();
             on_tree.update(&mut model, &grads).unwrap();
             assert_close(record, step, &flat, &record.parameters[step]);
-            assert_eq!(bits(&layout.gather(&model).unwrap()), bits(&flat), "{}: on the tree, step {step}", record.name);
+            assert_eq!(
+                bits(&layout.gather(&model).unwrap()),
+                bits(&flat),
+                "{}: on the tree, step {step}",
+                record.name
+            );
             if let Some(averages) = &record.averages {
-                assert_close(record, step, on_flat.state_of("average").unwrap(), &averages[step]);
+                assert_close(
+                    record,
+                    step,
+                    on_flat.state_of("average").unwrap(),
+                    &averages[step],
+                );
             }
         }
     }
@@ -163,7 +183,11 @@ impl Golden {
             Some(ArrayD::from_shape_vec(leaf.shape.as_slice(), elements).unwrap())
         });
         let mut next = || leaves.next().unwrap();
-        Net { weight: next(), bias: next(), scale: next() }
+        Net {
+            weight: next(),
+            bias: next(),
+            scale: next(),
+        }
     }
 }
 
@@ -188,6 +212,11 @@ fn assert_close(record: &Record, step: usize, ours: &[f32], theirs: &[f32]) {
     for (index, (&ours, &theirs)) in ours.iter().zip(theirs).enumerate() {
         let allowed = 3e-6 * f64::from(theirs).abs().max(0.1);
         let difference = (f64::from(ours) - f64::from(theirs)).abs();
-        assert!(difference <= allowed, "{}: step {step}, element {index}: {} has {theirs}, we have {ours}", record.name, record.peer);
+        assert!(
+            difference <= allowed,
+            "{}: step {step}, element {index}: {} has {theirs}, we have {ours}",
+            record.name,
+            record.peer
+        );
     }
 }

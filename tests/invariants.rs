@@ -1,5 +1,6 @@
-//! What the parts of the crate know of each other, read from the sources: a person who improves a kernel needs to know slices only, and
-//! one who adds a container the tree only. Comments may mention what they like. And what the documentation of an item has to have.
+//! What the parts of the crate know of each other, read from the sources: a person who improves a
+//! kernel needs to know slices only, and one who adds a container the tree only. Comments may
+//! mention what they like. And what the documentation of an item has to have.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,19 +14,48 @@ struct Part {
 
 const PARTS: [Part; 3] = [
     // Kernels over slices.
-    Part { folder: "src/ops", uses: &["error", "ops"], never: &["Tree", "DynTree", "Layout", "Leaf", "Visitor"] },
-    // Plain data. It has lists of slices in keeping for those who move elements (`spare`), and moves none: not by the modules that do,
-    // and not by itself.
+    Part {
+        folder: "src/ops",
+        uses: &["error", "ops"],
+        never: &["Tree", "DynTree", "Layout", "Leaf", "Visitor"],
+    },
+    // Plain data. It has lists of slices in keeping for those who move elements (`spare`), and
+    // moves none: not by the modules that do, and not by itself.
     Part {
         folder: "src/layout",
-        uses: &["error", "floats", "layout", "memory", "noted", "spare", "tree"],
-        never: &["copy_from_slice", "clone_from_slice", "read_bytes", "write_bytes", "read_floats", "write_floats", "copy_to", "assign"],
+        uses: &[
+            "error", "floats", "layout", "memory", "noted", "spare", "tree",
+        ],
+        never: &[
+            "copy_from_slice",
+            "clone_from_slice",
+            "read_bytes",
+            "write_bytes",
+            "read_floats",
+            "write_floats",
+            "copy_to",
+            "assign",
+        ],
     },
     // Trees come and go as slices, by `leaves`.
     Part {
         folder: "src/optim",
-        uses: &["error", "gradient", "layout", "leaves", "memory", "ops", "optim", "room", "threads", "tree"],
-        never: &["Visitor", "VisitorMut", "visit", "visit_mut", "LeafRef", "LeafMut", "Builder", "rebuild", "Cursor", "child"],
+        uses: &[
+            "error", "gradient", "layout", "leaves", "memory", "ops", "optim", "room", "threads",
+            "tree",
+        ],
+        never: &[
+            "Visitor",
+            "VisitorMut",
+            "visit",
+            "visit_mut",
+            "LeafRef",
+            "LeafMut",
+            "Builder",
+            "rebuild",
+            "Cursor",
+            "child",
+        ],
     },
 ];
 
@@ -57,10 +87,17 @@ fn tokens(source: &str) -> Vec<&str> {
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     let code = source.lines().filter_map(|line| line.split("//").next());
     code.flat_map(|line| {
-        line.split_inclusive(move |character| !is_word(character)).flat_map(move |piece| {
-            let (word, mark) = piece.split_at(piece.find(|character| !is_word(character)).unwrap_or(piece.len()));
-            [word, mark].into_iter().filter(|token| !token.trim().is_empty())
-        })
+        line.split_inclusive(move |character| !is_word(character))
+            .flat_map(move |piece| {
+                let (word, mark) = piece.split_at(
+                    piece
+                        .find(|character| !is_word(character))
+                        .unwrap_or(piece.len()),
+                );
+                [word, mark]
+                    .into_iter()
+                    .filter(|token| !token.trim().is_empty())
+            })
     })
     .collect()
 }
@@ -94,27 +131,66 @@ fn behind<'t>(tokens: &[&'t str]) -> Vec<&'t str> {
 
 #[test]
 fn every_part_uses_what_it_may_and_mentions_nothing_else() {
-    for Part { folder, uses, never } in PARTS {
+    for Part {
+        folder,
+        uses,
+        never,
+    } in PARTS
+    {
         for (path, source) in sources(folder) {
             let tokens = tokens(&source);
-            let others: Vec<_> = modules(&tokens).into_iter().filter(|module| !uses.contains(module)).collect();
-            assert!(others.is_empty(), "{} uses {others:?}; {folder} may use {uses:?}", path.display());
+            let others: Vec<_> = modules(&tokens)
+                .into_iter()
+                .filter(|module| !uses.contains(module))
+                .collect();
+            assert!(
+                others.is_empty(),
+                "{} uses {others:?}; {folder} may use {uses:?}",
+                path.display()
+            );
             let mentioned: Vec<_> = never.iter().filter(|word| tokens.contains(word)).collect();
-            assert!(mentioned.is_empty(), "{} mentions {mentioned:?}", path.display());
-            assert!(!source.contains("super::super"), "{} reaches beyond its folder", path.display());
+            assert!(
+                mentioned.is_empty(),
+                "{} mentions {mentioned:?}",
+                path.display()
+            );
+            assert!(
+                !source.contains("super::super"),
+                "{} reaches beyond its folder",
+                path.display()
+            );
         }
     }
 }
 
 #[test]
 fn unsafe_stands_alone_in_files_that_say_why_and_what_it_pays() {
-    let named = ["src/checkpoint/bytes/mapped.rs", "src/memory/huge_pages.rs", "src/memory/streamed.rs"].map(PathBuf::from);
-    let has_unsafe = |source: &str| tokens(source).iter().any(|token| matches!(*token, "unsafe" | "unsafe_code"));
-    let all = ["src", "derive/src", "examples", "benches"].into_iter().filter(|folder| root().join(folder).is_dir()).flat_map(sources);
+    let named = [
+        "src/checkpoint/bytes/mapped.rs",
+        "src/memory/huge_pages.rs",
+        "src/memory/streamed.rs",
+    ]
+    .map(PathBuf::from);
+    let has_unsafe = |source: &str| {
+        tokens(source)
+            .iter()
+            .any(|token| matches!(*token, "unsafe" | "unsafe_code"))
+    };
+    let all = ["src", "derive/src", "examples", "benches"]
+        .into_iter()
+        .filter(|folder| root().join(folder).is_dir())
+        .flat_map(sources);
     let mut found: Vec<(PathBuf, String)> = all.filter(|(_, source)| has_unsafe(source)).collect();
     found.sort();
-    assert_eq!(found.iter().map(|file| &file.0).collect::<Vec<_>>(), named.iter().collect::<Vec<_>>());
-    assert!(found.iter().all(|(_, source)| source.contains("//! Pays: ") && source.contains("// SAFETY: ")));
+    assert_eq!(
+        found.iter().map(|file| &file.0).collect::<Vec<_>>(),
+        named.iter().collect::<Vec<_>>()
+    );
+    assert!(
+        found
+            .iter()
+            .all(|(_, source)| source.contains("//! Pays: ") && source.contains("// SAFETY: "))
+    );
 }
 
 /// Items that have a doc comment and are `pub`, but that nobody outside can name.
@@ -131,28 +207,41 @@ fn public_item<'l>(line: &'l str, attributes: &str) -> Option<&'l str> {
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     let named = match line.strip_prefix("pub ") {
         Some(item) => {
-            let item = item.trim_start_matches("const ").trim_start_matches("unsafe ");
-            ["fn ", "struct ", "enum ", "trait ", "type "].iter().find_map(|kind| item.strip_prefix(kind))?
+            let item = item
+                .trim_start_matches("const ")
+                .trim_start_matches("unsafe ");
+            ["fn ", "struct ", "enum ", "trait ", "type "]
+                .iter()
+                .find_map(|kind| item.strip_prefix(kind))?
         }
         None if attributes.contains("macro_export") => line.strip_prefix("macro_rules! ")?,
         None if line.starts_with("is_") && line.contains(" => ") => line,
         None => return None,
     };
-    named.split(|character| !is_word(character)).next().filter(|name| !name.is_empty())
+    named
+        .split(|character| !is_word(character))
+        .next()
+        .filter(|name| !name.is_empty())
 }
 
-/// The public items of a source whose doc comment has no code in it. What has no doc comment is not public: a lint sees to that.
+/// The public items of a source whose doc comment has no code in it. What has no doc comment is not
+/// public: a lint sees to that.
 fn without_example(source: &str) -> Vec<&str> {
     let (mut docs, mut attributes, mut in_attribute) = (String::new(), String::new(), false);
     let mut found = Vec::new();
-    for line in source.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim) {
+    for line in source
+        .lines()
+        .take_while(|line| *line != "#[cfg(test)]")
+        .map(str::trim)
+    {
         if line.starts_with("///") {
             docs += line;
         } else if in_attribute || line.starts_with("#[") {
             attributes += line;
             in_attribute = !line.ends_with(']');
         } else if !line.starts_with("//") {
-            let is_bare = !docs.is_empty() && !docs.contains("```") && !attributes.contains("doc(hidden)");
+            let is_bare =
+                !docs.is_empty() && !docs.contains("```") && !attributes.contains("doc(hidden)");
             found.extend(public_item(line, &attributes).filter(|_| is_bare));
             (docs, attributes) = (String::new(), String::new());
         }
@@ -163,28 +252,50 @@ fn without_example(source: &str) -> Vec<&str> {
 #[test]
 fn every_public_item_shows_how_it_is_used() {
     let named = |(path, source): &(PathBuf, String)| -> Vec<String> {
-        without_example(source).into_iter().map(|item| format!("{}: {item}", path.display())).collect()
+        without_example(source)
+            .into_iter()
+            .map(|item| format!("{}: {item}", path.display()))
+            .collect()
     };
-    let mut found: Vec<String> = sources("src").iter().flat_map(named).filter(|item| !INTERNAL.contains(&item.as_str())).collect();
+    let mut found: Vec<String> = sources("src")
+        .iter()
+        .flat_map(named)
+        .filter(|item| !INTERNAL.contains(&item.as_str()))
+        .collect();
     found.sort();
     assert!(found.is_empty(), "no example of\n{}", found.join("\n"));
 }
 
 /// Where every rule stands: tests of its numbers and of its fields, and what readers look through.
-const LISTS_OF_RULES: [&str; 4] = ["tests/optim/rules.rs", "tests/optim/fields.rs", "src/optim/mod.rs", "README.md"];
+const LISTS_OF_RULES: [&str; 4] = [
+    "tests/optim/rules.rs",
+    "tests/optim/fields.rs",
+    "src/optim/mod.rs",
+    "README.md",
+];
 
 #[test]
 fn every_rule_is_tested_and_listed() {
     let sources = sources("src/optim");
-    let implemented = |line: &str| line.strip_prefix("impl Rule for ")?.strip_suffix(" {").map(str::to_owned);
-    let rules: Vec<String> =
-        sources.iter().flat_map(|(_, text)| text.lines().filter_map(implemented)).filter(|name| name != "()").collect();
+    let implemented = |line: &str| {
+        line.strip_prefix("impl Rule for ")?
+            .strip_suffix(" {")
+            .map(str::to_owned)
+    };
+    let rules: Vec<String> = sources
+        .iter()
+        .flat_map(|(_, text)| text.lines().filter_map(implemented))
+        .filter(|name| name != "()")
+        .collect();
     assert!(rules.len() > 20, "{rules:?}");
     for list in LISTS_OF_RULES {
         let text = std::fs::read_to_string(root().join(list)).unwrap();
         let is_word = |character: char| character.is_alphanumeric();
         let words: BTreeSet<&str> = text.split(|character| !is_word(character)).collect();
-        let missing: Vec<&String> = rules.iter().filter(|rule| !words.contains(rule.as_str())).collect();
+        let missing: Vec<&String> = rules
+            .iter()
+            .filter(|rule| !words.contains(rule.as_str()))
+            .collect();
         assert!(missing.is_empty(), "{list} lacks {missing:?}");
     }
 }
@@ -192,7 +303,10 @@ fn every_rule_is_tested_and_listed() {
 #[test]
 fn the_sources_are_read_as_they_are_meant() {
     let code = "use crate::{floats::{self, Floats}, room};\nlet x = crate::ops::dot(a_b, 1); // crate::tree\n";
-    assert_eq!(modules(&tokens(code)).into_iter().collect::<Vec<_>>(), ["floats", "ops", "room"]);
+    assert_eq!(
+        modules(&tokens(code)).into_iter().collect::<Vec<_>>(),
+        ["floats", "ops", "room"]
+    );
     assert!(tokens(code).contains(&"a_b") && !tokens(code).contains(&"tree"));
 
     let code = "/// Shown:\n/// ```\n/// ```\npub fn a() {}\n/// Not.\n#[must_use = \"\n\"]\npub struct B<T>(T);\npub fn none() {}\n\

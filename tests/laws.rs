@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
 use flatleaf::{
-    Builder, Companion, Dtype, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone, destructure, destructure_as,
+    Builder, Companion, Dtype, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, deep_clone,
+    destructure, destructure_as,
 };
 use ndarray::{ArcArray, Array, Array2, IxDyn, ShapeBuilder};
 use proptest::prelude::*;
@@ -139,18 +140,45 @@ fn array(shape: &[usize], start: f32, fortran: bool) -> Array<f32, IxDyn> {
     let logical = Array::from_shape_fn(IxDyn(shape), |_| 0.0);
     let mut array = Array::zeros(IxDyn(shape).set_f(fortran));
     array.assign(&logical);
-    array.iter_mut().enumerate().for_each(|(index, x)| *x = start + index as f32);
+    array
+        .iter_mut()
+        .enumerate()
+        .for_each(|(index, x)| *x = start + index as f32);
     array
 }
 
 fn pool() -> Pool {
     Pool {
-        shared: (0..3).map(|seed| Rc::new(array(&[2, seed], 100.0 * seed as f32, seed == 2))).collect(),
-        cells: (0..2).map(|seed| Rc::new(RefCell::new(array(&[seed + 1], 1000.0 * seed as f32, false)))).collect(),
-        views: (0..2).map(|seed| array(&[3, 2 + seed], 10_000.0 * seed as f32, seed == 1).into_shared()).collect(),
-        half_views: (0..2).map(|seed| array(&[3, 2 + seed], 0.1 * seed as f32, seed == 1).mapv(to_f16).into_shared()).collect(),
-        brains: (0..2).map(|seed| Rc::new(RefCell::new(array(&[seed, 2], 0.1, false).mapv(to_bf16)))).collect(),
-        doubles: (0..2).map(|seed| Rc::new(array(&[2, seed + 1], 0.1, seed == 1).mapv(|x| f64::from(x) + f64::EPSILON))).collect(),
+        shared: (0..3)
+            .map(|seed| Rc::new(array(&[2, seed], 100.0 * seed as f32, seed == 2)))
+            .collect(),
+        cells: (0..2)
+            .map(|seed| {
+                Rc::new(RefCell::new(array(
+                    &[seed + 1],
+                    1000.0 * seed as f32,
+                    false,
+                )))
+            })
+            .collect(),
+        views: (0..2)
+            .map(|seed| array(&[3, 2 + seed], 10_000.0 * seed as f32, seed == 1).into_shared())
+            .collect(),
+        half_views: (0..2)
+            .map(|seed| {
+                array(&[3, 2 + seed], 0.1 * seed as f32, seed == 1)
+                    .mapv(to_f16)
+                    .into_shared()
+            })
+            .collect(),
+        brains: (0..2)
+            .map(|seed| Rc::new(RefCell::new(array(&[seed, 2], 0.1, false).mapv(to_bf16))))
+            .collect(),
+        doubles: (0..2)
+            .map(|seed| {
+                Rc::new(array(&[2, seed + 1], 0.1, seed == 1).mapv(|x| f64::from(x) + f64::EPSILON))
+            })
+            .collect(),
     }
 }
 
@@ -185,7 +213,8 @@ fn sketch() -> impl Strategy<Value = Sketch> {
 
 /// Trees of every float type.
 fn sketch_with_doubles() -> impl Strategy<Value = Sketch> {
-    let double = (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Double(shape, fortran));
+    let double =
+        (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Double(shape, fortran));
     tree_of(prop_oneof![4 => leaf(), 1 => double, 1 => (0_usize..2).prop_map(Sketch::SharedDouble)])
 }
 
@@ -224,7 +253,9 @@ fn make(sketch: &Sketch, pool: &Pool, counter: &mut f32) -> Node {
             *counter += 1.0;
             Node::Half(array(shape, *counter * 0.1, *fortran).mapv(to_f16))
         }
-        Sketch::HalfView(index, transposed, reversed) => Node::HalfView(turned(&pool.half_views[*index], *transposed, *reversed)),
+        Sketch::HalfView(index, transposed, reversed) => {
+            Node::HalfView(turned(&pool.half_views[*index], *transposed, *reversed))
+        }
         Sketch::Brain(index) => Node::Brain(pool.brains[*index].clone()),
         Sketch::Double(shape, fortran) => {
             *counter += 1.0;
@@ -233,12 +264,21 @@ fn make(sketch: &Sketch, pool: &Pool, counter: &mut f32) -> Node {
         Sketch::SharedDouble(index) => Node::SharedDouble(pool.doubles[*index].clone()),
         Sketch::Shared(index) => Node::Shared(pool.shared[*index].clone()),
         Sketch::Cell(index) => Node::Cell(pool.cells[*index].clone()),
-        Sketch::View(index, transposed, reversed) => Node::View(turned(&pool.views[*index], *transposed, *reversed)),
+        Sketch::View(index, transposed, reversed) => {
+            Node::View(turned(&pool.views[*index], *transposed, *reversed))
+        }
         Sketch::Integers => Node::Integers(vec![1, 2, 3]),
         Sketch::Scalar => Node::Scalar(0.5),
         Sketch::Missing(there) => Node::Missing(there.then(|| vec![7.0])),
-        Sketch::List(nodes) => Node::List(nodes.iter().map(|node| make(node, pool, counter)).collect()),
-        Sketch::Map(nodes) => Node::Map(nodes.iter().map(|(key, node)| (key.clone(), make(node, pool, counter))).collect()),
+        Sketch::List(nodes) => {
+            Node::List(nodes.iter().map(|node| make(node, pool, counter)).collect())
+        }
+        Sketch::Map(nodes) => Node::Map(
+            nodes
+                .iter()
+                .map(|(key, node)| (key.clone(), make(node, pool, counter)))
+                .collect(),
+        ),
         Sketch::Frozen(node) => Node::Frozen(Box::new(make(node, pool, counter))),
     }
 }
@@ -248,7 +288,11 @@ fn turned<E>(view: &ArcArray<E, IxDyn>, transposed: bool, reversed: bool) -> Arc
     if reversed {
         view.invert_axis(ndarray::Axis(0));
     }
-    if transposed { view.reversed_axes() } else { view }
+    if transposed {
+        view.reversed_axes()
+    } else {
+        view
+    }
 }
 
 /// A number as a leaf of this type holds it.
@@ -272,7 +316,10 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
 }
 
 /// A tree of every place by itself, without ties: what a gradient may look like.
@@ -285,25 +332,38 @@ fn untied(tree: &Node) -> (DynTree, Layout) {
 /// A gradient at every place, each with its own numbers.
 fn gradient(tree: &Node) -> DynTree {
     let (copy, everywhere) = untied(tree);
-    everywhere.restructure(&copy, &numbers(everywhere.len(), 99)).unwrap()
+    everywhere
+        .restructure(&copy, &numbers(everywhere.len(), 99))
+        .unwrap()
 }
 
 /// The same, absent at places that a seed chooses.
 fn some_of(grads: &DynTree, seed: u32) -> (DynTree, Layout) {
-    let is_there = |path: &str| path.bytes().fold(seed, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619)) & 64 == 0;
-    let there = Layout::planner().keep(|leaf| is_there(leaf.path())).of(grads).unwrap();
+    let is_there = |path: &str| {
+        path.bytes().fold(seed, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
+        }) & 64
+            == 0
+    };
+    let there = Layout::planner()
+        .keep(|leaf| is_there(leaf.path()))
+        .of(grads)
+        .unwrap();
     (there.mask(grads).unwrap(), there)
 }
 
 /// The places of a leaf at which its gradient counts.
 fn trainable_places(leaf: &flatleaf::Leaf) -> impl Iterator<Item = &String> {
-    leaf.places().iter().filter(|place| !place.contains("frozen"))
+    leaf.places()
+        .iter()
+        .filter(|place| !place.contains("frozen"))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// tree → flat → tree → flat is the identity, bit for bit, for a new tree and in place; the old tree does not change.
+    /// tree → flat → tree → flat is the identity, bit for bit, for a new tree and in place; the old
+    /// tree does not change.
     #[test]
     fn round_trip(sketch in sketch(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -324,7 +384,8 @@ proptest! {
         prop_assert_eq!(layout.gather(&tree).unwrap(), flat);
     }
 
-    /// The same with a vector of f64 and leaves of every float type; what goes in is rounded to the types of the leaves.
+    /// The same with a vector of f64 and leaves of every float type; what goes in is rounded to the
+    /// types of the leaves.
     #[test]
     fn round_trip_of_every_type(sketch in sketch_with_doubles(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -332,7 +393,8 @@ proptest! {
         let same = layout.restructure_as(&tree, &flat).unwrap();
         prop_assert_eq!(&layout.gather_as::<f64>(&same).unwrap(), &flat);
 
-        // Sevenths are rounded in every type; halves to 16 bits by way of f32 as well as at once, for so few digits.
+        // Sevenths are rounded in every type; halves to 16 bits by way of f32 as well as at once,
+        // for so few digits.
         let other: Vec<f64> = numbers(layout.len(), seed).into_iter().map(|x| f64::from(x) / 7.0).collect();
         let mut expected = other.clone();
         for leaf in layout.leaves() {
@@ -349,7 +411,8 @@ proptest! {
         layout.gather_into_as(&tree, &mut into).unwrap();
         prop_assert_eq!(into, flat);
 
-        // A vector of f32 takes the tree if there is no f64, or if that is to be rounded: then to what a cast makes of it.
+        // A vector of f32 takes the tree if there is no f64, or if that is to be rounded: then to
+        // what a cast makes of it.
         let has_f64 = layout.leaves().iter().any(|leaf| leaf.dtype() == Dtype::F64);
         prop_assert_eq!(layout.gather(&new).is_err(), has_f64);
         let rounding = Layout::planner().round_f64().of(&new).unwrap();
@@ -357,7 +420,8 @@ proptest! {
         prop_assert_eq!(rounding.gather(&new).unwrap(), expected.iter().map(|&x| x as f32).collect::<Vec<_>>());
     }
 
-    /// A gradient of any float type is the same in a vector of f64; in one of f32 it is rounded after all its places are summed.
+    /// A gradient of any float type is the same in a vector of f64; in one of f32 it is rounded
+    /// after all its places are summed.
     #[test]
     fn gradients_of_every_type(sketch in sketch_with_doubles(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -375,8 +439,9 @@ proptest! {
         prop_assert_eq!(stale, double);
     }
 
-    /// A flat vector and its tree have the same inner product with any gradient: restructure and gather_grad are adjoint. An absent
-    /// gradient counts as zero in it, and is told from zero: a leaf is present if it is at one of its trainable places.
+    /// A flat vector and its tree have the same inner product with any gradient: restructure and
+    /// gather_grad are adjoint. An absent gradient counts as zero in it, and is told from zero: a
+    /// leaf is present if it is at one of its trainable places.
     #[test]
     fn adjoint(sketch in sketch(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -406,7 +471,8 @@ proptest! {
         prop_assert!((layout.norm_l2(&grads).unwrap() - flat_norm).abs() <= flat_norm * f64::from(f32::EPSILON) / 2.0);
     }
 
-    /// A gradient of every place of the layout is present everywhere; none at all is absent everywhere, and zero.
+    /// A gradient of every place of the layout is present everywhere; none at all is absent
+    /// everywhere, and zero.
     #[test]
     fn absence(sketch in sketch()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -418,7 +484,8 @@ proptest! {
         prop_assert!(grad.iter().all(|&x| x == 0.0));
     }
 
-    /// map over a model is arithmetic on its flat vector: for a new tree, in place, and by reduction.
+    /// map over a model is arithmetic on its flat vector: for a new tree, in place, and by
+    /// reduction.
     #[test]
     fn map_is_flat_arithmetic(sketch in sketch(), seed in any::<u32>()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -444,7 +511,8 @@ proptest! {
         prop_assert_eq!(inner.unwrap_or(0.0), layout.leaves().iter().map(|leaf| dot(&flat[leaf.range()], &grad[leaf.range()])).sum::<f64>());
     }
 
-    /// An optimiser's update of a tree of f32 is its step on the flat vector, bit for bit, whatever gradients are absent.
+    /// An optimiser's update of a tree of f32 is its step on the flat vector, bit for bit, whatever
+    /// gradients are absent.
     #[test]
     fn update_is_step(sketch in sketch(), seed in any::<u32>()) {
         let mut model = make(&sketch, &pool(), &mut 0.0);
@@ -467,7 +535,8 @@ proptest! {
         }
     }
 
-    /// Every place prints as its own path, and the path leads back to the leaf; ranges follow one another.
+    /// Every place prints as its own path, and the path leads back to the leaf; ranges follow one
+    /// another.
     #[test]
     fn paths_and_ranges(sketch in sketch()) {
         let tree = make(&sketch, &pool(), &mut 0.0);
@@ -514,10 +583,15 @@ fn order_does_not_depend_on_memory_layout() {
     reversed.invert_axis(ndarray::Axis(0));
     reversed.invert_axis(ndarray::Axis(1));
     for array in [&c, &f, &reversed] {
-        assert_eq!(destructure(array).unwrap().0, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(
+            destructure(array).unwrap().0,
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        );
     }
     let layout = Layout::of(&f).unwrap();
-    let new = layout.restructure(&f, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    let new = layout
+        .restructure(&f, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        .unwrap();
     assert_eq!(new, ndarray::arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]));
     assert_eq!(new.strides(), [1, 2]);
 }

@@ -14,21 +14,31 @@ use ndarray::{ArcArray2, Array1, Array2, arr0, arr1, arr2};
 
 /// The trainable leaves that are left.
 fn trained<T: Tree>(model: &T, planner: Planner<'_>) -> Vec<String> {
-    paths(&planner.of(model).unwrap()).into_iter().map(str::to_owned).collect()
+    paths(&planner.of(model).unwrap())
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn frozen(patterns: &[&str]) -> Planner<'static> {
-    patterns.iter().fold(Layout::planner(), |planner, pattern| planner.freeze(*pattern))
+    patterns.iter().fold(Layout::planner(), |planner, pattern| {
+        planner.freeze(*pattern)
+    })
 }
 
 fn only(patterns: &[&str]) -> Planner<'static> {
-    patterns.iter().fold(Layout::planner(), |planner, pattern| planner.train_only(*pattern))
+    patterns.iter().fold(Layout::planner(), |planner, pattern| {
+        planner.train_only(*pattern)
+    })
 }
 
 // J.D8
 #[test]
 fn a_frozen_branch_has_no_gradient_and_stays() {
-    let model = models::Foo { x: arr1(&[1.0_f32, 2.0]), y: models::Layered(models::relu, arr1(&[3.0, 4.0])) };
+    let model = models::Foo {
+        x: arr1(&[1.0_f32, 2.0]),
+        y: models::Layered(models::relu, arr1(&[3.0, 4.0])),
+    };
     let grads = tree!({ "x": [1, 10], "y": { "1": [100, 1000] } });
     let layout = frozen(&["y.**"]).of(&model).unwrap();
     assert_eq!(*layout.gather_grad(&grads).unwrap(), [1.0, 10.0]);
@@ -36,19 +46,35 @@ fn a_frozen_branch_has_no_gradient_and_stays() {
     let new = layout.restructure(&model, &[0.9, 1.0]).unwrap();
     assert_eq!((&new.x, &new.y.1), (&arr1(&[0.9, 1.0]), &arr1(&[3.0, 4.0])));
     let thawed = Layout::of(&new).unwrap();
-    assert_eq!(*thawed.gather_grad(&grads).unwrap(), [1.0, 10.0, 100.0, 1000.0]);
+    assert_eq!(
+        *thawed.gather_grad(&grads).unwrap(),
+        [1.0, 10.0, 100.0, 1000.0]
+    );
     assert_eq!(thawed.gather(&new).unwrap(), [0.9, 1.0, 3.0, 4.0]);
 }
 
 // Decision 4
 #[test]
 fn any_gradient_of_what_a_pattern_freezes_is_ignored() {
-    let layout = frozen(&["y", "z.**"]).of(&tree!({ "x": [1], "y": [2], "z": { "a": [3] } })).unwrap();
-    for odd in [tree!([1, 2]), tree!({ "b": [1] }), DynTree::from(vec![1_i32]), tree!(null)] {
-        let grads = DynTree::map([("x", tree!([5])), ("y", odd.clone()), ("z", DynTree::map([("a", odd)]))]);
+    let layout = frozen(&["y", "z.**"])
+        .of(&tree!({ "x": [1], "y": [2], "z": { "a": [3] } }))
+        .unwrap();
+    for odd in [
+        tree!([1, 2]),
+        tree!({ "b": [1] }),
+        DynTree::from(vec![1_i32]),
+        tree!(null),
+    ] {
+        let grads = DynTree::map([
+            ("x", tree!([5])),
+            ("y", odd.clone()),
+            ("z", DynTree::map([("a", odd)])),
+        ]);
         assert_eq!(*layout.gather_grad(&grads).unwrap(), [5.0], "{grads}");
     }
-    let error = layout.gather_grad(&tree!({ "z": { "b": [1] } })).unwrap_err();
+    let error = layout
+        .gather_grad(&tree!({ "z": { "b": [1] } }))
+        .unwrap_err();
     assert!(error.is_unknown());
     assert_eq!(error.path(), Some("z.b"));
 }
@@ -58,7 +84,9 @@ fn any_gradient_of_what_a_pattern_freezes_is_ignored() {
 fn a_frozen_branch_is_not_written_in_place() {
     let mut model = tree!({ "x": [1, 2], "y": [[3, 4]] });
     let layout = frozen(&["y"]).of(&model).unwrap();
-    layout.restructure_into(&mut model, &[8, 9].map(|x| x as f32)).unwrap();
+    layout
+        .restructure_into(&mut model, &[8, 9].map(|x| x as f32))
+        .unwrap();
     assert_eq!(model, tree!({ "x": [8, 9], "y": [[3, 4]] }));
 }
 
@@ -66,8 +94,13 @@ fn a_frozen_branch_is_not_written_in_place() {
 #[test]
 fn an_absent_branch_is_not_frozen() {
     let layout = Layout::of(&tree!({ "p": [1, 2], "q": { "a": [3, 4] } })).unwrap();
-    let grad = layout.gather_grad(&tree!({ "p": [5, 6], "q": null })).unwrap();
-    assert_eq!((&*grad, present(&grad)), (&[5.0, 6.0, 0.0, 0.0][..], vec![true, false]));
+    let grad = layout
+        .gather_grad(&tree!({ "p": [5, 6], "q": null }))
+        .unwrap();
+    assert_eq!(
+        (&*grad, present(&grad)),
+        (&[5.0, 6.0, 0.0, 0.0][..], vec![true, false])
+    );
     assert_eq!(paths(&layout), ["p", "q.a"]);
 }
 
@@ -81,16 +114,22 @@ fn a_mask_is_a_list_of_patterns() {
     let layout = frozen(&["b.0", "c.e.0"]).of(&masked_tree()).unwrap();
     assert_eq!(layout.gather(&masked_tree()).unwrap(), [1.0, 3.0, 4.0, 6.0]);
     assert_eq!(other_paths(&layout), ["b.0", "c.e.0"]);
-    let grads = tree!({ "a": 0.1, "b": [0.2, { "x": 0.3 }], "c": { "d": 0.4, "e": [0.5, { "x": 0.6 }] } });
+    let grads =
+        tree!({ "a": 0.1, "b": [0.2, { "x": 0.3 }], "c": { "d": 0.4, "e": [0.5, { "x": 0.6 }] } });
     assert_eq!(*layout.gather_grad(&grads).unwrap(), [0.1, 0.3, 0.4, 0.6]);
 }
 
 // P.D3
 #[test]
 fn a_mask_may_name_what_is_trained() {
-    let layout = only(&["a", "b.1.*", "c.d", "c.e.1.x"]).of(&masked_tree()).unwrap();
+    let layout = only(&["a", "b.1.*", "c.d", "c.e.1.x"])
+        .of(&masked_tree())
+        .unwrap();
     assert_eq!(layout.gather(&masked_tree()).unwrap(), [1.0, 3.0, 4.0, 6.0]);
-    assert_eq!(layout, frozen(&["b.0", "c.e.0"]).of(&masked_tree()).unwrap());
+    assert_eq!(
+        layout,
+        frozen(&["b.0", "c.e.0"]).of(&masked_tree()).unwrap()
+    );
 }
 
 // P.D4
@@ -108,8 +147,16 @@ fn a_prefix_freezes_all_that_is_below() {
 fn freezing_is_by_name() {
     let model = tree!({ "w": [1, 2], "b": [3] });
     let layout = frozen(&["w"]).of(&model).unwrap();
-    assert_eq!(*layout.gather_grad(&tree!({ "w": [0.1, 0.2], "b": [0.3] })).unwrap(), [0.3]);
-    assert_eq!(layout.restructure(&model, &[2.7]).unwrap(), tree!({ "w": [1, 2], "b": [2.7] }));
+    assert_eq!(
+        *layout
+            .gather_grad(&tree!({ "w": [0.1, 0.2], "b": [0.3] }))
+            .unwrap(),
+        [0.3]
+    );
+    assert_eq!(
+        layout.restructure(&model, &[2.7]).unwrap(),
+        tree!({ "w": [1, 2], "b": [2.7] })
+    );
 }
 
 // J.A36
@@ -124,15 +171,32 @@ fn freezing_a_weight_leaves_the_bias() {
     let model = models::Dense::counting(1.0, 5, 5, true);
     let layout = frozen(&["weight"]).of(&model).unwrap();
     assert_eq!((paths(&layout), layout.len()), (vec!["bias"], 5));
-    assert_eq!(layout.restructure(&model, &layout.gather(&model).unwrap()).unwrap(), model);
-    assert_eq!(Layout::planner().of(&model).unwrap(), Layout::of(&model).unwrap());
+    assert_eq!(
+        layout
+            .restructure(&model, &layout.gather(&model).unwrap())
+            .unwrap(),
+        model
+    );
+    assert_eq!(
+        Layout::planner().of(&model).unwrap(),
+        Layout::of(&model).unwrap()
+    );
 }
 
 // J.G7
 #[test]
 fn a_pattern_that_matches_nothing_is_an_error() {
     let model = models::chain();
-    for pattern in ["wieght", "0", "0.weight.x", "3.*", "**.scale", "", "0.Weight", "*"] {
+    for pattern in [
+        "wieght",
+        "0",
+        "0.weight.x",
+        "3.*",
+        "**.scale",
+        "",
+        "0.Weight",
+        "*",
+    ] {
         let error = frozen(&["0.bias", pattern]).of(&model).unwrap_err();
         assert!(error.is_pattern(), "{pattern}: {error}");
         assert_eq!(error.path(), Some(pattern));
@@ -145,7 +209,15 @@ fn a_pattern_that_matches_nothing_is_an_error() {
 // Decision 9
 #[test]
 fn a_malformed_pattern_is_an_error() {
-    for pattern in ["0..weight", ".weight", "weight.", ".", "\\weight", "0.\\", "wei\\ght"] {
+    for pattern in [
+        "0..weight",
+        ".weight",
+        "weight.",
+        ".",
+        "\\weight",
+        "0.\\",
+        "wei\\ght",
+    ] {
         let error = frozen(&[pattern]).of(&models::chain()).unwrap_err();
         assert!(error.is_pattern(), "{pattern}: {error}");
         assert_eq!(error.path(), Some(pattern));
@@ -156,7 +228,10 @@ fn a_malformed_pattern_is_an_error() {
 #[test]
 fn a_star_is_any_run_within_a_segment() {
     let model = models::chain();
-    assert_eq!(trained(&model, only(&["*.weight"])), ["0.weight", "1.weight", "2.weight"]);
+    assert_eq!(
+        trained(&model, only(&["*.weight"])),
+        ["0.weight", "1.weight", "2.weight"]
+    );
     assert_eq!(trained(&model, only(&["1.*"])), ["1.weight", "1.bias"]);
     assert_eq!(trained(&model, only(&["0.w*t"])), ["0.weight"]);
     assert_eq!(trained(&model, only(&["0.*i*"])), ["0.weight", "0.bias"]);
@@ -173,7 +248,10 @@ fn two_stars_are_any_number_of_segments() {
     let model = tree!({ "y": [1], "x": { "y": [2], "z": { "y": [3], "w": [4] } } });
     assert_eq!(trained(&model, only(&["y.**"])), ["y"]);
     assert_eq!(trained(&model, only(&["**.y"])), ["y", "x.y", "x.z.y"]);
-    assert_eq!(trained(&model, only(&["**"])), ["y", "x.y", "x.z.y", "x.z.w"]);
+    assert_eq!(
+        trained(&model, only(&["**"])),
+        ["y", "x.y", "x.z.y", "x.z.w"]
+    );
     assert_eq!(trained(&model, only(&["x.**.y"])), ["x.y", "x.z.y"]);
     assert_eq!(trained(&model, only(&["x.**"])), ["x.y", "x.z.y", "x.z.w"]);
     assert_eq!(trained(&model, only(&["**.z.**"])), ["x.z.y", "x.z.w"]);
@@ -219,7 +297,10 @@ fn a_pattern_matches_a_tie_by_any_of_its_places() {
     let model = models::tied();
     for pattern in ["x", "y"] {
         let layout = frozen(&[pattern]).of(&model).unwrap();
-        assert_eq!((paths(&layout), other_paths(&layout)), (vec!["z"], vec!["x"]));
+        assert_eq!(
+            (paths(&layout), other_paths(&layout)),
+            (vec!["z"], vec!["x"])
+        );
         assert_eq!(layout.others()[0].places(), ["x", "y"]);
         assert_eq!(trained(&model, only(&[pattern])), ["x"]);
     }
@@ -231,7 +312,11 @@ fn a_pattern_matches_a_tie_by_any_of_its_places() {
 #[test]
 fn a_tie_that_a_pattern_freezes_is_shared_with_a_new_tree() {
     let model = models::tied();
-    let new = frozen(&["x"]).of(&model).unwrap().restructure(&model, &[7.0, 8.0, 9.0]).unwrap();
+    let new = frozen(&["x"])
+        .of(&model)
+        .unwrap()
+        .restructure(&model, &[7.0, 8.0, 9.0])
+        .unwrap();
     assert!(Arc::ptr_eq(&new.x, &model.x) && Arc::ptr_eq(&new.y, &model.x));
     assert_eq!(new.z, arr1(&[7.0, 8.0, 9.0]));
 }
@@ -240,24 +325,42 @@ fn a_tie_that_a_pattern_freezes_is_shared_with_a_new_tree() {
 fn part_of_a_shared_node_is_frozen_by_a_pattern() {
     let model = models::tied_subtree();
     let layout = frozen(&["b.weight"]).of(&model).unwrap();
-    assert_eq!((layout.gather(&model).unwrap(), other_paths(&layout)), (vec![2.0], vec!["a.weight"]));
+    assert_eq!(
+        (layout.gather(&model).unwrap(), other_paths(&layout)),
+        (vec![2.0], vec!["a.weight"])
+    );
     let new = layout.restructure(&model, &[9.0]).unwrap();
     assert!(Rc::ptr_eq(&new.a, &new.b) && !Rc::ptr_eq(&new.a, &model.a));
-    assert_eq!(*new.a, models::Dense { weight: arr2(&[[1.0]]), bias: Some(arr1(&[9.0])) });
+    assert_eq!(
+        *new.a,
+        models::Dense {
+            weight: arr2(&[[1.0]]),
+            bias: Some(arr1(&[9.0]))
+        }
+    );
 }
 
 #[test]
 fn to_freeze_is_stronger_than_to_train() {
     let model = models::chain();
-    assert_eq!(trained(&model, only(&["*.weight"]).freeze("0.*")), ["1.weight", "2.weight"]);
+    assert_eq!(
+        trained(&model, only(&["*.weight"]).freeze("0.*")),
+        ["1.weight", "2.weight"]
+    );
     assert_eq!(trained(&model, frozen(&["0.*"]).train_only("0.*")), [""; 0]);
 }
 
 #[test]
 fn several_patterns_add_up() {
     let model = models::chain();
-    assert_eq!(trained(&model, frozen(&["0.*", "*.bias"])), ["1.weight", "2.weight"]);
-    assert_eq!(trained(&model, only(&["0.bias", "2.*"])), ["0.bias", "2.weight", "2.bias"]);
+    assert_eq!(
+        trained(&model, frozen(&["0.*", "*.bias"])),
+        ["1.weight", "2.weight"]
+    );
+    assert_eq!(
+        trained(&model, only(&["0.bias", "2.*"])),
+        ["0.bias", "2.weight", "2.bias"]
+    );
 }
 
 #[test]
@@ -270,20 +373,36 @@ fn a_field_that_is_frozen_stays_frozen() {
 // P.D6
 #[test]
 fn a_predicate_sees_the_leaf() {
-    let model = models::Foo { x: Array2::<f32>::ones((1, 2)), y: (Array1::<f32>::ones(1), models::array(&[1, 2, 3], &[1.0; 6])) };
-    let layout = Layout::planner().keep(|leaf| leaf.shape().len() > 1).of(&model).unwrap();
+    let model = models::Foo {
+        x: Array2::<f32>::ones((1, 2)),
+        y: (Array1::<f32>::ones(1), models::array(&[1, 2, 3], &[1.0; 6])),
+    };
+    let layout = Layout::planner()
+        .keep(|leaf| leaf.shape().len() > 1)
+        .of(&model)
+        .unwrap();
     assert_eq!((paths(&layout), layout.len()), (vec!["x", "y.1"], 8));
-    let layout = Layout::planner().keep(|leaf| leaf.range().start == 2).of(&model).unwrap();
-    assert_eq!((paths(&layout), layout.leaves()[0].range()), (vec!["y.0"], 0..1));
+    let layout = Layout::planner()
+        .keep(|leaf| leaf.range().start == 2)
+        .of(&model)
+        .unwrap();
+    assert_eq!(
+        (paths(&layout), layout.leaves()[0].range()),
+        (vec!["y.0"], 0..1)
+    );
 }
 
 #[test]
 fn all_predicates_must_accept() {
     let model = models::chain();
     let longest = 15;
-    let planner = Layout::planner().keep(move |leaf| leaf.len() <= longest).keep(|leaf| leaf.path().ends_with("weight"));
+    let planner = Layout::planner()
+        .keep(move |leaf| leaf.len() <= longest)
+        .keep(|leaf| leaf.path().ends_with("weight"));
     assert_eq!(trained(&model, planner), ["0.weight", "2.weight"]);
-    let planner = Layout::planner().keep(|leaf| leaf.len() == 4).freeze("*.weight");
+    let planner = Layout::planner()
+        .keep(|leaf| leaf.len() == 4)
+        .freeze("*.weight");
     assert_eq!(trained(&model, planner), ["1.bias"]);
 }
 
@@ -298,7 +417,10 @@ fn a_predicate_sees_all_places_and_only_trainable_leaves() {
     Layout::planner().keep(note).of(&model).unwrap();
     assert_eq!(*seen.lock().unwrap(), [vec!["b"], vec!["c", "a", "d"]]);
     seen.lock().unwrap().clear();
-    Layout::planner().keep(note).of(&models::batch_norm()).unwrap();
+    Layout::planner()
+        .keep(note)
+        .of(&models::batch_norm())
+        .unwrap();
     assert_eq!(*seen.lock().unwrap(), [["beta"], ["gamma"]]);
 }
 
@@ -315,17 +437,39 @@ fn everything_takes_frozen_floats_in_walk_order() {
     let model = models::batch_norm();
     let layout = Layout::everything(&model).unwrap();
     assert_eq!(layout.gather(&model).unwrap(), count_from(1.0, 12));
-    assert_eq!((paths(&layout), other_paths(&layout)), (vec!["beta", "gamma", "mean", "var"], vec!["seen"]));
+    assert_eq!(
+        (paths(&layout), other_paths(&layout)),
+        (vec!["beta", "gamma", "mean", "var"], vec!["seen"])
+    );
     let new = layout.restructure(&model, &count_from(21.0, 12)).unwrap();
-    assert_eq!((new.mean, new.var, new.seen), (arr1(&[27.0, 28.0, 29.0]), arr1(&[30.0, 31.0, 32.0]), arr0(100)));
+    assert_eq!(
+        (new.mean, new.var, new.seen),
+        (
+            arr1(&[27.0, 28.0, 29.0]),
+            arr1(&[30.0, 31.0, 32.0]),
+            arr0(100)
+        )
+    );
 }
 
 #[test]
 fn everything_takes_no_skipped_fields_and_no_integers() {
-    assert_eq!(paths(&Layout::everything(&models::masked()).unwrap()), ["a.1", "c.1"]);
-    assert_eq!(paths(&Layout::everything(&models::carried()).unwrap()), ["a"]);
-    assert_eq!(paths(&Layout::everything(&models::scalars()).unwrap()), ["temperature", "scale"]);
-    assert_eq!(paths(&Layout::everything(&models::recursive_mask()).unwrap()), ["a.a", "a.b", "a.c", "b", "c"]);
+    assert_eq!(
+        paths(&Layout::everything(&models::masked()).unwrap()),
+        ["a.1", "c.1"]
+    );
+    assert_eq!(
+        paths(&Layout::everything(&models::carried()).unwrap()),
+        ["a"]
+    );
+    assert_eq!(
+        paths(&Layout::everything(&models::scalars()).unwrap()),
+        ["temperature", "scale"]
+    );
+    assert_eq!(
+        paths(&Layout::everything(&models::recursive_mask()).unwrap()),
+        ["a.a", "a.b", "a.c", "b", "c"]
+    );
 }
 
 // Decision 3
@@ -351,10 +495,19 @@ struct FrozenFirst {
 #[test]
 fn everything_shows_a_tie_as_its_first_place_does() {
     let m = arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).into_shared();
-    let model = FrozenFirst { t: m.clone().reversed_axes(), m };
+    let model = FrozenFirst {
+        t: m.clone().reversed_axes(),
+        m,
+    };
     let layout = Layout::everything(&model).unwrap();
-    assert_eq!((layout.leaves()[0].path(), layout.leaves()[0].shape()), ("t", &[3, 2][..]));
-    assert_eq!(layout.gather(&model).unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    assert_eq!(
+        (layout.leaves()[0].path(), layout.leaves()[0].shape()),
+        ("t", &[3, 2][..])
+    );
+    assert_eq!(
+        layout.gather(&model).unwrap(),
+        [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
+    );
     let new = layout.restructure(&model, &count_from(1.0, 6)).unwrap();
     assert_eq!(new.t, arr2(&[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]));
     assert_eq!(new.m, arr2(&[[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]));
@@ -363,7 +516,10 @@ fn everything_shows_a_tie_as_its_first_place_does() {
 #[test]
 fn everything_and_patterns_go_together() {
     let model = models::batch_norm();
-    assert_eq!(trained(&model, frozen(&["beta", "var"]).everything()), ["gamma", "mean"]);
+    assert_eq!(
+        trained(&model, frozen(&["beta", "var"]).everything()),
+        ["gamma", "mean"]
+    );
     assert_eq!(trained(&model, only(&["mean"]).everything()), ["mean"]);
 }
 
@@ -373,21 +529,31 @@ fn a_tie_with_a_frozen_place_is_frozen_by_a_pattern() {
     let model = models::tied_across_frozen();
     for pattern in ["a", "c", "d"] {
         let layout = frozen(&[pattern]).of(&model).unwrap();
-        assert_eq!((paths(&layout), layout.gather(&model).unwrap()), (vec!["b"], vec![1.0]), "{pattern}");
+        assert_eq!(
+            (paths(&layout), layout.gather(&model).unwrap()),
+            (vec!["b"], vec![1.0]),
+            "{pattern}"
+        );
     }
 }
 
 #[test]
 fn layouts_of_other_masks_are_other_layouts() {
     let model = models::chain();
-    let (all, some) = (Layout::of(&model).unwrap(), frozen(&["0.*"]).of(&model).unwrap());
+    let (all, some) = (
+        Layout::of(&model).unwrap(),
+        frozen(&["0.*"]).of(&model).unwrap(),
+    );
     assert_ne!(all, some);
     assert_ne!(all.fingerprint(), some.fingerprint());
     let mut grad = some.gather_grad(&model).unwrap();
     let error = all.gather_grad_into(&model, &mut grad).unwrap_err();
     assert!(error.is_other_layout());
     assert_eq!(grad, some.gather_grad(&model).unwrap());
-    assert_ne!(Layout::of(&models::batch_norm()).unwrap(), Layout::everything(&models::batch_norm()).unwrap());
+    assert_ne!(
+        Layout::of(&models::batch_norm()).unwrap(),
+        Layout::everything(&models::batch_norm()).unwrap()
+    );
 }
 
 // J.G4
@@ -395,10 +561,16 @@ fn layouts_of_other_masks_are_other_layouts() {
 fn the_other_leaves_are_copied() {
     let policy = models::batch_norm();
     let layout = Layout::of(&policy).unwrap();
-    let mut target = Layout::everything(&policy).unwrap().restructure(&policy, &[0.0; 12]).unwrap();
+    let mut target = Layout::everything(&policy)
+        .unwrap()
+        .restructure(&policy, &[0.0; 12])
+        .unwrap();
     target.seen = arr0(0);
     layout.copy_frozen(&policy, &mut target).unwrap();
-    assert_eq!((&target.mean, &target.var, &target.seen), (&policy.mean, &policy.var, &policy.seen));
+    assert_eq!(
+        (&target.mean, &target.var, &target.seen),
+        (&policy.mean, &policy.var, &policy.seen)
+    );
     assert_eq!(layout.gather(&target).unwrap(), [0.0; 6]);
 }
 
@@ -418,7 +590,9 @@ fn leaves_that_a_pattern_freezes_are_copied() {
 fn frozen_leaves_of_any_order_in_memory_are_copied() {
     let layout = frozen(&["**"]).of(&models::strided()).unwrap();
     let everything = Layout::of(&models::strided()).unwrap();
-    let mut target = everything.restructure(&models::strided(), &count_from(1.0, 13)).unwrap();
+    let mut target = everything
+        .restructure(&models::strided(), &count_from(1.0, 13))
+        .unwrap();
     layout.copy_frozen(&models::strided(), &mut target).unwrap();
     assert_eq!(flat(&target), flat(&models::strided()));
 }
@@ -428,21 +602,33 @@ fn frozen_leaves_of_any_order_in_memory_are_copied() {
 fn a_frozen_tie_is_copied_to_all_its_places() {
     let layout = frozen(&["t"]).of(&models::tied_transposed()).unwrap();
     let mut target = models::tied_transposed();
-    Layout::of(&target).unwrap().restructure_into(&mut target, &[0.0; 6]).unwrap();
-    layout.copy_frozen(&models::tied_transposed(), &mut target).unwrap();
-    assert_eq!((&target.m, &target.t), (&models::tied_transposed().m, &models::tied_transposed().t));
+    Layout::of(&target)
+        .unwrap()
+        .restructure_into(&mut target, &[0.0; 6])
+        .unwrap();
+    layout
+        .copy_frozen(&models::tied_transposed(), &mut target)
+        .unwrap();
+    assert_eq!(
+        (&target.m, &target.t),
+        (&models::tied_transposed().m, &models::tied_transposed().t)
+    );
     assert_eq!(target.m.as_ptr(), target.t.as_ptr());
 }
 
 fn assert_target_is_kept(from: &DynTree, path: &str, is_kind: fn(&flatleaf::Error) -> bool) {
-    let layout = frozen(&["a", "b"]).of(&tree!({ "w": [0], "a": [1], "b": [2] })).unwrap();
+    let layout = frozen(&["a", "b"])
+        .of(&tree!({ "w": [0], "a": [1], "b": [2] }))
+        .unwrap();
     let mut target = tree!({ "w": [7], "a": [8], "b": [9] });
     let error = layout.copy_frozen(from, &mut target).unwrap_err();
     assert!(is_kind(&error), "{error}");
     assert_eq!(error.path(), Some(path));
     assert_eq!(target, tree!({ "w": [7], "a": [8], "b": [9] }));
     let mut target = from.clone();
-    let error = layout.copy_frozen(&tree!({ "w": [7], "a": [8], "b": [9] }), &mut target).unwrap_err();
+    let error = layout
+        .copy_frozen(&tree!({ "w": [7], "a": [8], "b": [9] }), &mut target)
+        .unwrap_err();
     assert!(is_kind(&error), "{error}");
     assert_eq!(error.path(), Some(path));
     assert_eq!(&target, from);
@@ -451,10 +637,26 @@ fn assert_target_is_kept(from: &DynTree, path: &str, is_kind: fn(&flatleaf::Erro
 // Decision 7
 #[test]
 fn copying_the_other_leaves_writes_all_or_nothing() {
-    assert_target_is_kept(&tree!({ "w": [0], "a": [1], "b": [2, 3] }), "b", flatleaf::Error::is_shape);
-    assert_target_is_kept(&tree!({ "w": [0], "a": [1] }), "b", flatleaf::Error::is_missing);
-    assert_target_is_kept(&tree!({ "w": [0], "a": [1], "b": [2], "c": [3] }), "c", flatleaf::Error::is_unknown);
-    assert_target_is_kept(&tree!({ "w": [0], "a": [1], "b": (vec![2_i32]) }), "b", flatleaf::Error::is_element_type);
+    assert_target_is_kept(
+        &tree!({ "w": [0], "a": [1], "b": [2, 3] }),
+        "b",
+        flatleaf::Error::is_shape,
+    );
+    assert_target_is_kept(
+        &tree!({ "w": [0], "a": [1] }),
+        "b",
+        flatleaf::Error::is_missing,
+    );
+    assert_target_is_kept(
+        &tree!({ "w": [0], "a": [1], "b": [2], "c": [3] }),
+        "c",
+        flatleaf::Error::is_unknown,
+    );
+    assert_target_is_kept(
+        &tree!({ "w": [0], "a": [1], "b": (vec![2_i32]) }),
+        "b",
+        flatleaf::Error::is_element_type,
+    );
 }
 
 struct OthersAreCopied;
@@ -463,12 +665,18 @@ impl Law for OthersAreCopied {
     fn holds<T: Tree>(&self, name: &str, mut model: T) {
         let (flat, layout) = destructure(&model).unwrap();
         let everything = Layout::everything(&model).unwrap();
-        let zeros = everything.restructure(&model, &vec![0.0; everything.len()]).unwrap();
+        let zeros = everything
+            .restructure(&model, &vec![0.0; everything.len()])
+            .unwrap();
         let template = layout.restructure(&model, &flat).unwrap();
         layout.copy_frozen(&zeros, &mut model).unwrap();
         assert_eq!(layout.gather(&model).unwrap(), flat, "{name}");
         layout.copy_frozen(&template, &mut model).unwrap();
-        assert_eq!(everything.gather(&model).unwrap(), everything.gather(&template).unwrap(), "{name}");
+        assert_eq!(
+            everything.gather(&model).unwrap(),
+            everything.gather(&template).unwrap(),
+            "{name}"
+        );
     }
 }
 
@@ -485,7 +693,11 @@ impl Law for AllFrozen {
         assert!(layout.is_empty() && layout.leaves().is_empty(), "{name}");
         let copy = layout.restructure(&model, &[]).unwrap();
         let whole = Layout::of(&model).unwrap();
-        assert_eq!(whole.gather(&copy).unwrap(), whole.gather(&model).unwrap(), "{name}");
+        assert_eq!(
+            whole.gather(&copy).unwrap(),
+            whole.gather(&model).unwrap(),
+            "{name}"
+        );
         assert_eq!(Layout::of(&copy).unwrap(), whole, "{name}");
         assert!(layout.gather_grad(&model).unwrap().is_empty(), "{name}");
     }

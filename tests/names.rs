@@ -24,7 +24,10 @@ fn a_tied_leaf_is_named_by_its_first_place_and_knows_them_all() {
     assert_eq!(layout.leaf("y").unwrap().path(), "x");
     assert_eq!(layout.leaf("y").unwrap().range(), 0..3);
     assert_eq!(layout.leaf("z").unwrap().places(), ["z"]);
-    assert_eq!((layout.index_of("y"), layout.index_of("z")), (Some(0), Some(1)));
+    assert_eq!(
+        (layout.index_of("y"), layout.index_of("z")),
+        (Some(0), Some(1))
+    );
 }
 
 #[derive(Tree)]
@@ -36,7 +39,10 @@ struct Entry {
 // J.B2
 #[test]
 fn tuple_fields_are_counted_from_zero() {
-    let entry = Entry { c: arr1(&[3.0, 4.0]), d: 5.0 };
+    let entry = Entry {
+        c: arr1(&[3.0, 4.0]),
+        d: 5.0,
+    };
     let model = BTreeMap::from([("b", (entry, arr1(&[6.0_f32, 7.0])))]);
     let layout = Layout::of(&model).unwrap();
     assert_eq!(paths(&layout), ["b.0.c", "b.1"]);
@@ -50,7 +56,9 @@ fn a_path_leads_to_its_part() {
     assert_eq!(model.get("b.0.c"), Some(&tree!([3.0, 4.0])));
     assert_eq!(model.get("b.1"), Some(&tree!([6.0, 7.0])));
     assert_eq!(model.get(""), Some(&model));
-    for unknown in ["c", "b.2", "b.0.x", "a.0", "b..c", ".", "b.0.c.", "\\", "b\\.0", "*"] {
+    for unknown in [
+        "c", "b.2", "b.0.x", "a.0", "b..c", ".", "b.0.c.", "\\", "b\\.0", "*",
+    ] {
         assert_eq!(model.get(unknown), None, "{unknown}");
     }
 }
@@ -58,9 +66,12 @@ fn a_path_leads_to_its_part() {
 // J.B3
 #[test]
 fn an_unknown_path_leads_to_no_leaf() {
-    let (flat, layout) = flatleaf::destructure(&tree!({ "a": [1.0, 2.0], "b": [{ "c": [3.0] }] })).unwrap();
+    let (flat, layout) =
+        flatleaf::destructure(&tree!({ "a": [1.0, 2.0], "b": [{ "c": [3.0] }] })).unwrap();
     assert_eq!(layout.leaf("b.0.c").unwrap().range(), 2..3);
-    for unknown in ["", "b", "b.0", "c", "a.0", "b.00.c", "b.0.c.", "..", "\\", "a\\", "*"] {
+    for unknown in [
+        "", "b", "b.0", "c", "a.0", "b.00.c", "b.0.c.", "..", "\\", "a\\", "*",
+    ] {
         assert!(layout.leaf(unknown).is_none(), "{unknown}");
         assert_eq!(layout.index_of(unknown), None, "{unknown}");
         let error = layout.view(&flat, unknown).unwrap_err();
@@ -97,11 +108,19 @@ impl Law for FoundAgain {
             assert_eq!(leaf.places()[0], leaf.path(), "{name}");
             for place in leaf.places() {
                 assert_eq!(layout.index_of(place), Some(index), "{name}: {place}");
-                assert_eq!(layout.leaf(place).unwrap().range(), leaf.range(), "{name}: {place}");
+                assert_eq!(
+                    layout.leaf(place).unwrap().range(),
+                    leaf.range(),
+                    "{name}: {place}"
+                );
             }
         }
         for leaf in layout.others() {
-            assert!(layout.leaf(leaf.path()).is_none(), "{name}: {}", leaf.path());
+            assert!(
+                layout.leaf(leaf.path()).is_none(),
+                "{name}: {}",
+                leaf.path()
+            );
         }
     }
 }
@@ -116,7 +135,12 @@ struct Distinct;
 impl Law for Distinct {
     fn holds<T: Tree>(&self, name: &str, model: T) {
         let layout = Layout::of(&model).unwrap();
-        let mut places: Vec<&String> = layout.leaves().iter().chain(layout.others()).flat_map(|leaf| leaf.places()).collect();
+        let mut places: Vec<&String> = layout
+            .leaves()
+            .iter()
+            .chain(layout.others())
+            .flat_map(|leaf| leaf.places())
+            .collect();
         let count = places.len();
         places.sort_unstable();
         places.dedup();
@@ -134,7 +158,10 @@ fn no_two_places_of_any_model_print_alike() {
 fn paths_are_dotted_through_lists_structs_and_maps() {
     let inner = tree!({ "foo": 12, "bar": { "cin": [[1], [4, 5], [10]], "bar": null } });
     let layout = Layout::of(&(inner, arr1(&[1.0_f32]))).unwrap();
-    assert_eq!(paths(&layout), ["0.foo", "0.bar.cin.0", "0.bar.cin.1", "0.bar.cin.2", "1"]);
+    assert_eq!(
+        paths(&layout),
+        ["0.foo", "0.bar.cin.0", "0.bar.cin.1", "0.bar.cin.2", "1"]
+    );
 }
 
 // P.H7
@@ -150,7 +177,10 @@ fn a_dot_in_a_key_is_no_step_down() {
 #[test]
 fn special_characters_are_escaped() {
     let layout = Layout::of(&map(["", "*", ".", "\\", "\\e", "a.b", "e"])).unwrap();
-    assert_eq!(paths(&layout), ["\\e", "\\*", "\\.", "\\\\", "\\\\e", "a\\.b", "e"]);
+    assert_eq!(
+        paths(&layout),
+        ["\\e", "\\*", "\\.", "\\\\", "\\\\e", "a\\.b", "e"]
+    );
     for (index, leaf) in layout.leaves().iter().enumerate() {
         assert_eq!(layout.index_of(leaf.path()), Some(index), "{}", leaf.path());
     }
@@ -181,7 +211,10 @@ fn a_key_that_is_an_index_is_the_same_place_as_the_index() {
     let layout = Layout::of(&[arr1(&[1.0_f32]), arr1(&[2.0])]).unwrap();
     assert_eq!(Layout::of(&by_key).unwrap(), layout);
     assert_eq!(layout.gather(&by_key).unwrap(), [1.0, 2.0]);
-    assert_eq!(paths(&Layout::of(&map(["0", "00", "01"])).unwrap()), ["0", "00", "01"]);
+    assert_eq!(
+        paths(&Layout::of(&map(["0", "00", "01"])).unwrap()),
+        ["0", "00", "01"]
+    );
 }
 
 // P.H7: a tree that has both
@@ -199,7 +232,10 @@ impl Tree for Twice {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        Ok(Twice(builder.child(Key::Index(0), &self.0)?, builder.child(Key::Name("0"), &self.1)?))
+        Ok(Twice(
+            builder.child(Key::Index(0), &self.0)?,
+            builder.child(Key::Name("0"), &self.1)?,
+        ))
     }
 }
 
@@ -222,9 +258,18 @@ fn empty_branches_are_kept() {
     let model = tree!({ "foo": 1, "bar": { "a": 2, "b": {} } });
     let layout = Layout::of(&model).unwrap();
     assert_eq!(paths(&layout), ["foo", "bar.a"]);
-    assert_eq!(layout.restructure(&model, &[3.0, 4.0]).unwrap(), tree!({ "foo": 3, "bar": { "a": 4, "b": {} } }));
-    let nested = HashMap::from([("a", HashMap::new()), ("b", HashMap::from([("c", arr1(&[1.0_f32]))]))]);
-    let new = Layout::of(&nested).unwrap().restructure(&nested, &[2.0]).unwrap();
+    assert_eq!(
+        layout.restructure(&model, &[3.0, 4.0]).unwrap(),
+        tree!({ "foo": 3, "bar": { "a": 4, "b": {} } })
+    );
+    let nested = HashMap::from([
+        ("a", HashMap::new()),
+        ("b", HashMap::from([("c", arr1(&[1.0_f32]))])),
+    ]);
+    let new = Layout::of(&nested)
+        .unwrap()
+        .restructure(&nested, &[2.0])
+        .unwrap();
     assert_eq!(new["a"], HashMap::new());
     assert_eq!(new["b"]["c"], arr1(&[2.0]));
 }
@@ -239,29 +284,57 @@ fn keys_of_any_kind_fit_a_message() {
     let error = layout.gather(&with(2)).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.paths().collect::<Vec<_>>(), keys);
-    assert!(error.to_string().starts_with("`{oops}`: expected shape [1], found shape [2]; `{}`: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("`{oops}`: expected shape [1], found shape [2]; `{}`: "),
+        "{error}"
+    );
 }
 
 // P.H10
 #[test]
 fn an_error_names_the_whole_path() {
     let layout = Layout::of(&tree!([[1.0], { "a.b": [[2.0], { "c": [3.0] }] }])).unwrap();
-    let error = layout.gather(&tree!([[1.0], { "a.b": [[2.0], { "c": [3.0, 4.0] }] }])).unwrap_err();
+    let error = layout
+        .gather(&tree!([[1.0], { "a.b": [[2.0], { "c": [3.0, 4.0] }] }]))
+        .unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("1.a\\.b.1.c"));
-    assert_eq!(error.to_string(), "`1.a\\.b.1.c`: expected shape [1], found shape [2]");
+    assert_eq!(
+        error.to_string(),
+        "`1.a\\.b.1.c`: expected shape [1], found shape [2]"
+    );
 }
 
 // Decision 9
 #[test]
 fn variants_boxes_options_pointers_and_locks_add_no_segment() {
-    assert_eq!(paths(&Layout::of(&models::activation()).unwrap()), ["1.slope", "2.0", "2.1"]);
-    assert_eq!(paths(&Layout::of(&models::layers()).unwrap()), ["0.weight", "1.0"]);
-    assert_eq!(paths(&Layout::of(&models::chain()[..1]).unwrap()), ["0.weight", "0.bias"]);
-    assert_eq!(paths(&Layout::of(&models::tied_cells()).unwrap()), ["x", "z"]);
-    assert_eq!(paths(&Layout::of(&models::tied_locks()).unwrap()), ["x", "z"]);
+    assert_eq!(
+        paths(&Layout::of(&models::activation()).unwrap()),
+        ["1.slope", "2.0", "2.1"]
+    );
+    assert_eq!(
+        paths(&Layout::of(&models::layers()).unwrap()),
+        ["0.weight", "1.0"]
+    );
+    assert_eq!(
+        paths(&Layout::of(&models::chain()[..1]).unwrap()),
+        ["0.weight", "0.bias"]
+    );
+    assert_eq!(
+        paths(&Layout::of(&models::tied_cells()).unwrap()),
+        ["x", "z"]
+    );
+    assert_eq!(
+        paths(&Layout::of(&models::tied_locks()).unwrap()),
+        ["x", "z"]
+    );
     assert_eq!(paths(&Layout::of(&models::rw_lock()).unwrap()), ["x"]);
-    assert_eq!(paths(&Layout::of(&models::boxed_slices()).unwrap()), ["0", "1"]);
+    assert_eq!(
+        paths(&Layout::of(&models::boxed_slices()).unwrap()),
+        ["0", "1"]
+    );
 }
 
 #[test]
@@ -278,19 +351,38 @@ fn a_skipped_tuple_field_keeps_its_index() {
 
 #[test]
 fn a_renamed_field_has_that_key_and_a_raw_name_its_plain_one() {
-    assert_eq!(paths(&Layout::of(&models::renamed()).unwrap()), ["weight\\.raw", "type"]);
+    assert_eq!(
+        paths(&Layout::of(&models::renamed()).unwrap()),
+        ["weight\\.raw", "type"]
+    );
 }
 
 #[test]
 fn frozen_and_carried_leaves_are_named_in_walk_order() {
-    assert_eq!(other_paths(&Layout::of(&models::batch_norm()).unwrap()), ["mean", "var", "seen"]);
-    assert_eq!(other_paths(&Layout::of(&models::recursive_mask()).unwrap()), ["a.c", "c"]);
+    assert_eq!(
+        other_paths(&Layout::of(&models::batch_norm()).unwrap()),
+        ["mean", "var", "seen"]
+    );
+    assert_eq!(
+        other_paths(&Layout::of(&models::recursive_mask()).unwrap()),
+        ["a.c", "c"]
+    );
 }
 
 #[test]
 fn leaves_know_their_shape_type_and_range() {
     let layout = Layout::of(&(arr0(1.0_f32), arr1(&[1.0_f64, 2.0]), arr1(&[3_u8]))).unwrap();
-    let described: Vec<_> = layout.leaves().iter().map(|leaf| (leaf.shape().to_vec(), leaf.dtype().name(), leaf.range())).collect();
+    let described: Vec<_> = layout
+        .leaves()
+        .iter()
+        .map(|leaf| (leaf.shape().to_vec(), leaf.dtype().name(), leaf.range()))
+        .collect();
     assert_eq!(described, [(vec![], "f32", 0..1), (vec![2], "f64", 1..3)]);
-    assert_eq!((layout.others()[0].dtype().name(), layout.others()[0].range()), ("u8", 0..0));
+    assert_eq!(
+        (
+            layout.others()[0].dtype().name(),
+            layout.others()[0].range()
+        ),
+        ("u8", 0..0)
+    );
 }

@@ -11,16 +11,32 @@ use std::rc::Rc;
 use approx::assert_abs_diff_eq;
 use common::models::{self, dense};
 use common::problems::{Grads, Quadratic, Rosenbrock};
-use flatleaf::{Error, Layout, Objective, TiedGrads, destructure, destructure_as, objective, objective_f64, tree};
+use flatleaf::{
+    Error, Layout, Objective, TiedGrads, destructure, destructure_as, objective, objective_f64,
+    tree,
+};
 use ndarray::arr1;
 
 #[test]
 fn a_tie_is_summed_an_absent_leaf_is_zero_and_the_frozen_one_is_none() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
-    let absent = objective(&layout, &model, |_| (1.0, Grads { x: Some(arr1(&[2.0])), y: None, again: Some(arr1(&[0.5])) })).unwrap();
+    let absent = objective(&layout, &model, |_| {
+        (
+            1.0,
+            Grads {
+                x: Some(arr1(&[2.0])),
+                y: None,
+                again: Some(arr1(&[0.5])),
+            },
+        )
+    })
+    .unwrap();
     let mut gradient = [7.0, 7.0];
-    assert_eq!(absent.value_and_gradient(&flat, &mut gradient).unwrap(), 1.0);
+    assert_eq!(
+        absent.value_and_gradient(&flat, &mut gradient).unwrap(),
+        1.0
+    );
     assert_eq!(gradient, [2.5, 0.0]);
 
     let summed = objective(&layout, &model, Rosenbrock::evaluate).unwrap();
@@ -33,8 +49,14 @@ fn a_tie_is_summed_an_absent_leaf_is_zero_and_the_frozen_one_is_none() {
 fn grads_that_are_totals_already_are_read_once() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
-    let grads = || Grads { x: Some(arr1(&[2.0])), y: None, again: Some(arr1(&[2.0])) };
-    let total = objective(&layout, &model, |_| (1.0, grads())).unwrap().tied_grads(TiedGrads::AlreadyTotal);
+    let grads = || Grads {
+        x: Some(arr1(&[2.0])),
+        y: None,
+        again: Some(arr1(&[2.0])),
+    };
+    let total = objective(&layout, &model, |_| (1.0, grads()))
+        .unwrap()
+        .tied_grads(TiedGrads::AlreadyTotal);
     let mut gradient = [7.0, 7.0];
     total.gradient(&flat, &mut gradient).unwrap();
     assert_eq!(gradient, [2.0, 0.0]);
@@ -69,7 +91,10 @@ fn a_point_of_f64_is_rounded_to_a_leaf_of_f32_and_a_gradient_widened() {
     })
     .unwrap();
     let mut gradient = [0.0];
-    assert_eq!(loss.value_and_gradient(&[0.3], &mut gradient).unwrap(), f64::from(0.3_f32));
+    assert_eq!(
+        loss.value_and_gradient(&[0.3], &mut gradient).unwrap(),
+        f64::from(0.3_f32)
+    );
     assert_eq!(gradient, [f64::from(0.1_f32)]);
     assert_eq!(loss.value(&[0.3 + 1e-9]).unwrap(), f64::from(0.3_f32));
     assert_eq!(loss.value(&[1e300]).unwrap(), f64::INFINITY);
@@ -79,11 +104,23 @@ fn a_point_of_f64_is_rounded_to_a_leaf_of_f32_and_a_gradient_widened() {
 fn nothing_is_rounded_where_the_leaves_are_f64() {
     let model = (vec![0.0_f64], vec![0.0_f32]);
     let layout = Layout::of(&model).unwrap();
-    let loss = objective_f64(&layout, &model, |model| (model.0[0] + f64::from(model.1[0]), (vec![model.0[0]], vec![0.1_f32]))).unwrap();
+    let loss = objective_f64(&layout, &model, |model| {
+        (
+            model.0[0] + f64::from(model.1[0]),
+            (vec![model.0[0]], vec![0.1_f32]),
+        )
+    })
+    .unwrap();
     let mut gradient = [0.0; 2];
-    assert_eq!(loss.value_and_gradient(&[0.3, 0.5], &mut gradient).unwrap(), 0.8);
+    assert_eq!(
+        loss.value_and_gradient(&[0.3, 0.5], &mut gradient).unwrap(),
+        0.8
+    );
     assert_eq!(gradient, [0.3, f64::from(0.1_f32)]);
-    assert_eq!(loss.into_model(&[0.3, 0.1]).unwrap(), (vec![0.3], vec![0.1]));
+    assert_eq!(
+        loss.into_model(&[0.3, 0.1]).unwrap(),
+        (vec![0.3], vec![0.1])
+    );
 
     let error = objective(&layout, &model, |_| (0.0, ())).unwrap_err();
     assert!(error.is_element_type());
@@ -117,7 +154,16 @@ fn a_model_that_is_lent_is_evaluated_itself() {
 fn a_model_that_cannot_be_copied_is_taken() {
     let model = models::layers();
     let (flat, layout) = destructure(&model).unwrap();
-    let loss = Objective::new(&layout, model, |layers| (layers.iter().map(|layer| layer.outputs() as f32).sum::<f32>(), ())).unwrap();
+    let loss = Objective::new(&layout, model, |layers| {
+        (
+            layers
+                .iter()
+                .map(|layer| layer.outputs() as f32)
+                .sum::<f32>(),
+            (),
+        )
+    })
+    .unwrap();
     assert_eq!(loss.value(&flat).unwrap(), 4.0);
 }
 
@@ -138,7 +184,11 @@ fn lengths_are_checked_before_anything_is_evaluated() {
     assert!(error.is_length());
     assert_eq!(error.to_string(), "the point: expected 2 elements, found 1");
     assert!(loss.value(&[1.0; 3]).unwrap_err().is_length());
-    assert!(loss.gradient(&[1.0; 2], &mut [0.0; 3]).unwrap_err().is_length());
+    assert!(
+        loss.gradient(&[1.0; 2], &mut [0.0; 3])
+            .unwrap_err()
+            .is_length()
+    );
     assert_eq!(loss.evaluations(), 0);
     assert!(loss.into_model(&[1.0]).unwrap_err().is_length());
 }
@@ -147,7 +197,16 @@ fn lengths_are_checked_before_anything_is_evaluated() {
 fn a_gradient_of_another_shape_is_an_error_with_its_path() {
     let model = Rosenbrock::new(2);
     let (flat, layout) = destructure(&model).unwrap();
-    let loss = objective(&layout, &model, |_| (0.0, Grads { x: Some(arr1(&[1.0])), ..Grads::default() })).unwrap();
+    let loss = objective(&layout, &model, |_| {
+        (
+            0.0,
+            Grads {
+                x: Some(arr1(&[1.0])),
+                ..Grads::default()
+            },
+        )
+    })
+    .unwrap();
     let error = loss.value(&flat).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("x"));
@@ -162,7 +221,10 @@ fn a_function_without_a_gradient_has_values_only() {
     let mut gradient = [7.0, 7.0];
     let error = loss.gradient(&flat, &mut gradient).unwrap_err();
     assert!(error.is_missing());
-    assert_eq!(error.to_string(), "`x`: expected a gradient, here or at another leaf, found no leaf");
+    assert_eq!(
+        error.to_string(),
+        "`x`: expected a gradient, here or at another leaf, found no leaf"
+    );
     assert_eq!(gradient, [7.0, 7.0]);
 }
 
@@ -182,7 +244,11 @@ impl From<Error> for Failure {
 /// Rosenbrock's function where it is below 1000.
 fn bounded(model: &Rosenbrock) -> Result<(f64, Grads), Failure> {
     let (loss, grads) = model.evaluate();
-    if loss < 1000.0 { Ok((loss, grads)) } else { Err(Failure::Diverged(loss)) }
+    if loss < 1000.0 {
+        Ok((loss, grads))
+    } else {
+        Err(Failure::Diverged(loss))
+    }
 }
 
 #[test]
@@ -190,8 +256,14 @@ fn the_functions_own_error_comes_out_as_it_is() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, bounded).unwrap();
-    assert!(matches!(loss.value(&[0.0, 4.0]), Err(Failure::Diverged(1601.0))));
-    assert!(matches!(loss.value(&[0.0, 4.0]), Err(Failure::Diverged(1601.0))));
+    assert!(matches!(
+        loss.value(&[0.0, 4.0]),
+        Err(Failure::Diverged(1601.0))
+    ));
+    assert!(matches!(
+        loss.value(&[0.0, 4.0]),
+        Err(Failure::Diverged(1601.0))
+    ));
     assert_eq!(loss.evaluations(), 2); // a failure is not remembered
     assert!(matches!(loss.value(&[0.0]), Err(Failure::Flatleaf(error)) if error.is_length()));
     assert_abs_diff_eq!(loss.value(&flat).unwrap(), 24.2, epsilon = 1e-4);
@@ -203,19 +275,28 @@ fn a_solver_that_takes_no_errors_gets_nan_and_the_first_error_is_kept() {
     let (flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, bounded).unwrap();
     let mut gradient = [0.0; 2];
-    assert!(loss.value_and_gradient_or_nan(&flat, &mut gradient).is_finite());
+    assert!(
+        loss.value_and_gradient_or_nan(&flat, &mut gradient)
+            .is_finite()
+    );
     assert!(gradient.iter().all(|dx| dx.is_finite()));
 
     assert!(loss.value_or_nan(&[0.0, 4.0]).is_nan());
     assert!(loss.value_or_nan(&[0.0, 5.0]).is_nan());
-    assert!(loss.value_and_gradient_or_nan(&flat, &mut gradient).is_nan());
+    assert!(
+        loss.value_and_gradient_or_nan(&flat, &mut gradient)
+            .is_nan()
+    );
     assert!(gradient.iter().all(|dx| dx.is_nan()));
     assert_eq!(loss.evaluations(), 2); // none after the error
 
     assert!(matches!(loss.value(&flat), Err(Failure::Diverged(1601.0))));
     assert!(loss.value(&flat).is_ok());
     assert!(loss.value_or_nan(&[0.0, 5.0]).is_nan());
-    assert!(matches!(loss.into_model(&flat), Err(Failure::Diverged(2501.0))));
+    assert!(matches!(
+        loss.into_model(&flat),
+        Err(Failure::Diverged(2501.0))
+    ));
 }
 
 #[test]
@@ -223,7 +304,14 @@ fn a_panic_of_the_function_leaves_an_objective_that_works() {
     let model = Rosenbrock::new(1);
     let (flat, layout) = destructure(&model).unwrap();
     let panics = Cell::new(true);
-    let loss = objective(&layout, &model, |model| if panics.take() { panic!("on purpose") } else { model.evaluate() }).unwrap();
+    let loss = objective(&layout, &model, |model| {
+        if panics.take() {
+            panic!("on purpose")
+        } else {
+            model.evaluate()
+        }
+    })
+    .unwrap();
     catch_unwind(AssertUnwindSafe(|| loss.value(&flat))).unwrap_err();
     assert_abs_diff_eq!(loss.value(&flat).unwrap(), 24.2, epsilon = 1e-4);
 }
@@ -236,13 +324,20 @@ fn threads_take_turns() {
     std::thread::scope(|scope| {
         for k in 1..=4 {
             let (loss, scaled) = (&loss, flat.iter().map(|x| k as f32 * x).collect::<Vec<_>>());
-            scope.spawn(move || (0..100).for_each(|_| assert_eq!(loss.value(&scaled).unwrap(), f64::from(k) * 10.0)));
+            scope.spawn(move || {
+                (0..100).for_each(|_| assert_eq!(loss.value(&scaled).unwrap(), f64::from(k) * 10.0))
+            });
         }
     });
 }
 
 /// Gradient descent as a crate with closures over slices would have it.
-fn descend(x: &mut [f32], rate: f32, steps: usize, mut f: impl FnMut(&[f32], &mut [f32]) -> f64) -> f64 {
+fn descend(
+    x: &mut [f32],
+    rate: f32,
+    steps: usize,
+    mut f: impl FnMut(&[f32], &mut [f32]) -> f64,
+) -> f64 {
     let mut gradient = vec![0.0; x.len()];
     for _ in 0..steps {
         f(x, &mut gradient);
@@ -256,7 +351,9 @@ fn a_plain_closure_over_f32_descends() {
     let model = Quadratic::new(3);
     let (mut flat, layout) = destructure(&model).unwrap();
     let loss = objective(&layout, &model, Quadratic::evaluate).unwrap();
-    let least = descend(&mut flat, 0.1, 200, |x, gradient| loss.value_and_gradient_or_nan(x, gradient));
+    let least = descend(&mut flat, 0.1, 200, |x, gradient| {
+        loss.value_and_gradient_or_nan(x, gradient)
+    });
     assert_abs_diff_eq!(least, 6.0, epsilon = 1e-9);
     assert_abs_diff_eq!(flat[..], [2.0, 2.0, 2.0, 0.0], epsilon = 1e-5);
 }
@@ -273,7 +370,9 @@ fn runge_kutta(x: &[f64], h: f64, f: impl Fn(&[f64], &mut [f64])) -> Vec<f64> {
     let k2 = slope(&k1, h / 2.0);
     let k3 = slope(&k2, h / 2.0);
     let k4 = slope(&k3, h);
-    (0..x.len()).map(|i| x[i] + h / 6.0 * (k1[i] + 2.0 * k2[i] + 2.0 * k3[i] + k4[i])).collect()
+    (0..x.len())
+        .map(|i| x[i] + h / 6.0 * (k1[i] + 2.0 * k2[i] + 2.0 * k3[i] + k4[i]))
+        .collect()
 }
 
 #[test]
@@ -320,8 +419,13 @@ fn basin_finds_the_minimum_by_lbfgs() {
     let (start, layout) = destructure_as(&model).unwrap();
     let loss = objective_f64(&layout, &model, Rosenbrock::evaluate).unwrap();
     let start = basin::FirstOrderState::new(start);
-    let solver = basin::Lbfgs::new().unbounded().with_absolute_gradient_tolerance(1e-3);
-    let result = basin::Executor::new(ForBasin(&loss), solver, start).max_iter(100).run().unwrap();
+    let solver = basin::Lbfgs::new()
+        .unbounded()
+        .with_absolute_gradient_tolerance(1e-3);
+    let result = basin::Executor::new(ForBasin(&loss), solver, start)
+        .max_iter(100)
+        .run()
+        .unwrap();
     let found = loss.into_model(result.param()).unwrap();
     assert_abs_diff_eq!(layout.gather(&found).unwrap()[..], [1.0; 4], epsilon = 1e-3);
     assert!(Rc::ptr_eq(&found.x, &found.again));
@@ -334,6 +438,9 @@ fn basin_finds_the_minimum_by_cma_es() {
     let loss = objective_f64(&layout, &model, Quadratic::evaluate).unwrap();
     let start = basin::PopulationProgress::from_point(start);
     let solver = basin::CmaEs::<Vec<f64>, basin::DenseMatrix<f64>, f64>::new(1, 1.0);
-    let result = basin::Executor::new(ForBasin(&loss), solver, start).max_iter(300).run().unwrap();
+    let result = basin::Executor::new(ForBasin(&loss), solver, start)
+        .max_iter(300)
+        .run()
+        .unwrap();
     assert_abs_diff_eq!(result.param()[..], [2.0, 2.0, 2.0, 0.0], epsilon = 1e-3);
 }

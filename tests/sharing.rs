@@ -1,4 +1,5 @@
-//! Shared pointers, cells and locks: what is new, what is written through, what is shared (decision by decision of the design).
+//! Shared pointers, cells and locks: what is new, what is written through, what is shared (decision
+//! by decision of the design).
 #![cfg(feature = "derive")]
 
 use std::cell::RefCell;
@@ -16,7 +17,10 @@ fn a_new_tree_has_one_new_allocation_a_tie() {
     assert_eq!(flat, [1.0, 2.0, 3.0]);
     let new = layout.restructure(&tree, &[4.0, 5.0, 6.0]).unwrap();
     assert!(Rc::ptr_eq(&new.0, &new.2) && !Rc::ptr_eq(&new.0, &shared));
-    assert_eq!((&*new.2, &*shared), (&arr1(&[4.0, 5.0]), &arr1(&[1.0, 2.0])));
+    assert_eq!(
+        (&*new.2, &*shared),
+        (&arr1(&[4.0, 5.0]), &arr1(&[1.0, 2.0]))
+    );
 }
 
 #[test]
@@ -27,7 +31,10 @@ fn in_place_a_plain_shared_pointer_is_renewed_and_others_keep_the_old_one() {
     let layout = Layout::of(&tree).unwrap();
     layout.restructure_into(&mut tree, &[3.0, 4.0]).unwrap();
     assert!(Arc::ptr_eq(&tree[0], &tree[1]));
-    assert_eq!((&*tree[1], &*tree[2], &*shared), (&arr1(&[3.0]), &arr1(&[4.0]), &arr1(&[1.0])));
+    assert_eq!(
+        (&*tree[1], &*tree[2], &*shared),
+        (&arr1(&[3.0]), &arr1(&[4.0]), &arr1(&[1.0]))
+    );
     // The only handle of a node is written where it is.
     assert_eq!(Arc::as_ptr(&tree[2]), untied);
 }
@@ -44,18 +51,29 @@ fn in_place_a_tie_without_other_handles_stays_a_tie() {
 
 #[test]
 fn cells_and_locks_are_written_through_in_place_and_new_in_a_new_tree() {
-    let (cell, lock) = (Rc::new(RefCell::new(vec![1.0_f32])), Arc::new(RwLock::new(vec![2.0_f32])));
+    let (cell, lock) = (
+        Rc::new(RefCell::new(vec![1.0_f32])),
+        Arc::new(RwLock::new(vec![2.0_f32])),
+    );
     let mut tree = (cell.clone(), lock.clone(), cell.clone());
     let layout = Layout::of(&tree).unwrap();
     assert_eq!(layout.len(), 2);
 
     let new = layout.restructure(&tree, &[7.0, 8.0]).unwrap();
-    assert!(Rc::ptr_eq(&new.0, &new.2) && !Rc::ptr_eq(&new.0, &cell) && !Arc::ptr_eq(&new.1, &lock));
-    assert_eq!((&*cell.borrow(), &*lock.read().unwrap()), (&vec![1.0], &vec![2.0]));
+    assert!(
+        Rc::ptr_eq(&new.0, &new.2) && !Rc::ptr_eq(&new.0, &cell) && !Arc::ptr_eq(&new.1, &lock)
+    );
+    assert_eq!(
+        (&*cell.borrow(), &*lock.read().unwrap()),
+        (&vec![1.0], &vec![2.0])
+    );
 
     layout.restructure_into(&mut tree, &[3.0, 4.0]).unwrap();
     assert!(Rc::ptr_eq(&tree.0, &cell) && Arc::ptr_eq(&tree.1, &lock));
-    assert_eq!((&*cell.borrow(), &*lock.read().unwrap()), (&vec![3.0], &vec![4.0]));
+    assert_eq!(
+        (&*cell.borrow(), &*lock.read().unwrap()),
+        (&vec![3.0], &vec![4.0])
+    );
 }
 
 #[derive(Tree)]
@@ -67,10 +85,16 @@ struct Locked {
 
 #[test]
 fn locks_inside_a_shared_node_are_written_through_too() {
-    let layer = Arc::new(Locked { weight: vec![1.0].into(), biases: vec![vec![2.0].into(), vec![3.0].into()], name: "first".into() });
+    let layer = Arc::new(Locked {
+        weight: vec![1.0].into(),
+        biases: vec![vec![2.0].into(), vec![3.0].into()],
+        name: "first".into(),
+    });
     let mut tree = (layer.clone(), layer.clone());
     let layout = Layout::of(&tree).unwrap();
-    layout.restructure_into(&mut tree, &[4.0, 5.0, 6.0]).unwrap();
+    layout
+        .restructure_into(&mut tree, &[4.0, 5.0, 6.0])
+        .unwrap();
     assert!(Arc::ptr_eq(&tree.0, &layer) && Arc::ptr_eq(&tree.1, &layer));
     assert_eq!(layout.gather(&tree).unwrap(), [4.0, 5.0, 6.0]);
     assert_eq!(*layer.biases[1].read().unwrap(), [6.0]);
@@ -85,13 +109,19 @@ struct Half {
 
 #[test]
 fn a_shared_node_that_is_not_all_cells_is_renewed_whole() {
-    let half = Arc::new(Half { plain: vec![1.0], locked: vec![2.0].into() });
+    let half = Arc::new(Half {
+        plain: vec![1.0],
+        locked: vec![2.0].into(),
+    });
     let mut tree = (half.clone(), half.clone());
     let layout = Layout::of(&tree).unwrap();
     layout.restructure_into(&mut tree, &[3.0, 4.0]).unwrap();
     assert!(Arc::ptr_eq(&tree.0, &tree.1) && !Arc::ptr_eq(&tree.0, &half));
     assert_eq!(layout.gather(&tree).unwrap(), [3.0, 4.0]);
-    assert_eq!((&half.plain, &*half.locked.lock().unwrap()), (&vec![1.0], &vec![2.0]));
+    assert_eq!(
+        (&half.plain, &*half.locked.lock().unwrap()),
+        (&vec![1.0], &vec![2.0])
+    );
 }
 
 #[derive(Tree)]
@@ -115,7 +145,10 @@ fn what_is_frozen_and_cannot_change_is_shared_by_a_new_tree() {
         name: "net".into(),
     };
     let layout = Layout::of(&tree).unwrap();
-    for new in [layout.restructure(&tree, &[9.0]).unwrap(), deep_clone(&tree).unwrap()] {
+    for new in [
+        layout.restructure(&tree, &[9.0]).unwrap(),
+        deep_clone(&tree).unwrap(),
+    ] {
         assert!(Arc::ptr_eq(&new.backbone, &tree.backbone));
         assert!(Rc::ptr_eq(&new.table, &tree.table));
         assert!(Arc::ptr_eq(&new.name, &tree.name));
@@ -133,10 +166,15 @@ fn a_tie_of_frozen_and_trainable_places_is_trainable_at_all_of_them() {
         late: Rc<Vec<f32>>,
     }
     let shared = Rc::new(vec![1.0, 2.0]);
-    let mut model = Model { early: shared.clone(), late: shared };
+    let mut model = Model {
+        early: shared.clone(),
+        late: shared,
+    };
     let layout = Layout::of(&model).unwrap();
     assert_eq!(layout.leaves()[0].places(), ["late", "early"]);
-    let grad = layout.gather_grad(&flatleaf::tree!({ "early": [10.0, 10.0], "late": [1.0, 2.0] })).unwrap();
+    let grad = layout
+        .gather_grad(&flatleaf::tree!({ "early": [10.0, 10.0], "late": [1.0, 2.0] }))
+        .unwrap();
     assert_eq!(*grad, [1.0, 2.0]);
     layout.restructure_into(&mut model, &[3.0, 4.0]).unwrap();
     assert!(Rc::ptr_eq(&model.early, &model.late));
@@ -181,7 +219,13 @@ fn a_frozen_view_and_an_outside_handle_keep_their_elements() {
     let mut tree = (array,);
     let layout = Layout::of(&tree).unwrap();
     layout.restructure_into(&mut tree, &[3.0, 4.0]).unwrap();
-    assert_eq!((tree.0, outside), (arr1(&[3.0, 4.0]).into_shared(), arr1(&[1.0, 2.0]).into_shared()));
+    assert_eq!(
+        (tree.0, outside),
+        (
+            arr1(&[3.0, 4.0]).into_shared(),
+            arr1(&[1.0, 2.0]).into_shared()
+        )
+    );
 }
 
 #[derive(Tree)]
@@ -192,9 +236,15 @@ struct Link {
 
 #[test]
 fn a_chain_of_cells_as_deep_as_is_allowed() {
-    let mut chain = Link { value: vec![0.0], next: None };
+    let mut chain = Link {
+        value: vec![0.0],
+        next: None,
+    };
     for level in 1..1000 {
-        chain = Link { value: vec![level as f32], next: Some(Rc::new(RefCell::new(chain))) };
+        chain = Link {
+            value: vec![level as f32],
+            next: Some(Rc::new(RefCell::new(chain))),
+        };
     }
     let (flat, layout) = destructure(&chain).unwrap();
     assert_eq!((flat.len(), flat[0], flat[999]), (1000, 999.0, 0.0));
@@ -218,7 +268,10 @@ fn one_allocation_seen_as_two_types_is_one_parameter() {
     assert_eq!(flat, [1.0]);
     let error = layout.restructure(&tree, &[2.0]).err().unwrap();
     assert!(error.is_object());
-    assert_eq!(error.to_string(), "`1`: expected one type for all handles of a shared node, found two");
+    assert_eq!(
+        error.to_string(),
+        "`1`: expected one type for all handles of a shared node, found two"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Layouts and trees that are read: what is wrong with them is an error, never a panic and never a large allocation.
+//! Layouts and trees that are read: what is wrong with them is an error, never a panic and never a
+//! large allocation.
 #![cfg(feature = "serde")]
 
 use std::rc::Rc;
@@ -11,7 +12,13 @@ use serde_json::{Value, json};
 fn stored() -> Value {
     let shared = Rc::new(arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]));
     let view = array![[5.0_f32, 6.0, 7.0]].into_shared();
-    let model = (shared.clone(), (view.clone(), view.reversed_axes(), vec![1_i64, 2]), 0.5_f32, None::<Vec<f32>>, shared);
+    let model = (
+        shared.clone(),
+        (view.clone(), view.reversed_axes(), vec![1_i64, 2]),
+        0.5_f32,
+        None::<Vec<f32>>,
+        shared,
+    );
     let layout = Layout::planner().of(&model).unwrap();
     serde_json::to_value(layout).unwrap()
 }
@@ -24,7 +31,10 @@ fn read(value: &Value) -> Result<Layout, serde_json::Error> {
 fn it_reads_as_people_write_paths() {
     let stored = stored();
     assert_eq!(stored["len"], 7);
-    assert_eq!(stored["leaves"][1], json!({ "shape": [1, 3], "dtype": "f32", "trainable": true, "offset": 4 }));
+    assert_eq!(
+        stored["leaves"][1],
+        json!({ "shape": [1, 3], "dtype": "f32", "trainable": true, "offset": 4 })
+    );
     assert_eq!(stored["nodes"][0], json!({ "path": "0", "leaf": 0 }));
     assert_eq!(stored["nodes"][4], json!({ "path": "2", "no_leaf": true }));
     assert_eq!(stored["nodes"][5], json!({ "path": "3" }));
@@ -41,21 +51,36 @@ fn what_contradicts_itself_is_refused() {
         read(&stored).unwrap_err().to_string()
     };
     let overlap = set("/leaves/1/offset", json!(3));
-    assert!(overlap.contains("`1.0` at 3, shape [1, 3], where the places give 4"), "{overlap}");
+    assert!(
+        overlap.contains("`1.0` at 3, shape [1, 3], where the places give 4"),
+        "{overlap}"
+    );
     let gap = set("/leaves/1/offset", json!(5));
     assert!(gap.contains("where the places give 4"), "{gap}");
     let long = set("/len", json!(8));
-    assert!(long.contains("3 leaves of 8 elements in all, where the places give 3 of 7"), "{long}");
+    assert!(
+        long.contains("3 leaves of 8 elements in all, where the places give 3 of 7"),
+        "{long}"
+    );
     let twice = set("/nodes/1/path", json!("0"));
-    assert!(twice.contains("`0`: expected each path once, found it twice"), "{twice}");
+    assert!(
+        twice.contains("`0`: expected each path once, found it twice"),
+        "{twice}"
+    );
     let below = set("/nodes/1/path", json!("0.x"));
-    assert!(below.contains("`0`, which is a leaf, with something below it"), "{below}");
+    assert!(
+        below.contains("`0`, which is a leaf, with something below it"),
+        "{below}"
+    );
     let nowhere = set("/nodes/0/leaf", json!(77));
     assert!(nowhere.contains("a place of no leaf"), "{nowhere}");
     let axes = set("/nodes/2/axes/axes", json!([[1, false]]));
     assert!(axes.contains("a tie's axes do not fit its leaf"), "{axes}");
     let empty = set("/leaves/0/shape", json!([2, 0]));
-    assert!(empty.contains("a tie of arrays without elements, at `0`"), "{empty}");
+    assert!(
+        empty.contains("a tie of arrays without elements, at `0`"),
+        "{empty}"
+    );
     let integers = set("/leaves/0/dtype", json!("i32"));
     assert!(integers.contains("where the places give"), "{integers}");
     let no_path = set("/nodes/0/path", json!("a..b"));
@@ -63,7 +88,10 @@ fn what_contradicts_itself_is_refused() {
     let format = set("/format", json!("flatleaf layout 0"));
     assert!(format.contains("flatleaf layout 1"), "{format}");
     let deep = set("/nodes/5/path", json!("x.".repeat(1024) + "x"));
-    assert!(deep.contains("nested too deep") || deep.contains("1024 levels"), "{deep}");
+    assert!(
+        deep.contains("nested too deep") || deep.contains("1024 levels"),
+        "{deep}"
+    );
 }
 
 #[test]
@@ -75,23 +103,41 @@ fn hostile_sizes_are_refused_without_an_allocation() {
         stored["len"] = json!(len);
         read(&stored).unwrap_err().to_string()
     };
-    for shape in [json!([u64::MAX]), json!([1_u64 << 40, 1_u64 << 40]), json!([0, u64::MAX, 2]), json!([1_u64 << 62])] {
+    for shape in [
+        json!([u64::MAX]),
+        json!([1_u64 << 40, 1_u64 << 40]),
+        json!([0, u64::MAX, 2]),
+        json!([1_u64 << 62]),
+    ] {
         let error = with_shape(shape, 4, 7);
-        assert!(error.contains("a shape that no memory holds, at `0`"), "{error}");
+        assert!(
+            error.contains("a shape that no memory holds, at `0`"),
+            "{error}"
+        );
     }
     // Two that fit by themselves, but not together.
     let mut stored = stored();
     stored["leaves"][0]["shape"] = json!([1_u64 << 59]);
     stored["leaves"][1]["shape"] = json!([1_u64 << 59, 1]);
     stored["nodes"][2]["axes"]["shape"] = json!([1, 1_u64 << 59]);
-    assert!(read(&stored).unwrap_err().to_string().contains("more elements than memory has"));
+    assert!(
+        read(&stored)
+            .unwrap_err()
+            .to_string()
+            .contains("more elements than memory has")
+    );
     // One that memory could hold: nothing is allocated before a tree of that shape is met.
     let mut stored = self::stored();
     stored["leaves"][0]["shape"] = json!([1_u64 << 50]);
     stored["leaves"][1]["offset"] = json!(1_u64 << 50);
     stored["len"] = json!((1_u64 << 50) + 3);
     let layout = read(&stored).unwrap();
-    assert!(layout.gather(&tree!({ "0": [1.0] })).unwrap_err().is_shape());
+    assert!(
+        layout
+            .gather(&tree!({ "0": [1.0] }))
+            .unwrap_err()
+            .is_shape()
+    );
 }
 
 /// Every number, string, list item and entry is changed or taken away, one at a time.
@@ -100,14 +146,28 @@ fn no_change_makes_it_panic() {
     let stored = stored();
     let mut tried = 0;
     for pointer in pointers(&stored, String::new()) {
-        for other in [json!(0), json!(1), json!(-1), json!(u64::MAX), json!(0.5), json!(null), json!([]), json!({}), json!("x"), json!("0")]
-        {
+        for other in [
+            json!(0),
+            json!(1),
+            json!(-1),
+            json!(u64::MAX),
+            json!(0.5),
+            json!(null),
+            json!([]),
+            json!({}),
+            json!("x"),
+            json!("0"),
+        ] {
             let mut changed = stored.clone();
             *changed.pointer_mut(&pointer).unwrap() = other;
             if let Ok(layout) = read(&changed) {
-                let again: Layout = serde_json::from_value(serde_json::to_value(&layout).unwrap()).unwrap();
+                let again: Layout =
+                    serde_json::from_value(serde_json::to_value(&layout).unwrap()).unwrap();
                 assert_eq!(again, layout);
-                let _ = (layout.to_string(), layout.gather(&tree!([[1.0], [2.0, 3.0], { "0": [1.0] }])));
+                let _ = (
+                    layout.to_string(),
+                    layout.gather(&tree!([[1.0], [2.0, 3.0], { "0": [1.0] }])),
+                );
             }
             tried += 1;
         }
@@ -121,16 +181,27 @@ fn no_change_makes_it_panic() {
 
 fn pointers(value: &Value, at: String) -> Vec<String> {
     let children: Vec<(String, &Value)> = match value {
-        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
-        Value::Object(entries) => entries.iter().map(|(key, item)| (key.clone(), item)).collect(),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| (index.to_string(), item))
+            .collect(),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, item)| (key.clone(), item))
+            .collect(),
         _ => Vec::new(),
     };
-    let below = children.into_iter().flat_map(|(key, item)| pointers(item, format!("{at}/{key}")));
+    let below = children
+        .into_iter()
+        .flat_map(|(key, item)| pointers(item, format!("{at}/{key}")));
     std::iter::once(at.clone()).chain(below).collect()
 }
 
 fn remove(value: &mut Value, pointer: &str) -> bool {
-    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    let Some((parent, key)) = pointer.rsplit_once('/') else {
+        return false;
+    };
     match value.pointer_mut(parent) {
         Some(Value::Array(items)) => key.parse().is_ok_and(|index: usize| {
             items.remove(index);
@@ -143,11 +214,25 @@ fn remove(value: &mut Value, pointer: &str) -> bool {
 
 #[test]
 fn a_tree_is_read_from_plain_json() {
-    let tree: DynTree = serde_json::from_str(r#"{"w": [[1, 2.5], [3, 4]], "b": null, "c": [[1], [2, 3]], "d": 7, "e": []}"#).unwrap();
-    assert_eq!(tree, tree!({ "w": [[1.0, 2.5], [3.0, 4.0]], "b": null, "c": [[1.0], [2.0, 3.0]], "d": 7.0, "e": [] }));
-    assert_eq!(destructure(&tree).unwrap().0, [1.0, 2.5, 3.0, 4.0, 1.0, 2.0, 3.0, 7.0]);
-    let twice = serde_json::from_str::<DynTree>(r#"{"a": [1], "a": [2]}"#).unwrap_err().to_string();
-    assert!(twice.contains("`a`: expected each path once, found it twice"), "{twice}");
+    let tree: DynTree = serde_json::from_str(
+        r#"{"w": [[1, 2.5], [3, 4]], "b": null, "c": [[1], [2, 3]], "d": 7, "e": []}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        tree,
+        tree!({ "w": [[1.0, 2.5], [3.0, 4.0]], "b": null, "c": [[1.0], [2.0, 3.0]], "d": 7.0, "e": [] })
+    );
+    assert_eq!(
+        destructure(&tree).unwrap().0,
+        [1.0, 2.5, 3.0, 4.0, 1.0, 2.0, 3.0, 7.0]
+    );
+    let twice = serde_json::from_str::<DynTree>(r#"{"a": [1], "a": [2]}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        twice.contains("`a`: expected each path once, found it twice"),
+        "{twice}"
+    );
 }
 
 #[test]
@@ -172,9 +257,16 @@ fn every_array_comes_back_as_it_was() {
 
 #[test]
 fn arrays_that_contradict_themselves_are_refused() {
-    let read = |array: Value| serde_json::from_str::<DynTree>(&json!({ "$array": array }).to_string()).unwrap_err().to_string();
+    let read = |array: Value| {
+        serde_json::from_str::<DynTree>(&json!({ "$array": array }).to_string())
+            .unwrap_err()
+            .to_string()
+    };
     let short = read(json!({ "dtype": "f32", "shape": [2], "data": "0000803f" }));
-    assert!(short.contains("an array of shape [2] with 4 bytes"), "{short}");
+    assert!(
+        short.contains("an array of shape [2] with 4 bytes"),
+        "{short}"
+    );
     let hostile = read(json!({ "dtype": "f64", "shape": [u64::MAX, u64::MAX], "data": "" }));
     assert!(hostile.contains("with 0 bytes"), "{hostile}");
     let boolean = read(json!({ "dtype": "bool", "shape": [1], "data": "02" }));

@@ -18,8 +18,15 @@ pub(crate) fn shapes(name: &str) -> Vec<Vec<usize>> {
         "billion" => vec![vec![1_000, 1_000]; 1_000],
         _ => {
             let all: BTreeMap<String, Vec<Vec<usize>>> =
-                serde_json::from_str(include_str!("../peers/trees.json")).expect("the file is well formed");
-            all.get(name).unwrap_or_else(|| panic!("no tree named {name:?}; there are mlp, resnet50, gpt2, small10k, small100k")).clone()
+                serde_json::from_str(include_str!("../peers/trees.json"))
+                    .expect("the file is well formed");
+            all.get(name)
+                .unwrap_or_else(|| {
+                    panic!(
+                        "no tree named {name:?}; there are mlp, resnet50, gpt2, small10k, small100k"
+                    )
+                })
+                .clone()
         }
     }
 }
@@ -31,7 +38,10 @@ pub(crate) fn arrays(shapes: &[Vec<usize>], scale: f32) -> Arrays {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * scale
     };
-    shapes.iter().map(|shape| ArrayD::from_shape_simple_fn(IxDyn(shape), &mut next)).collect()
+    shapes
+        .iter()
+        .map(|shape| ArrayD::from_shape_simple_fn(IxDyn(shape), &mut next))
+        .collect()
 }
 
 /// The elements of the arrays, one after the other: the plain answer to compare with.
@@ -56,12 +66,13 @@ pub(crate) fn times_of(least: usize, period: Duration, mut call: impl FnMut()) -
     times
 }
 
-/// How long it is one job's turn. Its first call finds the caches as the last job left them and is not timed. Long enough that jobs which
-/// make new vectors get back the memory that they have given away: a virtual machine may have handed it on meanwhile, and then the first
-/// calls wait for it.
+/// How long it is one job's turn. Its first call finds the caches as the last job left them and is
+/// not timed. Long enough that jobs which make new vectors get back the memory that they have given
+/// away: a virtual machine may have handed it on meanwhile, and then the first calls wait for it.
 const TURN: Duration = Duration::from_millis(400);
 
-/// Calls every job in turn, again and again, for about so long for each; gives the sorted times of each.
+/// Calls every job in turn, again and again, for about so long for each; gives the sorted times of
+/// each.
 pub(crate) fn alternate(jobs: &mut [(&str, &mut dyn FnMut())], each: Duration) -> Vec<Vec<f64>> {
     let mut times = vec![Vec::new(); jobs.len()];
     let end = Instant::now() + each * jobs.len() as u32;
@@ -71,7 +82,9 @@ pub(crate) fn alternate(jobs: &mut [(&str, &mut dyn FnMut())], each: Duration) -
             times.extend(times_of(2, TURN, &mut job.1));
         }
     }
-    times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+    times
+        .iter_mut()
+        .for_each(|times| times.sort_by(f64::total_cmp));
     times
 }
 
@@ -85,5 +98,7 @@ pub(crate) fn parallel_copy(to: &mut [f32], from: &[f32]) {
         return to.copy_from_slice(from);
     }
     let chunk = from.len().div_ceil(rayon::current_num_threads());
-    to.par_chunks_mut(chunk).zip(from.par_chunks(chunk)).for_each(|(to, from)| to.copy_from_slice(from));
+    to.par_chunks_mut(chunk)
+        .zip(from.par_chunks(chunk))
+        .for_each(|(to, from)| to.copy_from_slice(from));
 }

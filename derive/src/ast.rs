@@ -1,4 +1,5 @@
-//! The typed view: a struct is an enum of one variant, so that every later pass knows variants and fields only.
+//! The typed view: a struct is an enum of one variant, so that every later pass knows variants and
+//! fields only.
 
 use std::fmt;
 
@@ -50,12 +51,24 @@ impl<'a> Input<'a> {
         let attrs = attr::parse(&syntax.attrs)?;
         let variants = match &syntax.data {
             Data::Struct(data) => vec![Variant::new(None, Attrs::default(), &data.fields)?],
-            Data::Enum(data) => data.variants.iter().map(Variant::of_enum).collect::<Result<_>>()?,
+            Data::Enum(data) => data
+                .variants
+                .iter()
+                .map(Variant::of_enum)
+                .collect::<Result<_>>()?,
             Data::Union(data) => {
-                return Err(Error::new(data.union_token.span, "a union does not know which field is active: write an enum"));
+                return Err(Error::new(
+                    data.union_token.span,
+                    "a union does not know which field is active: write an enum",
+                ));
             }
         };
-        Ok(Input { syntax, krate: attrs.krate(), attrs, variants })
+        Ok(Input {
+            syntax,
+            krate: attrs.krate(),
+            attrs,
+            variants,
+        })
     }
 
     pub(crate) fn fields(&self) -> impl Iterator<Item = &Field<'a>> {
@@ -69,30 +82,53 @@ impl<'a> Input<'a> {
 
 impl<'a> Variant<'a> {
     fn new(name: Option<&'a Ident>, attrs: Attrs, fields: &'a Fields) -> Result<Self> {
-        let fields = fields.iter().enumerate().map(|(index, field)| Field::new(index, field)).collect::<Result<_>>()?;
-        Ok(Variant { name, attrs, fields })
+        let fields = fields
+            .iter()
+            .enumerate()
+            .map(|(index, field)| Field::new(index, field))
+            .collect::<Result<_>>()?;
+        Ok(Variant {
+            name,
+            attrs,
+            fields,
+        })
     }
 
     fn of_enum(variant: &'a syn::Variant) -> Result<Self> {
-        Variant::new(Some(&variant.ident), attr::parse(&variant.attrs)?, &variant.fields)
+        Variant::new(
+            Some(&variant.ident),
+            attr::parse(&variant.attrs)?,
+            &variant.fields,
+        )
     }
 
     pub(crate) fn path(&self) -> TokenStream {
-        self.name.map_or_else(|| quote!(Self), |name| quote!(Self::#name))
+        self.name
+            .map_or_else(|| quote!(Self), |name| quote!(Self::#name))
     }
 }
 
 impl<'a> Field<'a> {
     fn new(index: usize, field: &'a syn::Field) -> Result<Self> {
-        let member = field.ident.clone().map_or_else(|| Member::Unnamed(Index::from(index)), Member::Named);
+        let member = field
+            .ident
+            .clone()
+            .map_or_else(|| Member::Unnamed(Index::from(index)), Member::Named);
         let binding = format_ident!("__{index}");
-        Ok(Field { attrs: attr::parse(&field.attrs)?, ty: &field.ty, member, binding })
+        Ok(Field {
+            attrs: attr::parse(&field.attrs)?,
+            ty: &field.ty,
+            member,
+            binding,
+        })
     }
 
     pub(crate) fn role(&self) -> Role {
         let frozen = self.attrs.frozen.is_some();
         if self.attrs.skip.is_some() {
-            Role::Skipped { default: self.attrs.default.is_some() }
+            Role::Skipped {
+                default: self.attrs.default.is_some(),
+            }
         } else if self.attrs.param.is_some() {
             Role::Param { frozen }
         } else {

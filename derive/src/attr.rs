@@ -1,11 +1,15 @@
-//! `#[tree(…)]` into [`Attrs`]. Every word is understood everywhere; where it may stand is for [`valid`](crate::valid).
+//! `#[tree(…)]` into [`Attrs`]. Every word is understood everywhere; where it may stand is for
+//! [`valid`](crate::valid).
 
 use quote::ToTokens as _;
 use syn::meta::ParseNestedMeta;
 use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Error, Ident, LitStr, Meta, Path, Result, Token, Type, WherePredicate, parse_quote, token};
+use syn::{
+    Attribute, Error, Ident, LitStr, Meta, Path, Result, Token, Type, WherePredicate, parse_quote,
+    token,
+};
 
 /// All words of the `#[tree(…)]` attributes at one place.
 #[derive(Default)]
@@ -49,31 +53,48 @@ pub(crate) fn krate_despite_mistakes(attributes: &[Attribute]) -> Path {
 }
 
 fn ours(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
-    attributes.iter().filter(|attribute| attribute.path().is_ident("tree"))
+    attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("tree"))
 }
 
 impl Attrs {
     pub(crate) fn krate(&self) -> Path {
-        self.krate.as_ref().map_or_else(|| parse_quote!(::flatleaf), |word| word.value.clone())
+        self.krate
+            .as_ref()
+            .map_or_else(|| parse_quote!(::flatleaf), |word| word.value.clone())
     }
 
     /// The words that only a field takes.
     pub(crate) fn field_words(&self) -> impl Iterator<Item = &Ident> {
         let flags = [&self.frozen, &self.skip, &self.default, &self.param];
-        flags.into_iter().flatten().map(Word::name).chain(self.rename.iter().map(Word::name))
+        flags
+            .into_iter()
+            .flatten()
+            .map(Word::name)
+            .chain(self.rename.iter().map(Word::name))
     }
 
     /// The words that only a type takes.
     pub(crate) fn type_words(&self) -> impl Iterator<Item = &Ident> {
-        let (transparent, objects) = (self.transparent.iter().map(Word::name), self.object.iter().map(Word::name));
-        let (bound, krate) = (self.bound.iter().map(Word::name), self.krate.iter().map(Word::name));
+        let (transparent, objects) = (
+            self.transparent.iter().map(Word::name),
+            self.object.iter().map(Word::name),
+        );
+        let (bound, krate) = (
+            self.bound.iter().map(Word::name),
+            self.krate.iter().map(Word::name),
+        );
         transparent.chain(objects).chain(bound).chain(krate)
     }
 
     fn read(&mut self, attribute: &Attribute) -> Result<()> {
         match attribute.meta {
             Meta::List(_) => attribute.parse_nested_meta(|meta| self.add(&meta)),
-            _ => Err(Error::new_spanned(attribute, format!("write `#[tree(...)]`: {KNOWN}"))),
+            _ => Err(Error::new_spanned(
+                attribute,
+                format!("write `#[tree(...)]`: {KNOWN}"),
+            )),
         }
     }
 
@@ -86,9 +107,23 @@ impl Attrs {
             "param" => set(&mut self.param, flag(name, meta)?),
             "rename" => set(&mut self.rename, text(name, "name", meta)?),
             "transparent" => set(&mut self.transparent, flag(name, meta)?),
-            "object" => add_object(&mut self.object, parsed(name, "dyn Layer + Send", trait_object, meta)?),
-            "bound" => set(&mut self.bound, parsed(name, "T: Tree, U: Clone", Predicates::parse_terminated, meta)?),
-            "crate" => set(&mut self.krate, parsed(name, "path::to::flatleaf", Path::parse_mod_style, meta)?),
+            "object" => add_object(
+                &mut self.object,
+                parsed(name, "dyn Layer + Send", trait_object, meta)?,
+            ),
+            "bound" => set(
+                &mut self.bound,
+                parsed(
+                    name,
+                    "T: Tree, U: Clone",
+                    Predicates::parse_terminated,
+                    meta,
+                )?,
+            ),
+            "crate" => set(
+                &mut self.krate,
+                parsed(name, "path::to::flatleaf", Path::parse_mod_style, meta)?,
+            ),
             _ => Err(unknown(meta)),
         }
     }
@@ -106,7 +141,10 @@ fn unknown(meta: &ParseNestedMeta) -> Error {
 
 fn set<T>(slot: &mut Option<Word<T>>, word: Word<T>) -> Result<()> {
     if slot.is_some() {
-        return Err(Error::new(word.name.span(), format!("`{}` is here twice: write it once", word.name)));
+        return Err(Error::new(
+            word.name.span(),
+            format!("`{}` is here twice: write it once", word.name),
+        ));
     }
     *slot = Some(word);
     Ok(())
@@ -114,8 +152,14 @@ fn set<T>(slot: &mut Option<Word<T>>, word: Word<T>) -> Result<()> {
 
 fn add_object(objects: &mut Vec<Word<Type>>, object: Word<Type>) -> Result<()> {
     let text = object.value.to_token_stream().to_string();
-    if objects.iter().any(|other| other.value.to_token_stream().to_string() == text) {
-        return Err(Error::new(object.value.span(), format!("`{text}` is named twice: name it once")));
+    if objects
+        .iter()
+        .any(|other| other.value.to_token_stream().to_string() == text)
+    {
+        return Err(Error::new(
+            object.value.span(),
+            format!("`{text}` is named twice: name it once"),
+        ));
     }
     objects.push(object);
     Ok(())
@@ -123,23 +167,43 @@ fn add_object(objects: &mut Vec<Word<Type>>, object: Word<Type>) -> Result<()> {
 
 fn flag(name: &Ident, meta: &ParseNestedMeta) -> Result<Word> {
     if meta.input.peek(Token![=]) || meta.input.peek(token::Paren) {
-        return Err(Error::new(name.span(), format!("`{name}` takes no value: write `#[tree({name})]`")));
+        return Err(Error::new(
+            name.span(),
+            format!("`{name}` takes no value: write `#[tree({name})]`"),
+        ));
     }
-    Ok(Word { name: name.clone(), value: () })
+    Ok(Word {
+        name: name.clone(),
+        value: (),
+    })
 }
 
 fn text(name: &Ident, example: &str, meta: &ParseNestedMeta) -> Result<Word<LitStr>> {
     match meta.value().and_then(|value| value.parse()) {
-        Ok(value) => Ok(Word { name: name.clone(), value }),
-        Err(_) => Err(Error::new(name.span(), format!("`{name}` takes a string: write `#[tree({name} = \"{example}\")]`"))),
+        Ok(value) => Ok(Word {
+            name: name.clone(),
+            value,
+        }),
+        Err(_) => Err(Error::new(
+            name.span(),
+            format!("`{name}` takes a string: write `#[tree({name} = \"{example}\")]`"),
+        )),
     }
 }
 
-fn parsed<P: Parser>(name: &Ident, example: &str, parser: P, meta: &ParseNestedMeta) -> Result<Word<P::Output>> {
+fn parsed<P: Parser>(
+    name: &Ident,
+    example: &str,
+    parser: P,
+    meta: &ParseNestedMeta,
+) -> Result<Word<P::Output>> {
     let Word { name, value } = text(name, example, meta)?;
     match value.parse_with(parser) {
         Ok(value) => Ok(Word { name, value }),
-        Err(error) => Err(Error::new(value.span(), format!("{error}: write `#[tree({name} = \"{example}\")]`, say"))),
+        Err(error) => Err(Error::new(
+            value.span(),
+            format!("{error}: write `#[tree({name} = \"{example}\")]`, say"),
+        )),
     }
 }
 

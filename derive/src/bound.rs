@@ -1,8 +1,8 @@
 //! The where clause: what the type parameters have to be.
 //!
-//! A field whose type mentions a type parameter asks for `FieldType: Tree`, which is exact: `Vec<T>` and `PhantomData<T>` ask for
-//! different things of `T`. A field that mentions the type itself would make the bound depend on itself, so there the bound is on the
-//! parameters.
+//! A field whose type mentions a type parameter asks for `FieldType: Tree`, which is exact:
+//! `Vec<T>` and `PhantomData<T>` ask for different things of `T`. A field that mentions the type
+//! itself would make the bound depend on itself, so there the bound is on the parameters.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -11,10 +11,17 @@ use syn::{Ident, WhereClause, WherePredicate, parse_quote};
 use crate::ast::{Field, Input, Role};
 
 pub(crate) fn where_clause(input: &Input) -> WhereClause {
-    let mut clause = input.syntax.generics.where_clause.clone().unwrap_or_else(|| parse_quote!(where));
+    let mut clause = input
+        .syntax
+        .generics
+        .where_clause
+        .clone()
+        .unwrap_or_else(|| parse_quote!(where));
     match &input.attrs.bound {
         Some(bound) => clause.predicates.extend(bound.value.iter().cloned()),
-        None => clause.predicates.extend(input.fields().flat_map(|field| bounds_of(input, field))),
+        None => clause
+            .predicates
+            .extend(input.fields().flat_map(|field| bounds_of(input, field))),
     }
     clause
 }
@@ -27,14 +34,16 @@ fn bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {
         Role::Param { .. } => vec![],
         Role::Skipped { default: false } => vec![parse_quote!(#ty: ::core::clone::Clone)],
         Role::Skipped { default: true } => vec![parse_quote!(#ty: ::core::default::Default)],
-        Role::Child { .. } if is_recursive(&words, input) => {
-            parameters.iter().map(|parameter| parse_quote!(#parameter: #krate::Tree + 'static)).collect()
-        }
+        Role::Child { .. } if is_recursive(&words, input) => parameters
+            .iter()
+            .map(|parameter| parse_quote!(#parameter: #krate::Tree + 'static))
+            .collect(),
         Role::Child { .. } => vec![parse_quote!(#ty: #krate::Tree)],
     }
 }
 
-/// All words in a type, in whatever sense: one that is taken for a parameter and is none gives a bound too many, which does no harm.
+/// All words in a type, in whatever sense: one that is taken for a parameter and is none gives a
+/// bound too many, which does no harm.
 fn words(ty: TokenStream) -> Vec<String> {
     let words = ty.into_iter().map(|token| match token {
         TokenTree::Ident(word) => vec![word.to_string()],
@@ -46,10 +55,22 @@ fn words(ty: TokenStream) -> Vec<String> {
 
 /// `Self` stands for all of them.
 fn parameters_among<'a>(words: &[String], input: &'a Input) -> Vec<&'a Ident> {
-    let parameters = input.syntax.generics.type_params().map(|parameter| &parameter.ident);
-    parameters.filter(|parameter| words.iter().any(|word| *parameter == word || word == "Self")).collect()
+    let parameters = input
+        .syntax
+        .generics
+        .type_params()
+        .map(|parameter| &parameter.ident);
+    parameters
+        .filter(|parameter| {
+            words
+                .iter()
+                .any(|word| *parameter == word || word == "Self")
+        })
+        .collect()
 }
 
 fn is_recursive(words: &[String], input: &Input) -> bool {
-    words.iter().any(|word| input.syntax.ident == word || word == "Self")
+    words
+        .iter()
+        .any(|word| input.syntax.ident == word || word == "Self")
 }

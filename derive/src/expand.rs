@@ -1,4 +1,5 @@
-//! The `impl Tree`. Every path is absolute and every local begins with `__`, so that no name of the user's is in the way.
+//! The `impl Tree`. Every path is absolute and every local begins with `__`, so that no name of the
+//! user's is in the way.
 
 use std::iter;
 
@@ -20,8 +21,14 @@ fn expand(input: &Input) -> TokenStream {
     let (krate, name) = (&input.krate, &input.syntax.ident);
     let (impl_generics, type_generics, _) = input.syntax.generics.split_for_impl();
     let where_clause = bound::where_clause(input);
-    let methods = [visit(input), visit_mut(input), rebuild(input), rebuild_object(input)];
-    // The field types stand here as they were written, but out of reach of what the user allows them above the field.
+    let methods = [
+        visit(input),
+        visit_mut(input),
+        rebuild(input),
+        rebuild_object(input),
+    ];
+    // The field types stand here as they were written, but out of reach of what the user allows
+    // them above the field.
     quote! {
         #[automatically_derived]
         #[allow(deprecated, unused_parens, unused_qualifications)]
@@ -51,7 +58,9 @@ fn visit_field(input: &Input, field: &Field) -> TokenStream {
     match field.role() {
         Role::Child { frozen: false } => quote!(__visitor.child::<#ty>(#key, #binding)?;),
         Role::Child { frozen: true } => quote!(__visitor.frozen::<#ty>(#key, #binding)?;),
-        Role::Param { frozen } => quote!(#krate::__private::param::visit::<#ty>(__visitor, #key, #frozen, #binding)?;),
+        Role::Param { frozen } => {
+            quote!(#krate::__private::param::visit::<#ty>(__visitor, #key, #frozen, #binding)?;)
+        }
         // What would be named has the path of the field that is not skipped.
         Role::Skipped { .. } if input.is_transparent() => quote!(),
         Role::Skipped { .. } => quote!(__visitor.skipped(#key)?;),
@@ -61,7 +70,10 @@ fn visit_field(input: &Input, field: &Field) -> TokenStream {
 fn visit_mut(input: &Input) -> TokenStream {
     let krate = &input.krate;
     let arms = arms(input, &quote!(ref mut), |variant| {
-        let calls = variant.fields.iter().map(|field| visit_field_mut(input, field));
+        let calls = variant
+            .fields
+            .iter()
+            .map(|field| visit_field_mut(input, field));
         quote!(#(#calls)* ::core::result::Result::Ok(()))
     });
     quote! {
@@ -76,7 +88,9 @@ fn visit_field_mut(input: &Input, field: &Field) -> TokenStream {
     let (krate, key) = (&input.krate, key(input, field));
     match field.role() {
         Role::Child { .. } => quote!(__visitor.child::<#ty>(#key, #binding)?;),
-        Role::Param { .. } => quote!(#krate::__private::param::visit_mut::<#ty>(__visitor, #key, #binding)?;),
+        Role::Param { .. } => {
+            quote!(#krate::__private::param::visit_mut::<#ty>(__visitor, #key, #binding)?;)
+        }
         Role::Skipped { .. } => quote!(),
     }
 }
@@ -85,7 +99,10 @@ fn rebuild(input: &Input) -> TokenStream {
     let krate = &input.krate;
     let arms = arms(input, &quote!(ref), |variant| {
         let path = variant.path();
-        let fields = variant.fields.iter().map(|field| rebuild_field(input, field));
+        let fields = variant
+            .fields
+            .iter()
+            .map(|field| rebuild_field(input, field));
         quote!(::core::result::Result::Ok(#path { #(#fields),* }))
     });
     quote! {
@@ -96,19 +113,34 @@ fn rebuild(input: &Input) -> TokenStream {
 }
 
 fn rebuild_field(input: &Input, field: &Field) -> TokenStream {
-    let Field { member, ty, binding, .. } = field;
+    let Field {
+        member,
+        ty,
+        binding,
+        ..
+    } = field;
     let (krate, key) = (&input.krate, key(input, field));
     match field.role() {
         Role::Child { .. } => quote!(#member: __builder.child::<#ty>(#key, #binding)?),
-        Role::Param { .. } => quote!(#member: #krate::__private::param::rebuild::<#ty>(__builder, #key, #binding)?),
-        Role::Skipped { default: false } => quote!(#member: #krate::__private::clone_skipped::<#ty>(#binding)),
-        Role::Skipped { default: true } => quote!(#member: <#ty as ::core::default::Default>::default()),
+        Role::Param { .. } => {
+            quote!(#member: #krate::__private::param::rebuild::<#ty>(__builder, #key, #binding)?)
+        }
+        Role::Skipped { default: false } => {
+            quote!(#member: #krate::__private::clone_skipped::<#ty>(#binding))
+        }
+        Role::Skipped { default: true } => {
+            quote!(#member: <#ty as ::core::default::Default>::default())
+        }
     }
 }
 
 fn rebuild_object(input: &Input) -> TokenStream {
     let krate = &input.krate;
-    let objects = input.attrs.object.iter().map(|object| offer(input, object.value.span(), &object.value));
+    let objects = input
+        .attrs
+        .object
+        .iter()
+        .map(|object| offer(input, object.value.span(), &object.value));
     let offers = iter::once(offer(input, Span::call_site(), &quote!(Self))).chain(objects);
     quote! {
         fn rebuild_object(&self, __builder: &mut #krate::Builder<'_>, __slot: &mut #krate::Slot<'_>) -> #krate::Result<()>
@@ -133,8 +165,13 @@ fn offer(input: &Input, span: Span, target: &impl ToTokens) -> TokenStream {
     }
 }
 
-/// The arms of a match on `*self`, which binds every field and is complete for an enum without variants too.
-fn arms(input: &Input, borrow: &TokenStream, body: impl Fn(&Variant) -> TokenStream) -> TokenStream {
+/// The arms of a match on `*self`, which binds every field and is complete for an enum without
+/// variants too.
+fn arms(
+    input: &Input,
+    borrow: &TokenStream,
+    body: impl Fn(&Variant) -> TokenStream,
+) -> TokenStream {
     let arm = |variant| {
         let (pattern, body) = (pattern(variant, borrow), body(variant));
         let checks = variant.fields.iter().map(|field| check(input, field));
@@ -151,8 +188,9 @@ fn pattern(variant: &Variant, borrow: &TokenStream) -> TokenStream {
     quote!(#path { #(#members: #borrow #bindings),* })
 }
 
-/// Asks for the trait before the field is used, in the same words in every method: a field that is no tree then gives one message,
-/// because the compiler prints equal messages once, and drops what the calls have to say about the same type at the same place.
+/// Asks for the trait before the field is used, in the same words in every method: a field that is
+/// no tree then gives one message, because the compiler prints equal messages once, and drops what
+/// the calls have to say about the same type at the same place.
 fn check(input: &Input, field: &Field) -> TokenStream {
     let (krate, ty) = (&input.krate, field.ty);
     match field.role() {

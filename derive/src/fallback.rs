@@ -1,4 +1,5 @@
-//! What stands in for the implementation after a mistake, so that the mistake is the only thing the compiler has to say.
+//! What stands in for the implementation after a mistake, so that the mistake is the only thing the
+//! compiler has to say.
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -38,9 +38,12 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `bound = "T: Tree"` | replaces the bounds that are derived from the field types |
 /// | `crate = "path"` | where flatleaf is, if not at `::flatleaf` |
 ///
-/// A tuple field's key is its index. Of an enum the fields of the active variant are visited; variants add no segment.
+/// A tuple field's key is its index. Of an enum the fields of the active variant are visited;
+/// variants add no segment.
 #[proc_macro_derive(Tree, attributes(tree))]
 pub fn derive_tree(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::derive(&input).unwrap_or_else(|error| fallback::stub(&input, &error)).into()
+    expand::derive(&input)
+        .unwrap_or_else(|error| fallback::stub(&input, &error))
+        .into()
 }

@@ -1,4 +1,5 @@
-//! Every "not here": what parses but makes no sense, one message for each mistake, with what to write instead.
+//! Every "not here": what parses but makes no sense, one message for each mistake, with what to
+//! write instead.
 
 use syn::{Data, Error, Ident, LitStr, Result, Type};
 
@@ -40,22 +41,28 @@ fn check_field(field: &Field) -> Result<()> {
 
 fn check_skip(attrs: &Attrs) -> Result<()> {
     match (&attrs.skip, &attrs.default, &attrs.frozen, &attrs.param) {
-        (None, Some(default), ..) => fail(&default.name, "`default` says how to fill a skipped field: write `#[tree(skip, default)]`"),
-        (Some(_), _, Some(frozen), _) => {
-            fail(&frozen.name, "a skipped field is no part of the tree: write `frozen` to keep it in the tree untrained, or `skip`")
-        }
-        (Some(_), _, _, Some(param)) => {
-            fail(&param.name, "a skipped field is no part of the tree: write `param` to make it a parameter, or `skip`")
-        }
+        (None, Some(default), ..) => fail(
+            &default.name,
+            "`default` says how to fill a skipped field: write `#[tree(skip, default)]`",
+        ),
+        (Some(_), _, Some(frozen), _) => fail(
+            &frozen.name,
+            "a skipped field is no part of the tree: write `frozen` to keep it in the tree untrained, or `skip`",
+        ),
+        (Some(_), _, _, Some(param)) => fail(
+            &param.name,
+            "a skipped field is no part of the tree: write `param` to make it a parameter, or `skip`",
+        ),
         _ => Ok(()),
     }
 }
 
 fn check_param(field: &Field) -> Result<()> {
     match (field.role(), &field.attrs.param) {
-        (Role::Param { .. }, Some(param)) if is_array(field.ty) => {
-            fail(&param.name, "`param` is for a bare float; an array is a parameter as it is: remove `param`")
-        }
+        (Role::Param { .. }, Some(param)) if is_array(field.ty) => fail(
+            &param.name,
+            "`param` is for a bare float; an array is a parameter as it is: remove `param`",
+        ),
         _ => Ok(()),
     }
 }
@@ -65,7 +72,11 @@ fn is_array(ty: &Type) -> bool {
     match ty {
         Type::Array(_) => true,
         Type::Group(group) => is_array(&group.elem),
-        Type::Path(path) => path.path.segments.last().is_some_and(|last| is_array_name(&last.ident.to_string())),
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|last| is_array_name(&last.ident.to_string())),
         _ => false,
     }
 }
@@ -75,32 +86,55 @@ fn is_array_name(name: &str) -> bool {
 }
 
 fn check_transparent(input: &Input) -> Result<()> {
-    let Some(transparent) = &input.attrs.transparent else { return Ok(()) };
+    let Some(transparent) = &input.attrs.transparent else {
+        return Ok(());
+    };
     if let Data::Enum(_) = input.syntax.data {
-        return fail(&transparent.name, "a variant never adds a segment: remove `transparent`, which is for a struct of one field");
+        return fail(
+            &transparent.name,
+            "a variant never adds a segment: remove `transparent`, which is for a struct of one field",
+        );
     }
     let fields = input.fields().filter(|field| !field.is_skipped()).count();
     if fields != 1 {
-        let message = format!("`transparent` needs one field that is not skipped, found {fields}: remove it, or skip the others");
+        let message = format!(
+            "`transparent` needs one field that is not skipped, found {fields}: remove it, or skip the others"
+        );
         return fail(&transparent.name, message);
     }
     match input.fields().find_map(|field| field.attrs.rename.as_ref()) {
-        Some(rename) => fail(&rename.name, "a field of a transparent struct has no name in paths: remove `rename` or `transparent`"),
+        Some(rename) => fail(
+            &rename.name,
+            "a field of a transparent struct has no name in paths: remove `rename` or `transparent`",
+        ),
         None => Ok(()),
     }
 }
 
 fn check_keys(variant: &Variant) -> Result<()> {
     // Names as they are differ, so that two equal keys are the work of a `rename`.
-    let renames = variant.fields.iter().filter_map(|field| field.attrs.rename.as_ref());
-    renames.map(|rename| &rename.value).try_for_each(|name| check_key(variant, name))
+    let renames = variant
+        .fields
+        .iter()
+        .filter_map(|field| field.attrs.rename.as_ref());
+    renames
+        .map(|rename| &rename.value)
+        .try_for_each(|name| check_key(variant, name))
 }
 
 fn check_key(variant: &Variant, name: &LitStr) -> Result<()> {
     let key = name.value();
-    match variant.fields.iter().filter(|field| field.key().to_string() == key).count() {
+    match variant
+        .fields
+        .iter()
+        .filter(|field| field.key().to_string() == key)
+        .count()
+    {
         1 => Ok(()),
-        _ => Err(Error::new(name.span(), format!("another field has the key `{key}` too: write another name"))),
+        _ => Err(Error::new(
+            name.span(),
+            format!("another field has the key `{key}` too: write another name"),
+        )),
     }
 }
 

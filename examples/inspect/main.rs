@@ -1,7 +1,7 @@
 //! What is in a safetensors file, and how far is it from another?
 //!
-//! Every tensor with its place in the file and what its elements are like; the distances to a second file; a picture. Files may be
-//! larger than memory: they are read once, a little at a time.
+//! Every tensor with its place in the file and what its elements are like; the distances to a
+//! second file; a picture. Files may be larger than memory: they are read once, a little at a time.
 //!
 //! ```text
 //! cargo run --release --example inspect --features mmap [-- FILE [FILE2] [--svg OUT.svg]]
@@ -22,7 +22,10 @@ use progress::Progress;
 use stats::Stats;
 use table::{Column, grouped, number};
 
-const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/silero_vad_16k.safetensors");
+const SAMPLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/examples/data/silero_vad_16k.safetensors"
+);
 
 /// A tensor and what its elements are like, if they are numbers.
 type Row = (Tensor, Option<Stats>);
@@ -40,7 +43,8 @@ fn main() -> Result<()> {
         println!("{}", distances(&files[0], second)?);
     }
     if let Some(path) = picture {
-        std::fs::write(&path, picture::draw(&files[0].display().to_string(), &rows)).expect("the picture can be written");
+        std::fs::write(&path, picture::draw(&files[0].display().to_string(), &rows))
+            .expect("the picture can be written");
         println!("\npicture: {}", path.display());
     }
     Ok(())
@@ -55,7 +59,14 @@ fn arguments() -> (Vec<PathBuf>, Option<PathBuf>) {
                 println!("inspect [FILE [FILE2]] [--svg OUT.svg]");
                 std::process::exit(0);
             }
-            "--svg" => picture = Some(arguments.next().expect("--svg wants a file to write").into()),
+            "--svg" => {
+                picture = Some(
+                    arguments
+                        .next()
+                        .expect("--svg wants a file to write")
+                        .into(),
+                )
+            }
             _ => files.push(PathBuf::from(argument)),
         }
     }
@@ -68,11 +79,18 @@ fn arguments() -> (Vec<PathBuf>, Option<PathBuf>) {
 
 /// Reads every tensor once.
 fn look(path: &Path, file: &Checkpoint) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = file.tensors().iter().map(|tensor| (tensor.clone(), None)).collect();
+    let mut rows: Vec<Row> = file
+        .tensors()
+        .iter()
+        .map(|tensor| (tensor.clone(), None))
+        .collect();
     let mut progress = Progress::over(elements(file.tensors()));
     let mut at = 0;
     checkpoint::scan(&[path], |tensor, chunks| {
-        at += rows[at..].iter().position(|row| row.0.name() == tensor.name()).expect("the same file");
+        at += rows[at..]
+            .iter()
+            .position(|row| row.0.name() == tensor.name())
+            .expect("the same file");
         rows[at].1.get_or_insert_default().add(&chunks[0]);
         progress.advance(chunks[0].len());
     })?;
@@ -84,81 +102,195 @@ fn elements(tensors: &[Tensor]) -> usize {
 }
 
 fn title(path: &Path, file: &Checkpoint) -> String {
-    let bytes: usize = file.tensors().iter().map(|tensor| tensor.byte_range().len()).sum();
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    format!("{name}: {} tensors, {} elements, {} bytes", file.tensors().len(), grouped(elements(file.tensors())), grouped(bytes))
+    let bytes: usize = file
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.byte_range().len())
+        .sum();
+    let name = path
+        .file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy();
+    format!(
+        "{name}: {} tensors, {} elements, {} bytes",
+        file.tensors().len(),
+        grouped(elements(file.tensors())),
+        grouped(bytes)
+    )
 }
 
 fn parameters(file: &Checkpoint, rows: &[Row]) -> String {
     let total = elements(file.tensors());
-    let stated = |text: &dyn Fn(&Tensor) -> String| rows.iter().map(|(tensor, _)| text(tensor)).collect::<Vec<_>>();
+    let stated = |text: &dyn Fn(&Tensor) -> String| {
+        rows.iter()
+            .map(|(tensor, _)| text(tensor))
+            .collect::<Vec<_>>()
+    };
     let measured = |value: &dyn Fn(&Stats) -> f64| {
-        let text = |(_, stats): &Row| stats.as_ref().map(|stats| number(value(stats))).unwrap_or_default();
+        let text = |(_, stats): &Row| {
+            stats
+                .as_ref()
+                .map(|stats| number(value(stats)))
+                .unwrap_or_default()
+        };
         rows.iter().map(text).collect::<Vec<_>>()
     };
-    let non_finite = |(_, stats): &Row| stats.as_ref().filter(|stats| stats.non_finite > 0).map(|stats| grouped(stats.non_finite));
+    let non_finite = |(_, stats): &Row| {
+        stats
+            .as_ref()
+            .filter(|stats| stats.non_finite > 0)
+            .map(|stats| grouped(stats.non_finite))
+    };
     let columns = [
-        Column::left("path", stated(&|tensor| if tensor.name().is_empty() { "(root)".into() } else { tensor.name().into() })),
+        Column::left(
+            "path",
+            stated(&|tensor| {
+                if tensor.name().is_empty() {
+                    "(root)".into()
+                } else {
+                    tensor.name().into()
+                }
+            }),
+        ),
         Column::left("shape", stated(&|tensor| format!("{:?}", tensor.shape()))),
         Column::left("type", stated(&Tensor::type_name)),
-        Column::right("offset", stated(&|tensor| grouped(tensor.byte_range().start))),
+        Column::right(
+            "offset",
+            stated(&|tensor| grouped(tensor.byte_range().start)),
+        ),
         Column::right("count", stated(&|tensor| grouped(tensor.len()))),
-        Column::right("share", stated(&|tensor| format!("{:.2} %", 100.0 * tensor.len() as f64 / total.max(1) as f64))),
+        Column::right(
+            "share",
+            stated(&|tensor| format!("{:.2} %", 100.0 * tensor.len() as f64 / total.max(1) as f64)),
+        ),
         Column::right("mean", measured(&|stats| stats.mean)),
         Column::right("std", measured(&Stats::std)),
         Column::right("min", measured(&|stats| stats.min)),
         Column::right("max", measured(&|stats| stats.max)),
         Column::right("norm", measured(&Stats::norm)),
-        Column::right("non-finite", rows.iter().map(|row| non_finite(row).unwrap_or_default()).collect()),
+        Column::right(
+            "non-finite",
+            rows.iter()
+                .map(|row| non_finite(row).unwrap_or_default())
+                .collect(),
+        ),
         Column::left("also at", stated(&|tensor| other_names(file, tensor))),
     ];
     table::render(&columns)
 }
 
 fn other_names(file: &Checkpoint, tensor: &Tensor) -> String {
-    let names: Vec<&str> = file.aliases().filter(|(_, kept)| *kept == tensor.name()).map(|(alias, _)| alias).collect();
+    let names: Vec<&str> = file
+        .aliases()
+        .filter(|(_, kept)| *kept == tensor.name())
+        .map(|(alias, _)| alias)
+        .collect();
     names.join(", ")
 }
 
 fn totals(rows: &[Row]) -> String {
     let stats = || rows.iter().filter_map(|row| row.1.as_ref());
-    let norm = stats().map(|stats| stats.norm().powi(2)).sum::<f64>().sqrt();
+    let norm = stats()
+        .map(|stats| stats.norm().powi(2))
+        .sum::<f64>()
+        .sqrt();
     let non_finite: usize = stats().map(|stats| stats.non_finite).sum();
-    let others = if non_finite == 0 { "all finite".to_owned() } else { format!("{} not finite, left out", grouped(non_finite)) };
+    let others = if non_finite == 0 {
+        "all finite".to_owned()
+    } else {
+        format!("{} not finite, left out", grouped(non_finite))
+    };
     format!("norm of all {}, {others}", number(norm))
 }
 
 /// Metadata, and what was written beside a model.
 fn notes(file: &Checkpoint) {
     for part in file.parts() {
-        let tensors = file.part(part).map(|part| part.tensors().to_vec()).unwrap_or_default();
-        println!("beside the model: {part}, {} tensors, {} elements (not measured)", tensors.len(), grouped(elements(&tensors)));
+        let tensors = file
+            .part(part)
+            .map(|part| part.tensors().to_vec())
+            .unwrap_or_default();
+        println!(
+            "beside the model: {part}, {} tensors, {} elements (not measured)",
+            tensors.len(),
+            grouped(elements(&tensors))
+        );
     }
     let is_alias = |key: &str| file.aliases().any(|(alias, _)| alias == key);
     for (key, value) in file.metadata().iter().filter(|(key, _)| !is_alias(key)) {
-        println!("metadata: {key} = {}", value.chars().take(100).collect::<String>());
+        println!(
+            "metadata: {key} = {}",
+            value.chars().take(100).collect::<String>()
+        );
     }
 }
 
 fn distances(first: &Path, second: &Path) -> Result<String> {
     let mut progress = Progress::over(elements(checkpoint::open(first)?.tensors()));
-    let comparison = checkpoint::compare_with(first, second, |elements| progress.advance(elements))?;
+    let comparison =
+        checkpoint::compare_with(first, second, |elements| progress.advance(elements))?;
     let tensors = &comparison.tensors;
-    let relative = |distance: f64, norm: f64| if norm == 0.0 { String::new() } else { number(distance / norm) };
+    let relative = |distance: f64, norm: f64| {
+        if norm == 0.0 {
+            String::new()
+        } else {
+            number(distance / norm)
+        }
+    };
     let columns = [
-        Column::left("path", tensors.iter().map(|tensor| tensor.name.clone()).collect()),
-        Column::right("count", tensors.iter().map(|tensor| grouped(tensor.len)).collect()),
-        Column::right("distance", tensors.iter().map(|tensor| number(tensor.distance)).collect()),
-        Column::right("relative", tensors.iter().map(|tensor| relative(tensor.distance, tensor.norm_first)).collect()),
-        Column::right("largest", tensors.iter().map(|tensor| number(tensor.max_abs)).collect()),
+        Column::left(
+            "path",
+            tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+        ),
+        Column::right(
+            "count",
+            tensors.iter().map(|tensor| grouped(tensor.len)).collect(),
+        ),
+        Column::right(
+            "distance",
+            tensors
+                .iter()
+                .map(|tensor| number(tensor.distance))
+                .collect(),
+        ),
+        Column::right(
+            "relative",
+            tensors
+                .iter()
+                .map(|tensor| relative(tensor.distance, tensor.norm_first))
+                .collect(),
+        ),
+        Column::right(
+            "largest",
+            tensors
+                .iter()
+                .map(|tensor| number(tensor.max_abs))
+                .collect(),
+        ),
     ];
-    let total =
-        format!("distance of all {}, relative {}", number(comparison.distance()), relative(comparison.distance(), comparison.norms().0));
+    let total = format!(
+        "distance of all {}, relative {}",
+        number(comparison.distance()),
+        relative(comparison.distance(), comparison.norms().0)
+    );
     Ok(table::render(&columns) + &total + &unpaired(&comparison))
 }
 
 fn unpaired(comparison: &Comparison) -> String {
-    let Comparison { only_in_first, only_in_second, not_compared, .. } = comparison;
-    let kinds = [("only in the first", only_in_first), ("only in the second", only_in_second), ("of other shapes", not_compared)];
-    kinds.iter().filter(|kind| !kind.1.is_empty()).map(|(what, names)| format!("\n{what}: {}", names.join(", "))).collect()
+    let Comparison {
+        only_in_first,
+        only_in_second,
+        not_compared,
+        ..
+    } = comparison;
+    let kinds = [
+        ("only in the first", only_in_first),
+        ("only in the second", only_in_second),
+        ("of other shapes", not_compared),
+    ];
+    kinds
+        .iter()
+        .filter(|kind| !kind.1.is_empty())
+        .map(|(what, names)| format!("\n{what}: {}", names.join(", ")))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! The flat vector as a picture: one band a tensor in flat order, as wide as it is long, coloured by its norm.
+//! The flat vector as a picture: one band a tensor in flat order, as wide as it is long, coloured
+//! by its norm.
 
 use std::fmt::Write;
 
@@ -34,11 +35,23 @@ pub(crate) fn draw(title: &str, rows: &[Row]) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"#fcfcfa\"/>\n"
     );
     let name = title.rsplit('/').next().unwrap_or(title);
-    text(&mut svg, MARGIN, 30.0, "font-size=\"17\" font-weight=\"bold\"", name);
+    text(
+        &mut svg,
+        MARGIN,
+        30.0,
+        "font-size=\"17\" font-weight=\"bold\"",
+        name,
+    );
     let total: usize = rows.iter().map(|row| row.0.len()).sum();
-    let subtitle = format!("{} tensors, {} elements, in flat order; width: elements, colour: L2 norm", rows.len(), grouped(total));
+    let subtitle = format!(
+        "{} tensors, {} elements, in flat order; width: elements, colour: L2 norm",
+        rows.len(),
+        grouped(total)
+    );
     text(&mut svg, MARGIN, 50.0, "fill=\"#666\"", &subtitle);
-    bands.iter().for_each(|band| draw_band(&mut svg, band, &scale));
+    bands
+        .iter()
+        .for_each(|band| draw_band(&mut svg, band, &scale));
     draw_scale(&mut svg, &scale);
     draw_legend(&mut svg, &bands, &scale, columns, lines);
     svg + "</svg>\n"
@@ -51,7 +64,9 @@ fn bands(rows: &[Row]) -> Vec<Band> {
     let total: usize = rows.iter().map(|row| row.0.len()).sum();
     let is_narrow = |len: usize| len as f64 / total.max(1) as f64 * room < narrowest;
     let narrow = rows.iter().filter(|row| is_narrow(row.0.len()));
-    let (count, elements) = narrow.fold((0, 0), |(count, elements), row| (count + 1, elements + row.0.len()));
+    let (count, elements) = narrow.fold((0, 0), |(count, elements), row| {
+        (count + 1, elements + row.0.len())
+    });
     let width = |len: usize| match is_narrow(len) {
         true => narrowest,
         false => len as f64 / (total - elements) as f64 * (room - f64::from(count) * narrowest),
@@ -60,9 +75,19 @@ fn bands(rows: &[Row]) -> Vec<Band> {
     let band = |(tensor, stats): &Row| {
         let norm = stats.as_ref().map_or(0.0, |stats| stats.norm());
         let shape: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
-        let name = if tensor.name().is_empty() { "(root)".to_owned() } else { tensor.name().to_owned() };
+        let name = if tensor.name().is_empty() {
+            "(root)".to_owned()
+        } else {
+            tensor.name().to_owned()
+        };
         let label = format!("{name}  {}  {}", shape.join("×"), number(norm));
-        let band = Band { name, label, norm, x, width: width(tensor.len()) };
+        let band = Band {
+            name,
+            label,
+            norm,
+            x,
+            width: width(tensor.len()),
+        };
         x += band.width;
         band
     };
@@ -70,7 +95,13 @@ fn bands(rows: &[Row]) -> Vec<Band> {
 }
 
 fn draw_band(svg: &mut String, band: &Band, scale: &Scale) {
-    let Band { name, label, x, width, norm } = band;
+    let Band {
+        name,
+        label,
+        x,
+        width,
+        norm,
+    } = band;
     let (fill, ink) = scale.colours(*norm);
     let stroke = width.min(4.0) / 8.0;
     let _ = writeln!(
@@ -81,11 +112,19 @@ fn draw_band(svg: &mut String, band: &Band, scale: &Scale) {
     );
     let (middle, centre) = (x + width / 2.0, TOP + BAND / 2.0);
     let length = name.chars().count() as f64 * LETTER;
-    let anchor = format!("fill=\"{ink}\" text-anchor=\"middle\" dominant-baseline=\"central\" pointer-events=\"none\"");
+    let anchor = format!(
+        "fill=\"{ink}\" text-anchor=\"middle\" dominant-baseline=\"central\" pointer-events=\"none\""
+    );
     if length + 8.0 < *width {
         text(svg, middle, centre, &anchor, name);
     } else if *width > 14.0 && length + 8.0 < BAND {
-        text(svg, middle, centre, &format!("{anchor} transform=\"rotate(-90 {middle:.2} {centre:.2})\""), name);
+        text(
+            svg,
+            middle,
+            centre,
+            &format!("{anchor} transform=\"rotate(-90 {middle:.2} {centre:.2})\""),
+            name,
+        );
     }
 }
 
@@ -97,16 +136,38 @@ fn draw_scale(svg: &mut String, scale: &Scale) {
     for step in 0..STEPS {
         let fill = colour(step as f64 / (STEPS - 1) as f64);
         let x = left + LENGTH * step as f64 / STEPS as f64;
-        let _ = writeln!(svg, "<rect x=\"{x:.2}\" y=\"{y}\" width=\"{:.2}\" height=\"10\" fill=\"{fill}\"/>", LENGTH / STEPS as f64 + 0.5);
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.2}\" y=\"{y}\" width=\"{:.2}\" height=\"10\" fill=\"{fill}\"/>",
+            LENGTH / STEPS as f64 + 0.5
+        );
     }
-    text(svg, left - 8.0, y + 9.0, "fill=\"#666\" text-anchor=\"end\"", "norm (logarithmic)");
+    text(
+        svg,
+        left - 8.0,
+        y + 9.0,
+        "fill=\"#666\" text-anchor=\"end\"",
+        "norm (logarithmic)",
+    );
     text(svg, left, y + 24.0, "fill=\"#666\"", &number(scale.least));
-    text(svg, left + LENGTH, y + 24.0, "fill=\"#666\" text-anchor=\"end\"", &number(scale.most));
+    text(
+        svg,
+        left + LENGTH,
+        y + 24.0,
+        "fill=\"#666\" text-anchor=\"end\"",
+        &number(scale.most),
+    );
 }
 
 /// As many as the longest label leaves room for, at most four.
 fn columns(bands: &[Band]) -> usize {
-    let longest = bands.iter().map(|band| band.label.chars().count()).max().unwrap_or(1) as f64 * LETTER + 40.0;
+    let longest = bands
+        .iter()
+        .map(|band| band.label.chars().count())
+        .max()
+        .unwrap_or(1) as f64
+        * LETTER
+        + 40.0;
     (((WIDTH - 2.0 * MARGIN) / longest) as usize).clamp(1, 4)
 }
 
@@ -117,18 +178,43 @@ fn draw_legend(svg: &mut String, bands: &[Band], scale: &Scale, columns: usize, 
         let x = MARGIN + (index / lines.max(1)) as f64 * column;
         let y = TOP + BAND + 70.0 + (index % lines.max(1)) as f64 * LINE;
         let fill = scale.colours(band.norm).0;
-        let _ = writeln!(svg, "<rect x=\"{x:.2}\" y=\"{:.2}\" width=\"11\" height=\"11\" rx=\"2\" fill=\"{fill}\"/>", y - 9.5);
-        text(svg, x + 18.0, y, "fill=\"#222\" xml:space=\"preserve\"", &band.label);
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.2}\" y=\"{:.2}\" width=\"11\" height=\"11\" rx=\"2\" fill=\"{fill}\"/>",
+            y - 9.5
+        );
+        text(
+            svg,
+            x + 18.0,
+            y,
+            "fill=\"#222\" xml:space=\"preserve\"",
+            &band.label,
+        );
     }
 }
 
 fn text(svg: &mut String, x: f64, y: f64, attributes: &str, content: &str) {
-    let _ = writeln!(svg, "<text x=\"{x:.2}\" y=\"{y:.2}\" {attributes}>{}</text>", escaped(content));
+    let _ = writeln!(
+        svg,
+        "<text x=\"{x:.2}\" y=\"{y:.2}\" {attributes}>{}</text>",
+        escaped(content)
+    );
 }
 
 fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    let text = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    text.chars()
+        .map(|character| {
+            if character.is_control() {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 /// Norms, on a logarithm, as colours.
@@ -139,9 +225,24 @@ struct Scale {
 
 impl Scale {
     fn of(bands: &[Band]) -> Scale {
-        let norms = || bands.iter().map(|band| band.norm).filter(|norm| *norm > 0.0 && norm.is_finite());
-        let (least, most) = (norms().fold(f64::INFINITY, f64::min), norms().fold(0.0, f64::max));
-        if most > 0.0 { Scale { least, most } } else { Scale { least: 1.0, most: 1.0 } }
+        let norms = || {
+            bands
+                .iter()
+                .map(|band| band.norm)
+                .filter(|norm| *norm > 0.0 && norm.is_finite())
+        };
+        let (least, most) = (
+            norms().fold(f64::INFINITY, f64::min),
+            norms().fold(0.0, f64::max),
+        );
+        if most > 0.0 {
+            Scale { least, most }
+        } else {
+            Scale {
+                least: 1.0,
+                most: 1.0,
+            }
+        }
     }
 
     /// Of a band, and of the text on it. A norm of zero is grey.
@@ -155,10 +256,17 @@ impl Scale {
     }
 }
 
-/// A few points of viridis (van der Walt and Smith, 2015), which is as even to those who see fewer colours.
+/// A few points of viridis (van der Walt and Smith, 2015), which is as even to those who see fewer
+/// colours.
 fn colour(at: f64) -> String {
-    const POINTS: [[f64; 3]; 6] =
-        [[68.0, 1.0, 84.0], [65.0, 68.0, 135.0], [42.0, 120.0, 142.0], [34.0, 168.0, 132.0], [122.0, 209.0, 81.0], [253.0, 231.0, 37.0]];
+    const POINTS: [[f64; 3]; 6] = [
+        [68.0, 1.0, 84.0],
+        [65.0, 68.0, 135.0],
+        [42.0, 120.0, 142.0],
+        [34.0, 168.0, 132.0],
+        [122.0, 209.0, 81.0],
+        [253.0, 231.0, 37.0],
+    ];
     let position = at.clamp(0.0, 1.0) * (POINTS.len() - 1) as f64;
     let low = (position as usize).min(POINTS.len() - 2);
     let channel = |channel: usize| {

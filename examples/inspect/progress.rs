@@ -11,9 +11,15 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn over(elements: usize) -> Progress {
-        let style = ProgressStyle::with_template("{bar:40.cyan/blue} {percent:>3} %  {human_pos} of {human_len} elements, {eta} left");
-        let bar = ProgressBar::with_draw_target(Some(elements as u64), ProgressDrawTarget::hidden());
-        Progress { bar: bar.with_style(style.expect("the template is well formed")), start: Instant::now() }
+        let style = ProgressStyle::with_template(
+            "{bar:40.cyan/blue} {percent:>3} %  {human_pos} of {human_len} elements, {eta} left",
+        );
+        let bar =
+            ProgressBar::with_draw_target(Some(elements as u64), ProgressDrawTarget::hidden());
+        Progress {
+            bar: bar.with_style(style.expect("the template is well formed")),
+            start: Instant::now(),
+        }
     }
 
     pub(crate) fn advance(&mut self, elements: usize) {

@@ -14,7 +14,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Merges a chunk (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979).
+    /// Merges a chunk (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for
+    /// computing sample variances*, 1979).
     pub(crate) fn add(&mut self, chunk: &[f64]) {
         let finite = || chunk.iter().copied().filter(|x| x.is_finite());
         let count = finite().count();
@@ -24,7 +25,9 @@ impl Stats {
         }
         let mean = finite().sum::<f64>() / count as f64;
         let deviations: f64 = finite().map(|x| (x - mean).powi(2)).sum();
-        let (min, max) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| (min.min(x), max.max(x)));
+        let (min, max) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| {
+            (min.min(x), max.max(x))
+        });
         let is_first = self.count == 0;
         self.min = if is_first { min } else { self.min.min(min) };
         self.max = if is_first { max } else { self.max.max(max) };

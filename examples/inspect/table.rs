@@ -8,12 +8,20 @@ pub(crate) struct Column {
 
 impl Column {
     pub(crate) fn left(header: &'static str, cells: Vec<String>) -> Column {
-        Column { header, cells, is_right: false }
+        Column {
+            header,
+            cells,
+            is_right: false,
+        }
     }
 
     /// For numbers.
     pub(crate) fn right(header: &'static str, cells: Vec<String>) -> Column {
-        Column { header, cells, is_right: true }
+        Column {
+            header,
+            cells,
+            is_right: true,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -27,7 +35,11 @@ impl Column {
 
     fn pad(&self, text: &str) -> String {
         let width = self.width();
-        if self.is_right { format!("{text:>width$}") } else { format!("{text:<width$}") }
+        if self.is_right {
+            format!("{text:>width$}")
+        } else {
+            format!("{text:<width$}")
+        }
     }
 }
 
@@ -36,19 +48,35 @@ pub(crate) fn render(columns: &[Column]) -> String {
     let columns: Vec<&Column> = columns.iter().filter(|column| !column.is_empty()).collect();
     let rows = columns.first().map_or(0, |column| column.cells.len());
     let line = |cell: &dyn Fn(&Column) -> String| {
-        let cells: Vec<String> = columns.iter().map(|column| column.pad(&cell(column))).collect();
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| column.pad(&cell(column)))
+            .collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
     let header = line(&|column| column.header.to_owned());
-    let rule = "─".repeat(columns.iter().map(|column| column.width() + 2).sum::<usize>().saturating_sub(2)) + "\n";
-    let body: String = (0..rows).map(|row| line(&|column| column.cells[row].clone())).collect();
+    let rule = "─".repeat(
+        columns
+            .iter()
+            .map(|column| column.width() + 2)
+            .sum::<usize>()
+            .saturating_sub(2),
+    ) + "\n";
+    let body: String = (0..rows)
+        .map(|row| line(&|column| column.cells[row].clone()))
+        .collect();
     format!("{header}{rule}{body}{rule}")
 }
 
 /// With a comma after every third digit from the right.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).expect("digits"))
+        .collect();
     groups.join(",")
 }
 
@@ -58,7 +86,10 @@ pub(crate) fn number(x: f64) -> String {
         0.0 => "0".to_owned(),
         small if small < 1e-3 => format!("{x:.2e}"),
         large if large >= 1e6 => format!("{x:.3e}"),
-        size if size.is_finite() => format!("{x:.*}", (3 - size.log10().floor() as i32).clamp(0, 6) as usize),
+        size if size.is_finite() => format!(
+            "{x:.*}",
+            (3 - size.log10().floor() as i32).clamp(0, 6) as usize
+        ),
         _ => x.to_string(),
     }
 }

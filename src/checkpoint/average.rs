@@ -10,9 +10,10 @@ use super::notes;
 use super::stream::Streams;
 use crate::error::{Error, Result};
 
-/// Writes the average of checkpoints (a model soup): each float element is summed in `f64` and rounded once to the type it has in the
-/// first file; integers and booleans are those of the last. Names, order, ties and metadata are the first file's; what was written
-/// beside the models is left out. One pass over the files in constant memory; `out` may be one of them.
+/// Writes the average of checkpoints (a model soup): each float element is summed in `f64` and
+/// rounded once to the type it has in the first file; integers and booleans are those of the last.
+/// Names, order, ties and metadata are the first file's; what was written beside the models is left
+/// out. One pass over the files in constant memory; `out` may be one of them.
 ///
 /// # Errors
 /// As [`scan`](super::scan) and [`save`](super::save).
@@ -35,8 +36,8 @@ pub fn average<P: AsRef<Path>>(paths: &[P], out: impl AsRef<Path>) -> Result<()>
     combine(paths, |sum, x| sum + x, |sum| sum / count, out.as_ref())
 }
 
-/// Writes the exponential moving average of a sequence of checkpoints: the first as it is, then for each `x`
-/// `ema ← decay · ema + (1 − decay) · x`, in `f64`. Otherwise as [`average`].
+/// Writes the exponential moving average of a sequence of checkpoints: the first as it is, then for
+/// each `x` `ema ← decay · ema + (1 − decay) · x`, in `f64`. Otherwise as [`average`].
 ///
 /// # Errors
 /// As [`average`]; a decay that is not between 0 and 1.
@@ -59,11 +60,21 @@ pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Re
     if !(0.0..=1.0).contains(&decay) {
         return Err(Error::argument("a decay from 0 to 1", decay));
     }
-    combine(paths, |ema, x| decay * ema + (1.0 - decay) * x, |ema| ema, out.as_ref())
+    combine(
+        paths,
+        |ema, x| decay * ema + (1.0 - decay) * x,
+        |ema| ema,
+        out.as_ref(),
+    )
 }
 
 /// Writes what comes of folding the elements of the files, in their order, and finishing that.
-fn combine<P: AsRef<Path>>(paths: &[P], fold: impl Fn(f64, f64) -> f64, finish: impl Fn(f64) -> f64, out: &Path) -> Result<()> {
+fn combine<P: AsRef<Path>>(
+    paths: &[P],
+    fold: impl Fn(f64, f64) -> f64,
+    finish: impl Fn(f64) -> f64,
+    out: &Path,
+) -> Result<()> {
     let mut streams = Streams::open(paths)?;
     let mut tensors = streams.common()?;
     check_types(&streams, &tensors)?;
@@ -73,18 +84,30 @@ fn combine<P: AsRef<Path>>(paths: &[P], fold: impl Fn(f64, f64) -> f64, finish: 
     let combined = |chunks: &mut [Vec<f64>]| {
         let (result, others) = chunks.split_first_mut().expect("a file");
         for other in others {
-            result.iter_mut().zip(&*other).for_each(|(result, x)| *result = fold(*result, *x));
+            result
+                .iter_mut()
+                .zip(&*other)
+                .for_each(|(result, x)| *result = fold(*result, *x));
         }
-        result.iter_mut().for_each(|result| *result = finish(*result));
+        result
+            .iter_mut()
+            .for_each(|result| *result = finish(*result));
     };
     atomic::replace(out, header.data_len(), |output| {
         output.write(&start)?;
-        tensors.iter().try_for_each(|tensor| write(&mut streams, tensor, combined, output))
+        tensors
+            .iter()
+            .try_for_each(|tensor| write(&mut streams, tensor, combined, output))
     })
 }
 
 /// Writes one tensor, of which each file has one.
-fn write(streams: &mut Streams, tensor: &[usize], combine: impl Fn(&mut [Vec<f64>]), output: &mut Output<'_>) -> Result<()> {
+fn write(
+    streams: &mut Streams,
+    tensor: &[usize],
+    combine: impl Fn(&mut [Vec<f64>]),
+    output: &mut Output<'_>,
+) -> Result<()> {
     let dtype = streams.first().tensors[tensor[0]].element_type()?;
     if !dtype.is_float() {
         return streams.copy_last(tensor, |bytes| output.write(bytes));
@@ -106,7 +129,11 @@ fn check_types(streams: &Streams, tensors: &[Vec<usize>]) -> Result<()> {
         for (file, &index) in streams.files.iter().zip(tensor) {
             let other = &file.header.tensors[index];
             if !dtype::is_convertible(other.on_disk, first) {
-                return Err(Error::element_type(other.name.clone(), first.to_string(), other.type_name()));
+                return Err(Error::element_type(
+                    other.name.clone(),
+                    first.to_string(),
+                    other.type_name(),
+                ));
             }
         }
     }
@@ -118,11 +145,16 @@ fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
     let first = streams.first();
     let entries = tensors.iter().map(|tensor| {
         let Tensor { name, on_disk, .. } = &first.tensors[tensor[0]];
-        (name.clone(), *on_disk, first.tensors[tensor[0]].shape().to_vec())
+        (
+            name.clone(),
+            *on_disk,
+            first.tensors[tensor[0]].shape().to_vec(),
+        )
     });
     let mut metadata = first.metadata.clone();
     metadata.remove(notes::PARTS);
-    metadata.retain(|name, _| !(first.notes.aliases.contains_key(name) && first.notes.is_beside(name)));
+    metadata
+        .retain(|name, _| !(first.notes.aliases.contains_key(name) && first.notes.is_beside(name)));
     first.notes.write_axes(&mut metadata);
     Header::lay_out(entries.collect(), metadata)
 }

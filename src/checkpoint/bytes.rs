@@ -20,17 +20,22 @@ impl Bytes {
     /// What the system says.
     #[cfg(feature = "mmap")]
     pub(crate) fn open(path: &Path) -> Result<Bytes> {
-        let file = File::open(path).map_err(|error| Error::io(path, "a file that can be opened", &error))?;
-        mapped::Mapped::new(&file).map(Bytes::Mapped).map_err(|error| Error::io(path, "a file that can be mapped", &error))
+        let file = File::open(path)
+            .map_err(|error| Error::io(path, "a file that can be opened", &error))?;
+        mapped::Mapped::new(&file)
+            .map(Bytes::Mapped)
+            .map_err(|error| Error::io(path, "a file that can be mapped", &error))
     }
 
     /// # Errors
     /// What the system says.
     #[cfg(not(feature = "mmap"))]
     pub(crate) fn open(path: &Path) -> Result<Bytes> {
-        let mut file = File::open(path).map_err(|error| Error::io(path, "a file that can be opened", &error))?;
+        let mut file = File::open(path)
+            .map_err(|error| Error::io(path, "a file that can be opened", &error))?;
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut file, &mut bytes).map_err(|error| Error::io(path, "a file that can be read", &error))?;
+        std::io::Read::read_to_end(&mut file, &mut bytes)
+            .map_err(|error| Error::io(path, "a file that can be read", &error))?;
         Ok(Bytes::Owned(bytes))
     }
 }

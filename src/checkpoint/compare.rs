@@ -92,7 +92,10 @@ impl Comparison {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn norms(&self) -> (f64, f64) {
-        (norm(self.tensors.iter().map(|tensor| tensor.norm_first)), norm(self.tensors.iter().map(|tensor| tensor.norm_second)))
+        (
+            norm(self.tensors.iter().map(|tensor| tensor.norm_first)),
+            norm(self.tensors.iter().map(|tensor| tensor.norm_second)),
+        )
     }
 }
 
@@ -100,8 +103,9 @@ fn norm(norms: impl Iterator<Item = f64>) -> f64 {
     norms.map(|norm| norm * norm).sum::<f64>().sqrt()
 }
 
-/// Compares two files tensor by tensor, by name and through the aliases of either: distances, norms, what only one of them has. Types
-/// may differ. What was written beside the models is passed by. One pass over each file in constant memory.
+/// Compares two files tensor by tensor, by name and through the aliases of either: distances,
+/// norms, what only one of them has. Types may differ. What was written beside the models is passed
+/// by. One pass over each file in constant memory.
 ///
 /// # Errors
 /// As [`open`](super::open).
@@ -140,13 +144,21 @@ pub fn compare(first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Comp
 /// # std::fs::remove_file(path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn compare_with(first: impl AsRef<Path>, second: impl AsRef<Path>, mut progress: impl FnMut(usize)) -> Result<Comparison> {
+pub fn compare_with(
+    first: impl AsRef<Path>,
+    second: impl AsRef<Path>,
+    mut progress: impl FnMut(usize),
+) -> Result<Comparison> {
     let mut streams = Streams::open(&[first.as_ref(), second.as_ref()])?;
     let (mut comparison, pairs) = pair(&streams);
     for indices in pairs {
         let Tensor { name, .. } = &streams.first().tensors[indices[0]];
         let mut sums = Sums::default();
-        let mut difference = Difference { name: name.clone(), len: streams.first().tensors[indices[0]].len(), ..Difference::default() };
+        let mut difference = Difference {
+            name: name.clone(),
+            len: streams.first().tensors[indices[0]].len(),
+            ..Difference::default()
+        };
         streams.read(&indices, |chunks| {
             sums.add(&chunks[0], &chunks[1]);
             progress(chunks[0].len());
@@ -170,13 +182,21 @@ fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
         };
         met[other] = true;
         let counterpart = &second.tensors[other];
-        if tensor.shape() == counterpart.shape() && tensor.dtype().is_some() && counterpart.dtype().is_some() {
+        if tensor.shape() == counterpart.shape()
+            && tensor.dtype().is_some()
+            && counterpart.dtype().is_some()
+        {
             pairs.push([index, other]);
         } else {
             comparison.not_compared.push(tensor.name.clone());
         }
     }
-    let only = second.models().filter(|&(index, _)| !met[index] && second.names_of(index).all(|name| first.find_any(name).is_none()));
+    let only = second.models().filter(|&(index, _)| {
+        !met[index]
+            && second
+                .names_of(index)
+                .all(|name| first.find_any(name).is_none())
+    });
     comparison.only_in_second = only.map(|(_, tensor)| tensor.name.clone()).collect();
     (comparison, pairs)
 }

@@ -26,16 +26,29 @@ pub(crate) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// Adds a leaf, below a prefix, with the elements of its first place; its other places as aliases.
+    /// Adds a leaf, below a prefix, with the elements of its first place; its other places as
+    /// aliases.
     ///
     /// # Errors
     /// A name that is taken; an element type that files have not got.
-    pub(crate) fn push(&mut self, prefix: &str, layout: &Layout, leaf: &Leaf, on_disk: OnDisk, elements: Cow<'a, [u8]>) -> Result<()> {
+    pub(crate) fn push(
+        &mut self,
+        prefix: &str,
+        layout: &Layout,
+        leaf: &Leaf,
+        on_disk: OnDisk,
+        elements: Cow<'a, [u8]>,
+    ) -> Result<()> {
         let name = join(prefix, leaf.path());
         for (place, &node) in leaf.places().iter().zip(&leaf.nodes).skip(1) {
             let alias = join(prefix, place);
-            let axes = layout.inner.paths.place(node).and_then(|place| layout.inner.place(place).axes.as_deref());
-            self.axes.extend(axes.map(|axes| (alias.clone(), axes.clone())));
+            let axes = layout
+                .inner
+                .paths
+                .place(node)
+                .and_then(|place| layout.inner.place(place).axes.as_deref());
+            self.axes
+                .extend(axes.map(|axes| (alias.clone(), axes.clone())));
             self.note(alias, name.clone())?;
         }
         if name == METADATA || self.elements.insert(name.clone(), elements).is_some() {
@@ -61,9 +74,16 @@ impl<'a> Contents<'a> {
     /// An empty name; one below which there is something of the model's.
     pub(crate) fn open_part(&mut self, part: &str) -> Result<()> {
         if part.is_empty() {
-            return Err(Error::argument("a name for what is written beside the model", "an empty one"));
+            return Err(Error::argument(
+                "a name for what is written beside the model",
+                "an empty one",
+            ));
         }
-        let names = self.entries.iter().map(|entry| &entry.0).chain(self.metadata.keys());
+        let names = self
+            .entries
+            .iter()
+            .map(|entry| &entry.0)
+            .chain(self.metadata.keys());
         if let Some(taken) = names.filter(|name| below(part, name).is_some()).min() {
             return Err(Error::duplicate(taken.clone()));
         }
@@ -82,19 +102,27 @@ impl<'a> Contents<'a> {
         if !self.axes.is_empty() {
             self.note(notes::AXES, json(&self.axes))?;
         }
-        if let Some(name) = self.metadata.keys().find(|key| self.elements.contains_key(*key)) {
+        if let Some(name) = self
+            .metadata
+            .keys()
+            .find(|key| self.elements.contains_key(*key))
+        {
             return Err(Error::duplicate(name.clone()));
         }
         let header = Header::lay_out(self.entries, self.metadata)?;
         let start = header.encode()?;
         atomic::replace(path, header.data_len(), |output| {
             output.write(&start)?;
-            header.tensors.iter().try_for_each(|tensor| output.write(&self.elements[&tensor.name]))
+            header
+                .tensors
+                .iter()
+                .try_for_each(|tensor| output.write(&self.elements[&tensor.name]))
         })
     }
 }
 
-/// The elements of a tree's leaves, as bytes, each as its first place shows it: lent where the tree lends them.
+/// The elements of a tree's leaves, as bytes, each as its first place shows it: lent where the tree
+/// lends them.
 pub(crate) struct Elements<'a> {
     pub(crate) leaves: Vec<Cow<'a, [u8]>>,
     pub(crate) others: Vec<Cow<'a, [u8]>>,
@@ -104,7 +132,11 @@ pub(crate) struct Elements<'a> {
 
 impl Elements<'_> {
     pub(crate) fn of(layout: &Inner, trainable: bool) -> Self {
-        Elements { leaves: vec![Cow::default(); layout.leaves.len()], others: vec![Cow::default(); layout.others.len()], trainable }
+        Elements {
+            leaves: vec![Cow::default(); layout.leaves.len()],
+            others: vec![Cow::default(); layout.others.len()],
+            trainable,
+        }
     }
 }
 
@@ -116,17 +148,25 @@ impl<'a> Take<'a> for Elements<'a> {
     fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         // The walk compares the leaves that it reads values of: the trainable ones.
         if leaf.dtype != place.dtype || !place.has_shape(leaf.shape) {
-            return Err(Error::unstable("a leaf that changed its shape or element type between two visits"));
+            return Err(Error::unstable(
+                "a leaf that changed its shape or element type between two visits",
+            ));
         }
         let elements = match leaf.source {
-            Source::Lent(bytes) if bytes.len() == place.len * leaf.dtype.size() => Cow::Borrowed(bytes),
+            Source::Lent(bytes) if bytes.len() == place.len * leaf.dtype.size() => {
+                Cow::Borrowed(bytes)
+            }
             _ => {
                 let mut bytes = room::zeros(place.len * leaf.dtype.size())?;
                 leaf.read_bytes(&mut bytes)?;
                 Cow::Owned(bytes)
             }
         };
-        let all = if place.leaf.trainable { &mut self.leaves } else { &mut self.others };
+        let all = if place.leaf.trainable {
+            &mut self.leaves
+        } else {
+            &mut self.others
+        };
         all[place.leaf.index as usize] = elements;
         Ok(())
     }

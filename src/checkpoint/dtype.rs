@@ -30,8 +30,13 @@ pub(crate) fn on_disk(dtype: Dtype) -> Result<OnDisk> {
         Dtype::Usize if dtype.size() == 8 => OnDisk::U64,
         Dtype::Usize => OnDisk::U32,
         Dtype::I128 | Dtype::U128 => {
-            let expected = "an element type that safetensors has: floats, integers of up to 64 bits, bool";
-            return Err(Error::element_type(String::new(), expected.into(), dtype.to_string()));
+            let expected =
+                "an element type that safetensors has: floats, integers of up to 64 bits, bool";
+            return Err(Error::element_type(
+                String::new(),
+                expected.into(),
+                dtype.to_string(),
+            ));
         }
     })
 }
@@ -64,7 +69,10 @@ pub(crate) fn is_convertible(from: OnDisk, to: Dtype) -> bool {
 
 /// Elements of one type as those of another, which [`is_convertible`] allows.
 pub(crate) fn convert(from: Dtype, bytes: &[u8], to: Dtype, out: &mut [u8]) {
-    match (Floats::from_bytes(from, bytes), FloatsMut::from_bytes(to, out)) {
+    match (
+        Floats::from_bytes(from, bytes),
+        FloatsMut::from_bytes(to, out),
+    ) {
         (Some(from), Some(to)) => floats::copy(from, to),
         _ => out.copy_from_slice(bytes),
     }
@@ -92,9 +100,14 @@ pub(crate) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
 ///
 /// ***Panics*** if the type is no float.
 pub(crate) fn narrow(values: &[f64], dtype: Dtype, out: &mut [u8]) {
-    floats::copy(Floats::of(values), FloatsMut::from_bytes(dtype, out).expect("a type of floats"));
+    floats::copy(
+        Floats::of(values),
+        FloatsMut::from_bytes(dtype, out).expect("a type of floats"),
+    );
 }
 
 fn decode<const N: usize>(bytes: &[u8], out: &mut [f64], one: impl Fn([u8; N]) -> f64) {
-    out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(out, bytes)| *out = one(*bytes));
+    out.iter_mut()
+        .zip(bytes.as_chunks::<N>().0)
+        .for_each(|(out, bytes)| *out = one(*bytes));
 }

@@ -7,7 +7,8 @@ use crate::tree::Tree;
 /// What else to write into a file: averages of the weights, an optimiser's state, metadata.
 ///
 /// Each part is named. Its tensors are named as its leaves with the part's name before them, and
-/// [`Checkpoint::part`](super::Checkpoint::part) gets it back as a file of its own. Loading the model passes them by.
+/// [`Checkpoint::part`](super::Checkpoint::part) gets it back as a file of its own. Loading the
+/// model passes them by.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, Extras, LoadOptions}, destructure};
@@ -71,8 +72,9 @@ impl<'e> Extras<'e> {
         Self::default()
     }
 
-    /// A vector as long as the flat one, under a name: an average of the weights, an optimiser's moments. It is written leaf by leaf,
-    /// `ema.layers.0.weight`, so that it loads into a model like the model's own weights, and comes back as one slice.
+    /// A vector as long as the flat one, under a name: an average of the weights, an optimiser's
+    /// moments. It is written leaf by leaf, `ema.layers.0.weight`, so that it loads into a model
+    /// like the model's own weights, and comes back as one slice.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, Extras}, tree};
@@ -147,8 +149,8 @@ impl<'e> Extras<'e> {
         self
     }
 
-    /// For [`save_flat`](super::save_flat): the frozen and carried leaves are left out. The file then does not load into a model that
-    /// has any, unless loading is lax.
+    /// For [`save_flat`](super::save_flat): the frozen and carried leaves are left out. The file
+    /// then does not load into a model that has any, unless loading is lax.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, Extras}, destructure};
@@ -165,8 +167,8 @@ impl<'e> Extras<'e> {
         self
     }
 
-    /// Leaves out the layout's fingerprint: where there are no ties, no parts and no metadata, the file is as any other program would
-    /// write it.
+    /// Leaves out the layout's fingerprint: where there are no ties, no parts and no metadata, the
+    /// file is as any other program would write it.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, Extras}, tree};

@@ -15,7 +15,8 @@ use crate::layout::{Inner, Layout, LeafId, Place};
 use crate::threads;
 use crate::tree::{Builder, Dtype, LeafMut, LeafValues, Sink, Tree, Values};
 
-/// How a file is matched to a model. Strict, with the names as they are, unless something else is said.
+/// How a file is matched to a model. Strict, with the names as they are, unless something else is
+/// said.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{Checkpoint, LoadOptions}, tree};
@@ -63,7 +64,8 @@ impl<'o> LoadOptions<'o> {
         Self::default()
     }
 
-    /// Loads what fits and leaves the rest of the model as it is; the [`Report`] says what did not fit.
+    /// Loads what fits and leaves the rest of the model as it is; the [`Report`] says what did not
+    /// fit.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -82,8 +84,9 @@ impl<'o> LoadOptions<'o> {
         self
     }
 
-    /// Renames tensors: from a name in the file to a path in the model. Renames are applied one after the other, to aliases too. Loading
-    /// fails if two tensors get one name ([`is_duplicate`](Error::is_duplicate)).
+    /// Renames tensors: from a name in the file to a path in the model. Renames are applied one
+    /// after the other, to aliases too. Loading fails if two tensors get one name
+    /// ([`is_duplicate`](Error::is_duplicate)).
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -102,9 +105,10 @@ impl<'o> LoadOptions<'o> {
         self
     }
 
-    /// Renames the tensors that a pattern matches: `*` is any run within a segment, `**` as a segment any number of segments, and the
-    /// same stars in the replacement stand for the same text. `model.**` to `**` takes a prefix off. Loading fails if the pattern matches
-    /// nothing or the stars differ ([`is_pattern`](Error::is_pattern)).
+    /// Renames the tensors that a pattern matches: `*` is any run within a segment, `**` as a
+    /// segment any number of segments, and the same stars in the replacement stand for the same
+    /// text. `model.**` to `**` takes a prefix off. Loading fails if the pattern matches nothing or
+    /// the stars differ ([`is_pattern`](Error::is_pattern)).
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -122,7 +126,10 @@ impl<'o> LoadOptions<'o> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rename_matching(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
-        self.renames.push(Rename::Pattern { from: from.into(), to: to.into() });
+        self.renames.push(Rename::Pattern {
+            from: from.into(),
+            to: to.into(),
+        });
         self
     }
 }
@@ -243,24 +250,30 @@ impl fmt::Display for Report {
                 write!(f, "; {what}: {}", names.join(", "))?;
             }
         }
-        self.mismatched.iter().try_for_each(|error| write!(f, "; {error}"))
+        self.mismatched
+            .iter()
+            .try_for_each(|error| write!(f, "; {error}"))
     }
 }
 
 /// Loads a file into a model, in place, by name: every leaf, frozen and carried ones too.
 ///
-/// The order in the file does not matter. Any float type becomes the leaf's own, rounded once, to nearest and ties to even; integers and
-/// booleans have to be of the leaf's type. A tied leaf is found by any of its places, or by an alias of the file; if several of them
-/// have tensors of their own these must be equal. An alias of the file is as good as a tensor: where the model is not tied, both leaves
-/// get the value. What was written beside the model is passed by.
+/// The order in the file does not matter. Any float type becomes the leaf's own, rounded once, to
+/// nearest and ties to even; integers and booleans have to be of the leaf's type. A tied leaf is
+/// found by any of its places, or by an alias of the file; if several of them have tensors of their
+/// own these must be equal. An alias of the file is as good as a tensor: where the model is not
+/// tied, both leaves get the value. What was written beside the model is passed by.
 ///
-/// Ties of the model stay; locks and cells are written through; a plain `Rc` or `Arc` with other holders gets a new allocation. Nothing
-/// is written before everything has been checked. Large leaves are copied by all threads.
+/// Ties of the model stay; locks and cells are written through; a plain `Rc` or `Arc` with other
+/// holders gets a new allocation. Nothing is written before everything has been checked. Large
+/// leaves are copied by all threads.
 ///
 /// # Errors
-/// As [`open`]; all differences in one error: leaves that are missing ([`is_missing`](Error::is_missing)), tensors that are no leaf's
-/// ([`is_unknown`](Error::is_unknown)), shapes, types; lax or not, a tie whose tensors differ ([`is_broken_tie`](Error::is_broken_tie))
-/// and what [`rename`](LoadOptions::rename) and [`rename_matching`](LoadOptions::rename_matching) refuse; as [`Layout::of`] and
+/// As [`open`]; all differences in one error: leaves that are missing
+/// ([`is_missing`](Error::is_missing)), tensors that are no leaf's
+/// ([`is_unknown`](Error::is_unknown)), shapes, types; lax or not, a tie whose tensors differ
+/// ([`is_broken_tie`](Error::is_broken_tie)) and what [`rename`](LoadOptions::rename) and
+/// [`rename_matching`](LoadOptions::rename_matching) refuse; as [`Layout::of`] and
 /// [`Layout::restructure_into`] for the model.
 ///
 /// ```
@@ -274,7 +287,11 @@ impl fmt::Display for Report {
 /// # std::fs::remove_file(path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn load_into<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
+pub fn load_into<T: Tree + ?Sized>(
+    path: impl AsRef<Path>,
+    model: &mut T,
+    options: &LoadOptions<'_>,
+) -> Result<Report> {
     open(path)?.load_into(model, options)
 }
 
@@ -297,7 +314,11 @@ impl Checkpoint {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn load_into<T: Tree + ?Sized>(&self, model: &mut T, options: &LoadOptions<'_>) -> Result<Report> {
+    pub fn load_into<T: Tree + ?Sized>(
+        &self,
+        model: &mut T,
+        options: &LoadOptions<'_>,
+    ) -> Result<Report> {
         // Frozen leaves are written like trained ones; integers and booleans remain.
         let layout = Layout::everything(model)?;
         let found = Names::new(self, &options.renames)?.find(&layout, layout.inner.all_leaves())?;
@@ -306,9 +327,15 @@ impl Checkpoint {
         }
         let report = report(&layout, &found);
         let (floats, others) = found.leaves.split_at(layout.leaves().len());
-        let load = Load { layout: &layout.inner, floats, others };
+        let load = Load {
+            layout: &layout.inner,
+            floats,
+            others,
+        };
         // The first walk may write only if the second will be able to.
-        load.pass(model, false, |pass, model, builder| in_place::check_new(&layout.inner, model, builder, &mut Write::new(pass)))?;
+        load.pass(model, false, |pass, model, builder| {
+            in_place::check_new(&layout.inner, model, builder, &mut Write::new(pass))
+        })?;
         load.write(model, true)?;
         load.write(model, false)?;
         Ok(report)
@@ -316,7 +343,11 @@ impl Checkpoint {
 }
 
 fn report(layout: &Layout, found: &Found<'_>) -> Report {
-    let loaded = layout.inner.all_leaves().zip(&found.leaves).filter(|(_, stored)| stored.is_some());
+    let loaded = layout
+        .inner
+        .all_leaves()
+        .zip(&found.leaves)
+        .filter(|(_, stored)| stored.is_some());
     Report {
         loaded: loaded.map(|(leaf, _)| leaf.path().to_owned()).collect(),
         missing: found.missing.clone(),
@@ -334,7 +365,11 @@ struct Load<'l, 'c> {
 
 impl<'l, 'c> Load<'l, 'c> {
     fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
-        let leaves = if leaf.trainable { self.floats } else { self.others };
+        let leaves = if leaf.trainable {
+            self.floats
+        } else {
+            self.others
+        };
         leaves[leaf.index as usize].as_ref()
     }
 
@@ -343,25 +378,38 @@ impl<'l, 'c> Load<'l, 'c> {
         self.pass(model, floats, |pass, model, builder| {
             let mut write = Write::new(pass);
             in_place::write(self.layout, model, builder, &mut write)?;
-            threads::share(&mut write.tasks, |task| task.to.len() / size_of::<f32>(), Task::run);
+            threads::share(
+                &mut write.tasks,
+                |task| task.to.len() / size_of::<f32>(),
+                Task::run,
+            );
             Ok(())
         })
     }
 
-    /// Checks that the floats, or the others, can be written, and begins a walk over them if there are any.
+    /// Checks that the floats, or the others, can be written, and begins a walk over them if there
+    /// are any.
     fn pass<T: Tree + ?Sized>(
         &self,
         model: &mut T,
         floats: bool,
         walk: impl FnOnce(&Pass<'_, 'l, 'c>, &mut T, Builder<'_>) -> Result<()>,
     ) -> Result<()> {
-        let (leaves, purpose) = if floats { (self.floats, Purpose::WriteTrainable) } else { (self.others, Purpose::WriteOthers) };
+        let (leaves, purpose) = if floats {
+            (self.floats, Purpose::WriteTrainable)
+        } else {
+            (self.others, Purpose::WriteOthers)
+        };
         if leaves.iter().all(Option::is_none) {
             return Ok(());
         }
         let contents = check::check(self.layout, model, purpose)?;
         let pass = Pass { load: self, floats };
-        walk(&pass, model, Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place())
+        walk(
+            &pass,
+            model,
+            Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place(),
+        )
     }
 }
 
@@ -373,7 +421,11 @@ struct Pass<'p, 'l, 'c> {
 
 impl<'l, 'c> Pass<'_, 'l, 'c> {
     fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
-        if leaf.trainable == self.floats { self.load.of(leaf) } else { None }
+        if leaf.trainable == self.floats {
+            self.load.of(leaf)
+        } else {
+            None
+        }
     }
 }
 
@@ -401,7 +453,9 @@ impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
     fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let stored = self.pass.of(place.leaf).expect("a leaf that is wanted");
         match leaf.sink {
-            Sink::Bytes(to) if place.axes.is_none() && to.len() == place.len * place.dtype.size() => {
+            Sink::Bytes(to)
+                if place.axes.is_none() && to.len() == place.len * place.dtype.size() =>
+            {
                 Task::push(&mut self.tasks, stored, place.dtype, to);
                 Ok(())
             }
@@ -412,12 +466,17 @@ impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
 
 impl<'p, 'l, 'c> Write<'p, 'l, 'c, '_> {
     fn new(pass: &'p Pass<'p, 'l, 'c>) -> Self {
-        Write { pass, tasks: Vec::new() }
+        Write {
+            pass,
+            tasks: Vec::new(),
+        }
     }
 
     fn at_place<'s>(&self, place: &Place, stored: &'s Stored<'_>) -> Cow<'s, [u8]> {
         let elements = stored.converted(place.dtype);
-        let Some(axes) = &place.axes else { return elements };
+        let Some(axes) = &place.axes else {
+            return elements;
+        };
         let shape = self.pass.load.layout.leaf(place.leaf).shape();
         reordered(&elements, place.dtype, shape, |order| axes.to_place(order)).into()
     }
@@ -438,7 +497,12 @@ impl<'l, 'a> Task<'l, 'a> {
     fn push(tasks: &mut Vec<Self>, stored: &'l Stored<'_>, dtype: Dtype, to: &'a mut [u8]) {
         let pieces = stored.elements.chunks(Self::ELEMENTS * stored.dtype.size());
         let pieces = pieces.zip(to.chunks_mut(Self::ELEMENTS * dtype.size()));
-        tasks.extend(pieces.map(|(elements, to)| Task { from: stored.dtype, elements, dtype, to }));
+        tasks.extend(pieces.map(|(elements, to)| Task {
+            from: stored.dtype,
+            elements,
+            dtype,
+            to,
+        }));
     }
 
     fn run(&mut self) {

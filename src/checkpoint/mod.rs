@@ -1,31 +1,37 @@
 //! Models as safetensors files: a layout and its flat vector are a file's header and its data.
 //!
-//! [`save`] writes a model, [`save_flat`] a flat vector; [`load_into`] reads a file into a model, [`open`] maps one without reading
-//! it. [`average`], [`ema`], [`compare`] and [`scan`] stream over files that are larger than memory.
+//! [`save`] writes a model, [`save_flat`] a flat vector; [`load_into`] reads a file into a model,
+//! [`open`] maps one without reading it. [`average`], [`ema`], [`compare`] and [`scan`] stream over
+//! files that are larger than memory.
 //!
 //! # What is in a file
 //!
-//! A safetensors file is a length of eight bytes, a header in JSON, and the elements of its tensors, little-endian and row-major, one
-//! after the other without a gap ([the format](https://github.com/huggingface/safetensors#format)). Here
+//! A safetensors file is a length of eight bytes, a header in JSON, and the elements of its
+//! tensors, little-endian and row-major, one after the other without a gap ([the
+//! format](https://github.com/huggingface/safetensors#format)). Here
 //!
-//! - a tensor is named as its leaf's [`path`](crate::Leaf::path), the first trainable place; frozen and carried leaves are tensors
-//!   too;
-//! - tensors of wider elements come first, as alignment wants it, otherwise they keep flat order: the trainable leaves of a model of
-//!   `f32` lie in the file as they lie in the flat vector;
-//! - the other places of a tie are entries of `__metadata__` from their path to the tensor's name, as Hugging Face's `save_model`
-//!   writes them. A place that shows its parameter with other axes is noted under `flatleaf.axes` besides;
-//! - `flatleaf.fingerprint` is the [layout's](crate::Layout::fingerprint); `flatleaf.parts` lists what was written beside the model:
-//!   an average of its weights, an optimiser's state ([`Extras`]).
+//! - a tensor is named as its leaf's [`path`](crate::Leaf::path), the first trainable place; frozen
+//!   and carried leaves are tensors too;
+//! - tensors of wider elements come first, as alignment wants it, otherwise they keep flat order:
+//!   the trainable leaves of a model of `f32` lie in the file as they lie in the flat vector;
+//! - the other places of a tie are entries of `__metadata__` from their path to the tensor's name,
+//!   as Hugging Face's `save_model` writes them. A place that shows its parameter with other axes
+//!   is noted under `flatleaf.axes` besides;
+//! - `flatleaf.fingerprint` is the [layout's](crate::Layout::fingerprint); `flatleaf.parts` lists
+//!   what was written beside the model: an average of its weights, an optimiser's state
+//!   ([`Extras`]).
 //!
-//! The bytes depend on nothing but that. `isize` and `usize` are written as integers of their width; `i128` and `u128` have no type in
-//! a file.
+//! The bytes depend on nothing but that. `isize` and `usize` are written as integers of their
+//! width; `i128` and `u128` have no type in a file.
 //!
 //! # Files that nobody vouches for
 //!
-//! Every header goes through one validator before anything else looks at it: a truncated file, a header longer than the file or than
-//! 100 MB, tensors that overlap or leave gaps, a shape that does not fit its bytes, an overflow, a name twice, text that is no UTF-8
-//! or no JSON are errors that [`is_invalid_file`](crate::Error::is_invalid_file) knows. Memory is allocated in proportion to bytes that
-//! are there. What is accepted here the `safetensors` crate accepts too; it is laxer in that the last of two equal names wins.
+//! Every header goes through one validator before anything else looks at it: a truncated file, a
+//! header longer than the file or than 100 MB, tensors that overlap or leave gaps, a shape that
+//! does not fit its bytes, an overflow, a name twice, text that is no UTF-8 or no JSON are errors
+//! that [`is_invalid_file`](crate::Error::is_invalid_file) knows. Memory is allocated in proportion
+//! to bytes that are there. What is accepted here the `safetensors` crate accepts too; it is laxer
+//! in that the last of two equal names wins.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -54,7 +60,9 @@
 //! ```
 
 #[cfg(target_endian = "big")]
-compile_error!("the elements of a safetensors file are little-endian, and so must be those of a machine that maps it");
+compile_error!(
+    "the elements of a safetensors file are little-endian, and so must be those of a machine that maps it"
+);
 
 // What a file says of itself:
 mod dtype;

@@ -31,7 +31,8 @@ pub(crate) struct Alias {
 }
 
 impl Notes {
-    /// An entry is an alias if it leads from what is no tensor's name to what is one: metadata may hold anything else too.
+    /// An entry is an alias if it leads from what is no tensor's name to what is one: metadata may
+    /// hold anything else too.
     ///
     /// # Errors
     /// Notes of this crate that are none, or axes that do not fit their tensor.
@@ -40,11 +41,15 @@ impl Notes {
         let mut axes: BTreeMap<String, AxisMap> = read(header, AXES)?;
         let mut aliases = BTreeMap::new();
         for (name, kept) in &header.metadata {
-            let Some(tensor) = header.find(kept).filter(|_| header.find(name).is_none()) else { continue };
+            let Some(tensor) = header.find(kept).filter(|_| header.find(name).is_none()) else {
+                continue;
+            };
             let axes = axes.remove(name);
             if let Some(axes) = &axes {
                 let fits = axes.validate(header.tensors[tensor].shape());
-                fits.map_err(|_| Error::invalid_file("axes that fit the tensor", format!("{axes:?}")).at(name))?;
+                fits.map_err(|_| {
+                    Error::invalid_file("axes that fit the tensor", format!("{axes:?}")).at(name)
+                })?;
             }
             aliases.insert(name.clone(), Alias { tensor, axes });
         }
@@ -54,8 +59,13 @@ impl Notes {
     /// Notes the axes of the aliases that metadata has.
     pub(crate) fn write_axes(&self, metadata: &mut BTreeMap<String, String>) {
         metadata.remove(AXES);
-        let kept = self.aliases.iter().filter(|(name, _)| metadata.contains_key(*name));
-        let axes: BTreeMap<_, _> = kept.filter_map(|(name, alias)| Some((name, alias.axes.as_ref()?))).collect();
+        let kept = self
+            .aliases
+            .iter()
+            .filter(|(name, _)| metadata.contains_key(*name));
+        let axes: BTreeMap<_, _> = kept
+            .filter_map(|(name, alias)| Some((name, alias.axes.as_ref()?)))
+            .collect();
         if !axes.is_empty() {
             metadata.insert(AXES.to_owned(), json(&axes));
         }
@@ -68,8 +78,11 @@ impl Notes {
 }
 
 fn read<T: Default + serde::de::DeserializeOwned>(header: &Header, key: &str) -> Result<T> {
-    let Some(text) = header.metadata.get(key) else { return Ok(T::default()) };
-    serde_json::from_str(text).map_err(|error| Error::invalid_file("a note of this crate", error.to_string()).at(key))
+    let Some(text) = header.metadata.get(key) else {
+        return Ok(T::default());
+    };
+    serde_json::from_str(text)
+        .map_err(|error| Error::invalid_file("a note of this crate", error.to_string()).at(key))
 }
 
 /// Text, numbers, lists and maps of these.
@@ -80,7 +93,11 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
 /// The rest of a name below a prefix; empty for the prefix itself.
 pub(crate) fn below<'n>(prefix: &str, name: &'n str) -> Option<&'n str> {
     let rest = name.strip_prefix(prefix)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
+    if rest.is_empty() {
+        Some(rest)
+    } else {
+        rest.strip_prefix('.')
+    }
 }
 
 /// A path below a prefix, as [`below`] takes it off again.

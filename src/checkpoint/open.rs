@@ -23,9 +23,10 @@ use crate::tree::{Dtype, Element, FlatElement, to_elements};
 
 /// A safetensors file of which the header has been read. Cheap to clone.
 ///
-/// It is a [`Tree`](crate::Tree) for reading, too: its tensors, those of the parts beside the model left out, are leaves at their dotted
-/// names, in the order of the file, and aliases are ties. So `Layout::of(&file)?` is its table, `DynTree::of(&file)?` a copy of it that
-/// can be trained, and `Values(&file)` a companion of a model.
+/// It is a [`Tree`](crate::Tree) for reading, too: its tensors, those of the parts beside the model
+/// left out, are leaves at their dotted names, in the order of the file, and aliases are ties. So
+/// `Layout::of(&file)?` is its table, `DynTree::of(&file)?` a copy of it that can be trained, and
+/// `Values(&file)` a companion of a model.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree, DynTree};
@@ -45,15 +46,16 @@ pub struct Checkpoint {
     bytes: Arc<Bytes>,
 }
 
-/// Opens a file: with feature `mmap` it is mapped, and costs no more time than its header does and no more memory than is touched;
-/// otherwise it is read.
+/// Opens a file: with feature `mmap` it is mapped, and costs no more time than its header does and
+/// no more memory than is touched; otherwise it is read.
 ///
-/// While a mapped file is open nobody may write into it or truncate it: elements would change under the views of them, and a lost page
-/// ends the process. Files saved by this crate are replaced, never written into, and so are those of Python's `safetensors` from 0.8
-/// on.
+/// While a mapped file is open nobody may write into it or truncate it: elements would change under
+/// the views of them, and a lost page ends the process. Files saved by this crate are replaced,
+/// never written into, and so are those of Python's `safetensors` from 0.8 on.
 ///
 /// # Errors
-/// What the system says ([`is_io`](Error::is_io)); a header that is not one ([`is_invalid_file`](Error::is_invalid_file)).
+/// What the system says ([`is_io`](Error::is_io)); a header that is not one
+/// ([`is_invalid_file`](Error::is_invalid_file)).
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -95,7 +97,11 @@ impl Checkpoint {
         // A copy: a file that changes while it is mapped must not change under the text.
         let text = bytes[LENGTH..start].to_vec();
         let header = Header::parse(&text, (bytes.len() - start) as u64)?;
-        Ok(Checkpoint { header: Arc::new(header), start, bytes: Arc::new(bytes) })
+        Ok(Checkpoint {
+            header: Arc::new(header),
+            start,
+            bytes: Arc::new(bytes),
+        })
     }
 
     /// The tensors, as they lie in the file.
@@ -129,7 +135,8 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.find(name).map(|(tensor, _)| &self.header.tensors[tensor])
+        self.find(name)
+            .map(|(tensor, _)| &self.header.tensors[tensor])
     }
 
     /// The other names of tensors, each with the name it stands for, sorted.
@@ -146,7 +153,11 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.header.notes.aliases.iter().map(|(name, alias)| (name.as_str(), self.header.tensors[alias.tensor].name()))
+        self.header
+            .notes
+            .aliases
+            .iter()
+            .map(|(name, alias)| (name.as_str(), self.header.tensors[alias.tensor].name()))
     }
 
     /// The names of what was written beside the model.
@@ -196,8 +207,8 @@ impl Checkpoint {
         u64::from_str_radix(self.metadata().get(FINGERPRINT)?, 16).ok()
     }
 
-    /// What was written beside the model under a name, or any tensors below a dotted prefix, as a file of their own: names without the
-    /// prefix, the same bytes.
+    /// What was written beside the model under a name, or any tensors below a dotted prefix, as a
+    /// file of their own: names without the prefix, the same bytes.
     ///
     /// # Errors
     /// A prefix below which there is nothing.
@@ -219,20 +230,41 @@ impl Checkpoint {
         let renamed = |tensor: &Tensor| rest(&tensor.name).map(|name| tensor.renamed(name));
         let tensors: Vec<Tensor> = header.tensors.iter().filter_map(renamed).collect();
         if tensors.is_empty() {
-            return Err(Error::unknown(prefix.to_owned(), "a name or prefix of tensors", "no tensor of that name or below it".into()));
+            return Err(Error::unknown(
+                prefix.to_owned(),
+                "a name or prefix of tensors",
+                "no tensor of that name or below it".into(),
+            ));
         }
         let mut part = Header::of(tensors, BTreeMap::new())?;
-        part.notes.parts = header.notes.parts.iter().filter_map(|name| rest(name).filter(|name| !name.is_empty())).collect();
+        part.notes.parts = header
+            .notes
+            .parts
+            .iter()
+            .filter_map(|name| rest(name).filter(|name| !name.is_empty()))
+            .collect();
         for (name, alias) in &header.notes.aliases {
-            let tensor = rest(header.tensors[alias.tensor].name()).and_then(|kept| part.find(&kept));
+            let tensor =
+                rest(header.tensors[alias.tensor].name()).and_then(|kept| part.find(&kept));
             if let (Some(name), Some(tensor)) = (rest(name), tensor) {
-                part.notes.aliases.insert(name, super::notes::Alias { tensor, axes: alias.axes.clone() });
+                part.notes.aliases.insert(
+                    name,
+                    super::notes::Alias {
+                        tensor,
+                        axes: alias.axes.clone(),
+                    },
+                );
             }
         }
-        Ok(Checkpoint { header: Arc::new(part), start: self.start, bytes: Arc::clone(&self.bytes) })
+        Ok(Checkpoint {
+            header: Arc::new(part),
+            start: self.start,
+            bytes: Arc::clone(&self.bytes),
+        })
     }
 
-    /// The array of a name or an alias. It is not copied, unless its bytes are not aligned or it holds booleans, which are checked.
+    /// The array of a name or an alias. It is not copied, unless its bytes are not aligned or it
+    /// holds booleans, which are checked.
     ///
     /// # Errors
     /// A name that the file has not got; another element type than `E`; a byte that is no boolean.
@@ -256,29 +288,44 @@ impl Checkpoint {
             return self.array(tensor, axes);
         }
         let expected = format!("a view of {} elements", tensor.type_name());
-        Err(Error::element_type(name.to_owned(), expected, format!("one of {}", E::DTYPE)))
+        Err(Error::element_type(
+            name.to_owned(),
+            expected,
+            format!("one of {}", E::DTYPE),
+        ))
     }
 
-    fn array<E: Element>(&self, tensor: &Tensor, axes: Option<&AxisMap>) -> Result<CowArray<'_, E, IxDyn>> {
+    fn array<E: Element>(
+        &self,
+        tensor: &Tensor,
+        axes: Option<&AxisMap>,
+    ) -> Result<CowArray<'_, E, IxDyn>> {
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
         let view = match checked::try_cast_slice(bytes) {
-            Ok(elements) if E::DTYPE != Dtype::Bool => ArrayViewD::from_shape(IxDyn(tensor.shape()), elements).map(CowArray::from),
-            _ => ndarray::ArrayD::from_shape_vec(IxDyn(tensor.shape()), to_elements(bytes)).map(CowArray::from),
+            Ok(elements) if E::DTYPE != Dtype::Bool => {
+                ArrayViewD::from_shape(IxDyn(tensor.shape()), elements).map(CowArray::from)
+            }
+            _ => ndarray::ArrayD::from_shape_vec(IxDyn(tensor.shape()), to_elements(bytes))
+                .map(CowArray::from),
         };
-        let array = view.map_err(|_| Error::unstable("a tensor of another length than its shape"))?;
+        let array =
+            view.map_err(|_| Error::unstable("a tensor of another length than its shape"))?;
         let Some(axes) = axes else { return Ok(array) };
         match array.is_view() {
             true => {
-                let view = ArrayViewD::from_shape(IxDyn(tensor.shape()), checked::cast_slice(bytes));
-                Ok(CowArray::from(axes.to_place(view.map_err(|_| Error::unstable("a tensor of another length"))?)))
+                let view =
+                    ArrayViewD::from_shape(IxDyn(tensor.shape()), checked::cast_slice(bytes));
+                Ok(CowArray::from(axes.to_place(view.map_err(|_| {
+                    Error::unstable("a tensor of another length")
+                })?)))
             }
             false => Ok(CowArray::from(axes.to_place(array.into_owned()))),
         }
     }
 
-    /// The layout of the file: its float tensors are the leaves, in the order of the file, its integers and booleans the others. Planned
-    /// anew by every call.
+    /// The layout of the file: its float tensors are the leaves, in the order of the file, its
+    /// integers and booleans the others. Planned anew by every call.
     ///
     /// # Errors
     /// A name that is the beginning of another's path; more than 1,024 levels.
@@ -297,8 +344,9 @@ impl Checkpoint {
         Layout::of(self)
     }
 
-    /// The flat vector of that layout: every float of the file once. It is not copied if all are `f32`, lie together in the order of
-    /// the layout and are aligned, as [`save`](super::save) leaves a model of `f32`.
+    /// The flat vector of that layout: every float of the file once. It is not copied if all are
+    /// `f32`, lie together in the order of the layout and are aligned, as [`save`](super::save)
+    /// leaves a model of `f32`.
     ///
     /// # Errors
     /// As [`layout`](Checkpoint::layout); `f64` tensors.
@@ -317,12 +365,13 @@ impl Checkpoint {
         self.flat_for(&self.layout()?)
     }
 
-    /// The flat vector of a layout, by the names of its leaves. It is not copied where the leaves are `f32` in the file and lie
-    /// together in flat order; otherwise one pass copies or converts them. Tensors that are no leaves are passed by.
+    /// The flat vector of a layout, by the names of its leaves. It is not copied where the leaves
+    /// are `f32` in the file and lie together in flat order; otherwise one pass copies or converts
+    /// them. Tensors that are no leaves are passed by.
     ///
     /// # Errors
-    /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have tensors of their own that differ;
-    /// more elements than there is memory for.
+    /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have
+    /// tensors of their own that differ; more elements than there is memory for.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree, Layout};
@@ -365,7 +414,9 @@ impl Checkpoint {
         found.differences(Vec::new())?;
         let leaves: Vec<Stored<'_>> = found.leaves.into_iter().flatten().collect();
         let range = self.contiguous(&leaves, dtype::on_disk(E::DTYPE)?);
-        if let Some(flat) = range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok()) {
+        if let Some(flat) =
+            range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok())
+        {
             return Ok(Cow::Borrowed(flat));
         }
         let mut flat = room::zeros(layout.len())?;
@@ -391,8 +442,17 @@ impl Checkpoint {
 
     /// The tensor of a name or an alias, and the axes with which the alias shows it.
     fn find(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
-        let alias = || self.header.notes.aliases.get(name).map(|alias| (alias.tensor, alias.axes.as_ref()));
-        self.header.find(name).map(|tensor| (tensor, None)).or_else(alias)
+        let alias = || {
+            self.header
+                .notes
+                .aliases
+                .get(name)
+                .map(|alias| (alias.tensor, alias.axes.as_ref()))
+        };
+        self.header
+            .find(name)
+            .map(|tensor| (tensor, None))
+            .or_else(alias)
     }
 
     fn data(&self) -> &[u8] {
@@ -415,7 +475,11 @@ impl Checkpoint {
             return Ok(());
         }
         match self.bytes_of(tensor).iter().find(|&&byte| byte > 1) {
-            Some(byte) => Err(Error::invalid_file("booleans, bytes of 0 or 1", format!("a byte of {byte}")).at(tensor.name())),
+            Some(byte) => Err(Error::invalid_file(
+                "booleans, bytes of 0 or 1",
+                format!("a byte of {byte}"),
+            )
+            .at(tensor.name())),
             None => Ok(()),
         }
     }
@@ -424,6 +488,11 @@ impl Checkpoint {
 /// What the file holds, not its numbers.
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Checkpoint({} tensors, {} bytes)", self.tensors().len(), self.bytes.len())
+        write!(
+            f,
+            "Checkpoint({} tensors, {} bytes)",
+            self.tensors().len(),
+            self.bytes.len()
+        )
     }
 }

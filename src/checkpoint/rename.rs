@@ -1,4 +1,5 @@
-//! Names of a file as names of a model: by a closure, or by patterns that keep what their stars stand for.
+//! Names of a file as names of a model: by a closure, or by patterns that keep what their stars
+//! stand for.
 
 use std::borrow::Cow;
 
@@ -17,11 +18,22 @@ impl Rename<'_> {
     /// A pattern that matches no name, or whose stars are not those of its replacement.
     pub(crate) fn apply(&self, names: &mut [Cow<'_, str>]) -> Result<()> {
         match self {
-            Rename::Call(rename) => names.iter_mut().for_each(|name| *name = Cow::Owned(rename(name))),
+            Rename::Call(rename) => names
+                .iter_mut()
+                .for_each(|name| *name = Cow::Owned(rename(name))),
             Rename::Pattern { from, to } => {
                 let replacement = Replacement::parse(from, to)?;
-                if names.iter_mut().filter_map(|name| replacement.apply(name)).count() == 0 {
-                    return Err(Error::pattern(from, "a pattern that matches a name in the file", "none that it matches"));
+                if names
+                    .iter_mut()
+                    .filter_map(|name| replacement.apply(name))
+                    .count()
+                    == 0
+                {
+                    return Err(Error::pattern(
+                        from,
+                        "a pattern that matches a name in the file",
+                        "none that it matches",
+                    ));
                 }
             }
         }
@@ -38,16 +50,28 @@ struct Replacement {
 impl Replacement {
     fn parse(from: &str, to: &str) -> Result<Self> {
         let parse = |text| split(text).into_iter().map(segment).collect();
-        let replacement = Replacement { from: parse(from), to: parse(to) };
+        let replacement = Replacement {
+            from: parse(from),
+            to: parse(to),
+        };
         if stars(&replacement.from) == stars(&replacement.to) {
             return Ok(replacement);
         }
-        Err(Error::pattern(to, &format!("the stars of `{from}`, in that order"), "others"))
+        Err(Error::pattern(
+            to,
+            &format!("the stars of `{from}`, in that order"),
+            "others",
+        ))
     }
 
     fn apply(&self, name: &mut Cow<'_, str>) -> Option<()> {
         let mut taken = captures(&self.from, &split(name))?.into_iter();
-        let renamed: Vec<String> = self.to.iter().map(|segment| fill(segment, &mut taken)).filter(|text| !text.is_empty()).collect();
+        let renamed: Vec<String> = self
+            .to
+            .iter()
+            .map(|segment| fill(segment, &mut taken))
+            .filter(|text| !text.is_empty())
+            .collect();
         *name = Cow::Owned(renamed.join("."));
         Some(())
     }
@@ -55,11 +79,19 @@ impl Replacement {
 
 /// Names are cut at every dot, with a backslash before it or not.
 fn split(text: &str) -> Vec<&str> {
-    if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        text.split('.').collect()
+    }
 }
 
 fn segment(text: &str) -> Segment {
-    if text == "**" { Segment::Any } else { Segment::Pieces(text.split('*').map(str::to_owned).collect()) }
+    if text == "**" {
+        Segment::Any
+    } else {
+        Segment::Pieces(text.split('*').map(str::to_owned).collect())
+    }
 }
 
 /// The stars of a pattern: single ones, and those that are a segment.
@@ -76,7 +108,9 @@ fn fill(segment: &Segment, taken: &mut impl Iterator<Item = String>) -> String {
     match segment {
         Segment::Any => taken.next().unwrap_or_default(),
         Segment::Pieces(pieces) => {
-            let filled = pieces[1..].iter().map(|piece| taken.next().unwrap_or_default() + piece);
+            let filled = pieces[1..]
+                .iter()
+                .map(|piece| taken.next().unwrap_or_default() + piece);
             std::iter::once(pieces[0].clone()).chain(filled).collect()
         }
     }

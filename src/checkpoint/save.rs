@@ -13,13 +13,14 @@ use crate::tree::{FlatElement, Tree};
 
 /// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
 ///
-/// The file is written beside the old one, synchronised and renamed, so that a crash at any moment leaves the old file or the new one
-/// (and perhaps a file whose name begins with `.flatleaf-`). A folder that is gone or full is an error, and the old file stays.
-/// Cost: one walk and one write; leaves behind a lock or on a device, and strided arrays, are copied first.
+/// The file is written beside the old one, synchronised and renamed, so that a crash at any moment
+/// leaves the old file or the new one (and perhaps a file whose name begins with `.flatleaf-`). A
+/// folder that is gone or full is an error, and the old file stays. Cost: one walk and one write;
+/// leaves behind a lock or on a device, and strided arrays, are copied first.
 ///
 /// # Errors
-/// As [`Layout::of`]; integers of 128 bits; names that make a header of more than 100 MB; what the system says of the file
-/// ([`is_io`](Error::is_io)).
+/// As [`Layout::of`]; integers of 128 bits; names that make a header of more than 100 MB; what the
+/// system says of the file ([`is_io`](Error::is_io)).
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -39,7 +40,8 @@ pub fn save<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T) -> Result<()> {
 /// Writes a model and what is to stand beside it.
 ///
 /// # Errors
-/// As [`save`]; a vector of another length than the flat one; a name that is given twice, or that the model has.
+/// As [`save`]; a vector of another length than the flat one; a name that is given twice, or that
+/// the model has.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, Extras}, tree};
@@ -52,7 +54,11 @@ pub fn save<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T) -> Result<()> {
 /// # std::fs::remove_file(path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &Extras<'_>) -> Result<()> {
+pub fn save_with<T: Tree + ?Sized>(
+    path: impl AsRef<Path>,
+    model: &T,
+    extras: &Extras<'_>,
+) -> Result<()> {
     let layout = Layout::of(model)?;
     let mut contents = Contents::default();
     push_tree(&mut contents, "", &layout, model)?;
@@ -60,14 +66,16 @@ pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &E
     contents.write(path.as_ref())
 }
 
-/// Writes a flat vector, of `f32` or `f64`, as the leaves of its layout, all in the type of the vector: whatever the leaves are, nothing
-/// of it is lost, and it comes back without a copy. Loaded into a model it is rounded to the leaves' own types.
+/// Writes a flat vector, of `f32` or `f64`, as the leaves of its layout, all in the type of the
+/// vector: whatever the leaves are, nothing of it is lost, and it comes back without a copy. Loaded
+/// into a model it is rounded to the leaves' own types.
 ///
-/// The frozen and carried leaves are those of [`Extras::others_of`], in their own types; a layout that has some needs that, or
-/// [`Extras::trainable_only`].
+/// The frozen and carried leaves are those of [`Extras::others_of`], in their own types; a layout
+/// that has some needs that, or [`Extras::trainable_only`].
 ///
 /// # Errors
-/// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that are nowhere.
+/// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that
+/// are nowhere.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, Extras}, destructure, tree};
@@ -81,7 +89,12 @@ pub fn save_with<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T, extras: &E
 /// # std::fs::remove_file(path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn save_flat<E: FlatElement>(path: impl AsRef<Path>, layout: &Layout, flat: &[E], extras: &Extras<'_>) -> Result<()> {
+pub fn save_flat<E: FlatElement>(
+    path: impl AsRef<Path>,
+    layout: &Layout,
+    flat: &[E],
+    extras: &Extras<'_>,
+) -> Result<()> {
     let mut contents = Contents::default();
     push_vector(&mut contents, "", layout, flat)?;
     push_others(&mut contents, layout, &extras.others)?;
@@ -89,14 +102,30 @@ pub fn save_flat<E: FlatElement>(path: impl AsRef<Path>, layout: &Layout, flat: 
     contents.write(path.as_ref())
 }
 
-fn push_tree<'a, T: Tree + ?Sized>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, tree: &'a T) -> Result<()> {
+fn push_tree<'a, T: Tree + ?Sized>(
+    contents: &mut Contents<'a>,
+    prefix: &str,
+    layout: &Layout,
+    tree: &'a T,
+) -> Result<()> {
     let mut elements = Elements::of(&layout.inner, true);
     check::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
     let all = elements.leaves.into_iter().chain(elements.others);
-    layout.inner.all_leaves().zip(all).try_for_each(|(leaf, elements)| contents.push(prefix, layout, leaf, own_type(leaf)?, elements))
+    layout
+        .inner
+        .all_leaves()
+        .zip(all)
+        .try_for_each(|(leaf, elements)| {
+            contents.push(prefix, layout, leaf, own_type(leaf)?, elements)
+        })
 }
 
-fn push_vector<'a, E: FlatElement>(contents: &mut Contents<'a>, prefix: &str, layout: &Layout, flat: &'a [E]) -> Result<()> {
+fn push_vector<'a, E: FlatElement>(
+    contents: &mut Contents<'a>,
+    prefix: &str,
+    layout: &Layout,
+    flat: &'a [E],
+) -> Result<()> {
     layout.check_len("the flat vector", flat.len())?;
     let on_disk = dtype::on_disk(E::DTYPE)?;
     layout.leaves().iter().try_for_each(|leaf| {
@@ -105,7 +134,11 @@ fn push_vector<'a, E: FlatElement>(contents: &mut Contents<'a>, prefix: &str, la
     })
 }
 
-fn push_others<'a>(contents: &mut Contents<'a>, layout: &Layout, others: &Others<'a>) -> Result<()> {
+fn push_others<'a>(
+    contents: &mut Contents<'a>,
+    layout: &Layout,
+    others: &Others<'a>,
+) -> Result<()> {
     match others {
         Others::LeftOut => Ok(()),
         Others::Unknown => no_others(layout),
@@ -113,7 +146,9 @@ fn push_others<'a>(contents: &mut Contents<'a>, layout: &Layout, others: &Others
             let mut elements = Elements::of(&layout.inner, false);
             check::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
             let mut all = layout.others().iter().zip(elements.others);
-            all.try_for_each(|(leaf, elements)| contents.push("", layout, leaf, own_type(leaf)?, elements))
+            all.try_for_each(|(leaf, elements)| {
+                contents.push("", layout, leaf, own_type(leaf)?, elements)
+            })
         }
     }
 }
@@ -127,8 +162,15 @@ fn no_others(layout: &Layout) -> Result<()> {
     findings.into_result()
 }
 
-fn push_extras<'a>(contents: &mut Contents<'a>, layout: &Layout, extras: &Extras<'a>) -> Result<()> {
-    extras.parts.iter().try_for_each(|(name, _)| contents.open_part(name))?;
+fn push_extras<'a>(
+    contents: &mut Contents<'a>,
+    layout: &Layout,
+    extras: &Extras<'a>,
+) -> Result<()> {
+    extras
+        .parts
+        .iter()
+        .try_for_each(|(name, _)| contents.open_part(name))?;
     for (name, part) in &extras.parts {
         match part {
             Part::Vector(vector) => push_vector(contents, name, layout, vector)?,
@@ -138,5 +180,8 @@ fn push_extras<'a>(contents: &mut Contents<'a>, layout: &Layout, extras: &Extras
     if !extras.is_plain {
         contents.note(notes::FINGERPRINT, format!("{:016x}", layout.fingerprint()))?;
     }
-    extras.metadata.iter().try_for_each(|(key, value)| contents.note(key, value))
+    extras
+        .metadata
+        .iter()
+        .try_for_each(|(key, value)| contents.note(key, value))
 }

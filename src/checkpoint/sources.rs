@@ -1,4 +1,5 @@
-//! Which tensor of a file is which leaf of a layout: by name, through aliases and renames, with ties resolved on both sides.
+//! Which tensor of a file is which leaf of a layout: by name, through aliases and renames, with
+//! ties resolved on both sides.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -55,18 +56,43 @@ impl<'c> Names<'c> {
     pub(crate) fn new(file: &'c Checkpoint, renames: &[Rename<'_>]) -> Result<Names<'c>> {
         let header = &file.header;
         let own = header.tensors.iter().enumerate();
-        let own = own.map(|(tensor, stated)| (stated.name(), Source { tensor, is_own: true, axes: None }));
+        let own = own.map(|(tensor, stated)| {
+            (
+                stated.name(),
+                Source {
+                    tensor,
+                    is_own: true,
+                    axes: None,
+                },
+            )
+        });
         let aliases = header.notes.aliases.iter();
-        let aliases =
-            aliases.map(|(name, alias)| (name.as_str(), Source { tensor: alias.tensor, is_own: false, axes: alias.axes.as_ref() }));
-        let all: Vec<_> = own.chain(aliases).filter(|(name, _)| !header.notes.is_beside(name)).collect();
-        let mut names: Vec<Cow<'c, str>> = all.iter().map(|&(name, _)| Cow::Borrowed(name)).collect();
-        renames.iter().try_for_each(|rename| rename.apply(&mut names))?;
+        let aliases = aliases.map(|(name, alias)| {
+            (
+                name.as_str(),
+                Source {
+                    tensor: alias.tensor,
+                    is_own: false,
+                    axes: alias.axes.as_ref(),
+                },
+            )
+        });
+        let all: Vec<_> = own
+            .chain(aliases)
+            .filter(|(name, _)| !header.notes.is_beside(name))
+            .collect();
+        let mut names: Vec<Cow<'c, str>> =
+            all.iter().map(|&(name, _)| Cow::Borrowed(name)).collect();
+        renames
+            .iter()
+            .try_for_each(|rename| rename.apply(&mut names))?;
         let mut sources = BTreeMap::new();
         for (name, (_, source)) in names.into_iter().zip(all) {
             match sources.entry(name) {
                 Entry::Vacant(new) => drop(new.insert(source)),
-                Entry::Occupied(taken) => return Err(Error::duplicate(taken.key().clone().into_owned())),
+                Entry::Occupied(taken) => {
+                    return Err(Error::duplicate(taken.key().clone().into_owned()));
+                }
             }
         }
         Ok(Names { file, sources })
@@ -76,13 +102,24 @@ impl<'c> Names<'c> {
     ///
     /// # Errors
     /// Ties whose places have tensors of their own that differ.
-    pub(crate) fn find<'l>(&self, layout: &'l Layout, leaves: impl Iterator<Item = &'l Leaf>) -> Result<Found<'c>> {
-        let mut found = Found { leaves: Vec::new(), missing: Vec::new(), mismatched: Vec::new(), unexpected: Vec::new() };
+    pub(crate) fn find<'l>(
+        &self,
+        layout: &'l Layout,
+        leaves: impl Iterator<Item = &'l Leaf>,
+    ) -> Result<Found<'c>> {
+        let mut found = Found {
+            leaves: Vec::new(),
+            missing: Vec::new(),
+            mismatched: Vec::new(),
+            unexpected: Vec::new(),
+        };
         let mut used = vec![false; self.file.tensors().len()];
         let mut broken = Findings::default();
         for leaf in leaves {
             let places = self.places(layout, leaf);
-            places.iter().for_each(|place| used[place.source.tensor] = true);
+            places
+                .iter()
+                .for_each(|place| used[place.source.tensor] = true);
             let stored = match self.stored(leaf, &places) {
                 Ok(stored) => stored,
                 Err(error) if error.is_broken_tie() => {
@@ -100,8 +137,13 @@ impl<'c> Names<'c> {
             found.leaves.push(stored);
         }
         broken.into_result()?;
-        let unused = self.sources.values().filter(|source| source.is_own && !used[source.tensor]);
-        found.unexpected = unused.map(|source| self.file.tensors()[source.tensor].name().to_owned()).collect();
+        let unused = self
+            .sources
+            .values()
+            .filter(|source| source.is_own && !used[source.tensor]);
+        found.unexpected = unused
+            .map(|source| self.file.tensors()[source.tensor].name().to_owned())
+            .collect();
         found.unexpected.sort_unstable();
         found.missing.sort_unstable();
         Ok(found)
@@ -112,21 +154,42 @@ impl<'c> Names<'c> {
         let place = |(path, &node): (&'l String, &u32)| {
             let source = *self.sources.get(path.as_str())?;
             let place = layout.inner.place(layout.inner.paths.place(node)?);
-            Some(Place { path, shape: &place.shape, axes: place.axes.as_deref(), source })
+            Some(Place {
+                path,
+                shape: &place.shape,
+                axes: place.axes.as_deref(),
+                source,
+            })
         };
-        let mut places: Vec<Place<'l, 'c>> = leaf.places().iter().zip(&leaf.nodes).filter_map(place).collect();
+        let mut places: Vec<Place<'l, 'c>> = leaf
+            .places()
+            .iter()
+            .zip(&leaf.nodes)
+            .filter_map(place)
+            .collect();
         places.sort_by_key(|place| !place.source.is_own);
         places
     }
 
     /// The elements of a leaf, the same at each of its places.
     fn stored(&self, leaf: &Leaf, places: &[Place<'_, 'c>]) -> Result<Option<Stored<'c>>> {
-        let Some((first, others)) = places.split_first() else { return Ok(None) };
+        let Some((first, others)) = places.split_first() else {
+            return Ok(None);
+        };
         let stored = self.at_place(leaf, first)?;
-        for other in others.iter().filter(|other| other.source.tensor != first.source.tensor) {
-            if self.at_place(leaf, other)?.converted(leaf.dtype()) != stored.converted(leaf.dtype()) {
+        for other in others
+            .iter()
+            .filter(|other| other.source.tensor != first.source.tensor)
+        {
+            if self.at_place(leaf, other)?.converted(leaf.dtype()) != stored.converted(leaf.dtype())
+            {
                 let expected = "equal tensors for the places of one parameter";
-                return Err(Error::broken_tie(first.path.to_owned(), other.path.to_owned(), expected, "different ones"));
+                return Err(Error::broken_tie(
+                    first.path.to_owned(),
+                    other.path.to_owned(),
+                    expected,
+                    "different ones",
+                ));
             }
         }
         Ok(Some(stored))
@@ -144,12 +207,22 @@ impl<'c> Names<'c> {
         self.file.check_booleans(stated)?;
         let mut elements = Cow::Borrowed(self.file.bytes_of(stated));
         if let Some(axes) = axes {
-            elements = reordered(&elements, dtype, stated.shape(), |order| axes.to_place(order)).into();
+            elements = reordered(&elements, dtype, stated.shape(), |order| {
+                axes.to_place(order)
+            })
+            .into();
         }
         if let Some(axes) = place.axes {
-            elements = reordered(&elements, dtype, shape, |order| axes.to_leaf(order, leaf.shape())).into();
+            elements = reordered(&elements, dtype, shape, |order| {
+                axes.to_leaf(order, leaf.shape())
+            })
+            .into();
         }
-        Ok(Stored { tensor, dtype, elements })
+        Ok(Stored {
+            tensor,
+            dtype,
+            elements,
+        })
     }
 }
 
@@ -164,16 +237,33 @@ fn check_type(tensor: &Tensor, leaf: &Leaf) -> Result<Dtype> {
     if dtype::is_convertible(tensor.on_disk, leaf.dtype()) {
         return tensor.element_type();
     }
-    let expected = if leaf.dtype().is_float() { "floats of 16 bits or more".to_owned() } else { leaf.dtype().to_string() };
-    Err(Error::element_type(String::new(), expected, tensor.type_name()))
+    let expected = if leaf.dtype().is_float() {
+        "floats of 16 bits or more".to_owned()
+    } else {
+        leaf.dtype().to_string()
+    };
+    Err(Error::element_type(
+        String::new(),
+        expected,
+        tensor.type_name(),
+    ))
 }
 
 /// Elements in the order in which a permuted array has them.
-pub(crate) fn reordered(elements: &[u8], dtype: Dtype, shape: &[usize], permute: impl FnOnce(ArrayD<usize>) -> ArrayD<usize>) -> Vec<u8> {
+pub(crate) fn reordered(
+    elements: &[u8],
+    dtype: Dtype,
+    shape: &[usize],
+    permute: impl FnOnce(ArrayD<usize>) -> ArrayD<usize>,
+) -> Vec<u8> {
     let size = dtype.size();
     let order = Array::from_iter(0..elements.len() / size).into_shape_with_order(IxDyn(shape));
     let order = permute(order.expect("a tensor has as many elements as its shape"));
-    order.iter().flat_map(|&element| &elements[element * size..][..size]).copied().collect()
+    order
+        .iter()
+        .flat_map(|&element| &elements[element * size..][..size])
+        .copied()
+        .collect()
 }
 
 impl Found<'_> {
@@ -189,7 +279,10 @@ impl Found<'_> {
         if !unexpected.is_empty() {
             findings.add(Error::unexpected_tensors(unexpected));
         }
-        self.mismatched.iter().cloned().for_each(|error| findings.add(error));
+        self.mismatched
+            .iter()
+            .cloned()
+            .for_each(|error| findings.add(error));
         findings.into_result()
     }
 }

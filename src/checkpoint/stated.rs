@@ -1,4 +1,5 @@
-//! A header as JSON states it: nothing twice, and nothing that is not a header's. Whether it agrees with itself is not asked here.
+//! A header as JSON states it: nothing twice, and nothing that is not a header's. Whether it agrees
+//! with itself is not asked here.
 //!
 //! Derived code would let the last of two equal names win, and take lists for maps.
 
@@ -44,7 +45,10 @@ impl<'de> Visitor<'de> for StatedVisitor {
                 return Err(M::Error::custom("`__metadata__` twice"));
             }
         }
-        Ok(Stated { metadata: metadata.unwrap_or_default().0, tensors })
+        Ok(Stated {
+            metadata: metadata.unwrap_or_default().0,
+            tensors,
+        })
     }
 }
 
@@ -78,7 +82,8 @@ impl<'de> Visitor<'de> for TextsVisitor {
     }
 }
 
-/// What is said of a tensor, as a map and no more than this: derived code takes a list of the same values too.
+/// What is said of a tensor, as a map and no more than this: derived code takes a list of the same
+/// values too.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -105,7 +110,15 @@ impl<'de> Visitor<'de> for InfoVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Info, M::Error> {
-        let Fields { dtype, shape, data_offsets } = Fields::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Info(TensorInfo { dtype, shape, data_offsets }))
+        let Fields {
+            dtype,
+            shape,
+            data_offsets,
+        } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Info(TensorInfo {
+            dtype,
+            shape,
+            data_offsets,
+        }))
     }
 }

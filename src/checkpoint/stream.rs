@@ -31,14 +31,24 @@ impl Stream {
         let mut file = File::open(path).map_err(|error| failed(&error))?;
         let len = file.metadata().map_err(|error| failed(&error))?.len();
         let mut first = Vec::new();
-        file.by_ref().take(LENGTH as u64).read_to_end(&mut first).map_err(|error| failed(&error))?;
+        file.by_ref()
+            .take(LENGTH as u64)
+            .read_to_end(&mut first)
+            .map_err(|error| failed(&error))?;
         let invalid = |error: Error| error.or_at(|| path.display().to_string());
         let length = Header::length(&first, len).map_err(invalid)?;
         let mut text = vec![0; length];
         file.read_exact(&mut text).map_err(|error| failed(&error))?;
         let start = (LENGTH + length) as u64;
         let header = Header::parse(&text, len - start).map_err(invalid)?;
-        Ok(Stream { header, path: path.to_owned(), file, start, at: start, bytes: Vec::new() })
+        Ok(Stream {
+            header,
+            path: path.to_owned(),
+            file,
+            start,
+            at: start,
+            bytes: Vec::new(),
+        })
     }
 
     /// Some bytes of the data.
@@ -48,7 +58,11 @@ impl Stream {
     pub(crate) fn read(&mut self, from: usize, len: usize) -> Result<&[u8]> {
         self.bytes.resize(len, 0);
         let at = self.start + from as u64;
-        let seek = if at == self.at { Ok(at) } else { self.file.seek(SeekFrom::Start(at)) };
+        let seek = if at == self.at {
+            Ok(at)
+        } else {
+            self.file.seek(SeekFrom::Start(at))
+        };
         let read = seek.and_then(|_| self.file.read_exact(&mut self.bytes));
         read.map_err(|error| Error::io(&self.path, "a file that can be read", &error))?;
         self.at = at + len as u64;
@@ -59,7 +73,13 @@ impl Stream {
     ///
     /// # Errors
     /// What the system says; a type that is no number here.
-    fn read_elements(&mut self, tensor: usize, from: usize, out: &mut Vec<f64>, len: usize) -> Result<()> {
+    fn read_elements(
+        &mut self,
+        tensor: usize,
+        from: usize,
+        out: &mut Vec<f64>,
+        len: usize,
+    ) -> Result<()> {
         let stated = &self.header.tensors[tensor];
         let dtype = stated.element_type()?;
         let start = stated.byte_range().start + from * dtype.size();
@@ -82,7 +102,10 @@ impl Streams {
         if paths.is_empty() {
             return Err(Error::argument("at least one file", "none"));
         }
-        let files = paths.iter().map(|path| Stream::open(path.as_ref())).collect::<Result<Vec<_>>>()?;
+        let files = paths
+            .iter()
+            .map(|path| Stream::open(path.as_ref()))
+            .collect::<Result<Vec<_>>>()?;
         let chunks = vec![Vec::new(); files.len()];
         Ok(Streams { files, chunks })
     }
@@ -91,18 +114,30 @@ impl Streams {
         &self.files[0].header
     }
 
-    /// The tensors of the first file that are the model's, in its order, each with its index in every file.
+    /// The tensors of the first file that are the model's, in its order, each with its index in
+    /// every file.
     ///
     /// # Errors
     /// Tensors that another file has not got, has besides, or has in another shape.
     pub(crate) fn common(&self) -> Result<Vec<Vec<usize>>> {
         let mut findings = Findings::default();
         let first = self.first();
-        let common = first.models().map(|(_, tensor)| self.everywhere(tensor, &mut findings)).collect();
+        let common = first
+            .models()
+            .map(|(_, tensor)| self.everywhere(tensor, &mut findings))
+            .collect();
         for file in &self.files[1..] {
-            for (_, tensor) in file.header.models().filter(|(_, tensor)| first.find(&tensor.name).is_none()) {
+            for (_, tensor) in file
+                .header
+                .models()
+                .filter(|(_, tensor)| first.find(&tensor.name).is_none())
+            {
                 let expected = format!("the tensors of `{}`", self.files[0].path.display());
-                findings.add(Error::unknown(tensor.name.clone(), &expected, format!("another in `{}`", file.path.display())));
+                findings.add(Error::unknown(
+                    tensor.name.clone(),
+                    &expected,
+                    format!("another in `{}`", file.path.display()),
+                ));
             }
         }
         findings.into_result().map(|()| common)
@@ -112,10 +147,20 @@ impl Streams {
         let mut indices = Vec::with_capacity(self.files.len());
         for file in &self.files {
             match file.header.find(&tensor.name) {
-                Some(index) if file.header.tensors[index].shape() == tensor.shape() => indices.push(index),
-                Some(index) => findings.add(Error::shape(tensor.name.clone(), tensor.shape(), file.header.tensors[index].shape())),
+                Some(index) if file.header.tensors[index].shape() == tensor.shape() => {
+                    indices.push(index)
+                }
+                Some(index) => findings.add(Error::shape(
+                    tensor.name.clone(),
+                    tensor.shape(),
+                    file.header.tensors[index].shape(),
+                )),
                 None => {
-                    let expected = format!("a tensor of shape {:?} in `{}`", tensor.shape(), file.path.display());
+                    let expected = format!(
+                        "a tensor of shape {:?} in `{}`",
+                        tensor.shape(),
+                        file.path.display()
+                    );
                     findings.add(Error::missing(tensor.name.clone(), expected));
                 }
             }
@@ -123,11 +168,16 @@ impl Streams {
         indices
     }
 
-    /// Reads a tensor, by its index in every file, side by side: `each` gets as many elements of each file.
+    /// Reads a tensor, by its index in every file, side by side: `each` gets as many elements of
+    /// each file.
     ///
     /// # Errors
     /// What `each` returns; what the system says.
-    pub(crate) fn read(&mut self, tensor: &[usize], mut each: impl FnMut(&mut [Vec<f64>]) -> Result<()>) -> Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        tensor: &[usize],
+        mut each: impl FnMut(&mut [Vec<f64>]) -> Result<()>,
+    ) -> Result<()> {
         let len = self.first().tensors[tensor[0]].len();
         for from in (0..len).step_by(CHUNK) {
             let count = CHUNK.min(len - from);
@@ -143,18 +193,28 @@ impl Streams {
     ///
     /// # Errors
     /// What `each` returns; what the system says.
-    pub(crate) fn copy_last(&mut self, tensor: &[usize], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (Some(file), Some(&index)) = (self.files.last_mut(), tensor.last()) else { return Ok(()) };
+    pub(crate) fn copy_last(
+        &mut self,
+        tensor: &[usize],
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (Some(file), Some(&index)) = (self.files.last_mut(), tensor.last()) else {
+            return Ok(());
+        };
         let range = file.header.tensors[index].byte_range();
-        range.clone().step_by(CHUNK).try_for_each(|from| each(file.read(from, CHUNK.min(range.end - from))?))
+        range
+            .clone()
+            .step_by(CHUNK)
+            .try_for_each(|from| each(file.read(from, CHUNK.min(range.end - from))?))
     }
 }
 
-/// Reads the tensors of files side by side, in the order of the first: for each tensor as many of its elements from every file as fit
-/// a small buffer, again and again. One pass, constant memory: statistics, differences, whatever can be folded.
+/// Reads the tensors of files side by side, in the order of the first: for each tensor as many of
+/// its elements from every file as fit a small buffer, again and again. One pass, constant memory:
+/// statistics, differences, whatever can be folded.
 ///
-/// Elements come as `f64`: exact, but for integers of more than 53 bits. Tensors of types that arrays cannot hold, and what was written
-/// beside the model, are passed by.
+/// Elements come as `f64`: exact, but for integers of more than 53 bits. Tensors of types that
+/// arrays cannot hold, and what was written beside the model, are passed by.
 ///
 /// # Errors
 /// As [`open`](super::open); no file; files that do not have the same names and shapes.

@@ -26,20 +26,33 @@ impl Names {
     /// # Errors
     /// A name that is the beginning of another's path; more than 1,024 levels.
     fn of(file: &Checkpoint) -> Result<Names> {
-        let mut names = Names { nodes: vec![Node::default()], children: HashMap::new() };
+        let mut names = Names {
+            nodes: vec![Node::default()],
+            children: HashMap::new(),
+        };
         let (header, notes) = (&file.header, &file.header.notes);
         for (index, tensor) in header.models() {
             names.push(&tensor.name, index)?;
         }
         // An alias with other axes shows what no one slice holds.
-        for (name, alias) in notes.aliases.iter().filter(|(name, alias)| alias.axes.is_none() && !notes.is_beside(name)) {
+        for (name, alias) in notes
+            .aliases
+            .iter()
+            .filter(|(name, alias)| alias.axes.is_none() && !notes.is_beside(name))
+        {
             names.push(name, alias.tensor)?;
         }
         Ok(names)
     }
 
     fn push(&mut self, name: &str, tensor: usize) -> Result<()> {
-        let conflict = || Error::invalid_file("a name that is not the beginning of another's path", "one that is").at(name);
+        let conflict = || {
+            Error::invalid_file(
+                "a name that is not the beginning of another's path",
+                "one that is",
+            )
+            .at(name)
+        };
         let mut node = 0;
         for (level, segment) in split(name).enumerate().filter(|_| !name.is_empty()) {
             if level == MAX_LEVELS {
@@ -48,9 +61,13 @@ impl Names {
             if self.nodes[node].tensor.is_some() {
                 return Err(conflict());
             }
-            node = self.child(node, unescape(segment).unwrap_or_else(|| segment.to_owned()));
+            node = self.child(
+                node,
+                unescape(segment).unwrap_or_else(|| segment.to_owned()),
+            );
         }
-        let is_taken = self.nodes[node].tensor.replace(tensor).is_some() || !self.nodes[node].children.is_empty();
+        let is_taken = self.nodes[node].tensor.replace(tensor).is_some()
+            || !self.nodes[node].children.is_empty();
         if is_taken { Err(conflict()) } else { Ok(()) }
     }
 
@@ -58,7 +75,10 @@ impl Names {
         let new = self.nodes.len();
         let child = *self.children.entry((parent, key.clone())).or_insert(new);
         if child == new {
-            self.nodes.push(Node { key, ..Node::default() });
+            self.nodes.push(Node {
+                key,
+                ..Node::default()
+            });
             self.nodes[parent].children.push(new);
         }
         child
@@ -85,13 +105,22 @@ struct TensorId {
 impl Checkpoint {
     fn visit_tensor<'a>(&'a self, index: usize, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         let tensor: &'a Tensor = &self.tensors()[index];
-        let Some(dtype) = tensor.dtype() else { return visitor.no_leaf() };
+        let Some(dtype) = tensor.dtype() else {
+            return visitor.no_leaf();
+        };
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
         let copy = Copy(bytes);
         let is_lent = bytes.as_ptr().addr().is_multiple_of(dtype.size());
-        let source = if is_lent { Source::Lent(bytes) } else { Source::Reader(&copy) };
-        let identity = Identity::of(TensorId { file: self.address(), tensor: tensor.byte_range().start });
+        let source = if is_lent {
+            Source::Lent(bytes)
+        } else {
+            Source::Reader(&copy)
+        };
+        let identity = Identity::of(TensorId {
+            file: self.address(),
+            tensor: tensor.byte_range().start,
+        });
         visitor.leaf(LeafRef::new(dtype, tensor.shape(), source).with_identity(&identity))
     }
 }
@@ -122,6 +151,10 @@ impl Tree for Checkpoint {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        if builder.changes() { Err(Error::read_only("a file")) } else { Ok(self.clone()) }
+        if builder.changes() {
+            Err(Error::read_only("a file"))
+        } else {
+            Ok(self.clone())
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! How the array at one place of a tie lies on the array of its leaf.
 //!
-//! Two views are one parameter if one is an axis permutation or reversal of the other over the same elements. Axes of length 1 carry
-//! no information and are dropped: the remaining axes, sorted by stride, and the lowest address are what two such views share.
+//! Two views are one parameter if one is an axis permutation or reversal of the other over the same
+//! elements. Axes of length 1 carry no information and are dropped: the remaining axes, sorted by
+//! stride, and the lowest address are what two such views share.
 
 use ndarray::{ArrayBase, Axis, IxDyn, RawData};
 use smallvec::SmallVec;
@@ -25,30 +26,65 @@ pub(crate) struct Lattice {
 pub(crate) struct View {
     pub(crate) lattice: Lattice,
     pub(crate) element_size: usize,
-    /// For each axis of the lattice: its rank among the view's axes longer than 1, and whether the view runs along it backwards.
+    /// For each axis of the lattice: its rank among the view's axes longer than 1, and whether the
+    /// view runs along it backwards.
     axes: Vec<(usize, bool)>,
     shape: Shape,
 }
 
 impl View {
-    pub(crate) fn new(address: usize, shape: &[usize], strides: &[isize], element_size: usize) -> Self {
+    pub(crate) fn new(
+        address: usize,
+        shape: &[usize],
+        strides: &[isize],
+        element_size: usize,
+    ) -> Self {
         let longer = shape.iter().zip(strides).filter(|&(&len, _)| len > 1);
-        let mut axes: Vec<_> = longer.enumerate().map(|(rank, (&len, &stride))| (stride, len, rank)).collect();
+        let mut axes: Vec<_> = longer
+            .enumerate()
+            .map(|(rank, (&len, &stride))| (stride, len, rank))
+            .collect();
         axes.sort_by_key(|&(stride, len, _)| std::cmp::Reverse((stride.unsigned_abs(), len)));
-        let behind = |&(stride, len, _): &(isize, usize, usize)| if stride < 0 { (len - 1) * stride.unsigned_abs() } else { 0 };
+        let behind = |&(stride, len, _): &(isize, usize, usize)| {
+            if stride < 0 {
+                (len - 1) * stride.unsigned_abs()
+            } else {
+                0
+            }
+        };
         let start = address - axes.iter().map(behind).sum::<usize>() * element_size;
-        let lattice = axes.iter().map(|&(stride, len, _)| (stride.unsigned_abs() * element_size, len)).collect();
-        let axes = axes.iter().map(|&(stride, _, rank)| (rank, stride < 0)).collect();
-        View { lattice: Lattice { start, axes: lattice }, element_size, axes, shape: shape.into() }
+        let lattice = axes
+            .iter()
+            .map(|&(stride, len, _)| (stride.unsigned_abs() * element_size, len))
+            .collect();
+        let axes = axes
+            .iter()
+            .map(|&(stride, _, rank)| (rank, stride < 0))
+            .collect();
+        View {
+            lattice: Lattice {
+                start,
+                axes: lattice,
+            },
+            element_size,
+            axes,
+            shape: shape.into(),
+        }
     }
 
     /// One past the last byte.
     pub(crate) fn end(&self) -> usize {
-        let last: usize = self.lattice.axes.iter().map(|&(stride, len)| (len - 1) * stride).sum();
+        let last: usize = self
+            .lattice
+            .axes
+            .iter()
+            .map(|&(stride, len)| (len - 1) * stride)
+            .sum();
         self.lattice.start + last + self.element_size
     }
 
-    /// Calls `each` with the address of every element, once, until it returns false; whether it never did.
+    /// Calls `each` with the address of every element, once, until it returns false; whether it
+    /// never did.
     pub(crate) fn all_addresses(&self, each: &mut impl FnMut(usize) -> bool) -> bool {
         all_addresses(self.lattice.start, &self.lattice.axes, each)
     }
@@ -59,16 +95,25 @@ impl View {
         for (&(place, place_reversed), &(leaf, leaf_reversed)) in self.axes.iter().zip(&leaf.axes) {
             axes[place] = (leaf, place_reversed != leaf_reversed);
         }
-        AxisMap { shape: self.shape.clone(), axes }
+        AxisMap {
+            shape: self.shape.clone(),
+            axes,
+        }
     }
 }
 
-fn all_addresses(start: usize, axes: &[(usize, usize)], each: &mut impl FnMut(usize) -> bool) -> bool {
+fn all_addresses(
+    start: usize,
+    axes: &[(usize, usize)],
+    each: &mut impl FnMut(usize) -> bool,
+) -> bool {
     match axes.split_first() {
         None => each(start),
         // Broadcast: the same elements again.
         Some((&(0, _), rest)) => all_addresses(start, rest, each),
-        Some((&(stride, len), rest)) => (0..len).all(|index| all_addresses(start + index * stride, rest, each)),
+        Some((&(stride, len), rest)) => {
+            (0..len).all(|index| all_addresses(start + index * stride, rest, each))
+        }
     }
 }
 
@@ -85,28 +130,45 @@ pub(crate) struct AxisMap {
 impl AxisMap {
     /// Of a place that shows the leaf as it is.
     pub(crate) fn identity(shape: &[usize]) -> Self {
-        AxisMap { shape: shape.into(), axes: (0..longer(shape).len()).map(|axis| (axis, false)).collect() }
+        AxisMap {
+            shape: shape.into(),
+            axes: (0..longer(shape).len()).map(|axis| (axis, false)).collect(),
+        }
     }
 
     /// How this place lies on another place of its leaf.
     pub(crate) fn on(&self, other: &AxisMap) -> Self {
         let axis = |&(axis, reversed): &(usize, bool)| {
-            let rank = other.axes.iter().position(|other| other.0 == axis).expect("both show every axis of the leaf");
+            let rank = other
+                .axes
+                .iter()
+                .position(|other| other.0 == axis)
+                .expect("both show every axis of the leaf");
             (rank, reversed != other.axes[rank].1)
         };
-        AxisMap { shape: self.shape.clone(), axes: self.axes.iter().map(axis).collect() }
+        AxisMap {
+            shape: self.shape.clone(),
+            axes: self.axes.iter().map(axis).collect(),
+        }
     }
 
     /// Whether the place shows the leaf as it is.
     pub(crate) fn is_identity(&self, shape: &[usize]) -> bool {
-        *self.shape == *shape && self.axes.iter().enumerate().all(|(index, &(axis, reversed))| index == axis && !reversed)
+        *self.shape == *shape
+            && self
+                .axes
+                .iter()
+                .enumerate()
+                .all(|(index, &(axis, reversed))| index == axis && !reversed)
     }
 
     /// Checks the map against the shape of its leaf.
     pub(crate) fn validate(&self, leaf: &[usize]) -> Result<()> {
         let (place, leaf) = (longer(&self.shape), longer(leaf));
         let mut used = vec![false; leaf.len()];
-        let fits = |(&len, &(axis, _)): (&usize, &(usize, bool))| leaf.get(axis) == Some(&len) && !std::mem::replace(&mut used[axis], true);
+        let fits = |(&len, &(axis, _)): (&usize, &(usize, bool))| {
+            leaf.get(axis) == Some(&len) && !std::mem::replace(&mut used[axis], true)
+        };
         let same_count = place.len() == leaf.len() && place.len() == self.axes.len();
         if same_count && place.iter().zip(&self.axes).all(fits) {
             Ok(())
@@ -116,20 +178,33 @@ impl AxisMap {
     }
 
     /// The place's array, seen as the leaf.
-    pub(crate) fn to_leaf<S: RawData>(&self, place: ArrayBase<S, IxDyn>, leaf: &[usize]) -> ArrayBase<S, IxDyn> {
+    pub(crate) fn to_leaf<S: RawData>(
+        &self,
+        place: ArrayBase<S, IxDyn>,
+        leaf: &[usize],
+    ) -> ArrayBase<S, IxDyn> {
         let mut order: SmallVec<[usize; 4]> = self.axes.iter().map(|_| 0).collect();
-        self.axes.iter().enumerate().for_each(|(index, &(axis, _))| order[axis] = index);
+        self.axes
+            .iter()
+            .enumerate()
+            .for_each(|(index, &(axis, _))| order[axis] = index);
         unsqueeze(self.reverse(squeeze(place).permuted_axes(&order[..])), leaf)
     }
 
     /// The leaf's array, seen as at the place.
     pub(crate) fn to_place<S: RawData>(&self, leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
         let order: SmallVec<[usize; 4]> = self.axes.iter().map(|axis| axis.0).collect();
-        unsqueeze(self.reverse(squeeze(leaf)).permuted_axes(&order[..]), &self.shape)
+        unsqueeze(
+            self.reverse(squeeze(leaf)).permuted_axes(&order[..]),
+            &self.shape,
+        )
     }
 
     fn reverse<S: RawData>(&self, mut leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
-        self.axes.iter().filter(|axis| axis.1).for_each(|&(axis, _)| leaf.invert_axis(Axis(axis)));
+        self.axes
+            .iter()
+            .filter(|axis| axis.1)
+            .for_each(|&(axis, _)| leaf.invert_axis(Axis(axis)));
         leaf
     }
 }

@@ -4,7 +4,8 @@ use super::paths::{Kind, MAX_LEVELS, Node, NodeId, Paths, ROOT, push_segment};
 use crate::error::{Error, Result};
 use crate::tree::Key;
 
-/// Follows a walk, one segment at a time: through the layout's nodes where it knows them, by name where it does not.
+/// Follows a walk, one segment at a time: through the layout's nodes where it knows them, by name
+/// where it does not.
 pub(crate) struct Cursor<'l> {
     paths: &'l Paths,
     nodes: &'l [Node],
@@ -20,7 +21,15 @@ pub(crate) struct Cursor<'l> {
 impl<'l> Cursor<'l> {
     pub(crate) fn new(paths: &'l Paths) -> Self {
         let nodes = paths.nodes();
-        Cursor { paths, nodes, node: ROOT, next: ROOT + 1, kind: nodes[0].kind, levels: 0, unknown: Vec::new() }
+        Cursor {
+            paths,
+            nodes,
+            node: ROOT,
+            next: ROOT + 1,
+            kind: nodes[0].kind,
+            levels: 0,
+            unknown: Vec::new(),
+        }
     }
 
     /// Goes down to a child; its level.
@@ -43,7 +52,10 @@ impl<'l> Cursor<'l> {
     #[inline]
     pub(crate) fn next_leaf(&self, key: Key<'_>) -> Option<u32> {
         let next = self.nodes.get(self.next as usize)?;
-        let expected = next.parent == self.node && self.unknown.is_empty() && self.levels < MAX_LEVELS && self.paths.has_key(next, key);
+        let expected = next.parent == self.node
+            && self.unknown.is_empty()
+            && self.levels < MAX_LEVELS
+            && self.paths.has_key(next, key);
         match next.kind {
             Kind::Place(place) if expected => Some(place),
             _ => None,
@@ -66,9 +78,15 @@ impl<'l> Cursor<'l> {
         if key == Key::Same {
             return Ok(self.levels);
         }
-        let found = self.unknown.is_empty().then(|| self.paths.find_child(self.node, key, self.next)).flatten();
+        let found = self
+            .unknown
+            .is_empty()
+            .then(|| self.paths.find_child(self.node, key, self.next))
+            .flatten();
         match found {
-            Some(node) => (self.node, self.next, self.kind) = (node, node + 1, self.paths.node(node).kind),
+            Some(node) => {
+                (self.node, self.next, self.kind) = (node, node + 1, self.paths.node(node).kind)
+            }
             None => self.enter_unknown(key),
         }
         Ok(self.levels)

@@ -24,7 +24,8 @@ use crate::tree::Dtype;
 #[derive(Debug)]
 pub struct Leaf {
     paths: Arc<Paths>,
-    /// The first trainable place first, then the others in walk order; all in walk order if none is trainable.
+    /// The first trainable place first, then the others in walk order; all in walk order if none is
+    /// trainable.
     pub(crate) nodes: SmallVec<[NodeId; 2]>,
     pub(crate) shape: Shape,
     pub(crate) dtype: Dtype,
@@ -35,12 +36,29 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    pub(crate) fn new(paths: Arc<Paths>, nodes: SmallVec<[NodeId; 2]>, shape: Shape, dtype: Dtype, trainable: bool, start: usize) -> Self {
+    pub(crate) fn new(
+        paths: Arc<Paths>,
+        nodes: SmallVec<[NodeId; 2]>,
+        shape: Shape,
+        dtype: Dtype,
+        trainable: bool,
+        start: usize,
+    ) -> Self {
         let len = shape.iter().product();
-        Leaf { paths, nodes, shape, dtype, trainable, start, len, rendered: OnceLock::new() }
+        Leaf {
+            paths,
+            nodes,
+            shape,
+            dtype,
+            trainable,
+            start,
+            len,
+            rendered: OnceLock::new(),
+        }
     }
 
-    /// Where the leaf stands: its first trainable place, or its first if none is, as a dotted path. Empty for a tree that is one leaf.
+    /// Where the leaf stands: its first trainable place, or its first if none is, as a dotted path.
+    /// Empty for a tree that is one leaf.
     ///
     /// Written on the first call and kept.
     ///
@@ -56,8 +74,8 @@ impl Leaf {
         &self.places()[0]
     }
 
-    /// All its places: the first trainable one, then the others in the order of the walk; all in that order if none is trainable. More
-    /// than one is a tie.
+    /// All its places: the first trainable one, then the others in the order of the walk; all in
+    /// that order if none is trainable. More than one is a tie.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -70,11 +88,18 @@ impl Leaf {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn places(&self) -> &[String] {
-        self.rendered.get_or_init(|| self.nodes.iter().map(|&node| self.paths.render(node)).collect())
+        self.rendered.get_or_init(|| {
+            self.nodes
+                .iter()
+                .map(|&node| self.paths.render(node))
+                .collect()
+        })
     }
 
     pub(crate) fn matches(&self, pattern: &Pattern) -> bool {
-        self.nodes.iter().any(|&node| pattern.matches(&self.paths, node))
+        self.nodes
+            .iter()
+            .any(|&node| pattern.matches(&self.paths, node))
     }
 
     /// The length of each axis; empty for a 0-d leaf.
@@ -91,7 +116,8 @@ impl Leaf {
         &self.shape
     }
 
-    /// Where its elements are in the flat vector, in row-major order. Empty for a leaf that is not trainable.
+    /// Where its elements are in the flat vector, in row-major order. Empty for a leaf that is not
+    /// trainable.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -102,7 +128,11 @@ impl Leaf {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn range(&self) -> Range<usize> {
-        if self.trainable { self.start..self.start + self.len } else { 0..0 }
+        if self.trainable {
+            self.start..self.start + self.len
+        } else {
+            0..0
+        }
     }
 
     /// The number of its elements, trainable or not.
@@ -146,7 +176,8 @@ impl Leaf {
         self.dtype
     }
 
-    /// Whether it is in the flat vector. A leaf that is not is frozen, or carried if it holds no floats.
+    /// Whether it is in the flat vector. A leaf that is not is frozen, or carried if it holds no
+    /// floats.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -163,7 +194,22 @@ impl Leaf {
 
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        let Leaf { paths, nodes, shape, dtype, trainable, start, .. } = self;
-        Leaf::new(Arc::clone(paths), nodes.clone(), shape.clone(), *dtype, *trainable, *start)
+        let Leaf {
+            paths,
+            nodes,
+            shape,
+            dtype,
+            trainable,
+            start,
+            ..
+        } = self;
+        Leaf::new(
+            Arc::clone(paths),
+            nodes.clone(),
+            shape.clone(),
+            *dtype,
+            *trainable,
+            *start,
+        )
     }
 }

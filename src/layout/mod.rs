@@ -1,8 +1,8 @@
 //! The plan: which leaf is where in the flat vector.
 //!
-//! One walk over a tree drafts it ([`plan`]), one validator guards it ([`draft`]), and from then on a tree is matched to it segment
-//! by segment ([`cursor`]). A layout is plain data: paths, shapes, offsets, ties, never addresses. Invariant: nothing here moves
-//! elements.
+//! One walk over a tree drafts it ([`plan`]), one validator guards it ([`draft`]), and from then on
+//! a tree is matched to it segment by segment ([`cursor`]). A layout is plain data: paths, shapes,
+//! offsets, ties, never addresses. Invariant: nothing here moves elements.
 
 mod axes;
 mod cursor;
@@ -43,7 +43,8 @@ use crate::tree::{Dtype, FlatElement, Tree};
 
 /// Which leaf of a tree is where in one flat vector.
 ///
-/// Made once from a model with [`Layout::of`]; good for every tree with the same paths. Cheap to clone. Printing it gives a table.
+/// Made once from a model with [`Layout::of`]; good for every tree with the same paths. Cheap to
+/// clone. Printing it gives a table.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -83,7 +84,8 @@ pub(crate) struct Inner {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) others: Vec<Leaf>,
     pub(crate) len: usize,
-    /// Whether a vector of `f32` may hold all trainable leaves: none is `f64`, or those are to be rounded.
+    /// Whether a vector of `f32` may hold all trainable leaves: none is `f64`, or those are to be
+    /// rounded.
     takes_f32: bool,
     /// Whether there are trainable leaves of `f64` that are rounded in a vector of `f32`.
     pub(crate) rounds_f64: bool,
@@ -135,10 +137,19 @@ pub(crate) struct LeafId {
 }
 
 impl Inner {
-    fn new(paths: Arc<Paths>, places: Vec<Place>, leaves: Vec<Leaf>, others: Vec<Leaf>, len: usize, round_f64: bool) -> Self {
+    fn new(
+        paths: Arc<Paths>,
+        places: Vec<Place>,
+        leaves: Vec<Leaf>,
+        others: Vec<Leaf>,
+        len: usize,
+        round_f64: bool,
+    ) -> Self {
         let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
         let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
-        let is_plain = places.iter().all(|place| place.plain || !place.leaf.trainable);
+        let is_plain = places
+            .iter()
+            .all(|place| place.plain || !place.leaf.trainable);
         Inner {
             paths,
             places,
@@ -156,7 +167,11 @@ impl Inner {
 
     #[inline]
     pub(crate) fn leaf(&self, id: LeafId) -> &Leaf {
-        if id.trainable { &self.leaves[id.index as usize] } else { &self.others[id.index as usize] }
+        if id.trainable {
+            &self.leaves[id.index as usize]
+        } else {
+            &self.others[id.index as usize]
+        }
     }
 
     #[inline]
@@ -173,7 +188,11 @@ impl Inner {
         let place = |node| self.paths.place(node).map(|place| self.place(place));
         let signature = |&node| {
             let place = place(node);
-            (self.paths.render(node), place.is_some_and(|place| place.frozen), place.and_then(|place| place.axes.as_deref()))
+            (
+                self.paths.render(node),
+                place.is_some_and(|place| place.frozen),
+                place.and_then(|place| place.axes.as_deref()),
+            )
         };
         let places = leaf.nodes.iter().map(signature).collect();
         (leaf.trainable, leaf.dtype, leaf.shape(), places)
@@ -194,14 +213,15 @@ impl Inner {
 }
 
 impl Layout {
-    /// Plans a tree: one walk, depth first, fields in declaration order, maps by key. A tied leaf stands at its first trainable
-    /// place. About 100 ns a leaf; memory is linear in the tree.
+    /// Plans a tree: one walk, depth first, fields in declaration order, maps by key. A tied leaf
+    /// stands at its first trainable place. About 100 ns a leaf; memory is linear in the tree.
     ///
     /// Float leaves are trainable unless frozen; integer and boolean arrays are carried along.
     ///
     /// # Errors
-    /// Views that share some elements but not all; a shared node that contains itself; more than 1,024 levels; more than 2²⁰ extra
-    /// places of shared nodes; a path that stands twice; a poisoned lock or a cell that is borrowed.
+    /// Views that share some elements but not all; a shared node that contains itself; more than
+    /// 1,024 levels; more than 2²⁰ extra places of shared nodes; a path that stands twice; a
+    /// poisoned lock or a cell that is borrowed.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -215,7 +235,8 @@ impl Layout {
         Layout::planner().of(tree)
     }
 
-    /// Plans a tree with its frozen float leaves as trainable ones: to average or compare whole models.
+    /// Plans a tree with its frozen float leaves as trainable ones: to average or compare whole
+    /// models.
     ///
     /// # Errors
     /// As [`Layout::of`].
@@ -250,7 +271,9 @@ impl Layout {
     }
 
     pub(crate) fn new(inner: Inner) -> Self {
-        Layout { inner: Arc::new(inner) }
+        Layout {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The number of elements of the flat vector.
@@ -295,7 +318,8 @@ impl Layout {
         &self.inner.leaves
     }
 
-    /// The leaves that are not in the flat vector: frozen ones, and integers and booleans that are carried along. In walk order.
+    /// The leaves that are not in the flat vector: frozen ones, and integers and booleans that are
+    /// carried along. In walk order.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -339,13 +363,16 @@ impl Layout {
     pub fn index_of(&self, path: &str) -> Option<usize> {
         let node = self.inner.paths.find(path)?;
         match self.inner.paths.node(node).kind {
-            Kind::Place(place) => Some(self.inner.place(place).leaf).filter(|leaf| leaf.trainable).map(|leaf| leaf.index as usize),
+            Kind::Place(place) => Some(self.inner.place(place).leaf)
+                .filter(|leaf| leaf.trainable)
+                .map(|leaf| leaf.index as usize),
             _ => None,
         }
     }
 
-    /// A number that two layouts have in common if they have the same paths, shapes, element types, ties and trainability, and round the
-    /// same leaves; others hardly ever. The same on every machine and for every release with this layout format.
+    /// A number that two layouts have in common if they have the same paths, shapes, element types,
+    /// ties and trainability, and round the same leaves; others hardly ever. The same on every
+    /// machine and for every release with this layout format.
     ///
     /// Computed on the first call: FNV-1a over the leaves.
     ///
@@ -358,19 +385,25 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn fingerprint(&self) -> u64 {
-        *self.inner.fingerprint.get_or_init(|| fingerprint(&self.inner))
+        *self
+            .inner
+            .fingerprint
+            .get_or_init(|| fingerprint(&self.inner))
     }
 
-    /// Whether two layouts have the same paths, shapes, element types, ties and trainability, and round the same leaves.
+    /// Whether two layouts have the same paths, shapes, element types, ties and trainability, and
+    /// round the same leaves.
     pub(crate) fn is_same(&self, other: &Layout) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner) || (self.fingerprint() == other.fingerprint() && self.has_same_leaves(other))
+        Arc::ptr_eq(&self.inner, &other.inner)
+            || (self.fingerprint() == other.fingerprint() && self.has_same_leaves(other))
     }
 
     fn has_same_leaves(&self, other: &Layout) -> bool {
         let leaves = |layout: &Layout| layout.leaves().len() + layout.others().len();
         let pairs = || self.inner.all_leaves().zip(other.inner.all_leaves());
         let counts = |layout: &Layout| (leaves(layout), layout.inner.rounds_f64);
-        counts(self) == counts(other) && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
+        counts(self) == counts(other)
+            && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
     }
 
     /// An error if a gradient is one of another layout.
@@ -380,8 +413,14 @@ impl Layout {
         }
         let describe = |layout: &Layout| {
             let (leaves, elements) = (layout.leaves().len() as u128, layout.len() as u128);
-            let (leaves, elements) = (table::counted(leaves, "leaf", "leaves"), table::counted(elements, "element", "elements"));
-            format!("{leaves}, {elements}, fingerprint {:016x}", layout.fingerprint())
+            let (leaves, elements) = (
+                table::counted(leaves, "leaf", "leaves"),
+                table::counted(elements, "element", "elements"),
+            );
+            format!(
+                "{leaves}, {elements}, fingerprint {:016x}",
+                layout.fingerprint()
+            )
         };
         Err(Error::other_layout(
             format!("a gradient of this layout ({})", describe(self)),
@@ -391,7 +430,11 @@ impl Layout {
 
     /// An error that names the trainable leaves that a vector of `E` does not hold.
     pub(crate) fn check_element<E: FlatElement>(&self) -> Result<()> {
-        if E::DTYPE == Dtype::F64 || self.inner.takes_f32 { Ok(()) } else { Err(self.f64_leaves()) }
+        if E::DTYPE == Dtype::F64 || self.inner.takes_f32 {
+            Ok(())
+        } else {
+            Err(self.f64_leaves())
+        }
     }
 
     /// The same for a vector of `f32`.
@@ -402,19 +445,26 @@ impl Layout {
     #[cold]
     fn f64_leaves(&self) -> Error {
         const FITTING: &str = "f32, f16 or bf16, for a vector of f32";
-        const ADVICE: &str =
-            " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, …; `Layout::planner().round_f64()` rounds)";
+        const ADVICE: &str = " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, …; `Layout::planner().round_f64()` rounds)";
         let mut findings = Findings::default();
         for leaf in self.leaves().iter().filter(|leaf| leaf.dtype == Dtype::F64) {
             let advice = if findings.is_empty() { ADVICE } else { "" };
-            findings.add(Error::element_type(leaf.path().to_owned(), format!("{FITTING}{advice}"), leaf.dtype.to_string()));
+            findings.add(Error::element_type(
+                leaf.path().to_owned(),
+                format!("{FITTING}{advice}"),
+                leaf.dtype.to_string(),
+            ));
         }
         findings.into_result().expect_err("there is one")
     }
 
     /// An error if `what`, a flat vector or a gradient, is not as long as the layout.
     pub(crate) fn check_len(&self, what: &'static str, found: usize) -> Result<()> {
-        if found == self.len() { Ok(()) } else { Err(Error::length(what, self.len(), found)) }
+        if found == self.len() {
+            Ok(())
+        } else {
+            Err(Error::length(what, self.len(), found))
+        }
     }
 }
 
@@ -433,7 +483,9 @@ fn fingerprint(inner: &Inner) -> u64 {
             hash.field(&[u8::from(frozen)]);
             axes.iter().for_each(|map| {
                 hash.numbers(&map.shape);
-                map.axes.iter().for_each(|&(axis, reversed)| hash.numbers(&[axis, usize::from(reversed)]));
+                map.axes
+                    .iter()
+                    .for_each(|&(axis, reversed)| hash.numbers(&[axis, usize::from(reversed)]));
             });
         }
     }
@@ -441,14 +493,21 @@ fn fingerprint(inner: &Inner) -> u64 {
 }
 
 /// Trainability, element type, shape, and the places: path, frozen or not, axes.
-type Signature<'l> = (bool, Dtype, &'l [usize], Vec<(String, bool, Option<&'l AxisMap>)>);
+type Signature<'l> = (
+    bool,
+    Dtype,
+    &'l [usize],
+    Vec<(String, bool, Option<&'l AxisMap>)>,
+);
 
 /// The 64-bit FNV-1a hash, each field with its length before it.
 struct Fnv(u64);
 
 impl Fnv {
     fn numbers(&mut self, numbers: &[usize]) {
-        numbers.iter().for_each(|&number| self.field(&(number as u64).to_le_bytes()));
+        numbers
+            .iter()
+            .for_each(|&number| self.field(&(number as u64).to_le_bytes()));
     }
 
     fn field(&mut self, bytes: &[u8]) {
@@ -459,7 +518,8 @@ impl Fnv {
     }
 }
 
-/// Equal if paths, shapes, element types, ties and trainability are, and the same leaves are rounded.
+/// Equal if paths, shapes, element types, ties and trainability are, and the same leaves are
+/// rounded.
 impl PartialEq for Layout {
     fn eq(&self, other: &Self) -> bool {
         self.is_same(other)
@@ -470,6 +530,12 @@ impl Eq for Layout {}
 
 impl fmt::Debug for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Layout({} leaves, {} others, {} elements)", self.leaves().len(), self.others().len(), self.len())
+        write!(
+            f,
+            "Layout({} leaves, {} others, {} elements)",
+            self.leaves().len(),
+            self.others().len(),
+            self.len()
+        )
     }
 }

@@ -1,11 +1,13 @@
-//! What there is where somebody looked for a leaf in vain: the path that may have been meant, or what is below the part of it that exists.
+//! What there is where somebody looked for a leaf in vain: the path that may have been meant, or
+//! what is below the part of it that exists.
 
 use super::paths::{Kind, NodeId, Paths, ROOT, push_segment, split, unescape};
 use super::{Inner, Layout, Pattern};
 use crate::error::Error;
 use crate::tree::Key;
 
-/// A longer segment is not taken for a misspelt one: comparing two costs the product of their lengths.
+/// A longer segment is not taken for a misspelt one: comparing two costs the product of their
+/// lengths.
 const LONGEST: usize = 64;
 
 /// Nor is one looked for among more children than these first ones.
@@ -25,7 +27,10 @@ impl Layout {
     pub(crate) fn unmatched(&self, pattern: &Pattern, expected: &str) -> Error {
         let text = pattern.text();
         let found = if !pattern.is_path() {
-            format!("none that it matches (`*` stays within a segment, `**` spans any number of them){}", self.before_stars(text))
+            format!(
+                "none that it matches (`*` stays within a segment, `**` spans any number of them){}",
+                self.before_stars(text)
+            )
         } else if self.is_branch(text) {
             format!("a branch; `{text}.**` is all below it")
         } else {
@@ -36,13 +41,23 @@ impl Layout {
 
     /// What is wrong with the part of a pattern that is a path, if it leads nowhere.
     fn before_stars(&self, pattern: &str) -> String {
-        let segments: Vec<&str> = split(pattern).take_while(|segment| unescape(segment).is_some()).collect();
+        let segments: Vec<&str> = split(pattern)
+            .take_while(|segment| unescape(segment).is_some())
+            .collect();
         let path = segments.join(".");
-        if self.inner.paths.find(&path).is_some() { String::new() } else { format!("; {}", instead(&self.inner, &path)) }
+        if self.inner.paths.find(&path).is_some() {
+            String::new()
+        } else {
+            format!("; {}", instead(&self.inner, &path))
+        }
     }
 
     fn is_branch(&self, path: &str) -> bool {
-        let node = self.inner.paths.find(path).filter(|&node| node != ROOT && self.inner.paths.place(node).is_none());
+        let node = self
+            .inner
+            .paths
+            .find(path)
+            .filter(|&node| node != ROOT && self.inner.paths.place(node).is_none());
         node.is_some_and(|node| self.inner.places_below(node).next().is_some())
     }
 }
@@ -50,7 +65,9 @@ impl Layout {
 impl Inner {
     /// The path of a trainable leaf that may have been meant by one at which there is none.
     pub(crate) fn meant(&self, path: &str) -> Option<String> {
-        nearest(self, path).map(|leaf| self.paths.render(leaf)).filter(|meant| meant != path)
+        nearest(self, path)
+            .map(|leaf| self.paths.render(leaf))
+            .filter(|meant| meant != path)
     }
 }
 
@@ -69,16 +86,22 @@ fn instead(layout: &Inner, path: &str) -> String {
 /// The trainable leaf to which the segments lead if each is the nearest of those that there are.
 fn nearest(layout: &Inner, path: &str) -> Option<NodeId> {
     let paths = &layout.paths;
-    let near = |node, segment| child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment));
+    let near = |node, segment| {
+        child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment))
+    };
     let node = split(path).try_fold(ROOT, near)?;
-    paths.place(node).filter(|&place| layout.place(place).leaf.trainable).map(|_| node)
+    paths
+        .place(node)
+        .filter(|&place| layout.place(place).leaf.trainable)
+        .map(|_| node)
 }
 
 fn child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
     paths.find_child(node, Key::Name(&unescape(segment)?), node + 1)
 }
 
-/// The child whose name differs least, by one character of three at most. Numbers are not misspelt: one is as good as any other.
+/// The child whose name differs least, by one character of three at most. Numbers are not misspelt:
+/// one is as good as any other.
 fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
     let unescaped = unescape(segment);
     let segment = unescaped.as_deref().unwrap_or(segment);
@@ -87,14 +110,21 @@ fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> 
         return None;
     }
     let distance_of = |child| match paths.key(child) {
-        Key::Name(name) if name.chars().count().abs_diff(len) <= len / 3 => Some((distance(segment, name), child)),
+        Key::Name(name) if name.chars().count().abs_diff(len) <= len / 3 => {
+            Some((distance(segment, name), child))
+        }
         _ => None,
     };
-    let nearest = paths.children(node).take(COMPARED).filter_map(distance_of).min()?;
+    let nearest = paths
+        .children(node)
+        .take(COMPARED)
+        .filter_map(distance_of)
+        .min()?;
     (nearest.0 <= len / 3).then_some(nearest.1)
 }
 
-/// How many characters have to be added, taken away, replaced or swapped with their neighbour (optimal string alignment).
+/// How many characters have to be added, taken away, replaced or swapped with their neighbour
+/// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -103,8 +133,17 @@ fn distance(a: &str, b: &str) -> usize {
         for j in 1..=b.len() {
             let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
             let is_swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            let swapped = if is_swapped { rows[i - 2][j - 2] + 1 } else { usize::MAX };
-            row.push(replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1).min(swapped));
+            let swapped = if is_swapped {
+                rows[i - 2][j - 2] + 1
+            } else {
+                usize::MAX
+            };
+            row.push(
+                replaced
+                    .min(rows[i - 1][j] + 1)
+                    .min(row[j - 1] + 1)
+                    .min(swapped),
+            );
         }
         rows.push(row);
     }
@@ -113,11 +152,19 @@ fn distance(a: &str, b: &str) -> usize {
 
 fn below(paths: &Paths, node: NodeId) -> String {
     const LISTED: usize = 8;
-    let whose = if node == ROOT { "the tree".to_owned() } else { format!("`{}`", paths.render(node)) };
+    let whose = if node == ROOT {
+        "the tree".to_owned()
+    } else {
+        format!("`{}`", paths.render(node))
+    };
     if paths.place(node).is_some() {
         return format!("{whose} is a leaf");
     }
-    let keys: Vec<String> = paths.children(node).take(LISTED).map(|child| format!("`{}`", escaped(paths.key(child)))).collect();
+    let keys: Vec<String> = paths
+        .children(node)
+        .take(LISTED)
+        .map(|child| format!("`{}`", escaped(paths.key(child))))
+        .collect();
     match paths.children(node).skip(LISTED).count() {
         _ if keys.is_empty() && paths.node(node).kind == Kind::NoLeaf => {
             format!("{whose} is no parameter (`#[tree(param)]` makes a number one)")

@@ -1,13 +1,15 @@
 //! Which views are one parameter, which are separate, and which may not stand in one tree.
 //!
-//! Views of one lattice are a tie. Others may share no element. Most views lie apart, which sorting by address shows with one
-//! comparison each, against the furthest end seen so far; the elements of those that interleave are marked one by one.
+//! Views of one lattice are a tie. Others may share no element. Most views lie apart, which sorting
+//! by address shows with one comparison each, against the furthest end seen so far; the elements of
+//! those that interleave are marked one by one.
 
 use std::collections::HashMap;
 
 use super::axes::View;
 
-/// For each view the first of those that are one parameter with it, or two views that share some elements.
+/// For each view the first of those that are one parameter with it, or two views that share some
+/// elements.
 pub(crate) fn group(views: &[View]) -> Result<Vec<usize>, (usize, usize)> {
     let mut leader: Vec<usize> = (0..views.len()).collect();
     let mut by_start: Vec<usize> = leader.clone();
@@ -29,18 +31,31 @@ fn clusters<'v>(views: &[View], by_start: &'v [usize]) -> Vec<&'v [usize]> {
         end = end.max(views[index].end());
     }
     let ends = cuts.iter().skip(1).copied().chain([by_start.len()]);
-    cuts.iter().zip(ends).map(|(&start, end)| &by_start[start..end]).collect()
+    cuts.iter()
+        .zip(ends)
+        .map(|(&start, end)| &by_start[start..end])
+        .collect()
 }
 
-fn group_cluster(views: &[View], cluster: &[usize], leader: &mut [usize]) -> Result<(), (usize, usize)> {
+fn group_cluster(
+    views: &[View],
+    cluster: &[usize],
+    leader: &mut [usize],
+) -> Result<(), (usize, usize)> {
     let mut first = HashMap::new();
     let mut members = cluster.to_vec();
     members.sort_unstable();
     members.retain(|&index| {
-        leader[index] = *first.entry((&views[index].lattice, views[index].element_size)).or_insert(index);
+        leader[index] = *first
+            .entry((&views[index].lattice, views[index].element_size))
+            .or_insert(index);
         leader[index] == index
     });
-    if members.len() < 2 { Ok(()) } else { check_disjoint(views, &members) }
+    if members.len() < 2 {
+        Ok(())
+    } else {
+        check_disjoint(views, &members)
+    }
 }
 
 fn check_disjoint(views: &[View], members: &[usize]) -> Result<(), (usize, usize)> {
@@ -49,8 +64,13 @@ fn check_disjoint(views: &[View], members: &[usize]) -> Result<(), (usize, usize
         if taken.touches(&views[index]) {
             let mut own = Marks::over(views, members);
             own.mark(&views[index]);
-            let sharer = members[..position].iter().find(|&&other| own.touches(&views[other]));
-            return Err((*sharer.expect("an element was taken by an earlier view"), index));
+            let sharer = members[..position]
+                .iter()
+                .find(|&&other| own.touches(&views[other]));
+            return Err((
+                *sharer.expect("an element was taken by an earlier view"),
+                index,
+            ));
         }
         taken.mark(&views[index]);
     }
@@ -71,9 +91,15 @@ impl Marks {
         let start = members().map(|view| view.lattice.start).min().unwrap_or(0);
         let end = members().map(View::end).max().unwrap_or(0);
         let size = members().map(|view| view.element_size).max().unwrap_or(1);
-        let regular = members().all(|view| view.element_size == size && (view.lattice.start - start).is_multiple_of(size));
+        let regular = members().all(|view| {
+            view.element_size == size && (view.lattice.start - start).is_multiple_of(size)
+        });
         let unit = if regular { size } else { 1 };
-        Marks { start, unit, marks: vec![false; (end - start).div_ceil(unit)] }
+        Marks {
+            start,
+            unit,
+            marks: vec![false; (end - start).div_ceil(unit)],
+        }
     }
 
     fn mark(&mut self, view: &View) {

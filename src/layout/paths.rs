@@ -1,8 +1,9 @@
 //! The paths of a layout: one node a place, in the order of the walk.
 //!
-//! A path is never stored whole. A node knows its parent, its last segment and where its subtree ends, so memory is linear in the
-//! tree however long its paths are, and a tree is matched to the layout one segment at a time: the next child is almost always the
-//! node that comes next, which one comparison of segments confirms.
+//! A path is never stored whole. A node knows its parent, its last segment and where its subtree
+//! ends, so memory is linear in the tree however long its paths are, and a tree is matched to the
+//! layout one segment at a time: the next child is almost always the node that comes next, which
+//! one comparison of segments confirms.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -53,7 +54,8 @@ enum Segment {
 pub(crate) struct Paths {
     nodes: Vec<Node>,
     names: String,
-    /// Children of every node, sorted by key: built when a path is looked up or a map comes in another order.
+    /// Children of every node, sorted by key: built when a path is looked up or a map comes in
+    /// another order.
     sorted: OnceLock<Sorted>,
 }
 
@@ -66,8 +68,19 @@ struct Sorted {
 
 impl Paths {
     pub(crate) fn new() -> Self {
-        let root = Node { parent: ROOT, end: 1, segment: Segment::Index(0), kind: Kind::Branch, frozen: false, frozen_content: false };
-        Paths { nodes: vec![root], names: String::new(), sorted: OnceLock::new() }
+        let root = Node {
+            parent: ROOT,
+            end: 1,
+            segment: Segment::Index(0),
+            kind: Kind::Branch,
+            frozen: false,
+            frozen_content: false,
+        };
+        Paths {
+            nodes: vec![root],
+            names: String::new(),
+            sorted: OnceLock::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,7 +114,9 @@ impl Paths {
     /// Adds a node after all others. Its parent's subtree must be the one that is open.
     pub(crate) fn push(&mut self, parent: NodeId, key: Key<'_>, frozen: bool) -> Result<NodeId> {
         let segment = match key {
-            Key::Index(index) => Segment::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?),
+            Key::Index(index) => {
+                Segment::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?)
+            }
             _ => self.segment(key)?,
         };
         self.push_segment(parent, segment, frozen)
@@ -112,13 +127,25 @@ impl Paths {
         self.nodes[id as usize].end = self.nodes.len() as NodeId;
     }
 
-    /// Adds a copy of the nodes below `from` below `to`, whose subtree must be the one that is open.
+    /// Adds a copy of the nodes below `from` below `to`, whose subtree must be the one that is
+    /// open.
     pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let first = self.nodes.len() as NodeId;
         self.node_mut(to).frozen_content |= self.node(from).frozen_content;
         for original in from + 1..self.node(from).end {
-            let Node { parent, end, segment, kind, frozen, frozen_content } = *self.node(original);
-            let parent = if parent == from { to } else { first + (parent - from - 1) };
+            let Node {
+                parent,
+                end,
+                segment,
+                kind,
+                frozen,
+                frozen_content,
+            } = *self.node(original);
+            let parent = if parent == from {
+                to
+            } else {
+                first + (parent - from - 1)
+            };
             let id = self.push_segment(parent, segment, frozen)?;
             let copy = self.node_mut(id);
             copy.kind = kind;
@@ -129,20 +156,33 @@ impl Paths {
     }
 
     pub(crate) fn thaw(&mut self) {
-        self.nodes.iter_mut().for_each(|node| (node.frozen, node.frozen_content) = (false, false));
+        self.nodes
+            .iter_mut()
+            .for_each(|node| (node.frozen, node.frozen_content) = (false, false));
     }
 
     /// What lies below a frozen node is frozen.
     pub(crate) fn inherit_frozen(&mut self) {
         for id in 0..self.nodes.len() {
-            let Node { parent, frozen_content, .. } = self.nodes[id];
+            let Node {
+                parent,
+                frozen_content,
+                ..
+            } = self.nodes[id];
             self.nodes[id].frozen |= frozen_content || self.nodes[parent as usize].frozen;
         }
     }
 
     fn push_segment(&mut self, parent: NodeId, segment: Segment, frozen: bool) -> Result<NodeId> {
         let id = NodeId::try_from(self.nodes.len()).map_err(|_| Error::too_many_places())?;
-        self.nodes.push(Node { parent, end: id + 1, segment, kind: Kind::Branch, frozen, frozen_content: false });
+        self.nodes.push(Node {
+            parent,
+            end: id + 1,
+            segment,
+            kind: Kind::Branch,
+            frozen,
+            frozen_content: false,
+        });
         Ok(id)
     }
 
@@ -153,7 +193,10 @@ impl Paths {
             Key::Name(name) => {
                 let start = self.names.len();
                 self.names.push_str(name);
-                Ok(Segment::Name { start: narrow(start)?, len: narrow(self.names.len())? - narrow(start)? })
+                Ok(Segment::Name {
+                    start: narrow(start)?,
+                    len: narrow(self.names.len())? - narrow(start)?,
+                })
             }
             Key::Same => unreachable!("a key without a segment makes no node"),
         }
@@ -166,14 +209,18 @@ impl Paths {
     fn key_of(&self, segment: Segment) -> Key<'_> {
         match segment {
             Segment::Index(index) => Key::Index(index as usize),
-            Segment::Name { start, len } => Key::Name(&self.names[start as usize..(start + len) as usize]),
+            Segment::Name { start, len } => {
+                Key::Name(&self.names[start as usize..(start + len) as usize])
+            }
         }
     }
 
     #[inline]
     pub(crate) fn has_key(&self, node: &Node, key: Key<'_>) -> bool {
         match key {
-            Key::Index(index) => matches!(node.segment, Segment::Index(known) if known as usize == index),
+            Key::Index(index) => {
+                matches!(node.segment, Segment::Index(known) if known as usize == index)
+            }
             Key::Name(name) => self.has_name(node.segment, name),
             Key::Same => false,
         }
@@ -181,28 +228,47 @@ impl Paths {
 
     fn has_name(&self, segment: Segment, name: &str) -> bool {
         match segment {
-            Segment::Name { start, len } => self.names.as_bytes().get(start as usize..(start + len) as usize) == Some(name.as_bytes()),
+            Segment::Name { start, len } => {
+                self.names
+                    .as_bytes()
+                    .get(start as usize..(start + len) as usize)
+                    == Some(name.as_bytes())
+            }
             Segment::Index(_) => self.key_of(segment) == Key::Name(name).canonical(),
         }
     }
 
     /// Usually a field or two further on; otherwise the keys come in another order.
-    pub(crate) fn find_child(&self, parent: NodeId, key: Key<'_>, expected: NodeId) -> Option<NodeId> {
-        let near = self.siblings_from(parent, expected).take(4).find(|&id| self.has_key(self.node(id), key));
+    pub(crate) fn find_child(
+        &self,
+        parent: NodeId,
+        key: Key<'_>,
+        expected: NodeId,
+    ) -> Option<NodeId> {
+        let near = self
+            .siblings_from(parent, expected)
+            .take(4)
+            .find(|&id| self.has_key(self.node(id), key));
         near.or_else(|| self.search_child(parent, key))
     }
 
     fn search_child(&self, parent: NodeId, key: Key<'_>) -> Option<NodeId> {
         let sorted = self.sorted.get_or_init(|| self.sort_children());
-        let range = sorted.starts[parent as usize] as usize..sorted.starts[parent as usize + 1] as usize;
+        let range =
+            sorted.starts[parent as usize] as usize..sorted.starts[parent as usize + 1] as usize;
         let children = &sorted.children[range];
-        children.binary_search_by(|&id| order(self.key(id), key.canonical())).ok().map(|found| children[found])
+        children
+            .binary_search_by(|&id| order(self.key(id), key.canonical()))
+            .ok()
+            .map(|found| children[found])
     }
 
     fn siblings_from(&self, parent: NodeId, first: NodeId) -> impl Iterator<Item = NodeId> {
         let end = self.node(parent).end;
         let within = move |id: &NodeId| *id < end;
-        std::iter::successors(Some(first).filter(within), move |&id| Some(self.node(id).end).filter(within))
+        std::iter::successors(Some(first).filter(within), move |&id| {
+            Some(self.node(id).end).filter(within)
+        })
     }
 
     pub(crate) fn children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> {
@@ -224,24 +290,32 @@ impl Paths {
     /// A key that two children of one node share, as the second of them.
     pub(crate) fn duplicate_child(&self) -> Option<NodeId> {
         let mut keys = Vec::new();
-        self.ids().find_map(|parent| self.duplicate_below(parent, &mut keys))
+        self.ids()
+            .find_map(|parent| self.duplicate_below(parent, &mut keys))
     }
 
-    fn duplicate_below<'k>(&'k self, parent: NodeId, keys: &mut Vec<(Key<'k>, NodeId)>) -> Option<NodeId> {
+    fn duplicate_below<'k>(
+        &'k self,
+        parent: NodeId,
+        keys: &mut Vec<(Key<'k>, NodeId)>,
+    ) -> Option<NodeId> {
         if self.has_sorted_children(parent) {
             return None;
         }
         keys.clear();
         keys.extend(self.children(parent).map(|id| (self.key(id), id)));
         keys.sort_unstable_by(|a, b| order(a.0, b.0).then(a.1.cmp(&b.1)));
-        keys.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1)
+        keys.windows(2)
+            .find(|pair| pair[0].0 == pair[1].0)
+            .map(|pair| pair[1].1)
     }
 
     fn has_sorted_children(&self, parent: NodeId) -> bool {
         let mut last = None;
         self.children(parent).all(|id| {
             let key = self.key(id);
-            last.replace(key).is_none_or(|before| order(before, key) == Ordering::Less)
+            last.replace(key)
+                .is_none_or(|before| order(before, key) == Ordering::Less)
         })
     }
 
@@ -286,7 +360,10 @@ impl<'k> Key<'k> {
 
 fn as_index(name: &str) -> Option<usize> {
     let canonical = name == "0" || name.starts_with(|first: char| ('1'..='9').contains(&first));
-    name.parse::<u32>().ok().filter(|_| canonical).map(|index| index as usize)
+    name.parse::<u32>()
+        .ok()
+        .filter(|_| canonical)
+        .map(|index| index as usize)
 }
 
 fn order(a: Key<'_>, b: Key<'_>) -> Ordering {
@@ -298,7 +375,8 @@ fn order(a: Key<'_>, b: Key<'_>) -> Ordering {
     }
 }
 
-/// Appends a segment to a path, with a dot before it unless it is the first, escaped so that no two places print alike.
+/// Appends a segment to a path, with a dot before it unless it is the first, escaped so that no two
+/// places print alike.
 pub(crate) fn push_segment(path: &mut String, key: Key<'_>) {
     if !path.is_empty() {
         path.push('.');
@@ -344,7 +422,11 @@ fn unescape_characters(segment: &str) -> Option<String> {
     let mut characters = segment.chars();
     while let Some(character) = characters.next() {
         match character {
-            '\\' => key.push(characters.next().filter(|next| matches!(next, '.' | '\\' | '*'))?),
+            '\\' => key.push(
+                characters
+                    .next()
+                    .filter(|next| matches!(next, '.' | '\\' | '*'))?,
+            ),
             '*' => return None,
             _ => key.push(character),
         }

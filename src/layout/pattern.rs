@@ -1,7 +1,7 @@
 //! Path patterns: `encoder.**`, `*.bias`.
 //!
-//! `*` is any run of characters within a segment, `**` as a whole segment any number of segments, none included. `\` escapes as in
-//! paths.
+//! `*` is any run of characters within a segment, `**` as a whole segment any number of segments,
+//! none included. `\` escapes as in paths.
 
 use std::ops::Range;
 
@@ -31,8 +31,17 @@ impl Pattern {
     /// # Errors
     /// An empty segment, or a backslash before a character that needs none.
     pub(crate) fn parse(text: &str) -> Result<Pattern> {
-        let segments = if text.is_empty() { Ok(Vec::new()) } else { split(text).map(|segment| parse_segment(text, segment)).collect() };
-        Ok(Pattern { text: text.to_owned(), segments: segments? })
+        let segments = if text.is_empty() {
+            Ok(Vec::new())
+        } else {
+            split(text)
+                .map(|segment| parse_segment(text, segment))
+                .collect()
+        };
+        Ok(Pattern {
+            text: text.to_owned(),
+            segments: segments?,
+        })
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -41,11 +50,17 @@ impl Pattern {
 
     /// Whether it has no stars.
     pub(crate) fn is_path(&self) -> bool {
-        self.segments.iter().all(|segment| matches!(segment, Segment::Pieces(pieces) if pieces.len() == 1))
+        self.segments
+            .iter()
+            .all(|segment| matches!(segment, Segment::Pieces(pieces) if pieces.len() == 1))
     }
 
     pub(crate) fn matches(&self, paths: &Paths, node: NodeId) -> bool {
-        let keys: Vec<String> = paths.line(node).into_iter().map(|node| text_of(paths.key(node))).collect();
+        let keys: Vec<String> = paths
+            .line(node)
+            .into_iter()
+            .map(|node| text_of(paths.key(node)))
+            .collect();
         spans(&self.segments, &keys).is_some()
     }
 }
@@ -60,7 +75,11 @@ fn text_of(key: Key<'_>) -> String {
 
 fn parse_segment(text: &str, segment: &str) -> Result<Segment> {
     match segment {
-        "" => Err(Error::pattern(text, "a segment between dots", "nothing; the empty key is `\\e`")),
+        "" => Err(Error::pattern(
+            text,
+            "a segment between dots",
+            "nothing; the empty key is `\\e`",
+        )),
         "**" => Ok(Segment::Any),
         "\\e" => Ok(Segment::Pieces(vec![String::new()])),
         _ => parse_pieces(text, segment).map(Segment::Pieces),
@@ -76,34 +95,45 @@ fn parse_pieces(text: &str, segment: &str) -> Result<Vec<String>> {
                 pieces.push(String::new());
                 continue;
             }
-            '\\' => characters.next().filter(|next| matches!(next, '.' | '\\' | '*')),
+            '\\' => characters
+                .next()
+                .filter(|next| matches!(next, '.' | '\\' | '*')),
             _ => Some(character),
         };
-        let literal = literal.ok_or_else(|| Error::pattern(text, "`\\.`, `\\\\`, `\\*` or `\\e`", "another escape"))?;
+        let literal = literal.ok_or_else(|| {
+            Error::pattern(text, "`\\.`, `\\\\`, `\\*` or `\\e`", "another escape")
+        })?;
         pieces.last_mut().expect("there is one").push(literal);
     }
     Ok(pieces)
 }
 
-/// What the stars stand for, if the pattern matches: each takes as little as will do, the first ones first.
+/// What the stars stand for, if the pattern matches: each takes as little as will do, the first
+/// ones first.
 #[cfg(feature = "safetensors")]
 pub(crate) fn captures(pattern: &[Segment], keys: &[&str]) -> Option<Vec<String>> {
     let (mut spans, mut keys) = (spans(pattern, keys)?.into_iter(), keys);
     let mut taken = Vec::new();
     for segment in pattern {
-        let len = if let Segment::Any = segment { spans.next()?.len() } else { 1 };
+        let len = if let Segment::Any = segment {
+            spans.next()?.len()
+        } else {
+            1
+        };
         let (here, rest) = keys.split_at(len);
         match segment {
             Segment::Any => taken.push(here.join(".")),
-            Segment::Pieces(pieces) => taken.extend(gaps(pieces, here[0])?.into_iter().map(str::to_owned)),
+            Segment::Pieces(pieces) => {
+                taken.extend(gaps(pieces, here[0])?.into_iter().map(str::to_owned))
+            }
         }
         keys = rest;
     }
     Some(taken)
 }
 
-/// The keys that each `**` takes, if the pattern matches: on a mismatch the last one takes one key more, which is enough, as what stands
-/// before it fits where it is. Quadratic at worst.
+/// The keys that each `**` takes, if the pattern matches: on a mismatch the last one takes one key
+/// more, which is enough, as what stands before it fits where it is. Quadratic at worst.
 fn spans(pattern: &[Segment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usize>>> {
     let (mut at, mut key, mut after) = (0, 0, 0);
     let mut spans: Vec<Range<usize>> = Vec::new();
@@ -114,7 +144,11 @@ fn spans(pattern: &[Segment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usiz
                 (at, after) = (at + 1, at + 1);
                 continue;
             }
-            Some(Segment::Pieces(pieces)) if keys.get(key).is_some_and(|text| gaps(pieces, text.as_ref()).is_some()) => {
+            Some(Segment::Pieces(pieces))
+                if keys
+                    .get(key)
+                    .is_some_and(|text| gaps(pieces, text.as_ref()).is_some()) =>
+            {
                 (at, key) = (at + 1, key + 1);
                 continue;
             }
@@ -127,10 +161,13 @@ fn spans(pattern: &[Segment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usiz
     }
 }
 
-/// What is between the pieces, if the text is those in order with anything between them: as little as will do, the first gaps first.
+/// What is between the pieces, if the text is those in order with anything between them: as little
+/// as will do, the first gaps first.
 fn gaps<'t>(pieces: &[String], text: &'t str) -> Option<SmallVec<[&'t str; 4]>> {
     let (first, rest) = pieces.split_first().expect("there is one");
-    let Some((last, middle)) = rest.split_last() else { return (text == first).then(SmallVec::new) };
+    let Some((last, middle)) = rest.split_last() else {
+        return (text == first).then(SmallVec::new);
+    };
     let mut text = text.strip_prefix(first.as_str())?;
     let mut gaps = SmallVec::new();
     for piece in middle {

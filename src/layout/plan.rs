@@ -10,7 +10,8 @@ use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT};
 use crate::error::{Error, FirstError, Result};
 use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
 
-/// A diamond of shared nodes has a place for every way down; more extra ones than this are an error.
+/// A diamond of shared nodes has a place for every way down; more extra ones than this are an
+/// error.
 const MAX_EXTRA_PLACES: usize = 1 << 20;
 /// The same for the nodes on the way, with leaves or without.
 const MAX_EXTRA_NODES: usize = 1 << 22;
@@ -21,7 +22,8 @@ const MAX_EXTRA_NODES: usize = 1 << 22;
 /// See [`Layout::of`](super::Layout::of).
 pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
     let mut plan = Plan::new();
-    tree.visit(&mut plan).map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
+    tree.visit(&mut plan)
+        .map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
     std::mem::take(&mut plan.failed).into_result()?;
     if everything {
         plan.paths.thaw();
@@ -77,7 +79,11 @@ impl Plan {
             let path = |view: usize| first_place(&self.paths, ids[view]);
             Error::overlap(path(first), path(second))
         })?;
-        let ties = ids.iter().zip(leaders).map(|(&id, leader)| (id, ids[leader])).collect();
+        let ties = ids
+            .iter()
+            .zip(leaders)
+            .map(|(&id, leader)| (id, ids[leader]))
+            .collect();
         let views = ids.iter().copied().zip(views).collect();
         Ok(self.into_draft(&Views { ties, views }))
     }
@@ -88,7 +94,11 @@ impl Plan {
         for node in self.paths.ids() {
             if let Kind::Place(seen) = self.paths.node(node).kind {
                 self.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
-                places.push(DraftPlace { node, leaf: seen, axes: None });
+                places.push(DraftPlace {
+                    node,
+                    leaf: seen,
+                    axes: None,
+                });
             }
         }
         let mut draft = Draft::new(self.paths, self.leaves, places);
@@ -111,27 +121,41 @@ impl Plan {
             return Err(Error::too_deep(MAX_LEVELS));
         }
         if self.paths.node(self.node).kind != Kind::Branch {
-            return Err(Error::unstable("a node that is both a leaf and something else"));
+            return Err(Error::unstable(
+                "a node that is both a leaf and something else",
+            ));
         }
         if key != Key::Same {
             self.node = self.paths.push(self.node, key, frozen)?;
         } else if frozen {
-            let in_shared_node = self.open.last().is_some_and(|identity| self.shared[identity].node == self.node);
+            let in_shared_node = self
+                .open
+                .last()
+                .is_some_and(|identity| self.shared[identity].node == self.node);
             let node = self.paths.node_mut(self.node);
-            if in_shared_node { node.frozen_content = true } else { node.frozen = true }
+            if in_shared_node {
+                node.frozen_content = true
+            } else {
+                node.frozen = true
+            }
         }
         Ok(self.levels)
     }
 
     fn met_shared(&mut self, identity: Identity) -> Result<bool> {
         match self.shared.entry(identity.clone()) {
-            Entry::Occupied(seen) if seen.get().open => Err(Error::cycle(self.paths.render(seen.get().node))),
+            Entry::Occupied(seen) if seen.get().open => {
+                Err(Error::cycle(self.paths.render(seen.get().node)))
+            }
             Entry::Occupied(seen) => {
                 let original = seen.get().node;
                 self.alias(original).map(|()| false)
             }
             Entry::Vacant(new) => {
-                new.insert(SharedNode { node: self.node, open: true });
+                new.insert(SharedNode {
+                    node: self.node,
+                    open: true,
+                });
                 self.open.push(identity);
                 Ok(true)
             }
@@ -148,7 +172,11 @@ impl Plan {
 
     fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
         let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
-        self.leaves.push(DraftLeaf { dtype: leaf.dtype, shape: Shape::from_slice(leaf.shape), trainable: leaf.dtype.is_float() });
+        self.leaves.push(DraftLeaf {
+            dtype: leaf.dtype,
+            shape: Shape::from_slice(leaf.shape),
+            trainable: leaf.dtype.is_float(),
+        });
         if let Some(view) = self.view(leaf) {
             self.views.push((id, view));
         }
@@ -170,11 +198,19 @@ impl Plan {
         if let Some(&id) = self.identified.get(identity) {
             let known = &self.leaves[id as usize];
             if *known.shape != *leaf.shape {
-                return Err(Error::shape(self.paths.render(self.node), &known.shape, leaf.shape));
+                return Err(Error::shape(
+                    self.paths.render(self.node),
+                    &known.shape,
+                    leaf.shape,
+                ));
             }
             if known.dtype != leaf.dtype {
                 let (expected, found) = (known.dtype.to_string(), leaf.dtype.to_string());
-                return Err(Error::element_type(self.paths.render(self.node), expected, found));
+                return Err(Error::element_type(
+                    self.paths.render(self.node),
+                    expected,
+                    found,
+                ));
             }
             return Ok(id);
         }
@@ -188,7 +224,9 @@ impl Plan {
         let is_last = self.paths.len() == id as usize + 1;
         let node = self.paths.node_mut(id);
         if node.kind != Kind::Branch || !is_last {
-            return Err(Error::unstable("a node that is both a leaf and something else"));
+            return Err(Error::unstable(
+                "a node that is both a leaf and something else",
+            ));
         }
         node.kind = kind;
         Ok(())
@@ -209,15 +247,23 @@ impl Plan {
         let (node, end) = (self.node, self.paths.len() as NodeId);
         let copies = || std::iter::once(node).chain(first_copy..end);
         copies().try_for_each(|copy| self.separate_if_empty(copy))?;
-        self.extra_places += copies().filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_))).count();
-        if self.extra_places > MAX_EXTRA_PLACES { Err(Error::too_many_places()) } else { Ok(()) }
+        self.extra_places += copies()
+            .filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_)))
+            .count();
+        if self.extra_places > MAX_EXTRA_PLACES {
+            Err(Error::too_many_places())
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Plan {
     /// An array without elements is never a tie, not even with itself.
     fn separate_if_empty(&mut self, node: NodeId) -> Result<()> {
-        let Some(seen) = self.paths.place(node) else { return Ok(()) };
+        let Some(seen) = self.paths.place(node) else {
+            return Ok(());
+        };
         if self.leaves[seen as usize].shape.contains(&0) {
             let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
             self.leaves.push(self.leaves[seen as usize].clone());
@@ -228,7 +274,9 @@ impl Plan {
 }
 
 fn first_place(paths: &Paths, leaf: u32) -> String {
-    let place = paths.ids().find(|&id| paths.node(id).kind == Kind::Place(leaf));
+    let place = paths
+        .ids()
+        .find(|&id| paths.node(id).kind == Kind::Place(leaf));
     place.map(|id| paths.render(id)).unwrap_or_default()
 }
 
@@ -245,7 +293,8 @@ impl Views {
         for place in places {
             let seen = place.leaf;
             place.leaf = self.ties.get(&seen).copied().unwrap_or(seen);
-            place.axes = (seen != place.leaf).then(|| Box::new(self.views[&seen].on(&self.views[&place.leaf])));
+            place.axes = (seen != place.leaf)
+                .then(|| Box::new(self.views[&seen].on(&self.views[&place.leaf])));
         }
     }
 }
@@ -269,7 +318,8 @@ impl<'a> Visitor<'a> for Plan {
     }
 
     fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
-        self.met_node(key, frozen).map_err(|error| self.noted(error))
+        self.met_node(key, frozen)
+            .map_err(|error| self.noted(error))
     }
 
     fn leave(&mut self, key: Key<'_>) {

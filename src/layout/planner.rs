@@ -10,9 +10,10 @@ type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
 
 /// Plans a [`Layout`] of which only some leaves are trainable. Made by [`Layout::planner`].
 ///
-/// A leaf is trainable if the tree says so, if one of the [`train_only`](Planner::train_only) patterns matches it (where there are
-/// any), no [`freeze`](Planner::freeze) pattern does, and every predicate accepts it. A pattern matches a leaf by any of its places:
-/// `*` is any run within a segment, `**` any number of segments.
+/// A leaf is trainable if the tree says so, if one of the [`train_only`](Planner::train_only)
+/// patterns matches it (where there are any), no [`freeze`](Planner::freeze) pattern does, and
+/// every predicate accepts it. A pattern matches a leaf by any of its places: `*` is any run within
+/// a segment, `**` any number of segments.
 ///
 /// ```
 /// use flatleaf::{tree, Layout};
@@ -55,10 +56,12 @@ impl<'p> Planner<'p> {
         self
     }
 
-    /// Lets leaves of `f64` into vectors of `f32`: rounded to the nearest `f32` on the way in and widened on the way back, so that a leaf
-    /// loses the rest of its digits even where nothing is changed. Without it they are an error there.
+    /// Lets leaves of `f64` into vectors of `f32`: rounded to the nearest `f32` on the way in and
+    /// widened on the way back, so that a leaf loses the rest of its digits even where nothing is
+    /// changed. Without it they are an error there.
     ///
-    /// Stored with the layout, and a part of its fingerprint if there is such a leaf. Vectors of `f64` hold them exactly as before.
+    /// Stored with the layout, and a part of its fingerprint if there is such a leaf. Vectors of
+    /// `f64` hold them exactly as before.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -148,10 +151,20 @@ impl<'p> Planner<'p> {
         let freeze = matching(&self.freeze, &whole)?;
         let train_only = matching(&self.train_only, &whole)?;
         let is_kept = |index: usize, leaf: &Leaf| {
-            !freeze[index] && (self.train_only.is_empty() || train_only[index]) && self.keep.iter().all(|keep| keep(leaf))
+            !freeze[index]
+                && (self.train_only.is_empty() || train_only[index])
+                && self.keep.iter().all(|keep| keep(leaf))
         };
-        let kept: Vec<bool> = whole.leaves().iter().enumerate().map(|(index, leaf)| is_kept(index, leaf)).collect();
-        draft.with_trainable(|place| trained(&whole.inner, place, &kept)).assemble().map(Layout::new)
+        let kept: Vec<bool> = whole
+            .leaves()
+            .iter()
+            .enumerate()
+            .map(|(index, leaf)| is_kept(index, leaf))
+            .collect();
+        draft
+            .with_trainable(|place| trained(&whole.inner, place, &kept))
+            .assemble()
+            .map(Layout::new)
     }
 }
 
@@ -165,7 +178,10 @@ fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
     let mut matched = vec![false; layout.leaves().len()];
     for text in patterns {
         let pattern = Pattern::parse(text)?;
-        let any = layout.matching(&pattern).map(|index| matched[index] = true).count();
+        let any = layout
+            .matching(&pattern)
+            .map(|index| matched[index] = true)
+            .count();
         let frozen_only = || layout.others().iter().any(|leaf| leaf.matches(&pattern));
         if any == 0 && !frozen_only() {
             return Err(layout.unmatched(&pattern, "a pattern that matches a leaf"));
@@ -177,6 +193,10 @@ fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
 impl Layout {
     /// The indices of the leaves that a pattern matches.
     pub(crate) fn matching(&self, pattern: &Pattern) -> impl Iterator<Item = usize> {
-        self.leaves().iter().enumerate().filter(|(_, leaf)| leaf.matches(pattern)).map(|(index, _)| index)
+        self.leaves()
+            .iter()
+            .enumerate()
+            .filter(|(_, leaf)| leaf.matches(pattern))
+            .map(|(index, _)| index)
     }
 }

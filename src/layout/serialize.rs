@@ -1,7 +1,8 @@
 //! A layout as plain data, and back through the validator.
 //!
-//! Places are written in walk order with their whole paths, so that a person can read them; the tree of segments is made from them
-//! again. What holds no array is listed too, so that gradients there are ignored as before.
+//! Places are written in walk order with their whole paths, so that a person can read them; the
+//! tree of segments is made from them again. What holds no array is listed too, so that gradients
+//! there are ignored as before.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -56,15 +57,36 @@ struct StoredNode {
 impl Serialize for Layout {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let inner = &self.inner;
-        let leaves = inner.leaves.iter().chain(&inner.others).map(stored_leaf).collect();
-        let nodes = inner.paths.ids().filter_map(|node| stored_node(inner, node)).collect();
-        Stored { format: FORMAT.into(), len: inner.len as u64, round_f64: inner.rounds_f64, leaves, nodes }.serialize(serializer)
+        let leaves = inner
+            .leaves
+            .iter()
+            .chain(&inner.others)
+            .map(stored_leaf)
+            .collect();
+        let nodes = inner
+            .paths
+            .ids()
+            .filter_map(|node| stored_node(inner, node))
+            .collect();
+        Stored {
+            format: FORMAT.into(),
+            len: inner.len as u64,
+            round_f64: inner.rounds_f64,
+            leaves,
+            nodes,
+        }
+        .serialize(serializer)
     }
 }
 
 fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
     let shape = leaf.shape().iter().map(|&len| len as u64).collect();
-    StoredLeaf { shape, dtype: leaf.dtype(), trainable: leaf.is_trainable(), offset: leaf.range().start as u64 }
+    StoredLeaf {
+        shape,
+        dtype: leaf.dtype(),
+        trainable: leaf.is_trainable(),
+        offset: leaf.range().start as u64,
+    }
 }
 
 fn stored_node(inner: &Inner, id: NodeId) -> Option<StoredNode> {
@@ -85,12 +107,17 @@ fn stored_node(inner: &Inner, id: NodeId) -> Option<StoredNode> {
 
 /// Leaves and others are counted through.
 fn number(inner: &Inner, leaf: LeafId) -> u32 {
-    if leaf.trainable { leaf.index } else { inner.leaves.len() as u32 + leaf.index }
+    if leaf.trainable {
+        leaf.index
+    } else {
+        inner.leaves.len() as u32 + leaf.index
+    }
 }
 
 fn frozen_from(paths: &Paths, id: NodeId) -> Option<u32> {
     let mut line = std::iter::once(ROOT).chain(paths.line(id));
-    line.position(|node| paths.node(node).frozen).map(|segments| segments as u32)
+    line.position(|node| paths.node(node).frozen)
+        .map(|segments| segments as u32)
 }
 
 impl<'de> Deserialize<'de> for Layout {
@@ -103,7 +130,10 @@ impl<'de> Deserialize<'de> for Layout {
 impl Stored {
     fn into_layout(self) -> Result<Layout> {
         if self.format != FORMAT {
-            return Err(Error::invalid_layout(format!("the format {:?}, not {FORMAT:?}", self.format)));
+            return Err(Error::invalid_layout(format!(
+                "the format {:?}, not {FORMAT:?}",
+                self.format
+            )));
         }
         let layout = self.draft()?.assemble().map(Layout::new)?;
         self.check_offsets(&layout)?;
@@ -111,27 +141,49 @@ impl Stored {
     }
 
     fn draft(&self) -> Result<Draft> {
-        let leaves = self.leaves.iter().map(StoredLeaf::draft).collect::<Result<Vec<_>>>()?;
+        let leaves = self
+            .leaves
+            .iter()
+            .map(StoredLeaf::draft)
+            .collect::<Result<Vec<_>>>()?;
         let (mut tree, mut places) = (Tree::new(), Vec::new());
         for stored in &self.nodes {
-            if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some()) && (stored.leaf.is_some() || stored.axes.is_some()) {
-                return Err(Error::invalid_layout(format!("`{}`, which is no leaf and has something of one", stored.path)));
+            if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some())
+                && (stored.leaf.is_some() || stored.axes.is_some())
+            {
+                return Err(Error::invalid_layout(format!(
+                    "`{}`, which is no leaf and has something of one",
+                    stored.path
+                )));
             }
             let node = tree.push(stored)?;
             if let Some(leaf) = stored.leaf {
                 tree.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
-                places.push(DraftPlace { node, leaf, axes: stored.axes.clone().map(Box::new) });
+                places.push(DraftPlace {
+                    node,
+                    leaf,
+                    axes: stored.axes.clone().map(Box::new),
+                });
             }
         }
         Ok(Draft::new(tree.finish()?, leaves, places).rounding_f64(self.round_f64))
     }
 
-    /// The order of the leaves and where they start follow from the places; what was written must agree.
+    /// The order of the leaves and where they start follow from the places; what was written must
+    /// agree.
     fn check_offsets(&self, layout: &Layout) -> Result<()> {
         let leaves = || layout.leaves().iter().chain(layout.others());
         if self.leaves.len() != leaves().count() || self.len != layout.len() as u64 {
-            let found = format!("{} leaves of {} elements in all", self.leaves.len(), self.len);
-            return Err(Error::invalid_layout(format!("{found}, where the places give {} of {}", leaves().count(), layout.len())));
+            let found = format!(
+                "{} leaves of {} elements in all",
+                self.leaves.len(),
+                self.len
+            );
+            return Err(Error::invalid_layout(format!(
+                "{found}, where the places give {} of {}",
+                leaves().count(),
+                layout.len()
+            )));
         }
         for (stored, leaf) in self.leaves.iter().zip(leaves()) {
             let same = stored_leaf(leaf);
@@ -140,8 +192,16 @@ impl Stored {
                 || stored.trainable != same.trainable
                 || stored.dtype != same.dtype
             {
-                let found = format!("`{}` at {}, shape {:?}", leaf.path(), stored.offset, stored.shape);
-                return Err(Error::invalid_layout(format!("{found}, where the places give {}, shape {:?}", same.offset, same.shape)));
+                let found = format!(
+                    "`{}` at {}, shape {:?}",
+                    leaf.path(),
+                    stored.offset,
+                    stored.shape
+                );
+                return Err(Error::invalid_layout(format!(
+                    "{found}, where the places give {}, shape {:?}",
+                    same.offset, same.shape
+                )));
             }
         }
         Ok(())
@@ -150,9 +210,17 @@ impl Stored {
 
 impl StoredLeaf {
     fn draft(&self) -> Result<DraftLeaf> {
-        let shape = self.shape.iter().map(|&len| usize::try_from(len)).collect::<Result<Shape, _>>();
+        let shape = self
+            .shape
+            .iter()
+            .map(|&len| usize::try_from(len))
+            .collect::<Result<Shape, _>>();
         let shape = shape.map_err(|_| Error::invalid_layout("a shape that no memory holds"))?;
-        Ok(DraftLeaf { dtype: self.dtype, shape, trainable: self.trainable })
+        Ok(DraftLeaf {
+            dtype: self.dtype,
+            shape,
+            trainable: self.trainable,
+        })
     }
 }
 
@@ -165,12 +233,19 @@ struct Tree {
 
 impl Tree {
     fn new() -> Self {
-        Tree { paths: Paths::new(), line: vec![(ROOT, String::new())] }
+        Tree {
+            paths: Paths::new(),
+            line: vec![(ROOT, String::new())],
+        }
     }
 
     fn push(&mut self, stored: &StoredNode) -> Result<NodeId> {
         let keys = keys(&stored.path)?;
-        let shared = self.line[1..].iter().zip(&keys).take_while(|(node, key)| node.1 == **key).count();
+        let shared = self.line[1..]
+            .iter()
+            .zip(&keys)
+            .take_while(|(node, key)| node.1 == **key)
+            .count();
         let is_new = keys.len() > shared || (keys.is_empty() && self.paths.len() == 1);
         if !is_new {
             return Err(Error::duplicate(stored.path.clone()));
@@ -181,14 +256,21 @@ impl Tree {
             self.open(key, stored.frozen_from == Some(level as u32 + 1))?;
         }
         let node = self.line.last().map_or(ROOT, |node| node.0);
-        self.paths.node_mut(node).kind = if stored.no_leaf { Kind::NoLeaf } else { Kind::Branch };
+        self.paths.node_mut(node).kind = if stored.no_leaf {
+            Kind::NoLeaf
+        } else {
+            Kind::Branch
+        };
         Ok(node)
     }
 
     fn open(&mut self, key: String, frozen: bool) -> Result<()> {
         let parent = self.line.last().map_or(ROOT, |node| node.0);
         if self.paths.node(parent).kind != Kind::Branch {
-            return Err(Error::invalid_layout(format!("`{}`, which is a leaf, with something below it", self.paths.render(parent))));
+            return Err(Error::invalid_layout(format!(
+                "`{}`, which is a leaf, with something below it",
+                self.paths.render(parent)
+            )));
         }
         let node = self.paths.push(parent, Key::Name(&key), frozen)?;
         self.line.push((node, key));
@@ -215,5 +297,9 @@ fn keys(path: &str) -> Result<Vec<String>> {
     }
     let keys: Option<Vec<String>> = split(path).take(MAX_LEVELS + 1).map(unescape).collect();
     let keys = keys.ok_or_else(|| Error::invalid_layout(format!("`{path}`, which is no path")))?;
-    if keys.len() > MAX_LEVELS { Err(Error::too_deep(MAX_LEVELS).or_at(|| path.to_owned())) } else { Ok(keys) }
+    if keys.len() > MAX_LEVELS {
+        Err(Error::too_deep(MAX_LEVELS).or_at(|| path.to_owned()))
+    } else {
+        Ok(keys)
+    }
 }

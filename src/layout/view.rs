@@ -6,7 +6,8 @@ use super::{Layout, Leaf};
 use crate::error::{Error, Result};
 
 impl Layout {
-    /// The leaf at a path, any of its places, as an array over the flat vector. Its shape is the leaf's.
+    /// The leaf at a path, any of its places, as an array over the flat vector. Its shape is the
+    /// leaf's.
     ///
     /// # Errors
     /// A slice of another length than the layout's; a path at which there is no trainable leaf.
@@ -72,7 +73,11 @@ impl Layout {
     /// assert_eq!(decays, [true, true, false]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn view_mut_as<'v, E>(&self, flat: &'v mut [E], path: &str) -> Result<ArrayViewMutD<'v, E>> {
+    pub fn view_mut_as<'v, E>(
+        &self,
+        flat: &'v mut [E],
+        path: &str,
+    ) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
         let leaf = self.leaf_at(path)?;
         Ok(view_mut(leaf, &mut flat[leaf.range()]))
@@ -111,7 +116,10 @@ impl Layout {
     /// ```
     pub fn views_as<'v, E>(&'v self, flat: &'v [E]) -> Result<Views<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        Ok(Views { leaves: self.leaves().iter(), flat })
+        Ok(Views {
+            leaves: self.leaves().iter(),
+            flat,
+        })
     }
 
     /// All leaves in flat order, each with its array for writing.
@@ -148,11 +156,20 @@ impl Layout {
     /// ```
     pub fn views_mut_as<'v, E>(&'v self, flat: &'v mut [E]) -> Result<ViewsMut<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        Ok(ViewsMut { leaves: self.leaves().iter(), rest: flat })
+        Ok(ViewsMut {
+            leaves: self.leaves().iter(),
+            rest: flat,
+        })
     }
 
     fn leaf_at(&self, path: &str) -> Result<&Leaf> {
-        self.leaf(path).ok_or_else(|| Error::unknown(path.to_owned(), "the path of a trainable leaf", self.found_at(path)))
+        self.leaf(path).ok_or_else(|| {
+            Error::unknown(
+                path.to_owned(),
+                "the path of a trainable leaf",
+                self.found_at(path),
+            )
+        })
     }
 }
 
@@ -187,7 +204,8 @@ impl<'v, E> Iterator for Views<'v, E> {
     }
 }
 
-/// Iterates over the leaves of a layout and their arrays, for writing. Made by [`Layout::views_mut`].
+/// Iterates over the leaves of a layout and their arrays, for writing. Made by
+/// [`Layout::views_mut`].
 ///
 /// ```
 /// use flatleaf::{destructure, tree};
@@ -225,9 +243,11 @@ impl<E> ExactSizeIterator for Views<'_, E> {}
 impl<E> ExactSizeIterator for ViewsMut<'_, E> {}
 
 fn view<'v, E>(leaf: &Leaf, elements: &'v [E]) -> ArrayViewD<'v, E> {
-    ArrayViewD::from_shape(IxDyn(leaf.shape()), elements).expect("a leaf has as many elements as its shape")
+    ArrayViewD::from_shape(IxDyn(leaf.shape()), elements)
+        .expect("a leaf has as many elements as its shape")
 }
 
 fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
-    ArrayViewMutD::from_shape(IxDyn(leaf.shape()), elements).expect("a leaf has as many elements as its shape")
+    ArrayViewMutD::from_shape(IxDyn(leaf.shape()), elements)
+        .expect("a leaf has as many elements as its shape")
 }

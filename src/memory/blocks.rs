@@ -1,11 +1,14 @@
-//! Blocks of memory with huge pages, from which the allocator cuts many vectors, one after the other.
+//! Blocks of memory with huge pages, from which the allocator cuts many vectors, one after the
+//! other.
 //!
-//! An allocator such as glibc's writes a header before each vector. In a row of vectors of a megabyte these headers touch nearly every
-//! huge page before it could be asked for, and it faults in as small ones. So a block for the next vectors is asked for, marked for huge
-//! pages and given back, and only then the vectors are asked for. Where an allocator does not cut them from it, they are what they would
-//! have been.
+//! An allocator such as glibc's writes a header before each vector. In a row of vectors of a
+//! megabyte these headers touch nearly every huge page before it could be asked for, and it faults
+//! in as small ones. So a block for the next vectors is asked for, marked for huge pages and given
+//! back, and only then the vectors are asked for. Where an allocator does not cut them from it,
+//! they are what they would have been.
 //!
-//! Pays: 161 new vectors of 25.6M floats together, filled by both threads, took 22 ms without it and 8 ms with it.
+//! Pays: 161 new vectors of 25.6M floats together, filled by both threads, took 22 ms without it
+//! and 8 ms with it.
 
 use super::with_room;
 
@@ -26,7 +29,10 @@ impl Blocks {
     pub(crate) fn of(bytes: usize) -> Self {
         // glibc begins by mapping all that is large, until it has seen such a block come back.
         Self::give(bytes.min(Self::LEN));
-        Blocks { rest: bytes, left: 0 }
+        Blocks {
+            rest: bytes,
+            left: 0,
+        }
     }
 
     /// An empty vector for so many elements.

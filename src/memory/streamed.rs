@@ -1,14 +1,18 @@
 //! Copies past the caches, by stores that do not read the destination first.
 //!
-//! An ordinary store to memory that is in no cache reads the line before it changes it, so a copy of vectors larger than the caches moves
-//! half as many bytes again as it has to. x86-64 has stores that go around that, SSE2's `movntps`, which every such CPU has.
+//! An ordinary store to memory that is in no cache reads the line before it changes it, so a copy
+//! of vectors larger than the caches moves half as many bytes again as it has to. x86-64 has stores
+//! that go around that, SSE2's `movntps`, which every such CPU has.
 //!
-//! Proof: [`stream`] writes as many bytes as `from` has, from `to` on, which its callers own mutably: a slice as long, or the room that a
-//! vector has reserved. Every access is of 16 bytes within whole lines of both; lines of the destination begin where its address is a
-//! multiple of 64. `sfence` orders the stores before whatever the thread does next, such as telling another that it is done.
+//! Proof: [`stream`] writes as many bytes as `from` has, from `to` on, which its callers own
+//! mutably: a slice as long, or the room that a vector has reserved. Every access is of 16 bytes
+//! within whole lines of both; lines of the destination begin where its address is a multiple of
+//! 64. `sfence` orders the stores before whatever the thread does next, such as telling another
+//! that it is done.
 //!
-//! Pays: 25.6M floats by two threads took 3.4–3.7 ms with it and 4.5–5.0 ms by `memcpy`, 124M 16.6 and 22 ms, on a quiet machine; on a
-//! busy one 5.6–6.4 and 9.5–10.2 ms, 32–35 and 42–47 ms. (glibc's `memcpy` has such stores too, and uses them in none of these.)
+//! Pays: 25.6M floats by two threads took 3.4–3.7 ms with it and 4.5–5.0 ms by `memcpy`, 124M 16.6
+//! and 22 ms, on a quiet machine; on a busy one 5.6–6.4 and 9.5–10.2 ms, 32–35 and 42–47 ms.
+//! (glibc's `memcpy` has such stores too, and uses them in none of these.)
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{_mm_loadu_ps, _mm_sfence, _mm_stream_ps};
@@ -46,8 +50,12 @@ unsafe fn stream(to: *mut u8, from: &[u8]) {
     unsafe {
         to.copy_from_nonoverlapping(start.as_ptr(), start.len());
         let to = to.add(start.len());
-        lines.iter().enumerate().for_each(|(index, line)| stream_line(to.add(index * LINE), line));
-        to.add(lines.len() * LINE).copy_from_nonoverlapping(end.as_ptr(), end.len());
+        lines
+            .iter()
+            .enumerate()
+            .for_each(|(index, line)| stream_line(to.add(index * LINE), line));
+        to.add(lines.len() * LINE)
+            .copy_from_nonoverlapping(end.as_ptr(), end.len());
         _mm_sfence();
     }
 }
@@ -58,7 +66,12 @@ unsafe fn stream(to: *mut u8, from: &[u8]) {
 unsafe fn stream_line(to: *mut u8, line: &[u8; LINE]) {
     for at in (0..LINE).step_by(16) {
         // SAFETY: 16 bytes within both lines; the destination is a multiple of 16.
-        unsafe { _mm_stream_ps(to.add(at).cast(), _mm_loadu_ps(line.as_ptr().add(at).cast())) };
+        unsafe {
+            _mm_stream_ps(
+                to.add(at).cast(),
+                _mm_loadu_ps(line.as_ptr().add(at).cast()),
+            )
+        };
     }
 }
 
@@ -74,7 +87,12 @@ mod tests {
                 let mut to = vec![7; 256];
                 copy(&mut to[start..start + len], &from[..len]);
                 assert_eq!(to[start..start + len], from[..len]);
-                assert!(to[..start].iter().chain(&to[start + len..]).all(|&byte| byte == 7));
+                assert!(
+                    to[..start]
+                        .iter()
+                        .chain(&to[start + len..])
+                        .all(|&byte| byte == 7)
+                );
             }
         }
     }

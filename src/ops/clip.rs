@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 pub struct Clip {
     /// The L2 norm that the slice came with.
     pub norm_before: f64,
-    /// The L2 norm that it has now, measured: elements are rounded, so it may miss the maximum by a relative 1e-7.
+    /// The L2 norm that it has now, measured: elements are rounded, so it may miss the maximum by a
+    /// relative 1e-7.
     pub norm_after: f64,
     /// The factor that was applied, 1 where nothing changed.
     pub scale: f64,
@@ -43,25 +44,29 @@ pub enum NonFinite {
     /// An error that names the first element at fault; nothing is written.
     #[default]
     Error,
-    /// Leave the slice as it is: `scale` is 1 and `norm_before` says why, so that the caller can skip the step.
+    /// Leave the slice as it is: `scale` is 1 and `norm_before` says why, so that the caller can
+    /// skip the step.
     Skip,
-    /// Scale by the formula all the same. A NaN makes all elements NaN; an infinity makes itself NaN and the finite ones 0. An infinite
-    /// norm is within an infinite maximum, and then nothing changes.
+    /// Scale by the formula all the same. A NaN makes all elements NaN; an infinity makes itself
+    /// NaN and the finite ones 0. An infinite norm is within an infinite maximum, and then nothing
+    /// changes.
     Propagate,
 }
 
 /// Scales `x` so that its L2 norm is at most `max`.
 ///
-/// The factor is `max / norm`, Optax' form. A norm up to and including `max` changes nothing, not a bit: PyTorch's `max / (norm + 1e-6)`
-/// shrinks a gradient whose norm is exactly `max`, and Optax' own gives NaN where norm and `max` are both 0. Elements are scaled in f64,
-/// so that a small factor does not vanish. An infinite `max` only measures.
+/// The factor is `max / norm`, Optax' form. A norm up to and including `max` changes nothing, not a
+/// bit: PyTorch's `max / (norm + 1e-6)` shrinks a gradient whose norm is exactly `max`, and Optax'
+/// own gives NaN where norm and `max` are both 0. Elements are scaled in f64, so that a small
+/// factor does not vanish. An infinite `max` only measures.
 ///
-/// This is the norm of the slice as a whole: for clipping each leaf by itself, call it on each leaf's slice.
+/// This is the norm of the slice as a whole: for clipping each leaf by itself, call it on each
+/// leaf's slice.
 ///
 /// Reads `x` once, and once more and writes it where it is clipped.
 ///
-/// ***Errors***, before anything is written, if `max` is negative or NaN, and if an element is infinite or NaN; [`clip_norm_with`] has
-/// other answers to the second.
+/// ***Errors***, before anything is written, if `max` is negative or NaN, and if an element is
+/// infinite or NaN; [`clip_norm_with`] has other answers to the second.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -81,7 +86,8 @@ pub fn clip_norm(x: &mut [f32], max: f64) -> Result<Clip> {
 
 /// [`clip_norm`] with a choice of what happens to a norm that is infinite or NaN. Costs the same.
 ///
-/// ***Errors***, before anything is written, if `max` is negative or NaN, and with [`NonFinite::Error`] if an element is infinite or NaN.
+/// ***Errors***, before anything is written, if `max` is negative or NaN, and with
+/// [`NonFinite::Error`] if an element is infinite or NaN.
 ///
 /// ```
 /// use flatleaf::ops::{self, NonFinite};
@@ -125,7 +131,11 @@ pub fn clip_value(x: &mut [f32], max_abs: f32) -> Result<()> {
 }
 
 fn check_max(max: f64) -> Result<()> {
-    if max >= 0.0 { Ok(()) } else { Err(Error::argument("a maximum of 0 or more", max)) }
+    if max >= 0.0 {
+        Ok(())
+    } else {
+        Err(Error::argument("a maximum of 0 or more", max))
+    }
 }
 
 #[cold]
@@ -135,7 +145,11 @@ fn at_fault(x: &[f32]) -> Error {
 }
 
 fn unchanged(norm: f64) -> Clip {
-    Clip { norm_before: norm, norm_after: norm, scale: 1.0 }
+    Clip {
+        norm_before: norm,
+        norm_after: norm,
+        scale: 1.0,
+    }
 }
 
 /// Scales, and measures each chunk while it is in the cache.
@@ -145,5 +159,9 @@ fn shrink(x: &mut [f32], norm: f64, scale: f64) -> Clip {
         lanes::sum(x, square)
     };
     let squares = settle(parallel::fold(x, shrink_chunk, |a, b| a + b));
-    Clip { norm_before: norm, norm_after: squares.sqrt(), scale }
+    Clip {
+        norm_before: norm,
+        norm_after: squares.sqrt(),
+        scale,
+    }
 }

@@ -1,19 +1,24 @@
-//! One float type into another: exact where it fits, otherwise rounded to the nearest, ties to even, once.
+//! One float type into another: exact where it fits, otherwise rounded to the nearest, ties to
+//! even, once.
 //!
-//! It is arithmetic on bits, because instructions and casts make NaNs quiet. Here a NaN keeps as much of its payload as the other type
-//! has room for, so whatever is widened comes back bit for bit; a NaN of which nothing would be left becomes the quiet one.
+//! It is arithmetic on bits, because instructions and casts make NaNs quiet. Here a NaN keeps as
+//! much of its payload as the other type has room for, so whatever is widened comes back bit for
+//! bit; a NaN of which nothing would be left becomes the quiet one.
 //!
-//! To narrow, with m the bits of |x| and s the number of bits to be cut off (Giesen, *Float → half conversions*, 2012):
+//! To narrow, with m the bits of |x| and s the number of bits to be cut off (Giesen, *Float → half
+//! conversions*, 2012):
 //!
 //! ```text
 //! normal      (m − the difference of the biases + 2^(s−1) − 1 + the last bit that stays) >> s     a carry may go up to infinity
 //! subnormal   bits of (|x| + c) − bits of c                     c such that the sum ends where the narrow type does
 //! ```
 //!
-//! An f64 becomes 16 bits in one step: by way of f32 it would be rounded twice. Slices are bytes, which need not be aligned.
+//! An f64 becomes 16 bits in one step: by way of f32 it would be rounded twice. Slices are bytes,
+//! which need not be aligned.
 //!
-//! The loops vectorise. Picoseconds an element on one core of a Zen 4, for 16M elements and for 4,096, beside F16C through the `half`
-//! crate: fast enough that memory is the limit, so F16C is left alone.
+//! The loops vectorise. Picoseconds an element on one core of a Zen 4, for 16M elements and for
+//! 4,096, beside F16C through the `half` crate: fast enough that memory is the limit, so F16C is
+//! left alone.
 //!
 //! | | f16 → f32 | f32 → f16 | bf16 → f32 | f32 → bf16 | f32 → f64 | f64 → f32 | f64 → f16 | memcpy of f32 |
 //! | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -25,10 +30,17 @@ use super::dispatch::{self, Kernel};
 /// to ← one(from), element by element, each as bytes.
 ///
 /// ***Panics*** if the slices are not of equally many whole elements.
-pub(crate) fn convert<const N: usize, const M: usize>(from: &[u8], to: &mut [u8], one: impl Fn([u8; N]) -> [u8; M]) {
+pub(crate) fn convert<const N: usize, const M: usize>(
+    from: &[u8],
+    to: &mut [u8],
+    one: impl Fn([u8; N]) -> [u8; M],
+) {
     let ((from, from_end), (to, to_end)) = (from.as_chunks::<N>(), to.as_chunks_mut::<M>());
     let (elements, room) = (from.len(), to.len());
-    assert!(elements == room && from_end.is_empty() && to_end.is_empty(), "expected room for {elements} elements, found {room}");
+    assert!(
+        elements == room && from_end.is_empty() && to_end.is_empty(),
+        "expected room for {elements} elements, found {room}"
+    );
     dispatch::run(Convert, from, to, one);
 }
 
@@ -61,21 +73,49 @@ pub(crate) fn f16_to_f32(half: u16) -> f32 {
     let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff));
     let shifted = magnitude << 13;
     let subnormal = (magnitude as f32 * SMALLEST).to_bits();
-    let finite = if magnitude < 1 << 10 { subnormal } else { shifted + ((127 - 15) << 23) };
-    f32::from_bits(sign | if magnitude < F16_INFINITY { finite } else { F32_INFINITY | shifted })
+    let finite = if magnitude < 1 << 10 {
+        subnormal
+    } else {
+        shifted + ((127 - 15) << 23)
+    };
+    f32::from_bits(
+        sign | if magnitude < F16_INFINITY {
+            finite
+        } else {
+            F32_INFINITY | shifted
+        },
+    )
 }
 
 #[inline(always)]
 pub(crate) fn f32_to_f16(x: f32) -> u16 {
     let (sign, magnitude) = ((x.to_bits() >> 16) & 0x8000, x.to_bits() & 0x7fff_ffff);
     let last = (magnitude >> 13) & 1;
-    let normal = magnitude.wrapping_sub((127 - 15) << 23).wrapping_add((1 << 12) - 1 + last) >> 13;
+    let normal = magnitude
+        .wrapping_sub((127 - 15) << 23)
+        .wrapping_add((1 << 12) - 1 + last)
+        >> 13;
     // 0.5 ends at 2⁻²⁴, as the subnormal numbers do.
-    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5_f32.to_bits());
-    let finite = if magnitude < (127 - 14) << 23 { subnormal } else { normal };
+    let subnormal = (f32::from_bits(magnitude) + 0.5)
+        .to_bits()
+        .wrapping_sub(0.5_f32.to_bits());
+    let finite = if magnitude < (127 - 14) << 23 {
+        subnormal
+    } else {
+        normal
+    };
     let nan = F16_INFINITY | or_quiet!((magnitude >> 13) & 0x3ff, 0x200);
-    let infinite = if magnitude > F32_INFINITY { nan } else { F16_INFINITY };
-    (sign | if magnitude < (127 + 16) << 23 { finite } else { infinite }) as u16
+    let infinite = if magnitude > F32_INFINITY {
+        nan
+    } else {
+        F16_INFINITY
+    };
+    (sign
+        | if magnitude < (127 + 16) << 23 {
+            finite
+        } else {
+            infinite
+        }) as u16
 }
 
 /// The upper half of an f32 is a bf16.
@@ -89,14 +129,23 @@ pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let (bits, upper) = (x.to_bits(), x.to_bits() >> 16);
     let number = bits.wrapping_add((1 << 15) - 1 + (upper & 1)) >> 16;
     let nan = upper | or_quiet!(upper & 0x7f, 0x40);
-    (if bits & 0x7fff_ffff > F32_INFINITY { nan } else { number }) as u16
+    (if bits & 0x7fff_ffff > F32_INFINITY {
+        nan
+    } else {
+        number
+    }) as u16
 }
 
 #[inline(always)]
 pub(crate) fn f32_to_f64(x: f32) -> f64 {
     let bits = x.to_bits();
-    let nan = (u64::from(bits & 0x8000_0000) << 32) | (0x7ff << 52) | (u64::from(bits & 0x7f_ffff) << 29);
-    f64::from_bits(if bits & 0x7fff_ffff > F32_INFINITY { nan } else { f64::from(x).to_bits() })
+    let nan =
+        (u64::from(bits & 0x8000_0000) << 32) | (0x7ff << 52) | (u64::from(bits & 0x7f_ffff) << 29);
+    f64::from_bits(if bits & 0x7fff_ffff > F32_INFINITY {
+        nan
+    } else {
+        f64::from(x).to_bits()
+    })
 }
 
 #[inline(always)]
@@ -104,7 +153,11 @@ pub(crate) fn f64_to_f32(x: f64) -> f32 {
     let bits = x.to_bits();
     let sign = (bits >> 32) as u32 & 0x8000_0000;
     let nan = sign | F32_INFINITY | or_quiet!((bits >> 29) as u32 & 0x7f_ffff, 0x40_0000);
-    f32::from_bits(if x.is_nan() { nan } else { (x as f32).to_bits() })
+    f32::from_bits(if x.is_nan() {
+        nan
+    } else {
+        (x as f32).to_bits()
+    })
 }
 
 #[inline(always)]
@@ -123,12 +176,34 @@ fn narrow<const MANTISSA: u32, const BIAS: u64>(x: f64) -> u16 {
     let cut = 52 - MANTISSA;
     let (sign, magnitude) = ((x.to_bits() >> 48) & 0x8000, x.to_bits() & (u64::MAX >> 1));
     let last = (magnitude >> cut) & 1;
-    let normal = magnitude.wrapping_sub((1023 - BIAS) << 52).wrapping_add((1 << (cut - 1)) - 1 + last) >> cut;
+    let normal = magnitude
+        .wrapping_sub((1023 - BIAS) << 52)
+        .wrapping_add((1 << (cut - 1)) - 1 + last)
+        >> cut;
     let ends_alike = f64::from_bits((1023 + 1 - BIAS + u64::from(cut)) << 52);
-    let subnormal = (f64::from_bits(magnitude) + ends_alike).to_bits().wrapping_sub(ends_alike.to_bits());
-    let finite = if magnitude < (1023 + 1 - BIAS) << 52 { subnormal } else { normal };
+    let subnormal = (f64::from_bits(magnitude) + ends_alike)
+        .to_bits()
+        .wrapping_sub(ends_alike.to_bits());
+    let finite = if magnitude < (1023 + 1 - BIAS) << 52 {
+        subnormal
+    } else {
+        normal
+    };
     let infinity = (2 * BIAS + 1) << MANTISSA;
-    let nan = infinity | or_quiet!((magnitude >> cut) & ((1 << MANTISSA) - 1), 1 << (MANTISSA - 1));
-    let infinite = if magnitude > 0x7ff << 52 { nan } else { infinity };
-    (sign | if magnitude < (1023 + 1 + BIAS) << 52 { finite } else { infinite }) as u16
+    let nan = infinity
+        | or_quiet!(
+            (magnitude >> cut) & ((1 << MANTISSA) - 1),
+            1 << (MANTISSA - 1)
+        );
+    let infinite = if magnitude > 0x7ff << 52 {
+        nan
+    } else {
+        infinity
+    };
+    (sign
+        | if magnitude < (1023 + 1 + BIAS) << 52 {
+            finite
+        } else {
+            infinite
+        }) as u16
 }

@@ -1,12 +1,14 @@
 //! One choice of instruction set per chunk, made when the program runs.
 //!
-//! A kernel is a plain loop with a fixed number of lanes, and its body is compiled once for each width of vector registers. The loop
-//! fixes the order of every addition, so the compiler may use wider registers but cannot regroup, and it never contracts a product
-//! and a sum into one rounding: all versions give the same bits. `tests/ops/bits.rs` compares them.
+//! A kernel is a plain loop with a fixed number of lanes, and its body is compiled once for each
+//! width of vector registers. The loop fixes the order of every addition, so the compiler may use
+//! wider registers but cannot regroup, and it never contracts a product and a sum into one
+//! rounding: all versions give the same bits. `tests/ops/bits.rs` compares them.
 //!
-//! `multiversion` writes the detection and the calls, in expansions that a crate which denies unsafe code may hold. (`pulp` would do as
-//! well, at 24,000 lines to compile.) It asks for the AVX-512 of 2019 and later (Ice Lake, Zen 4), so that the CPUs that
-//! slow down on AVX-512 run AVX2. Other architectures use what their target promises (NEON on AArch64).
+//! `multiversion` writes the detection and the calls, in expansions that a crate which denies
+//! unsafe code may hold. (`pulp` would do as well, at 24,000 lines to compile.) It asks for the
+//! AVX-512 of 2019 and later (Ice Lake, Zen 4), so that the CPUs that slow down on AVX-512 run
+//! AVX2. Other architectures use what their target promises (NEON on AArch64).
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -26,15 +28,16 @@ pub enum Width {
 
 static LIMIT: AtomicU8 = AtomicU8::new(Width::Widest as u8);
 
-/// Limits the whole process to `width`, for tests and measurements. A limit above what the CPU has is no error.
+/// Limits the whole process to `width`, for tests and measurements. A limit above what the CPU has
+/// is no error.
 pub fn limit(width: Width) {
     LIMIT.store(width as u8, Ordering::Relaxed);
 }
 
 /// A loop over one or two slices and a closure.
 ///
-/// They are arguments and not fields, so that the compiler knows that they do not overlap. Mark `run` as `#[inline(always)]`: it
-/// becomes the body of each version.
+/// They are arguments and not fields, so that the compiler knows that they do not overlap. Mark
+/// `run` as `#[inline(always)]`: it becomes the body of each version.
 pub(crate) trait Kernel<X, Y, F> {
     type Output;
 

@@ -1,7 +1,7 @@
 //! Element by element, in place: the destination is the first argument.
 //!
-//! One rounding an operation and no `mul_add`, so that the bits are the same on every machine; which NaN a NaN becomes is not promised.
-//! Large slices are split over all threads.
+//! One rounding an operation and no `mul_add`, so that the bits are the same on every machine;
+//! which NaN a NaN becomes is not promised. Large slices are split over all threads.
 
 use super::dispatch::{self, Kernel};
 use super::{assert_equal_lengths, parallel};
@@ -61,8 +61,8 @@ pub fn scale(x: &mut [f32], c: f32) {
 
 /// y ← y + alpha·x.
 ///
-/// The product is rounded to f32 and then the sum, as in a loop without `mul_add`. A NaN or an infinity in `x` shows with `alpha` = 0 too.
-/// Reads both once and writes `y` once.
+/// The product is rounded to f32 and then the sum, as in a loop without `mul_add`. A NaN or an
+/// infinity in `x` shows with `alpha` = 0 too. Reads both once and writes `y` once.
 ///
 /// ***Panics*** if the lengths differ.
 ///
@@ -81,16 +81,18 @@ pub fn axpy(y: &mut [f32], alpha: f32, x: &[f32]) {
 
 /// a ← (1 − w)·a + w·b: a moving average of `a`, with weight `w` on the new value `b`.
 ///
-/// Written as PyTorch writes it, in two forms, so that both ends are exact: for finite elements `w` = 0 leaves `a` and `w` = 1 gives `b`
-/// (but a −0 may become +0), and where `a` = `b` every weight leaves it.
+/// Written as PyTorch writes it, in two forms, so that both ends are exact: for finite elements `w`
+/// = 0 leaves `a` and `w` = 1 gives `b` (but a −0 may become +0), and where `a` = `b` every weight
+/// leaves it.
 ///
 /// ```text
 /// w < ½:     a + w·(b − a)
 /// otherwise: b − (b − a)·(1 − w)
 /// ```
 ///
-/// Weights beyond 0…1 extrapolate. A NaN in either makes the element NaN at every weight, 0 included, so none goes unnoticed. An infinity
-/// in either gives an infinity or NaN, at weight 0 too (0·∞ is NaN), and so does a difference `b − a` beyond 3.4e38.
+/// Weights beyond 0…1 extrapolate. A NaN in either makes the element NaN at every weight, 0
+/// included, so none goes unnoticed. An infinity in either gives an infinity or NaN, at weight 0
+/// too (0·∞ is NaN), and so does a difference `b − a` beyond 3.4e38.
 ///
 /// Reads both once and writes `a` once.
 ///
@@ -126,7 +128,10 @@ pub fn lerp(a: &mut [f32], b: &[f32], w: f32) {
 /// ```
 #[track_caller]
 pub fn clamp(x: &mut [f32], lo: f32, hi: f32) {
-    assert!(lo <= hi, "`clamp`: expected bounds in order, found {lo} and {hi}");
+    assert!(
+        lo <= hi,
+        "`clamp`: expected bounds in order, found {lo} and {hi}"
+    );
     map(x, move |x| x.clamp(lo, hi));
 }
 
@@ -145,8 +150,9 @@ pub fn fill(x: &mut [f32], v: f32) {
 
 /// x ← f(x).
 ///
-/// `f` is called once an element, in no order: large slices are split over threads. Plain arithmetic is vectorised; what the
-/// closure needs is best captured with `move`. Reads and writes `x` once.
+/// `f` is called once an element, in no order: large slices are split over threads. Plain
+/// arithmetic is vectorised; what the closure needs is best captured with `move`. Reads and writes
+/// `x` once.
 ///
 /// ```
 /// use flatleaf::ops;

@@ -7,13 +7,15 @@
 //!       + x32   x33                      the end of the slice, in the same lanes
 //! ```
 //!
-//! then lane 0 + 8, 1 + 9, …, then 0 + 4, …, down to one. The grouping is written in the source, so it does not depend on the registers.
-//! Sixteen are two AVX-512 registers of doubles, four of AVX2, eight of SSE2: enough additions under way to reach 69–89 ps an element in
-//! the cache, three times what memory delivers. With 32 the compiler unrolls some loops first and then fails to vectorise them (400 ps);
-//! indices do better than iterators here for the same reason.
+//! then lane 0 + 8, 1 + 9, …, then 0 + 4, …, down to one. The grouping is written in the source, so
+//! it does not depend on the registers. Sixteen are two AVX-512 registers of doubles, four of AVX2,
+//! eight of SSE2: enough additions under way to reach 69–89 ps an element in the cache, three times
+//! what memory delivers. With 32 the compiler unrolls some loops first and then fails to vectorise
+//! them (400 ps); indices do better than iterators here for the same reason.
 //!
-//! In f64 the squares and products of f32 are exact, 1e20 squared is far from overflow and 1e-23 squared far from zero. A lane adds 1,024
-//! elements of a chunk, so its rounding error is below 1,024 · 2⁻⁵³.
+//! In f64 the squares and products of f32 are exact, 1e20 squared is far from overflow and 1e-23
+//! squared far from zero. A lane adds 1,024 elements of a chunk, so its rounding error is below
+//! 1,024 · 2⁻⁵³.
 
 use super::dispatch::{self, Kernel};
 
@@ -46,11 +48,17 @@ pub(super) struct Range {
 }
 
 impl Range {
-    const EMPTY: Range = Range { least: i32::MAX, greatest: i32::MIN };
+    const EMPTY: Range = Range {
+        least: i32::MAX,
+        greatest: i32::MIN,
+    };
 
     #[inline(always)]
     pub(super) fn with(self, other: Range) -> Range {
-        Range { least: self.least.min(other.least), greatest: self.greatest.max(other.greatest) }
+        Range {
+            least: self.least.min(other.least),
+            greatest: self.greatest.max(other.greatest),
+        }
     }
 }
 
@@ -101,7 +109,9 @@ fn fold(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
     while width > 0 {
         let (left, right) = lanes.split_at_mut(width);
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += *right);
+        left.iter_mut()
+            .zip(right)
+            .for_each(|(left, right)| *left += *right);
         width /= 2;
     }
     lanes[0]
@@ -115,6 +125,11 @@ impl<F: Fn(f32) -> i32> Kernel<&[f32], (), &F> for Extremes {
     /// No lanes needed: integer minima and maxima may be grouped in any way, so the compiler does.
     #[inline(always)]
     fn run(x: &[f32], (): (), key: &F) -> Range {
-        x.iter().fold(Range::EMPTY, |range, &x| range.with(Range { least: key(x), greatest: key(x) }))
+        x.iter().fold(Range::EMPTY, |range, &x| {
+            range.with(Range {
+                least: key(x),
+                greatest: key(x),
+            })
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Arithmetic on slices: what people do with a flat vector or with one leaf of it.
 //!
-//! Invariant: nothing here mentions a tree or a layout. Slices go in, f64 comes out; in place, the destination is the first argument.
+//! Invariant: nothing here mentions a tree or a layout. Slices go in, f64 comes out; in place, the
+//! destination is the first argument.
 //!
 //! | | |
 //! | --- | --- |
@@ -22,19 +23,21 @@
 //!
 //! # Numbers
 //!
-//! The same input gives the same bits, whatever the number of threads and however wide the CPU's vectors: the grouping of every sum is
-//! fixed (see `lanes.rs` for a chunk, `parallel.rs` for many) and a product and a sum are never contracted. Sums are f64 throughout.
-//! NaN is never lost. Empty slices give 0 for sums and norms.
+//! The same input gives the same bits, whatever the number of threads and however wide the CPU's
+//! vectors: the grouping of every sum is fixed (see `lanes.rs` for a chunk, `parallel.rs` for many)
+//! and a product and a sum are never contracted. Sums are f64 throughout. NaN is never lost. Empty
+//! slices give 0 for sums and norms.
 //!
 //! # Speed
 //!
-//! Loops are compiled for several vector widths, and the widest that the CPU has is taken when the program runs. From 2²⁰ elements on (2¹⁶
-//! inside a rayon pool) all threads of the current pool take part (feature `rayon`). Nothing is allocated but a job per thread.
+//! Loops are compiled for several vector widths, and the widest that the CPU has is taken when the
+//! program runs. From 2²⁰ elements on (2¹⁶ inside a rayon pool) all threads of the current pool
+//! take part (feature `rayon`). Nothing is allocated but a job per thread.
 //!
 //! # Panics
 //!
-//! Slices of unequal lengths panic with both lengths, at the caller's line: that is a bug, where a wrong maximum is an
-//! [`Error`](crate::Error).
+//! Slices of unequal lengths panic with both lengths, at the caller's line: that is a bug, where a
+//! wrong maximum is an [`Error`](crate::Error).
 
 mod clip;
 pub(crate) mod convert;
@@ -54,5 +57,10 @@ pub use reduce::{all_finite, dot, first_non_finite, mean_square, min_max, sum};
 
 #[track_caller]
 fn assert_equal_lengths(what: &str, a: &[f32], b: &[f32]) {
-    assert!(a.len() == b.len(), "`{what}`: expected slices of equal length, found {} and {} elements", a.len(), b.len());
+    assert!(
+        a.len() == b.len(),
+        "`{what}`: expected slices of equal length, found {} and {} elements",
+        a.len(),
+        b.len()
+    );
 }

@@ -5,8 +5,8 @@ use super::reduce::{INFINITY, magnitude, range_of, settle, sum_of, sum_of_square
 
 /// Σ |x|.
 ///
-/// Computed in f64; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width.
-/// Reads `x` once.
+/// Computed in f64; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
+/// threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -19,9 +19,9 @@ pub fn norm_l1(x: &[f32]) -> f64 {
 
 /// √Σ x², the Euclidean norm.
 ///
-/// Computed in f64, where the squares are exact and neither overflow nor vanish: the norm of finite elements is finite. Empty gives 0, a
-/// NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width. Reads `x` once, at the speed of
-/// memory.
+/// Computed in f64, where the squares are exact and neither overflow nor vanish: the norm of finite
+/// elements is finite. Empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
+/// threads nor on the CPU's vector width. Reads `x` once, at the speed of memory.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -57,15 +57,16 @@ pub fn norm_inf(x: &[f32]) -> f64 {
 /// | below 0 | 0 if any element is 0 |
 /// | NaN | NaN |
 ///
-/// Below 1 it is no norm in the mathematical sense, and is computed all the same. Empty gives 0 for every `p` but NaN; a NaN element
-/// gives NaN for every `p`, 0 included.
+/// Below 1 it is no norm in the mathematical sense, and is computed all the same. Empty gives 0 for
+/// every `p` but NaN; a NaN element gives NaN for every `p`, 0 included.
 ///
-/// Elements are divided by the greatest (for negative `p`, the least) magnitude before they are raised, so that nothing overflows on the
-/// way; the result is infinite where it is beyond f64, as for small `p` it may be. The bits do not depend on the number of threads, and
-/// for whole `p` up to ±1024 not on the CPU either; other powers are those of the system's mathematical library.
+/// Elements are divided by the greatest (for negative `p`, the least) magnitude before they are
+/// raised, so that nothing overflows on the way; the result is infinite where it is beyond f64, as
+/// for small `p` it may be. The bits do not depend on the number of threads, and for whole `p` up
+/// to ±1024 not on the CPU either; other powers are those of the system's mathematical library.
 ///
-/// Reads `x` once for the orders with a name, otherwise twice. A whole power costs a few multiplications an element, a fractional one
-/// a call of `powf`.
+/// Reads `x` once for the orders with a name, otherwise twice. A whole power costs a few
+/// multiplications an element, a fractional one a call of `powf`.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -79,13 +80,21 @@ pub fn norm_inf(x: &[f32]) -> f64 {
 /// ```
 pub fn norm(x: &[f32], p: f64) -> f64 {
     match p {
-        0.0 => sum_of(x, |x| if x.is_nan() { f64::NAN } else { f64::from(x != 0.0) }),
+        0.0 => sum_of(x, |x| {
+            if x.is_nan() {
+                f64::NAN
+            } else {
+                f64::from(x != 0.0)
+            }
+        }),
         1.0 => norm_l1(x),
         2.0 => norm_l2(x),
         f64::INFINITY => norm_inf(x),
         f64::NEG_INFINITY => magnitudes(x).map_or(0.0, |(least, _)| least),
         p if p.is_nan() => f64::NAN,
-        p => magnitudes(x).map_or(0.0, |(least, greatest)| power_norm(x, p, if p > 0.0 { greatest } else { least })),
+        p => magnitudes(x).map_or(0.0, |(least, greatest)| {
+            power_norm(x, p, if p > 0.0 { greatest } else { least })
+        }),
     }
 }
 
@@ -93,11 +102,16 @@ pub fn norm(x: &[f32], p: f64) -> f64 {
 fn magnitudes(x: &[f32]) -> Option<(f64, f64)> {
     let Range { least, greatest } = range_of(x, magnitude);
     let float = |bits: i32| f64::from(f32::from_bits(bits as u32));
-    let range = if greatest > INFINITY { (f64::NAN, f64::NAN) } else { (float(least), float(greatest)) };
+    let range = if greatest > INFINITY {
+        (f64::NAN, f64::NAN)
+    } else {
+        (float(least), float(greatest))
+    };
     (!x.is_empty()).then_some(range)
 }
 
-/// `unit · (Σ (|x|/unit)ᵖ)^(1/p)`, where the ratios that are raised to |p| are from 0 to 1 and the one of `unit` itself is 1.
+/// `unit · (Σ (|x|/unit)ᵖ)^(1/p)`, where the ratios that are raised to |p| are from 0 to 1 and the
+/// one of `unit` itself is 1.
 fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
     const WHOLE: f64 = 1024.0;
     if unit == 0.0 || !unit.is_finite() {
@@ -106,7 +120,10 @@ fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
     let exponent = p.abs();
     let root = if p.fract() == 0.0 && exponent <= WHOLE {
         let exponent = exponent as u32;
-        root(sum_of_ratios(x, p, unit, |ratio| power(ratio, exponent)), exponent)
+        root(
+            sum_of_ratios(x, p, unit, |ratio| power(ratio, exponent)),
+            exponent,
+        )
     } else {
         sum_of_ratios(x, p, unit, |ratio| ratio.powf(exponent)).powf(1.0 / exponent)
     };
@@ -114,7 +131,11 @@ fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
 }
 
 fn sum_of_ratios(x: &[f32], p: f64, unit: f64, raise: impl Fn(f64) -> f64 + Sync) -> f64 {
-    if p > 0.0 { sum_of(x, |x| raise(f64::from(x.abs()) / unit)) } else { sum_of(x, |x| raise(unit / f64::from(x.abs()))) }
+    if p > 0.0 {
+        sum_of(x, |x| raise(f64::from(x.abs()) / unit))
+    } else {
+        sum_of(x, |x| raise(unit / f64::from(x.abs())))
+    }
 }
 
 /// `base` to a whole power by squaring: unlike `powi` and `powf`, the same bits on every machine.
@@ -138,7 +159,11 @@ fn root(of: f64, exponent: u32) -> f64 {
     let (mut low, mut high) = (1_f64.to_bits(), of.to_bits() + 1);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if power(f64::from_bits(middle), exponent) <= of { low = middle } else { high = middle }
+        if power(f64::from_bits(middle), exponent) <= of {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     f64::from_bits(low)
 }

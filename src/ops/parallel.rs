@@ -1,16 +1,18 @@
 //! Large slices over all threads, with results that do not know how many there were.
 //!
-//! A slice is cut in two at a multiple of [`CHUNK`], and so are the halves, until one chunk is left:
+//! A slice is cut in two at a multiple of [`CHUNK`], and so are the halves, until one chunk is
+//! left:
 //!
 //! ```text
 //! fold(slice) = leaf(slice)                        if it is one chunk or less
 //!             = merge(fold(left), fold(right))     otherwise, left being half of the chunks, rounded down
 //! ```
 //!
-//! The tree depends on the length alone. Threads only decide who computes which half, so every merge has the same operands in the same
-//! order, whatever their number: one too. (rayon's own `sum` and `reduce` cut where a thread happens to be idle.) Merging pairwise also
-//! keeps the rounding error of a sum at log₂ of the number of chunks (Higham, *The accuracy of floating point summation*, 1993), and there
-//! is no list of partial results to allocate.
+//! The tree depends on the length alone. Threads only decide who computes which half, so every
+//! merge has the same operands in the same order, whatever their number: one too. (rayon's own
+//! `sum` and `reduce` cut where a thread happens to be idle.) Merging pairwise also keeps the
+//! rounding error of a sum at log₂ of the number of chunks (Higham, *The accuracy of floating point
+//! summation*, 1993), and there is no list of partial results to allocate.
 
 /// Elements of one leaf of the tree. Part of the numbers: another size adds in another order.
 pub(super) const CHUNK: usize = 16 * 1024;
@@ -54,7 +56,11 @@ impl<A: Cut, B: Cut> Cut for (A, B) {
 }
 
 /// `leaf` of every chunk, merged pairwise.
-pub(super) fn fold<C: Cut, R: Send>(slices: C, leaf: impl Fn(C) -> R + Sync, merge: impl Fn(R, R) -> R + Sync) -> R {
+pub(super) fn fold<C: Cut, R: Send>(
+    slices: C,
+    leaf: impl Fn(C) -> R + Sync,
+    merge: impl Fn(R, R) -> R + Sync,
+) -> R {
     let threads = Threads::worth_it(slices.len());
     tree(slices, threads, &leaf, &merge)
 }
@@ -64,13 +70,20 @@ pub(super) fn each<C: Cut>(slices: C, leaf: impl Fn(C) + Sync) {
     fold(slices, leaf, |(), ()| ());
 }
 
-fn tree<C: Cut, R: Send>(slices: C, threads: Threads, leaf: &(impl Fn(C) -> R + Sync), merge: &(impl Fn(R, R) -> R + Sync)) -> R {
+fn tree<C: Cut, R: Send>(
+    slices: C,
+    threads: Threads,
+    leaf: &(impl Fn(C) -> R + Sync),
+    merge: &(impl Fn(R, R) -> R + Sync),
+) -> R {
     let chunks = slices.len().div_ceil(CHUNK);
     if chunks <= 1 {
         return leaf(slices);
     }
     let (left, right) = slices.cut(chunks / 2 * CHUNK);
-    let (left, right) = threads.join(left, right, |half, threads| tree(half, threads, leaf, merge));
+    let (left, right) = threads.join(left, right, |half, threads| {
+        tree(half, threads, leaf, merge)
+    });
     merge(left, right)
 }
 
@@ -82,10 +95,12 @@ enum Threads {
     /// The calling thread, which belongs to the pool, and the others of the pool.
     #[cfg(feature = "rayon")]
     Pool,
-    /// The calling thread, which is outside the pool, a part of at most so many elements, and the pool the rest.
+    /// The calling thread, which is outside the pool, a part of at most so many elements, and the
+    /// pool the rest.
     ///
-    /// rayon's `join` would hand over everything and sleep. The scheduler then often wakes both workers on the caller's CPU and leaves the
-    /// other idle for milliseconds; a caller that works keeps its own CPU.
+    /// rayon's `join` would hand over everything and sleep. The scheduler then often wakes both
+    /// workers on the caller's CPU and leaves the other idle for milliseconds; a caller that works
+    /// keeps its own CPU.
     #[cfg(feature = "rayon")]
     Beside(usize),
 }
@@ -103,16 +118,18 @@ impl Threads {
 
 #[cfg(feature = "rayon")]
 impl Threads {
-    /// Two threads begin to win where the work outweighs the waking of one that sleeps. The L2 norm on two cores of a Zen 4 (virtual,
-    /// shared), median µs of one thread → of two, the pool awake … asleep:
+    /// Two threads begin to win where the work outweighs the waking of one that sleeps. The L2 norm
+    /// on two cores of a Zen 4 (virtual, shared), median µs of one thread → of two, the pool awake
+    /// … asleep:
     ///
     /// | elements | 2¹⁵ | 2¹⁶ | 2¹⁷ | 2¹⁸ | 2¹⁹ | 2²⁰ |
     /// | --- | --- | --- | --- | --- | --- | --- |
     /// | inside the pool | 3 → 3 | 5.5 → 4 | 11 → 7 | 23 → 12 | 45 → 24 | 90 → 48 |
     /// | from outside | | 5.5 → 13 … 21 | 11 → 16 … 27 | 23 → 13 … 28 | 45 → 24 … 54 | 88 → 49 … 108 |
     ///
-    /// `cargo bench --bench ops` prints the gains of this machine. The caller's part is its share of a vector just large enough, and half
-    /// of it of a large one (from 4·2²⁰ elements, for two threads): then the pool has something to even out, 5–8 % in all.
+    /// `cargo bench --bench ops` prints the gains of this machine. The caller's part is its share
+    /// of a vector just large enough, and half of it of a large one (from 4·2²⁰ elements, for two
+    /// threads): then the pool has something to even out, 5–8 % in all.
     fn worth_it(len: usize) -> Self {
         const INSIDE: usize = 1 << 16;
         const OUTSIDE: usize = 1 << 20;
@@ -121,15 +138,28 @@ impl Threads {
             return Threads::One;
         }
         let share = len / rayon::current_num_threads();
-        if outside() { Threads::Beside(share.min(OUTSIDE).max(share / 2)) } else { Threads::Pool }
+        if outside() {
+            Threads::Beside(share.min(OUTSIDE).max(share / 2))
+        } else {
+            Threads::Pool
+        }
     }
 
-    fn join<C: Cut, R: Send>(self, left: C, right: C, work: impl Fn(C, Threads) -> R + Sync) -> (R, R) {
+    fn join<C: Cut, R: Send>(
+        self,
+        left: C,
+        right: C,
+        work: impl Fn(C, Threads) -> R + Sync,
+    ) -> (R, R) {
         match self {
             Threads::One => (work(left, self), work(right, self)),
             Threads::Pool => rayon::join(|| work(left, self), || work(right, self)),
             Threads::Beside(share) => {
-                let mine = if left.len() <= share { Threads::One } else { self };
+                let mine = if left.len() <= share {
+                    Threads::One
+                } else {
+                    self
+                };
                 beside(|| work(left, mine), || work(right, Threads::Pool))
             }
         }

@@ -5,8 +5,8 @@ use super::{assert_equal_lengths, parallel};
 
 /// Σ x.
 ///
-/// Computed in f64. Empty gives 0; an infinity gives that infinity, both signs or a NaN give NaN. The bits depend neither on the number
-/// of threads nor on the CPU's vector width. Reads `x` once.
+/// Computed in f64. Empty gives 0; an infinity gives that infinity, both signs or a NaN give NaN.
+/// The bits depend neither on the number of threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -20,8 +20,9 @@ pub fn sum(x: &[f32]) -> f64 {
 
 /// Σ x·y, the inner product.
 ///
-/// Computed in f64, where each product is exact. Empty gives 0; NaN and infinity times zero give NaN. The bits depend neither on the
-/// number of threads nor on the CPU's vector width. Reads both once.
+/// Computed in f64, where each product is exact. Empty gives 0; NaN and infinity times zero give
+/// NaN. The bits depend neither on the number of threads nor on the CPU's vector width. Reads both
+/// once.
 ///
 /// ***Panics*** if the lengths differ.
 ///
@@ -33,7 +34,11 @@ pub fn sum(x: &[f32]) -> f64 {
 #[track_caller]
 pub fn dot(x: &[f32], y: &[f32]) -> f64 {
     assert_equal_lengths("dot", x, y);
-    settle(parallel::fold((x, y), |(x, y)| lanes::dot(x, y), |a, b| a + b))
+    settle(parallel::fold(
+        (x, y),
+        |(x, y)| lanes::dot(x, y),
+        |a, b| a + b,
+    ))
 }
 
 /// Σ x² / n: the square of the root mean square.
@@ -51,7 +56,8 @@ pub fn mean_square(x: &[f32]) -> f64 {
 
 /// The least and the greatest element, `None` of none.
 ///
-/// A NaN anywhere makes both NaN, where `f32::min` would drop it. −0 counts as less than +0. Reads `x` once.
+/// A NaN anywhere makes both NaN, where `f32::min` would drop it. −0 counts as less than +0. Reads
+/// `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -64,7 +70,11 @@ pub fn min_max(x: &[f32]) -> Option<(f32, f32)> {
     let Range { least, greatest } = range_of(x, ordered);
     let (min, max) = (from_ordered(least), from_ordered(greatest));
     let any_nan = min.is_nan() || max.is_nan();
-    (!x.is_empty()).then_some(if any_nan { (f32::NAN, f32::NAN) } else { (min, max) })
+    (!x.is_empty()).then_some(if any_nan {
+        (f32::NAN, f32::NAN)
+    } else {
+        (min, max)
+    })
 }
 
 /// Whether no element is infinite or NaN; true of none.
@@ -83,7 +93,8 @@ pub fn all_finite(x: &[f32]) -> bool {
 
 /// The index of the first element that is infinite or NaN.
 ///
-/// Costs as much as [`all_finite`] where there is none, and a second read up to it where there is one.
+/// Costs as much as [`all_finite`] where there is none, and a second read up to it where there is
+/// one.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -92,7 +103,11 @@ pub fn all_finite(x: &[f32]) -> bool {
 /// assert_eq!(ops::first_non_finite(&[1.0, 2.0]), None);
 /// ```
 pub fn first_non_finite(x: &[f32]) -> Option<usize> {
-    if all_finite(x) { None } else { x.iter().position(|x| !x.is_finite()) }
+    if all_finite(x) {
+        None
+    } else {
+        x.iter().position(|x| !x.is_finite())
+    }
 }
 
 /// Σ term(x), in the order that [`lanes`] and [`parallel`] fix.
@@ -133,7 +148,8 @@ fn from_ordered(key: i32) -> f32 {
     f32::from_bits((key ^ ((key >> 31) & 0x7fff_ffff)) as u32)
 }
 
-/// Which NaN comes out of an addition of two is the compiler's choice; the same one always comes out of here.
+/// Which NaN comes out of an addition of two is the compiler's choice; the same one always comes
+/// out of here.
 pub(super) fn settle(total: f64) -> f64 {
     if total.is_nan() { f64::NAN } else { total }
 }

@@ -4,10 +4,12 @@ use super::kernel::{Kernel, choose, each, go_on_if};
 use super::rule::Rule;
 use crate::error::{Error, Result};
 
-/// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind it in the chain moves.
+/// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind
+/// it in the chain moves.
 ///
-/// Counted for every leaf by itself: a leaf without a gradient goes on where it was. Stages behind count what they are handed.
-/// Optimisers.jl's `AccumGrad`, Optax' `MultiSteps`. To add up gradients of one flat vector outside of an optimiser there is
+/// Counted for every leaf by itself: a leaf without a gradient goes on where it was. Stages behind
+/// count what they are handed. Optimisers.jl's `AccumGrad`, Optax' `MultiSteps`. To add up
+/// gradients of one flat vector outside of an optimiser there is
 /// [`FlatGrad::add`](crate::FlatGrad::add).
 ///
 /// ```
@@ -24,7 +26,11 @@ use crate::error::{Error, Result};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Accumulate {
     /// How many gradients make a step; 1 or more.
     pub steps: u64,
@@ -38,7 +44,11 @@ impl Default for Accumulate {
 
 impl Rule for Accumulate {
     fn validate(&self) -> Result<()> {
-        if self.steps > 0 { Ok(()) } else { Err(Error::argument("1 or more", self.steps).at("steps")) }
+        if self.steps > 0 {
+            Ok(())
+        } else {
+            Err(Error::argument("1 or more", self.steps).at("steps"))
+        }
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -46,7 +56,10 @@ impl Rule for Accumulate {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (is_first, is_last) = ((step - 1).is_multiple_of(self.steps), step.is_multiple_of(self.steps));
+        let (is_first, is_last) = (
+            (step - 1).is_multiple_of(self.steps),
+            step.is_multiple_of(self.steps),
+        );
         let divisor = self.steps as f32;
         let first = each(move |_, dx, [sum]| {
             *sum = dx;

@@ -5,7 +5,8 @@ use super::moments::{Average, Quotient};
 use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
-/// Adam that divides by how far gradients are from their average, so that it takes long steps where they agree.
+/// Adam that divides by how far gradients are from their average, so that it takes long steps where
+/// they agree.
 ///
 /// ```text
 /// m ← β₁·m + (1 − β₁)·g
@@ -13,9 +14,10 @@ use crate::error::Result;
 /// x ← x − lr · m/(1 − β₁ᵗ) / (√(s/(1 − β₂ᵗ)) + eps)
 /// ```
 ///
-/// If `nesterov`, β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ) stands for m/(1 − β₁ᵗ). Zhuang et al., *AdaBelief optimizer: adapting stepsizes
-/// by the belief in observed gradients*, 2020. Formula and defaults: Optax 0.2.8's `adabelief`; its lr has no default there and is
-/// Optimisers.jl's here, which has one eps for both.
+/// If `nesterov`, β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ) stands for m/(1 − β₁ᵗ). Zhuang et al.,
+/// *AdaBelief optimizer: adapting stepsizes by the belief in observed gradients*, 2020. Formula and
+/// defaults: Optax 0.2.8's `adabelief`; its lr has no default there and is Optimisers.jl's here,
+/// which has one eps for both.
 ///
 /// ```
 /// use flatleaf::optim::{AdaBelief, Optimizer};
@@ -28,7 +30,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct AdaBelief {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -44,7 +50,13 @@ pub struct AdaBelief {
 
 impl Default for AdaBelief {
     fn default() -> Self {
-        AdaBelief { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-16, eps_root: 1e-16, nesterov: false }
+        AdaBelief {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-16,
+            eps_root: 1e-16,
+            nesterov: false,
+        }
     }
 }
 
@@ -62,7 +74,10 @@ impl Rule for AdaBelief {
 
     fn kernel(&self, step: u64) -> impl Kernel {
         let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
-        let (quotient, eps_root) = (Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step), self.eps_root as f32);
+        let (quotient, eps_root) = (
+            Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step),
+            self.eps_root as f32,
+        );
         each(move |_, dx, [m, s]| {
             *m = first.mix(*m, dx);
             let surprise = dx - *m;

@@ -5,8 +5,8 @@ use super::moments::Average;
 use super::rule::{Rule, fraction, non_negative};
 use crate::error::Result;
 
-/// Scales the gradient by the root of the average square of past steps over that of past gradients, so that steps have the parameters'
-/// unit.
+/// Scales the gradient by the root of the average square of past steps over that of past gradients,
+/// so that steps have the parameters' unit.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -16,8 +16,9 @@ use crate::error::Result;
 /// x ← x − lr·d
 /// ```
 ///
-/// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's `Adadelta`. and Optax'
-/// `adadelta`. Optimisers.jl has no lr, and an eps of 1e-8, with which the first steps are a tenth as long.
+/// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's
+/// `Adadelta`. and Optax' `adadelta`. Optimisers.jl has no lr, and an eps of 1e-8, with which the
+/// first steps are a tenth as long.
 ///
 /// ```
 /// use flatleaf::optim::{AdaDelta, Optimizer};
@@ -30,7 +31,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct AdaDelta {
     /// What steps are multiplied with; 1.
     pub lr: f64,
@@ -44,7 +49,12 @@ pub struct AdaDelta {
 
 impl Default for AdaDelta {
     fn default() -> Self {
-        AdaDelta { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0 }
+        AdaDelta {
+            lr: 1.0,
+            rho: 0.9,
+            eps: 1e-6,
+            weight_decay: 0.0,
+        }
     }
 }
 

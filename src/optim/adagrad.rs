@@ -13,9 +13,10 @@ use crate::error::Result;
 /// x ← x − lr/(1 + (t − 1)·lr_decay) · g/(√s + eps)
 /// ```
 ///
-/// Duchi, Hazan and Singer, *Adaptive subgradient methods for online learning and stochastic optimization*, 2011. Formula and defaults:
-/// PyTorch 2.9's `Adagrad`. Optax has its eps of 1e-7 inside the root and begins with 0.1, so that its first steps are shorter;
-/// Optimisers.jl begins with eps, 1e-8, and its rate is 0.1.
+/// Duchi, Hazan and Singer, *Adaptive subgradient methods for online learning and stochastic
+/// optimization*, 2011. Formula and defaults: PyTorch 2.9's `Adagrad`. Optax has its eps of 1e-7
+/// inside the root and begins with 0.1, so that its first steps are shorter; Optimisers.jl begins
+/// with eps, 1e-8, and its rate is 0.1.
 ///
 /// ```
 /// use flatleaf::optim::{AdaGrad, Optimizer};
@@ -30,7 +31,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct AdaGrad {
     /// The learning rate; 0.01.
     pub lr: f64,
@@ -46,7 +51,13 @@ pub struct AdaGrad {
 
 impl Default for AdaGrad {
     fn default() -> Self {
-        AdaGrad { lr: 1e-2, lr_decay: 0.0, weight_decay: 0.0, initial_accumulator_value: 0.0, eps: 1e-10 }
+        AdaGrad {
+            lr: 1e-2,
+            lr_decay: 0.0,
+            weight_decay: 0.0,
+            initial_accumulator_value: 0.0,
+            eps: 1e-10,
+        }
     }
 }
 
@@ -64,7 +75,11 @@ impl Rule for AdaGrad {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let initial = if step == 1 { self.initial_accumulator_value as f32 } else { 0.0 };
+        let initial = if step == 1 {
+            self.initial_accumulator_value as f32
+        } else {
+            0.0
+        };
         let rate = (self.lr / (1.0 + (step - 1) as f64 * self.lr_decay)) as f32;
         let (weight_decay, eps) = (self.weight_decay as f32, self.eps as f32);
         each(move |x, dx, [sum]| {

@@ -15,9 +15,11 @@ use crate::error::Result;
 /// x ← x − lr · m/(1 − β₁ᵗ) / (√(w/(1 − β₂ᵗ)) + eps)
 /// ```
 ///
-/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015; amsgrad: Reddi, Kale and Kumar, *On the convergence of Adam and
-/// beyond*, 2018. Formula and defaults: PyTorch 2.9's `Adam`. Optax takes the maximum of the corrected v; Optimisers.jl has products of the
-/// rates as state, so that a change of a rate acts from then on, where here, as in PyTorch, the powers are those of the present rate.
+/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015; amsgrad: Reddi, Kale and
+/// Kumar, *On the convergence of Adam and beyond*, 2018. Formula and defaults: PyTorch 2.9's
+/// `Adam`. Optax takes the maximum of the corrected v; Optimisers.jl has products of the rates as
+/// state, so that a change of a rate acts from then on, where here, as in PyTorch, the powers are
+/// those of the present rate.
 ///
 /// ```
 /// use flatleaf::optim::{Adam, Optimizer};
@@ -30,7 +32,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Adam {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -46,7 +52,13 @@ pub struct Adam {
 
 impl Default for Adam {
     fn default() -> Self {
-        Adam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, amsgrad: false }
+        Adam {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            amsgrad: false,
+        }
     }
 }
 
@@ -64,7 +76,9 @@ impl Rule for Adam {
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
         choose(
             self.amsgrad,
-            each(move |x, dx, [m, v, greatest]| moments.amsgrad_step(dx + weight_decay * x, m, v, greatest)),
+            each(move |x, dx, [m, v, greatest]| {
+                moments.amsgrad_step(dx + weight_decay * x, m, v, greatest)
+            }),
             each(move |x, dx, [m, v]| moments.step(dx + weight_decay * x, m, v)),
         )
     }
@@ -82,8 +96,9 @@ impl Rule for Adam {
 /// x ← x − lr · (m/(1 − β₁ᵗ) / (√(w/(1 − β₂ᵗ)) + eps) + weight_decay·x)
 /// ```
 ///
-/// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019. Formula and defaults: PyTorch 2.9's `AdamW`, which shrinks x
-/// before it steps, a difference of rounding. Optax' decay is 1e-4; that of Optimisers.jl is multiplied with the rate only on demand.
+/// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019. Formula and defaults:
+/// PyTorch 2.9's `AdamW`, which shrinks x before it steps, a difference of rounding. Optax' decay
+/// is 1e-4; that of Optimisers.jl is multiplied with the rate only on demand.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, Optimizer};
@@ -96,7 +111,11 @@ impl Rule for Adam {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct AdamW {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -112,7 +131,13 @@ pub struct AdamW {
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2, amsgrad: false }
+        AdamW {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            amsgrad: false,
+        }
     }
 }
 
@@ -130,7 +155,9 @@ impl Rule for AdamW {
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
         choose(
             self.amsgrad,
-            each(move |x, dx, [m, v, greatest]| decay * x + moments.amsgrad_step(dx, m, v, greatest)),
+            each(move |x, dx, [m, v, greatest]| {
+                decay * x + moments.amsgrad_step(dx, m, v, greatest)
+            }),
             each(move |x, dx, [m, v]| decay * x + moments.step(dx, m, v)),
         )
     }
@@ -144,7 +171,8 @@ impl Rule for AdamW {
 /// PyTorch's names.
 const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
-/// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
+/// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in
+/// f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]
 struct Moments {
     beta1: f32,

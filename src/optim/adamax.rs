@@ -5,7 +5,8 @@ use super::moments::{Average, validate, weight};
 use super::rule::Rule;
 use crate::error::Result;
 
-/// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of an average.
+/// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of
+/// an average.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -14,8 +15,9 @@ use crate::error::Result;
 /// x ← x − lr/(1 − β₁ᵗ) · m/u
 /// ```
 ///
-/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015, section 7.1. Formula and defaults: PyTorch 2.9's `Adamax`, and but
-/// for the rate Optax' `adamax`. Optimisers.jl's `AdaMax` adds eps to u in the divisor.
+/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015, section 7.1. Formula and
+/// defaults: PyTorch 2.9's `Adamax`, and but for the rate Optax' `adamax`. Optimisers.jl's `AdaMax`
+/// adds eps to u in the divisor.
 ///
 /// ```
 /// use flatleaf::optim::{Adamax, Optimizer};
@@ -28,7 +30,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Adamax {
     /// The learning rate; 0.002.
     pub lr: f64,
@@ -42,7 +48,12 @@ pub struct Adamax {
 
 impl Default for Adamax {
     fn default() -> Self {
-        Adamax { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+        Adamax {
+            lr: 2e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
     }
 }
 
@@ -56,8 +67,15 @@ impl Rule for Adamax {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (average, fade, eps) = (Average::new(self.betas.0), self.betas.1 as f32, self.eps as f32);
-        let (rate, weight_decay) = ((self.lr / weight(self.betas.0, step)) as f32, self.weight_decay as f32);
+        let (average, fade, eps) = (
+            Average::new(self.betas.0),
+            self.betas.1 as f32,
+            self.eps as f32,
+        );
+        let (rate, weight_decay) = (
+            (self.lr / weight(self.betas.0, step)) as f32,
+            self.weight_decay as f32,
+        );
         each(move |x, dx, [m, greatest]| {
             let dx = dx + weight_decay * x;
             *m = average.mix(*m, dx);

@@ -74,5 +74,8 @@ fn check_place<R>(wants_last: bool, is_last: bool) -> Result<()> {
     if !wants_last || is_last {
         return Ok(());
     }
-    Err(Error::argument("it as the last stage of a chain", "a stage behind it").at(short_name::<R>()))
+    Err(
+        Error::argument("it as the last stage of a chain", "a stage behind it")
+            .at(short_name::<R>()),
+    )
 }

@@ -20,7 +20,11 @@ use crate::ops::NonFinite;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct ClipValue {
     /// The greatest magnitude that is left.
     #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
@@ -44,14 +48,16 @@ impl Rule for ClipValue {
     }
 }
 
-/// Scales the direction so that its norm over all leaves that take a step is at most `max`; see [`ops::clip_norm`](crate::ops::clip_norm).
+/// Scales the direction so that its norm over all leaves that take a step is at most `max`; see
+/// [`ops::clip_norm`](crate::ops::clip_norm).
 ///
-/// Absent leaves and those that are frozen do not count. What was measured and done is in the [`Report`](super::Report). Costs one
-/// read of the gradient before the step, if it is the first stage; behind others, these are run once more.
+/// Absent leaves and those that are frozen do not count. What was measured and done is in the
+/// [`Report`](super::Report). Costs one read of the gradient before the step, if it is the first
+/// stage; behind others, these are run once more.
 ///
-/// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's `ClipNorm` and burn's `Norm` are
-/// [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole
-/// step out.
+/// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's
+/// `ClipNorm` and burn's `Norm` are [`ClipNormPerLeaf`].) Defaults: 1, the L2 norm, and an error on
+/// norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole step out.
 ///
 /// ```
 /// use flatleaf::optim::{ClipNorm, Optimizer};
@@ -65,7 +71,11 @@ impl Rule for ClipValue {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct ClipNorm {
     /// The greatest norm that is left.
     #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
@@ -79,7 +89,11 @@ pub struct ClipNorm {
 
 impl Default for ClipNorm {
     fn default() -> Self {
-        ClipNorm { max: 1.0, p: 2.0, non_finite: NonFinite::Error }
+        ClipNorm {
+            max: 1.0,
+            p: 2.0,
+            non_finite: NonFinite::Error,
+        }
     }
 }
 
@@ -96,8 +110,8 @@ impl Rule for ClipNorm {
 
 /// Scales the direction of every leaf by itself, so that the norm of each is at most `max`.
 ///
-/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as [`ClipNorm`]; what it measured is not
-/// reported.
+/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as
+/// [`ClipNorm`]; what it measured is not reported.
 ///
 /// ```
 /// use flatleaf::optim::{ClipNormPerLeaf, Optimizer};
@@ -110,7 +124,11 @@ impl Rule for ClipNorm {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct ClipNormPerLeaf {
     /// The greatest norm that is left.
     #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
@@ -124,7 +142,11 @@ pub struct ClipNormPerLeaf {
 
 impl Default for ClipNormPerLeaf {
     fn default() -> Self {
-        ClipNormPerLeaf { max: 1.0, p: 2.0, non_finite: NonFinite::Error }
+        ClipNormPerLeaf {
+            max: 1.0,
+            p: 2.0,
+            non_finite: NonFinite::Error,
+        }
     }
 }
 
@@ -145,5 +167,8 @@ fn validate(max: f64, p: f64) -> Result<()> {
 }
 
 fn clip(measure: Measure, max: f64) -> impl Kernel {
-    Scale { measure, factor: move |[_, norm]: [f64; 2]| clip_scale(norm, max) }
+    Scale {
+        measure,
+        factor: move |[_, norm]: [f64; 2]| clip_scale(norm, max),
+    }
 }

@@ -4,9 +4,11 @@ use super::kernel::{Kernel, each};
 use super::rule::{Rule, non_negative};
 use crate::error::Result;
 
-/// Adds `weight_decay·x` to the direction: in front of a rule an L2 penalty, behind it decay of its own.
+/// Adds `weight_decay·x` to the direction: in front of a rule an L2 penalty, behind it decay of its
+/// own.
 ///
-/// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`. Default: 5e-4 (Optimisers.jl's; Optax' is 0).
+/// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`. Default: 5e-4 (Optimisers.jl's;
+/// Optax' is 0).
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd, WeightDecay};
@@ -19,7 +21,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct WeightDecay {
     /// The parameters' weight in the direction.
     pub weight_decay: f64,
@@ -56,7 +62,11 @@ impl Rule for WeightDecay {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct SignDecay {
     /// The weight of the parameters' signs in the direction.
     pub sign_decay: f64,
@@ -79,8 +89,8 @@ impl Rule for SignDecay {
     }
 }
 
-/// −1, 0 or 1; NaN of NaN. Of 0 it is 0, where [`f32::signum`] has 1: what a rule that steps by sign needs, lest elements without a
-/// gradient move.
+/// −1, 0 or 1; NaN of NaN. Of 0 it is 0, where [`f32::signum`] has 1: what a rule that steps by
+/// sign needs, lest elements without a gradient move.
 ///
 /// ```
 /// assert_eq!([-3.0, 0.0, 0.5].map(flatleaf::optim::sign), [-1.0, 0.0, 1.0]);

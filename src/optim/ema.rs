@@ -13,13 +13,15 @@ use crate::error::Result;
 /// average ← average + (1 − d)/(1 − ∏ᵢ dᵢ)·(x − average)   if debias
 /// ```
 ///
-/// PyTorch 2.9's `AveragedModel` with `get_ema_avg_fn`, and its default decay. Debiased, it is the average that begins with zeros divided
-/// by its weight, as Optax' `ema(debias=True)` returns it: all parameters so far count by their age alone, where otherwise the first counts
-/// for all before it. Here the vector itself is always what people want to read. The warm-up is TensorFlow's
+/// PyTorch 2.9's `AveragedModel` with `get_ema_avg_fn`, and its default decay. Debiased, it is the
+/// average that begins with zeros divided by its weight, as Optax' `ema(debias=True)` returns it:
+/// all parameters so far count by their age alone, where otherwise the first counts for all before
+/// it. Here the vector itself is always what people want to read. The warm-up is TensorFlow's
 /// `ExponentialMovingAverage(num_updates)`.
 ///
-/// It has to be the last stage. A leaf that takes no step keeps its average, and one that never took any has none: zeros. To get the
-/// average of a whole model, with such leaves as the model has them, ask for [`Optimizer::state_over`](super::Optimizer::state_over).
+/// It has to be the last stage. A leaf that takes no step keeps its average, and one that never
+/// took any has none: zeros. To get the average of a whole model, with such leaves as the model has
+/// them, ask for [`Optimizer::state_over`](super::Optimizer::state_over).
 ///
 /// ```
 /// use flatleaf::optim::{Ema, Optimizer};
@@ -33,7 +35,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Ema {
     /// The weight of the average so far, from 0 to 1; 0.999.
     pub decay: f64,
@@ -45,13 +51,22 @@ pub struct Ema {
 
 impl Default for Ema {
     fn default() -> Self {
-        Ema { decay: 0.999, warm_up: false, debias: false }
+        Ema {
+            decay: 0.999,
+            warm_up: false,
+            debias: false,
+        }
     }
 }
 
 impl Rule for Ema {
     fn validate(&self) -> Result<()> {
-        check("decay", self.decay, (0.0..=1.0).contains(&self.decay), "a number from 0 to 1")
+        check(
+            "decay",
+            self.decay,
+            (0.0..=1.0).contains(&self.decay),
+            "a number from 0 to 1",
+        )
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -91,19 +106,37 @@ impl Ema {
     }
 
     fn decay_at(&self, step: u64) -> f64 {
-        if self.warm_up { self.decay.min(warm(step)) } else { self.decay }
+        if self.warm_up {
+            self.decay.min(warm(step))
+        } else {
+            self.decay
+        }
     }
 
-    /// ∏ dᵢ over the steps up to this one. While the warm-up lasts, the factors (1 + i)/(10 + i) cancel but for nine.
+    /// ∏ dᵢ over the steps up to this one. While the warm-up lasts, the factors (1 + i)/(10 + i)
+    /// cancel but for nine.
     fn product(&self, step: u64) -> f64 {
-        let warm_steps = if self.warm_up { self.warm_steps().min(step as f64) } else { 0.0 };
-        let warm: f64 = (2..=10).map(|i| f64::from(i) / (warm_steps + f64::from(i))).product();
+        let warm_steps = if self.warm_up {
+            self.warm_steps().min(step as f64)
+        } else {
+            0.0
+        };
+        let warm: f64 = (2..=10)
+            .map(|i| f64::from(i) / (warm_steps + f64::from(i)))
+            .product();
         warm * self.decay.powf(step as f64 - warm_steps)
     }
 
     /// How many steps have (1 + t)/(10 + t) below the decay.
     fn warm_steps(&self) -> f64 {
-        if self.decay < 1.0 { ((10.0 * self.decay - 1.0) / (1.0 - self.decay)).ceil().max(1.0) - 1.0 } else { f64::INFINITY }
+        if self.decay < 1.0 {
+            ((10.0 * self.decay - 1.0) / (1.0 - self.decay))
+                .ceil()
+                .max(1.0)
+                - 1.0
+        } else {
+            f64::INFINITY
+        }
     }
 }
 

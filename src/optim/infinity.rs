@@ -1,5 +1,5 @@
-//! Numbers of a configuration that may be infinite, in formats for people: JSON has no infinity and would store `null`. There it is the
-//! text `inf`; binary formats store the number.
+//! Numbers of a configuration that may be infinite, in formats for people: JSON has no infinity and
+//! would store `null`. There it is the text `inf`; binary formats store the number.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::Serializer;
@@ -27,6 +27,8 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     match Written::deserialize(deserializer)? {
         Written::Number(number) => Ok(number),
         Written::Text(text) if text == INFINITY => Ok(f64::INFINITY),
-        Written::Text(text) => Err(D::Error::custom(format_args!("expected a number or `{INFINITY}`, found `{text}`"))),
+        Written::Text(text) => Err(D::Error::custom(format_args!(
+            "expected a number or `{INFINITY}`, found `{text}`"
+        ))),
     }
 }

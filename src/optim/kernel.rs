@@ -1,15 +1,17 @@
 //! What a rule does at one step, put together from a few pieces.
 //!
-//! Pieces and not closures over a row, since they have to become one loop, compiled for every vector width: `run` is inlined always, which
-//! cannot be asked of a closure. (AdamW as one closure was not, and took three times as long.)
+//! Pieces and not closures over a row, since they have to become one loop, compiled for every
+//! vector width: `run` is inlined always, which cannot be asked of a closure. (AdamW as one closure
+//! was not, and took three times as long.)
 
 use std::ops::ControlFlow;
 
 use super::measure::Measure;
 use super::row::Row;
 
-/// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`], [`choose`], [`scale_by_leaf_norms`],
-/// [`scale_by_global_norm`], [`go_on_if`] or several of them in a tuple, one after the other.
+/// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`],
+/// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`] or several of them
+/// in a tuple, one after the other.
 ///
 /// ```
 /// use flatleaf::optim::{each, sign, Kernel, Optimizer, Rule};
@@ -31,8 +33,8 @@ use super::row::Row;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait Kernel: Send + Sync {
-    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes, so that groups with other options agree
-    /// on what is measured.
+    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes,
+    /// so that groups with other options agree on what is measured.
     #[doc(hidden)]
     const NORMS: usize;
 
@@ -52,11 +54,13 @@ pub(super) type Flow = ControlFlow<()>;
 /// Goes on to the next stage.
 pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 
-/// Replaces every element of the direction, which is the gradient at first and is subtracted from the parameters in the end, by what
-/// `change` makes of it: it gets the parameter, the direction, and the elements of the rule's first `N` state vectors, which it may change.
+/// Replaces every element of the direction, which is the gradient at first and is subtracted from
+/// the parameters in the end, by what `change` makes of it: it gets the parameter, the direction,
+/// and the elements of the rule's first `N` state vectors, which it may change.
 ///
-/// Compiled for several vector widths; a closure without branches or calls runs at the speed of memory. (A choice that is the same for all
-/// elements is one for [`choose`].) A leaf's last row is filled up with zeros, and what becomes of those is dropped.
+/// Compiled for several vector widths; a closure without branches or calls runs at the speed of
+/// memory. (A choice that is the same for all elements is one for [`choose`].) A leaf's last row is
+/// filled up with zeros, and what becomes of those is dropped.
 ///
 /// [`Optimizer::new`](super::Optimizer::new) refuses a rule that does not keep `N` vectors.
 ///
@@ -88,7 +92,9 @@ pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 /// assert_eq!(model, tree!([-0.25, 2.0]));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn each<const N: usize>(change: impl Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync) -> impl Kernel {
+pub fn each<const N: usize>(
+    change: impl Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync,
+) -> impl Kernel {
     Each(change)
 }
 
@@ -108,7 +114,8 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
     }
 }
 
-/// The first kernel if `condition` holds, otherwise the second: for an option of a rule, which decides once a row and not once an element.
+/// The first kernel if `condition` holds, otherwise the second: for an option of a rule, which
+/// decides once a row and not once an element.
 ///
 /// ```
 /// use flatleaf::optim::{choose, each, sign, Kernel, Rule};
@@ -124,7 +131,11 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
 /// }
 /// ```
 pub fn choose(condition: bool, first: impl Kernel, second: impl Kernel) -> impl Kernel {
-    Choice { condition, first, second }
+    Choice {
+        condition,
+        first,
+        second,
+    }
 }
 
 struct Choice<A, B> {
@@ -153,10 +164,11 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     }
 }
 
-/// Multiplies the direction by what `factor` makes of the L2 norms of this leaf's parameters and of its direction, as they are at this
-/// point of the chain.
+/// Multiplies the direction by what `factor` makes of the L2 norms of this leaf's parameters and of
+/// its direction, as they are at this point of the chain.
 ///
-/// Costs one read of what the stages so far need, before the step; they are run on copies of their state.
+/// Costs one read of what the stages so far need, before the step; they are run on copies of their
+/// state.
 ///
 /// ```
 /// use flatleaf::optim::{scale_by_leaf_norms, Kernel, Optimizer, Rule};
@@ -178,11 +190,14 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> impl Kernel {
-    Scale { measure: Measure::leaf(), factor: move |[x, dx]: [f64; 2]| factor(x, dx) }
+    Scale {
+        measure: Measure::leaf(),
+        factor: move |[x, dx]: [f64; 2]| factor(x, dx),
+    }
 }
 
-/// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step, as it is at this point of the chain.
-/// Costs as [`scale_by_leaf_norms`].
+/// Multiplies the direction by what `factor` makes of its L2 norm over all leaves that take a step,
+/// as it is at this point of the chain. Costs as [`scale_by_leaf_norms`].
 ///
 /// ```
 /// use flatleaf::optim::{scale_by_global_norm, Kernel, Optimizer, Rule};
@@ -204,7 +219,10 @@ pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> im
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub fn scale_by_global_norm(factor: impl Fn(f64) -> f64 + Send + Sync) -> impl Kernel {
-    Scale { measure: Measure::global(), factor: move |[_, dx]: [f64; 2]| factor(dx) }
+    Scale {
+        measure: Measure::global(),
+        factor: move |[_, dx]: [f64; 2]| factor(dx),
+    }
 }
 
 /// Multiplies the direction by what `factor` makes of norms.
@@ -225,8 +243,8 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     }
 }
 
-/// Lets the stages behind run and the parameters move, or not: for a rule that does not move them at every step, as
-/// [`Accumulate`](super::Accumulate).
+/// Lets the stages behind run and the parameters move, or not: for a rule that does not move them
+/// at every step, as [`Accumulate`](super::Accumulate).
 ///
 /// ```
 /// use flatleaf::optim::{each, go_on_if, Kernel, Optimizer, Rule};
@@ -263,7 +281,11 @@ impl Kernel for Gate {
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
-        if self.is_open { GO_ON } else { ControlFlow::Break(()) }
+        if self.is_open {
+            GO_ON
+        } else {
+            ControlFlow::Break(())
+        }
     }
 }
 

@@ -6,16 +6,18 @@ use super::moments::Average;
 use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
-/// Steps of one size, by the sign of an average of gradients, with weight decay of its own. Keeps one vector where Adam keeps two.
+/// Steps of one size, by the sign of an average of gradients, with weight decay of its own. Keeps
+/// one vector where Adam keeps two.
 ///
 /// ```text
 /// x ← x − lr · (sign(β₁·m + (1 − β₁)·g) + weight_decay·x)
 /// m ← β₂·m + (1 − β₂)·g
 /// ```
 ///
-/// Chen et al., *Symbolic discovery of optimization algorithms*, 2023. Formula and defaults: Optax 0.2.8's `lion`; its lr has no default
-/// there and is Optimisers.jl's here. A tenth of Adam's rate and ten times its weight decay are a good start. In Optimisers.jl `beta[2]` is
-/// the weight of the new gradient, and there is no decay. The sign of 0 is 0.
+/// Chen et al., *Symbolic discovery of optimization algorithms*, 2023. Formula and defaults: Optax
+/// 0.2.8's `lion`; its lr has no default there and is Optimisers.jl's here. A tenth of Adam's rate
+/// and ten times its weight decay are a good start. In Optimisers.jl `beta[2]` is the weight of the
+/// new gradient, and there is no decay. The sign of 0 is 0.
 ///
 /// ```
 /// use flatleaf::optim::{Lion, Optimizer};
@@ -28,7 +30,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Lion {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -40,7 +46,11 @@ pub struct Lion {
 
 impl Default for Lion {
     fn default() -> Self {
-        Lion { lr: 1e-3, betas: (0.9, 0.99), weight_decay: 1e-3 }
+        Lion {
+            lr: 1e-3,
+            betas: (0.9, 0.99),
+            weight_decay: 1e-3,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Norms that a stage has to know before it can go on: measured in a pass of their own, leaf by leaf, so that their bits depend
-//! neither on the number of threads nor on where a step begins and ends a slice.
+//! Norms that a stage has to know before it can go on: measured in a pass of their own, leaf by
+//! leaf, so that their bits depend neither on the number of threads nor on where a step begins and
+//! ends a slice.
 
 use crate::ops::{self, NonFinite};
 
@@ -38,31 +39,61 @@ impl Measured {
 
 impl Measure {
     pub(super) fn global() -> Self {
-        Measure { is_global: true, p: 2.0, max: None, non_finite: NonFinite::Propagate, of_parameters: false }
+        Measure {
+            is_global: true,
+            p: 2.0,
+            max: None,
+            non_finite: NonFinite::Propagate,
+            of_parameters: false,
+        }
     }
 
     pub(super) fn leaf() -> Self {
-        Measure { is_global: false, of_parameters: true, ..Measure::global() }
+        Measure {
+            is_global: false,
+            of_parameters: true,
+            ..Measure::global()
+        }
     }
 
     pub(super) fn clip(is_global: bool, p: f64, max: f64, non_finite: NonFinite) -> Self {
-        Measure { is_global, p, max: Some(max), non_finite, of_parameters: false }
+        Measure {
+            is_global,
+            p,
+            max: Some(max),
+            non_finite,
+            of_parameters: false,
+        }
     }
 
-    /// What a slice adds, of its parameters and of its direction: sums of squares, or norms. Squares do not overflow in f64; other powers
-    /// may.
+    /// What a slice adds, of its parameters and of its direction: sums of squares, or norms.
+    /// Squares do not overflow in f64; other powers may.
     pub(super) fn slice(self, x: &[f32], dx: &[f32]) -> [f64; 2] {
-        let total = |slice| if self.p == 2.0 { ops::sum_of_squares(slice) } else { ops::norm(slice, self.p) };
+        let total = |slice| {
+            if self.p == 2.0 {
+                ops::sum_of_squares(slice)
+            } else {
+                ops::norm(slice, self.p)
+            }
+        };
         [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]
     }
 
     pub(super) fn merge(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-        if self.p == 2.0 { [a[0] + b[0], a[1] + b[1]] } else { std::array::from_fn(|k| merged(self.p, a[k], b[k])) }
+        if self.p == 2.0 {
+            [a[0] + b[0], a[1] + b[1]]
+        } else {
+            std::array::from_fn(|k| merged(self.p, a[k], b[k]))
+        }
     }
 
     /// The norms, of all that was merged.
     pub(super) fn norms(self, total: [f64; 2]) -> [f64; 2] {
-        if self.p == 2.0 { total.map(f64::sqrt) } else { total }
+        if self.p == 2.0 {
+            total.map(f64::sqrt)
+        } else {
+            total
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Optimisers: rules over slices, and what runs them over a layout.
 //!
-//! A [`Rule`] is plain configuration that makes a [`Kernel`] for every step; a tuple of rules is a chain; an [`Optimizer`] runs one over
-//! the leaves of a layout, on the flat vector or on a tree in place.
+//! A [`Rule`] is plain configuration that makes a [`Kernel`] for every step; a tuple of rules is a
+//! chain; an [`Optimizer`] runs one over the leaves of a layout, on the flat vector or on a tree in
+//! place.
 //!
 //! | | |
 //! | --- | --- |
@@ -14,8 +15,8 @@
 //! | stage behind | [`Ema`] |
 //! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`], [`sign`] |
 //!
-//! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of Optimisers.jl 0.4.8. Configurations are
-//! f64 and checked; vectors are f32.
+//! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of
+//! Optimisers.jl 0.4.8. Configurations are f64 and checked; vectors are f32.
 //!
 //! ```
 //! use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};

@@ -1,7 +1,8 @@
-//! What the relatives of Adam share: moving averages, and a step that is one over the root of another.
+//! What the relatives of Adam share: moving averages, and a step that is one over the root of
+//! another.
 //!
-//! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this one their steps take a tenth longer in
-//! the cache.
+//! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this
+//! one their steps take a tenth longer in the cache.
 
 use super::rule::{fractions, non_negative};
 use crate::error::Result;
@@ -26,7 +27,10 @@ pub(super) struct Average {
 
 impl Average {
     pub(super) fn new(beta: f64) -> Self {
-        Average { kept: beta as f32, fresh: (1.0 - beta) as f32 }
+        Average {
+            kept: beta as f32,
+            fresh: (1.0 - beta) as f32,
+        }
     }
 
     #[inline(always)]
@@ -42,7 +46,11 @@ pub(super) fn weight(beta: f64, step: u64) -> f64 {
 
 /// The parameters' weight in the gradient and in the step.
 pub(super) fn coupling(lr: f64, weight_decay: f64, is_decoupled: bool) -> (f32, f32) {
-    if is_decoupled { (0.0, (lr * weight_decay) as f32) } else { (weight_decay as f32, 0.0) }
+    if is_decoupled {
+        (0.0, (lr * weight_decay) as f32)
+    } else {
+        (weight_decay as f32, 0.0)
+    }
 }
 
 /// (of_average·m + of_grad·g) / (√(correction·v + eps_root) + eps)
@@ -57,27 +65,47 @@ pub(super) struct Quotient {
 
 impl Quotient {
     pub(super) fn new(of_average: f64, of_grad: f64, correction: f64, eps: f64) -> Self {
-        let [of_average, of_grad, correction, eps] = [of_average, of_grad, correction, eps].map(|number| number as f32);
-        Quotient { of_average, of_grad, correction, eps_root: 0.0, eps }
+        let [of_average, of_grad, correction, eps] =
+            [of_average, of_grad, correction, eps].map(|number| number as f32);
+        Quotient {
+            of_average,
+            of_grad,
+            correction,
+            eps_root: 0.0,
+            eps,
+        }
     }
 
-    /// rate·m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + eps), with Optax' look ahead if `nesterov`: in place of m/(1 − β₁ᵗ) there is
-    /// β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ).
-    pub(super) fn adam(rate: f64, (beta1, beta2): (f64, f64), eps: f64, nesterov: bool, step: u64) -> Self {
+    /// rate·m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + eps), with Optax' look ahead if `nesterov`: in place of
+    /// m/(1 − β₁ᵗ) there is β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ).
+    pub(super) fn adam(
+        rate: f64,
+        (beta1, beta2): (f64, f64),
+        eps: f64,
+        nesterov: bool,
+        step: u64,
+    ) -> Self {
         let (average, grad) = match nesterov {
-            true => (rate * beta1 / weight(beta1, step.saturating_add(1)), rate * (1.0 - beta1) / weight(beta1, step)),
+            true => (
+                rate * beta1 / weight(beta1, step.saturating_add(1)),
+                rate * (1.0 - beta1) / weight(beta1, step),
+            ),
             false => (rate / weight(beta1, step), 0.0),
         };
         Quotient::new(average, grad, weight(beta2, step).recip(), eps)
     }
 
     pub(super) fn with_eps_root(self, eps_root: f64) -> Self {
-        Quotient { eps_root: eps_root as f32, ..self }
+        Quotient {
+            eps_root: eps_root as f32,
+            ..self
+        }
     }
 
     #[inline(always)]
     pub(super) fn of(self, grad: f32, m: f32, v: f32) -> f32 {
-        (self.of_average * m + self.of_grad * grad) / ((self.correction * v + self.eps_root).sqrt() + self.eps)
+        (self.of_average * m + self.of_grad * grad)
+            / ((self.correction * v + self.eps_root).sqrt() + self.eps)
     }
 }
 
@@ -91,7 +119,11 @@ pub(super) struct Direction {
 
 impl Direction {
     pub(super) fn new((beta1, beta2): (f64, f64), quotient: Quotient) -> Self {
-        Direction { first: Average::new(beta1), second: Average::new(beta2), quotient }
+        Direction {
+            first: Average::new(beta1),
+            second: Average::new(beta2),
+            quotient,
+        }
     }
 
     #[inline(always)]

@@ -15,9 +15,9 @@ use crate::error::Result;
 /// x  ← x − lr · ((1 − μₜ)·g/(1 − Mₜ) + μₜ₊₁·m/(1 − Mₜ₊₁)) / (√(v/(1 − β₂ᵗ)) + eps)
 /// ```
 ///
-/// Dozat, *Incorporating Nesterov momentum into Adam*, 2016. Formula and defaults: PyTorch 2.9's `NAdam`, which keeps M as state, where
-/// here it is that of the present rates. The momentum of Optax' `nadam` and of Optimisers.jl does not rise, and the latter multiplies v by
-/// β₂.
+/// Dozat, *Incorporating Nesterov momentum into Adam*, 2016. Formula and defaults: PyTorch 2.9's
+/// `NAdam`, which keeps M as state, where here it is that of the present rates. The momentum of
+/// Optax' `nadam` and of Optimisers.jl does not rise, and the latter multiplies v by β₂.
 ///
 /// ```
 /// use flatleaf::optim::{NAdam, Optimizer};
@@ -30,7 +30,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct NAdam {
     /// The learning rate; 0.002.
     pub lr: f64,
@@ -48,7 +52,14 @@ pub struct NAdam {
 
 impl Default for NAdam {
     fn default() -> Self {
-        NAdam { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, momentum_decay: 4e-3, decoupled_weight_decay: false }
+        NAdam {
+            lr: 2e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum_decay: 4e-3,
+            decoupled_weight_decay: false,
+        }
     }
 }
 
@@ -67,8 +78,17 @@ impl Rule for NAdam {
         let product = self.momentum_product(step);
         let of_grad = self.lr * (1.0 - momentum) / (1.0 - product);
         let of_average = self.lr * next / (1.0 - product * next);
-        let direction = Direction::new(self.betas, Quotient::new(of_average, of_grad, weight(self.betas.1, step).recip(), self.eps));
-        let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
+        let direction = Direction::new(
+            self.betas,
+            Quotient::new(
+                of_average,
+                of_grad,
+                weight(self.betas.1, step).recip(),
+                self.eps,
+            ),
+        );
+        let (coupled, decoupled) =
+            coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
         each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
@@ -93,12 +113,17 @@ impl NAdam {
     /// of which terms beyond k = 52 do not show.
     fn momentum_product(&self, step: u64) -> f64 {
         let (steps, ln_q) = (step as f64, self.momentum_decay * 0.96_f64.ln());
-        let terms = (1..=52).map(|k| 0.5_f64.powi(k) / f64::from(k) * geometric_sum(f64::from(k) * ln_q, steps));
+        let terms = (1..=52)
+            .map(|k| 0.5_f64.powi(k) / f64::from(k) * geometric_sum(f64::from(k) * ln_q, steps));
         self.betas.0.powf(steps) * (-terms.sum::<f64>()).exp()
     }
 }
 
 /// r + r² + … + rⁿ, given ln r.
 fn geometric_sum(ln_r: f64, n: f64) -> f64 {
-    if ln_r == 0.0 { n } else { ln_r.exp() * (n * ln_r).exp_m1() / ln_r.exp_m1() }
+    if ln_r == 0.0 {
+        n
+    } else {
+        ln_r.exp() * (n * ln_r).exp_m1() / ln_r.exp_m1()
+    }
 }

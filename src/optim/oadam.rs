@@ -5,16 +5,18 @@ use super::moments::{Direction, Quotient};
 use super::rule::{Rule, fractions, non_negative};
 use crate::error::Result;
 
-/// Adam that expects its next direction to change as the last did, which keeps two players of a game from circling each other.
+/// Adam that expects its next direction to change as the last did, which keeps two players of a
+/// game from circling each other.
 ///
 /// ```text
 /// r ← m̂ / (√(v/(1 − β₂ᵗ) + eps_root) + eps)                  m, v as for Adam
 /// x ← x − lr · ((alpha + beta)·r − beta·r of the step before)      at the first step lr·alpha·r
 /// ```
 ///
-/// m̂ is m/(1 − β₁ᵗ), or if `nesterov` β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ). Daskalakis et al., *Training GANs with optimism*, 2018.
-/// Formula and defaults: Optax 0.2.8's `optimistic_adam_v2`; its lr has no default there and is Optimisers.jl's here, whose first step is
-/// twice as long, which has betas of (0.5, 0.9), no Nesterov momentum, and keeps lr·r.
+/// m̂ is m/(1 − β₁ᵗ), or if `nesterov` β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ). Daskalakis et al.,
+/// *Training GANs with optimism*, 2018. Formula and defaults: Optax 0.2.8's `optimistic_adam_v2`;
+/// its lr has no default there and is Optimisers.jl's here, whose first step is twice as long,
+/// which has betas of (0.5, 0.9), no Nesterov momentum, and keeps lr·r.
 ///
 /// ```
 /// use flatleaf::optim::{OAdam, Optimizer};
@@ -27,7 +29,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct OAdam {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -47,7 +53,15 @@ pub struct OAdam {
 
 impl Default for OAdam {
     fn default() -> Self {
-        OAdam { lr: 1e-3, alpha: 1.0, beta: 1.0, betas: (0.9, 0.999), eps: 1e-8, eps_root: 0.0, nesterov: true }
+        OAdam {
+            lr: 1e-3,
+            alpha: 1.0,
+            beta: 1.0,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            eps_root: 0.0,
+            nesterov: true,
+        }
     }
 }
 
@@ -66,9 +80,13 @@ impl Rule for OAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step).with_eps_root(self.eps_root);
+        let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step)
+            .with_eps_root(self.eps_root);
         let (direction, is_first) = (Direction::new(self.betas, quotient), step == 1);
-        let (of_new, of_previous) = ((self.lr * (self.alpha + self.beta)) as f32, (self.lr * self.beta) as f32);
+        let (of_new, of_previous) = (
+            (self.lr * (self.alpha + self.beta)) as f32,
+            (self.lr * self.beta) as f32,
+        );
         each(move |_, dx, [m, v, previous]| {
             let new = direction.step(dx, m, v);
             let moved = of_new * new - of_previous * if is_first { new } else { *previous };

@@ -1,4 +1,5 @@
-//! The optimiser: a rule, what it keeps, and which leaf has taken how many steps by which configuration of it.
+//! The optimiser: a rule, what it keeps, and which leaf has taken how many steps by which
+//! configuration of it.
 
 use std::fmt;
 
@@ -13,18 +14,20 @@ use crate::leaves;
 use crate::room;
 use crate::tree::Tree;
 
-/// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or on a tree in place
-/// ([`update`](Optimizer::update)).
+/// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or
+/// on a tree in place ([`update`](Optimizer::update)).
 ///
-/// Every leaf has a step count of its own. A leaf without a gradient, or frozen here, is left alone with its state and its count, where
-/// a gradient of zero is a gradient: momentum and weight decay go on moving the leaf. A step is one pass over the vectors however many
-/// stages the chain has; each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more, and of what the
-/// stages in front of it need.
+/// Every leaf has a step count of its own. A leaf without a gradient, or frozen here, is left alone
+/// with its state and its count, where a gradient of zero is a gradient: momentum and weight decay
+/// go on moving the leaf. A step is one pass over the vectors however many stages the chain has;
+/// each [norm](super::ClipNorm) that has to be known before costs one read of the gradient more,
+/// and of what the stages in front of it need.
 ///
-/// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and for `update`.
+/// Steps give the same bits for any number of threads, and where leaves are `f32` for `step` and
+/// for `update`.
 ///
-/// If a rule of one's own panics, the leaves that some thread was moving hold, with their state, what was left in them, and no step is
-/// counted.
+/// If a rule of one's own panics, the leaves that some thread was moving hold, with their state,
+/// what was left in them, and no step is counted.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
@@ -46,7 +49,8 @@ use crate::tree::Tree;
 #[derive(Clone)]
 pub struct Optimizer<R> {
     pub(super) layout: Layout,
-    /// The configurations: the first is the one it was made with, further ones come of [`Optimizer::adjust`].
+    /// The configurations: the first is the one it was made with, further ones come of
+    /// [`Optimizer::adjust`].
     pub(super) groups: Vec<R>,
     pub(super) leaves: Vec<LeafProgress>,
     pub(super) states: Vec<Vec<f32>>,
@@ -79,8 +83,8 @@ pub(super) struct LeafProgress {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Whether it was left out, because a norm was infinite or NaN and its stage says [`NonFinite::Skip`](crate::ops::NonFinite::Skip):
-    /// nothing has moved.
+    /// Whether it was left out, because a norm was infinite or NaN and its stage says
+    /// [`NonFinite::Skip`](crate::ops::NonFinite::Skip): nothing has moved.
     pub skipped: bool,
     /// How many leaves took the step: not those that are frozen or had no gradient.
     pub leaves: usize,
@@ -104,7 +108,8 @@ pub struct Report {
 pub struct Clipped {
     /// The norm before.
     pub norm: f64,
-    /// The factor that was applied, 1 where nothing changed. Groups with another maximum have another factor.
+    /// The factor that was applied, 1 where nothing changed. Groups with another maximum have
+    /// another factor.
     pub scale: f64,
 }
 
@@ -112,8 +117,8 @@ impl<R: Rule> Optimizer<R> {
     /// An optimiser at step 0, all its state zero.
     ///
     /// # Errors
-    /// What the rule's [`validate`](Rule::validate) refuses; a kernel that uses more vectors than the rule names; no memory for a state
-    /// vector of the layout's length.
+    /// What the rule's [`validate`](Rule::validate) refuses; a kernel that uses more vectors than
+    /// the rule names; no memory for a state vector of the layout's length.
     ///
     /// ```
     /// use flatleaf::optim::{Adam, Optimizer};
@@ -130,16 +135,26 @@ impl<R: Rule> Optimizer<R> {
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
         rule.validate()?;
         rule.check_states()?;
-        let states = rule.states().iter().map(|_| room::zeros(layout.len())).collect::<Result<_>>()?;
-        Ok(Optimizer { layout: layout.clone(), groups: vec![rule], leaves: vec![LeafProgress::default(); layout.leaves().len()], states })
+        let states = rule
+            .states()
+            .iter()
+            .map(|_| room::zeros(layout.len()))
+            .collect::<Result<_>>()?;
+        Ok(Optimizer {
+            layout: layout.clone(),
+            groups: vec![rule],
+            leaves: vec![LeafProgress::default(); layout.leaves().len()],
+            states,
+        })
     }
 
-    /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts stay as they are.
+    /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts
+    /// stay as they are.
     ///
     /// # Errors
-    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a stage says
-    /// [`NonFinite::Error`](crate::ops::NonFinite::Error), with the leaf and the index of the first element at fault. Then nothing has
-    /// moved.
+    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a
+    /// stage says [`NonFinite::Error`](crate::ops::NonFinite::Error), with the leaf and the index
+    /// of the first element at fault. Then nothing has moved.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -156,25 +171,46 @@ impl<R: Rule> Optimizer<R> {
         self.layout.check_same(grad.layout())?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grad.is_present(leaf));
         let kernels = plan.kernels(&self.groups);
-        let slices = || plan.parts.iter().map(|part| (&flat[part.range.clone()], &grad[part.range.clone()])).collect();
-        let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else { return Ok(Report::skipped()) };
-        let merged = measured.iter().flatten().all(Measured::is_global).then(|| plan.merged_parts());
+        let slices = || {
+            plan.parts
+                .iter()
+                .map(|part| (&flat[part.range.clone()], &grad[part.range.clone()]))
+                .collect()
+        };
+        let Some((measured, report)) =
+            plan.measure(&self.layout, &self.states, &kernels, slices)?
+        else {
+            return Ok(Report::skipped());
+        };
+        let merged = measured
+            .iter()
+            .flatten()
+            .all(Measured::is_global)
+            .then(|| plan.merged_parts());
         let parts = merged.as_ref().unwrap_or(&plan.parts);
-        pass::step(parts, slices_mut(flat, grad, parts), &mut self.states, &kernels, &measured);
+        pass::step(
+            parts,
+            slices_mut(flat, grad, parts),
+            &mut self.states,
+            &kernels,
+            &measured,
+        );
         drop(kernels);
         plan.count(&mut self.leaves);
         Ok(report)
     }
 
-    /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A tie's gradients are summed and it
-    /// moves once. The gradient tree is matched as by [`Layout::gather_grad`]; nothing is gathered of plain trees.
+    /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A
+    /// tie's gradients are summed and it moves once. The gradient tree is matched as by
+    /// [`Layout::gather_grad`]; nothing is gathered of plain trees.
     ///
-    /// Gives the bits that [`step`](Optimizer::step) gives on the gathered vectors where leaves are `f32`; others are rounded by every
-    /// update.
+    /// Gives the bits that [`step`](Optimizer::step) gives on the gathered vectors where leaves are
+    /// `f32`; others are rounded by every update.
     ///
     /// # Errors
-    /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient, and as [`step`](Optimizer::step).
-    /// Then neither the model nor the state has moved, of trees that answer twice alike.
+    /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient,
+    /// and as [`step`](Optimizer::step). Then neither the model nor the state has moved, of trees
+    /// that answer twice alike.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -189,7 +225,11 @@ impl<R: Rule> Optimizer<R> {
     /// assert!(Rc::ptr_eq(&model.0, &model.1));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G) -> Result<Report> {
+    pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(
+        &mut self,
+        model: &mut T,
+        grads: &G,
+    ) -> Result<Report> {
         self.update_with(model, grads, TiedGrads::Sum)
     }
 
@@ -211,7 +251,12 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(*model.0, [0.5]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(&mut self, model: &mut T, grads: &G, tied: TiedGrads) -> Result<Report> {
+    pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(
+        &mut self,
+        model: &mut T,
+        grads: &G,
+        tied: TiedGrads,
+    ) -> Result<Report> {
         let grads = leaves::gradients(&self.layout, grads, tied)?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grads[leaf].is_some());
         let kernels = plan.kernels(&self.groups);
@@ -223,11 +268,21 @@ impl<R: Rule> Optimizer<R> {
             model,
             |leaf| moves[leaf],
             |mut leaves| {
-                let slices = || plan.parts.iter().map(|part| (&*leaves[part.leaf], grad(part))).collect();
-                let Some((measured, report)) = plan.measure(&self.layout, &self.states, &kernels, slices)? else {
+                let slices = || {
+                    plan.parts
+                        .iter()
+                        .map(|part| (&*leaves[part.leaf], grad(part)))
+                        .collect()
+                };
+                let Some((measured, report)) =
+                    plan.measure(&self.layout, &self.states, &kernels, slices)?
+                else {
                     return Ok(Report::skipped());
                 };
-                let slices = plan.parts.iter().map(|part| (std::mem::take(&mut leaves[part.leaf]), grad(part)));
+                let slices = plan
+                    .parts
+                    .iter()
+                    .map(|part| (std::mem::take(&mut leaves[part.leaf]), grad(part)));
                 pass::step(&plan.parts, slices, &mut self.states, &kernels, &measured);
                 Ok(report)
             },
@@ -242,20 +297,34 @@ impl<R: Rule> Optimizer<R> {
 
 impl<R> fmt::Debug for Optimizer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Optimizer({} leaves, {} groups, {} state vectors)", self.leaves.len(), self.groups.len(), self.states.len())
+        write!(
+            f,
+            "Optimizer({} leaves, {} groups, {} state vectors)",
+            self.leaves.len(),
+            self.groups.len(),
+            self.states.len()
+        )
     }
 }
 
 impl Report {
     fn skipped() -> Self {
-        Report { skipped: true, ..Report::default() }
+        Report {
+            skipped: true,
+            ..Report::default()
+        }
     }
 }
 
-fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
+fn slices_mut<'v>(
+    flat: &'v mut [f32],
+    grad: &'v [f32],
+    parts: &'v [Part],
+) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
     let (mut rest, mut at) = (flat, 0);
     parts.iter().map(move |part| {
-        let (x, after) = std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
+        let (x, after) =
+            std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
         (rest, at) = (after, part.range.end);
         (x, &grad[part.range.clone()])
     })
@@ -263,8 +332,9 @@ fn slices_mut<'v>(flat: &'v mut [f32], grad: &'v [f32], parts: &'v [Part]) -> im
 
 /// What can be changed between two steps.
 impl<R: Rule> Optimizer<R> {
-    /// Leaves alone the leaves that a [path pattern](crate::Planner) matches, with their state and their step counts, until they are
-    /// thawed. They do not count in a clip norm. The layout stays as it is.
+    /// Leaves alone the leaves that a [path pattern](crate::Planner) matches, with their state and
+    /// their step counts, until they are thawed. They do not count in a clip norm. The layout stays
+    /// as it is.
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
@@ -281,11 +351,14 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn freeze(&mut self, pattern: &str) -> Result<()> {
-        self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = true);
+        self.matching(pattern)?
+            .into_iter()
+            .for_each(|leaf| self.leaves[leaf].is_frozen = true);
         Ok(())
     }
 
-    /// Moves the leaves that a [path pattern](crate::Planner) matches again, from the state in which they were frozen.
+    /// Moves the leaves that a [path pattern](crate::Planner) matches again, from the state in
+    /// which they were frozen.
     ///
     /// # Errors
     /// A pattern that is malformed or matches no trainable leaf.
@@ -303,13 +376,16 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn thaw(&mut self, pattern: &str) -> Result<()> {
-        self.matching(pattern)?.into_iter().for_each(|leaf| self.leaves[leaf].is_frozen = false);
+        self.matching(pattern)?
+            .into_iter()
+            .for_each(|leaf| self.leaves[leaf].is_frozen = false);
         Ok(())
     }
 
-    /// Sets the learning rate of every stage that has one, for all leaves, whatever [`adjust`](Optimizer::adjust) gave some of them. State
-    /// is kept. (A schedule that keeps groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`, where `**` is the
-    /// [path pattern](crate::Planner) of all leaves.)
+    /// Sets the learning rate of every stage that has one, for all leaves, whatever
+    /// [`adjust`](Optimizer::adjust) gave some of them. State is kept. (A schedule that keeps
+    /// groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`, where `**` is the [path
+    /// pattern](crate::Planner) of all leaves.)
     ///
     /// # Errors
     /// A rate that the rule refuses, a rule without a rate; then nothing has changed.
@@ -337,13 +413,16 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    /// Changes the configuration for the leaves that a [path pattern](crate::Planner) matches; `**` matches all. State and step counts
-    /// are kept; what a configuration says only of the first step has been said.
+    /// Changes the configuration for the leaves that a [path pattern](crate::Planner) matches; `**`
+    /// matches all. State and step counts are kept; what a configuration says only of the first
+    /// step has been said.
     ///
-    /// Leaves that get another configuration than others that they had one with are a group of their own from then on.
+    /// Leaves that get another configuration than others that they had one with are a group of
+    /// their own from then on.
     ///
     /// # Errors
-    /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule refuses; then nothing has changed.
+    /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule
+    /// refuses; then nothing has changed.
     ///
     /// ```
     /// use flatleaf::optim::{Adam, Optimizer};
@@ -372,7 +451,9 @@ impl<R: Rule> Optimizer<R> {
             if matched.len() == (0..self.leaves.len()).filter(of_group).count() {
                 groups[group as usize] = changed;
             } else {
-                matched.iter().for_each(|&leaf| leaves[leaf].group = groups.len() as u32);
+                matched
+                    .iter()
+                    .for_each(|&leaf| leaves[leaf].group = groups.len() as u32);
                 groups.push(changed);
             }
         }
@@ -384,7 +465,9 @@ impl<R: Rule> Optimizer<R> {
         let pattern = Pattern::parse(pattern)?;
         let matching: Vec<usize> = self.layout.matching(&pattern).collect();
         if matching.is_empty() {
-            return Err(self.layout.unmatched(&pattern, "a pattern that matches a trainable leaf"));
+            return Err(self
+                .layout
+                .unmatched(&pattern, "a pattern that matches a trainable leaf"));
         }
         Ok(matching)
     }
@@ -453,10 +536,12 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn rule(&self, path: &str) -> Option<&R> {
-        self.progress(path).map(|leaf| &self.groups[leaf.group as usize])
+        self.progress(path)
+            .map(|leaf| &self.groups[leaf.group as usize])
     }
 
-    /// The vectors that the rule keeps, each as long as the flat vector and in its order, with their names.
+    /// The vectors that the rule keeps, each as long as the flat vector and in its order, with
+    /// their names.
     ///
     /// ```
     /// use flatleaf::optim::{Ema, Optimizer, Sgd};
@@ -469,7 +554,10 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        self.groups[0].states().into_iter().zip(self.states.iter().map(Vec::as_slice))
+        self.groups[0]
+            .states()
+            .into_iter()
+            .zip(self.states.iter().map(Vec::as_slice))
     }
 
     /// The vector of this name, the first if there are several.
@@ -485,11 +573,14 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state_of(&self, name: &str) -> Option<&[f32]> {
-        self.state().find(|state| state.0 == name).map(|state| state.1)
+        self.state()
+            .find(|state| state.0 == name)
+            .map(|state| state.1)
     }
 
-    /// A copy of a flat vector in which the leaves that have taken a step are those of the state vector of this name, the first if there
-    /// are several: the moving average of a whole model, with leaves that never moved, frozen or without gradients, as the model has them.
+    /// A copy of a flat vector in which the leaves that have taken a step are those of the state
+    /// vector of this name, the first if there are several: the moving average of a whole model,
+    /// with leaves that never moved, frozen or without gradients, as the model has them.
     ///
     /// # Errors
     /// A vector of another length; a name that no stage has.
@@ -511,9 +602,16 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
         self.layout.check_len("the flat vector", flat.len())?;
-        let state = self.state_of(name).ok_or_else(|| Error::argument("the name of a state vector", format_args!("`{name}`")))?;
+        let state = self.state_of(name).ok_or_else(|| {
+            Error::argument("the name of a state vector", format_args!("`{name}`"))
+        })?;
         let mut filled = flat.to_vec();
-        let moved = self.layout.leaves().iter().zip(&self.leaves).filter(|(_, progress)| progress.steps > 0);
+        let moved = self
+            .layout
+            .leaves()
+            .iter()
+            .zip(&self.leaves)
+            .filter(|(_, progress)| progress.steps > 0);
         for range in moved.map(|(leaf, _)| leaf.range()) {
             filled[range.clone()].copy_from_slice(&state[range]);
         }

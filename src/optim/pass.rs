@@ -1,4 +1,5 @@
-//! All elements of a step: cut to pieces for the threads, measured and moved. Knows nothing of trees.
+//! All elements of a step: cut to pieces for the threads, measured and moved. Knows nothing of
+//! trees.
 
 use std::ops::Range;
 
@@ -12,13 +13,15 @@ use crate::threads;
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
 const PIECE: usize = 1 << 13;
 
-/// Elements that are measured together. Part of the numbers: norms are merged from those of so many.
+/// Elements that are measured together. Part of the numbers: norms are merged from those of so
+/// many.
 const MEASURED: usize = 1 << 15;
 
 /// Elements whose direction is measured together, in the L1 cache. Part of the numbers too.
 const BLOCK: usize = 1 << 10;
 
-/// How many times as much as copying it an element's step costs, about: so that a shorter vector is worth a second thread.
+/// How many times as much as copying it an element's step costs, about: so that a shorter vector is
+/// worth a second thread.
 fn weight(states: usize) -> usize {
     1 + 2 * states
 }
@@ -46,7 +49,8 @@ struct Piece<'v> {
     states: StateSlices<'v>,
 }
 
-/// Takes the step. The slices of parameters and gradients are those of the parts, in ascending order of their ranges.
+/// Takes the step. The slices of parameters and gradients are those of the parts, in ascending
+/// order of their ranges.
 pub(super) fn step<'v>(
     parts: &[Part],
     slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
@@ -59,14 +63,29 @@ pub(super) fn step<'v>(
         &mut pieces,
         |piece| weight(piece.states.len()) * piece.x.len(),
         |piece| {
-            let slices = Slices { x: &mut *piece.x, grad: piece.grad, states: &mut piece.states };
-            row::step(slices, &kernels[piece.kernel], Context { leaf: piece.leaf, measured });
+            let slices = Slices {
+                x: &mut *piece.x,
+                grad: piece.grad,
+                states: &mut piece.states,
+            };
+            row::step(
+                slices,
+                &kernels[piece.kernel],
+                Context {
+                    leaf: piece.leaf,
+                    measured,
+                },
+            );
         },
     );
 }
 
 /// Cuts the states as the parts are, and all of it to pieces for the threads.
-fn pieces<'v>(parts: &[Part], slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>, states: &'v mut [Vec<f32>]) -> Vec<Piece<'v>> {
+fn pieces<'v>(
+    parts: &[Part],
+    slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
+    states: &'v mut [Vec<f32>],
+) -> Vec<Piece<'v>> {
     let mut rest: StateSlices<'v> = states.iter_mut().map(Vec::as_mut_slice).collect();
     let mut at = 0;
     let mut pieces = Vec::with_capacity(parts.len());
@@ -74,7 +93,13 @@ fn pieces<'v>(parts: &[Part], slices: impl Iterator<Item = (&'v mut [f32], &'v [
         take_each(&mut rest, part.range.start - at);
         let states = take_each(&mut rest, part.range.len());
         at = part.range.end;
-        let mut piece = Piece { leaf: part.leaf, kernel: part.kernel, x, grad, states };
+        let mut piece = Piece {
+            leaf: part.leaf,
+            kernel: part.kernel,
+            x,
+            grad,
+            states,
+        };
         while piece.x.len() > PIECE {
             pieces.push(piece.split_off(PIECE));
         }
@@ -83,7 +108,8 @@ fn pieces<'v>(parts: &[Part], slices: impl Iterator<Item = (&'v mut [f32], &'v [
     pieces
 }
 
-/// The first elements of every vector. By `push`: collecting took 200 instructions more for every small leaf.
+/// The first elements of every vector. By `push`: collecting took 200 instructions more for every
+/// small leaf.
 fn take_each<'v>(rest: &mut [&'v mut [f32]], len: usize) -> StateSlices<'v> {
     let mut taken = StateSlices::new();
     for rest in rest {
@@ -94,14 +120,23 @@ fn take_each<'v>(rest: &mut [&'v mut [f32]], len: usize) -> StateSlices<'v> {
 
 /// The first elements, which leave `rest`.
 fn take<'v>(rest: &mut &'v mut [f32], len: usize) -> &'v mut [f32] {
-    rest.split_off_mut(..len).expect("as long as the flat vector")
+    rest.split_off_mut(..len)
+        .expect("as long as the flat vector")
 }
 
 impl<'v> Piece<'v> {
     fn split_off(&mut self, len: usize) -> Piece<'v> {
-        let grad = self.grad.split_off(..len).expect("as long as the parameters");
+        let grad = self
+            .grad
+            .split_off(..len)
+            .expect("as long as the parameters");
         let states = take_each(&mut self.states, len);
-        Piece { x: take(&mut self.x, len), grad, states, ..*self }
+        Piece {
+            x: take(&mut self.x, len),
+            grad,
+            states,
+            ..*self
+        }
     }
 }
 
@@ -114,29 +149,70 @@ pub(super) fn measure(
     asked: &[Option<Asked>],
     measured: &[Option<Measured>],
 ) -> Vec<[f64; 2]> {
-    let mut pieces: Vec<Measurement> = parts.iter().enumerate().flat_map(|(index, part)| measurements(index, part)).collect();
-    let of_piece = |Measurement { part: index, range, total }: &mut Measurement| {
+    let mut pieces: Vec<Measurement> = parts
+        .iter()
+        .enumerate()
+        .flat_map(|(index, part)| measurements(index, part))
+        .collect();
+    let of_piece = |Measurement {
+                        part: index,
+                        range,
+                        total,
+                    }: &mut Measurement| {
         let (part, (x, grad)) = (&parts[*index], slices[*index]);
-        let (x, grad, at) = (&x[range.clone()], &grad[range.clone()], part.range.start + range.start);
+        let (x, grad, at) = (
+            &x[range.clone()],
+            &grad[range.clone()],
+            part.range.start + range.start,
+        );
         *total = match asked[part.kernel] {
             None => [0.0; 2],
-            Some(Asked { measure, is_of_gradient: true, .. }) => measure.slice(x, grad),
+            Some(Asked {
+                measure,
+                is_of_gradient: true,
+                ..
+            }) => measure.slice(x, grad),
             Some(Asked { measure, .. }) => {
-                let context = Context { leaf: part.leaf, measured };
-                rehearsed(measure, (x, grad), (states, at), &kernels[part.kernel], context)
+                let context = Context {
+                    leaf: part.leaf,
+                    measured,
+                };
+                rehearsed(
+                    measure,
+                    (x, grad),
+                    (states, at),
+                    &kernels[part.kernel],
+                    context,
+                )
             }
         };
     };
     // A norm of the gradient is one read of it.
     let is_read = |part: usize| asked[parts[part].kernel].is_none_or(|asked| asked.is_of_gradient);
-    let weight = |part: usize| if is_read(part) { 1 } else { weight(states.len()) };
-    threads::share(&mut pieces, |piece| weight(piece.part) * piece.range.len(), of_piece);
+    let weight = |part: usize| {
+        if is_read(part) {
+            1
+        } else {
+            weight(states.len())
+        }
+    };
+    threads::share(
+        &mut pieces,
+        |piece| weight(piece.part) * piece.range.len(),
+        of_piece,
+    );
     let of_part = pieces.chunk_by(|a, b| a.part == b.part);
-    of_part.map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel])).collect()
+    of_part
+        .map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel]))
+        .collect()
 }
 
 fn merged(pieces: &[Measurement], asked: Option<Asked>) -> [f64; 2] {
-    asked.map_or([0.0; 2], |Asked { measure, .. }| pieces.iter().fold([0.0; 2], |a, piece| measure.merge(a, piece.total)))
+    asked.map_or([0.0; 2], |Asked { measure, .. }| {
+        pieces
+            .iter()
+            .fold([0.0; 2], |a, piece| measure.merge(a, piece.total))
+    })
 }
 
 /// Measures the direction at the stage that asks, block by block.
@@ -152,7 +228,10 @@ fn rehearsed(
     blocks.fold([0.0; 2], |total, (block, (x, grad))| {
         let (dx, at) = (&mut buffer[..x.len()], at + block * BLOCK);
         dx.copy_from_slice(grad);
-        let states: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &state[at..at + x.len()]).collect();
+        let states: SmallVec<[&[f32]; 4]> = states
+            .iter()
+            .map(|state| &state[at..at + x.len()])
+            .collect();
         row::rehearse(x, dx, &states, kernel, context);
         measure.merge(total, measure.slice(x, dx))
     })
@@ -169,5 +248,9 @@ struct Measurement {
 fn measurements(index: usize, part: &Part) -> impl Iterator<Item = Measurement> {
     let len = part.range.len();
     let starts = (0..len.max(1)).step_by(MEASURED);
-    starts.map(move |start| Measurement { part: index, range: start..(start + MEASURED).min(len), total: [0.0; 2] })
+    starts.map(move |start| Measurement {
+        part: index,
+        range: start..(start + MEASURED).min(len),
+        total: [0.0; 2],
+    })
 }

@@ -5,7 +5,8 @@ use super::moments::{Direction, Quotient, coupling, validate, weight};
 use super::rule::Rule;
 use crate::error::Result;
 
-/// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and counts little in the next.
+/// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and
+/// counts little in the next.
 ///
 /// ```text
 /// g  ← g + weight_decay·x                  unless decoupled_weight_decay, which subtracts lr·weight_decay·x instead
@@ -16,8 +17,9 @@ use crate::error::Result;
 /// x  ← x − lr · m/(1 − β₁ᵗ)                                   otherwise
 /// ```
 ///
-/// Liu et al., *On the variance of the adaptive learning rate and beyond*, 2020. Formula and defaults: PyTorch 2.9's `RAdam`. The paper
-/// and Optimisers.jl rectify from ρₜ > 4, Optax from 5 on; both systems add eps to the corrected root.
+/// Liu et al., *On the variance of the adaptive learning rate and beyond*, 2020. Formula and
+/// defaults: PyTorch 2.9's `RAdam`. The paper and Optimisers.jl rectify from ρₜ > 4, Optax from 5
+/// on; both systems add eps to the corrected root.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RAdam};
@@ -30,11 +32,16 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct RAdam {
     /// The learning rate; 0.001.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999). With a second of 2/3 or less there is never a divisor.
+    /// Decay rates of the two averages; (0.9, 0.999). With a second of 2/3 or less there is never a
+    /// divisor.
     pub betas: (f64, f64),
     /// Keeps the divisor from 0; 1e-8.
     pub eps: f64,
@@ -46,7 +53,13 @@ pub struct RAdam {
 
 impl Default for RAdam {
     fn default() -> Self {
-        RAdam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, decoupled_weight_decay: false }
+        RAdam {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            decoupled_weight_decay: false,
+        }
     }
 }
 
@@ -61,7 +74,8 @@ impl Rule for RAdam {
 
     fn kernel(&self, step: u64) -> impl Kernel {
         let direction = Direction::new(self.betas, self.quotient(step));
-        let (coupled, decoupled) = coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
+        let (coupled, decoupled) =
+            coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
         each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
@@ -75,7 +89,12 @@ impl RAdam {
     fn quotient(&self, step: u64) -> Quotient {
         let rate = self.lr / weight(self.betas.0, step);
         match self.rectification(step) {
-            Some(r) => Quotient::new(rate * r * weight(self.betas.1, step).sqrt(), 0.0, 1.0, self.eps),
+            Some(r) => Quotient::new(
+                rate * r * weight(self.betas.1, step).sqrt(),
+                0.0,
+                1.0,
+                self.eps,
+            ),
             None => Quotient::new(rate, 0.0, 0.0, 1.0), // a divisor of 1
         }
     }
@@ -85,6 +104,7 @@ impl RAdam {
         let beta = self.betas.1;
         let end = 2.0 / (1.0 - beta) - 1.0;
         let now = end - 2.0 * step as f64 * (1.0 - weight(beta, step)) / weight(beta, step);
-        (now > 5.0).then(|| ((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now)).sqrt())
+        (now > 5.0)
+            .then(|| ((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now)).sqrt())
     }
 }

@@ -15,10 +15,12 @@ use crate::error::Result;
 /// x ← x − lr·b
 /// ```
 ///
-/// Tieleman and Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered: Graves, *Generating sequences with recurrent
-/// neural networks*, 2013. Formula and defaults: PyTorch 2.9's `RMSprop`, but for the maximum: where all gradients are equal, s − a² may
-/// round to below 0, and PyTorch's parameters become NaN. Optax' alpha is 0.9, its eps stands inside the root, and its momentum keeps lr·b.
-/// Optimisers.jl's lr and alpha are 0.001 and 0.9, and it has no momentum.
+/// Tieleman and Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
+/// Graves, *Generating sequences with recurrent neural networks*, 2013. Formula and defaults:
+/// PyTorch 2.9's `RMSprop`, but for the maximum: where all gradients are equal, s − a² may round to
+/// below 0, and PyTorch's parameters become NaN. Optax' alpha is 0.9, its eps stands inside the
+/// root, and its momentum keeps lr·b. Optimisers.jl's lr and alpha are 0.001 and 0.9, and it has no
+/// momentum.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RmsProp};
@@ -31,7 +33,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct RmsProp {
     /// The learning rate; 0.01.
     pub lr: f64,
@@ -49,7 +55,14 @@ pub struct RmsProp {
 
 impl Default for RmsProp {
     fn default() -> Self {
-        RmsProp { lr: 1e-2, alpha: 0.99, eps: 1e-8, weight_decay: 0.0, momentum: 0.0, centered: false }
+        RmsProp {
+            lr: 1e-2,
+            alpha: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            centered: false,
+        }
     }
 }
 
@@ -69,7 +82,11 @@ impl Rule for RmsProp {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let (average, eps) = (Average::new(self.alpha), self.eps as f32);
-        let (lr, momentum, weight_decay) = (self.lr as f32, self.momentum as f32, self.weight_decay as f32);
+        let (lr, momentum, weight_decay) = (
+            self.lr as f32,
+            self.momentum as f32,
+            self.weight_decay as f32,
+        );
         let plain = move |grad: f32, squares: &mut f32| {
             *squares = average.mix(*squares, grad * grad);
             grad / (squares.sqrt() + eps)
@@ -79,7 +96,8 @@ impl Rule for RmsProp {
             *mean = average.mix(*mean, grad);
             grad / (non_negative_part(*squares - *mean * *mean).sqrt() + eps)
         };
-        let without_momentum = each(move |x, dx, [squares]| lr * plain(dx + weight_decay * x, squares));
+        let without_momentum =
+            each(move |x, dx, [squares]| lr * plain(dx + weight_decay * x, squares));
         let with_momentum = each(move |x, dx, [squares, buffer]| {
             *buffer = momentum * *buffer + plain(dx + weight_decay * x, squares);
             lr * *buffer
@@ -88,7 +106,11 @@ impl Rule for RmsProp {
             *buffer = momentum * *buffer + by_deviation(dx + weight_decay * x, squares, mean);
             lr * *buffer
         });
-        choose(self.centered, centered, choose(momentum == 0.0, without_momentum, with_momentum))
+        choose(
+            self.centered,
+            centered,
+            choose(momentum == 0.0, without_momentum, with_momentum),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

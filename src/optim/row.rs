@@ -1,8 +1,10 @@
-//! The piece of a step that is in registers: sixteen parameters with their gradient and state, on their way through all stages.
+//! The piece of a step that is in registers: sixteen parameters with their gradient and state, on
+//! their way through all stages.
 //!
-//! A row goes through the whole chain before the next one is read, so a step is one loop over the vectors, bound by memory. (Stage by
-//! stage over chunks in the L1 cache, a step of AdamW and a moving average took 1.7–2.3 times as long: each stage waits for its own
-//! vectors, and the next one cannot begin to read.)
+//! A row goes through the whole chain before the next one is read, so a step is one loop over the
+//! vectors, bound by memory. (Stage by stage over chunks in the L1 cache, a step of AdamW and a
+//! moving average took 1.7–2.3 times as long: each stage waits for its own vectors, and the next
+//! one cannot begin to read.)
 #![allow(clippy::needless_range_loop)] // indices vectorise better than iterators here
 
 use std::cell::Cell;
@@ -20,8 +22,9 @@ const ROW: usize = 16;
 /// The elements of a row.
 type Elements = [f32; ROW];
 
-/// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they are, the direction that is subtracted
-/// from them in the end (at first the gradient), and the state of the stage at hand.
+/// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they
+/// are, the direction that is subtracted from them in the end (at first the gradient), and the
+/// state of the stage at hand.
 ///
 /// The end of a leaf is filled up with zeros, and what becomes of them is dropped.
 pub struct Row<'r> {
@@ -75,13 +78,29 @@ impl<'r> Row<'r> {
     #[inline(always)]
     fn new(x: Elements, dx: Elements, states: States<'r>, context: Context<'r>) -> Self {
         let stage = 0..states.len();
-        Row { x, dx, states, stage, context, norm: 0, asked: None, is_changed: false }
+        Row {
+            x,
+            dx,
+            states,
+            stage,
+            context,
+            norm: 0,
+            asked: None,
+            is_changed: false,
+        }
     }
 
     /// See [`each`](super::each).
     #[inline(always)]
-    pub(super) fn each<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32>(&mut self, change: &F) {
-        assert!(N <= self.stage.len(), "`each`: expected a rule with {N} state vectors, found {}", self.stage.len());
+    pub(super) fn each<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32>(
+        &mut self,
+        change: &F,
+    ) {
+        assert!(
+            N <= self.stage.len(),
+            "`each`: expected a rule with {N} state vectors, found {}",
+            self.stage.len()
+        );
         // Local arrays and plain loops, so that the compiler keeps all of it in registers.
         let (x, mut dx, mut columns) = (self.x, self.dx, [[0.0; ROW]; N]);
         for k in 0..N {
@@ -111,7 +130,11 @@ impl<'r> Row<'r> {
         match &self.context.measured[norm] {
             Some(measured) => ControlFlow::Continue(measured.at(self.context.leaf)),
             None => {
-                self.asked = Some(Asked { norm, measure, is_of_gradient: !self.is_changed });
+                self.asked = Some(Asked {
+                    norm,
+                    measure,
+                    is_of_gradient: !self.is_changed,
+                });
                 ControlFlow::Break(())
             }
         }
@@ -158,7 +181,9 @@ impl States<'_> {
     fn get(&self, state: usize) -> Elements {
         match self {
             States::Live { columns, at } => columns[state][*at].get(),
-            States::Copied { real, at, copies } => copies[state].get().unwrap_or_else(|| filled_up(&real[state][*at..])),
+            States::Copied { real, at, copies } => copies[state]
+                .get()
+                .unwrap_or_else(|| filled_up(&real[state][*at..])),
         }
     }
 
@@ -200,17 +225,32 @@ pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Contex
     }
     dispatch::run(Step, x, grad, (kernel, &columns[..], context));
     if !x_end.is_empty() {
-        step_end(Slices { x: x_end, grad: grad_end, states: &mut ends }, kernel, context);
+        step_end(
+            Slices {
+                x: x_end,
+                grad: grad_end,
+                states: &mut ends,
+            },
+            kernel,
+            context,
+        );
     }
 }
 
 struct Step;
 
-impl<K: Kernel> dispatch::Kernel<&mut [Elements], &[Elements], (&K, &[&[Cell<Elements>]], Context<'_>)> for Step {
+impl<K: Kernel>
+    dispatch::Kernel<&mut [Elements], &[Elements], (&K, &[&[Cell<Elements>]], Context<'_>)>
+    for Step
+{
     type Output = ();
 
     #[inline(always)]
-    fn run(x: &mut [Elements], grad: &[Elements], (kernel, columns, context): (&K, &[&[Cell<Elements>]], Context<'_>)) {
+    fn run(
+        x: &mut [Elements],
+        grad: &[Elements],
+        (kernel, columns, context): (&K, &[&[Cell<Elements>]], Context<'_>),
+    ) {
         for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
             let mut row = Row::new(*x, *grad, States::Live { columns, at }, context);
             if kernel.run(&mut row).is_continue() {
@@ -226,7 +266,16 @@ fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) 
     let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
     {
         let real: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &**state).collect();
-        let mut row = Row::new(filled_up(x), filled_up(grad), States::Copied { real: &real, at: 0, copies: &copies }, context);
+        let mut row = Row::new(
+            filled_up(x),
+            filled_up(grad),
+            States::Copied {
+                real: &real,
+                at: 0,
+                copies: &copies,
+            },
+            context,
+        );
         if kernel.run(&mut row).is_continue() {
             x.copy_from_slice(&row.moved()[..x.len()]);
         }
@@ -242,28 +291,55 @@ fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) 
 pub(super) fn asks(kernel: &impl Kernel, states: usize, context: Context<'_>) -> Option<Asked> {
     let real: SmallVec<[&[f32]; 4]> = SmallVec::from_elem(&[][..], states);
     let copies: SmallVec<[Copied; 4]> = real.iter().map(|_| Cell::default()).collect();
-    let mut row = Row::new([0.0; ROW], [0.0; ROW], States::Copied { real: &real, at: 0, copies: &copies }, context);
+    let mut row = Row::new(
+        [0.0; ROW],
+        [0.0; ROW],
+        States::Copied {
+            real: &real,
+            at: 0,
+            copies: &copies,
+        },
+        context,
+    );
     // Whether it breaks because it asks or because it does not go on makes no difference here.
     let _ = kernel.run(&mut row);
     row.asked
 }
 
-/// Runs the stages up to the one that asks for a norm, on copies of their states: `dx`, the gradient at first, becomes the direction there.
-pub(super) fn rehearse(x: &[f32], dx: &mut [f32], states: &[&[f32]], kernel: &impl Kernel, context: Context<'_>) {
+/// Runs the stages up to the one that asks for a norm, on copies of their states: `dx`, the
+/// gradient at first, becomes the direction there.
+pub(super) fn rehearse(
+    x: &[f32],
+    dx: &mut [f32],
+    states: &[&[f32]],
+    kernel: &impl Kernel,
+    context: Context<'_>,
+) {
     let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
     dispatch::run(Rehearse, x, dx, (kernel, states, &copies[..], context));
 }
 
 struct Rehearse;
 
-impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], Context<'_>)> for Rehearse {
+impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], Context<'_>)>
+    for Rehearse
+{
     type Output = ();
 
     #[inline(always)]
-    fn run(x: &[f32], dx: &mut [f32], (kernel, real, copies, context): (&K, &[&[f32]], &[Copied], Context<'_>)) {
+    fn run(
+        x: &[f32],
+        dx: &mut [f32],
+        (kernel, real, copies, context): (&K, &[&[f32]], &[Copied], Context<'_>),
+    ) {
         for at in (0..x.len()).step_by(ROW) {
             copies.iter().for_each(|copy| copy.set(None));
-            let mut row = Row::new(filled_up(&x[at..]), filled_up(&dx[at..]), States::Copied { real, at, copies }, context);
+            let mut row = Row::new(
+                filled_up(&x[at..]),
+                filled_up(&dx[at..]),
+                States::Copied { real, at, copies },
+                context,
+            );
             let _ = kernel.run(&mut row);
             match dx[at..].first_chunk_mut() {
                 Some(dx) => *dx = row.dx,

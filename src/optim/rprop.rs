@@ -5,7 +5,8 @@ use super::kernel::{Kernel, each};
 use super::rule::{Rule, check, non_negative};
 use crate::error::Result;
 
-/// Every element has a step size of its own, which grows while the sign of its gradient stays and shrinks where it changes.
+/// Every element has a step size of its own, which grows while the sign of its gradient stays and
+/// shrinks where it changes.
 ///
 /// ```text
 /// size ← lr                                at the first step
@@ -15,9 +16,10 @@ use crate::error::Result;
 /// x    ← x − size·sign(g),  before ← g
 /// ```
 ///
-/// For gradients of the whole data; noise turns signs. Riedmiller and Braun, *A direct adaptive method for faster backpropagation learning:
-/// the RPROP algorithm*, 1993, in the form of iRprop− (Igel and Hüsken, 2000). Formula and defaults: PyTorch 2.9's `Rprop`. Optax clamps
-/// sizes only where they change; Optimisers.jl, which does too, has a rate of 0.001.
+/// For gradients of the whole data; noise turns signs. Riedmiller and Braun, *A direct adaptive
+/// method for faster backpropagation learning: the RPROP algorithm*, 1993, in the form of iRprop−
+/// (Igel and Hüsken, 2000). Formula and defaults: PyTorch 2.9's `Rprop`. Optax clamps sizes only
+/// where they change; Optimisers.jl, which does too, has a rate of 0.001.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Rprop};
@@ -34,7 +36,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Rprop {
     /// The first step size; 0.01. Later changes matter only to leaves that have not moved yet.
     pub lr: f64,
@@ -46,7 +52,11 @@ pub struct Rprop {
 
 impl Default for Rprop {
     fn default() -> Self {
-        Rprop { lr: 1e-2, etas: (0.5, 1.2), step_sizes: (1e-6, 50.0) }
+        Rprop {
+            lr: 1e-2,
+            etas: (0.5, 1.2),
+            step_sizes: (1e-6, 50.0),
+        }
     }
 }
 
@@ -54,10 +64,25 @@ impl Rule for Rprop {
     fn validate(&self) -> Result<()> {
         let ((shrinking, growing), (least, greatest)) = (self.etas, self.step_sizes);
         non_negative("lr", self.lr)?;
-        check("etas.0", shrinking, 0.0 < shrinking && shrinking < 1.0, "a number between 0 and 1")?;
-        check("etas.1", growing, growing > 1.0 && growing.is_finite(), "a finite number above 1")?;
+        check(
+            "etas.0",
+            shrinking,
+            0.0 < shrinking && shrinking < 1.0,
+            "a number between 0 and 1",
+        )?;
+        check(
+            "etas.1",
+            growing,
+            growing > 1.0 && growing.is_finite(),
+            "a finite number above 1",
+        )?;
         non_negative("step_sizes.0", least)?;
-        check("step_sizes.1", greatest, greatest >= least && greatest.is_finite(), "a finite number of `step_sizes.0` or more")
+        check(
+            "step_sizes.1",
+            greatest,
+            greatest >= least && greatest.is_finite(),
+            "a finite number of `step_sizes.0` or more",
+        )
     }
 
     fn states(&self) -> Vec<&'static str> {

@@ -1,13 +1,16 @@
-//! What a rule is: a configuration, the vectors it keeps, and what it does to one element at a time.
+//! What a rule is: a configuration, the vectors it keeps, and what it does to one element at a
+//! time.
 
 use super::kernel::Kernel;
 use crate::error::{Error, Result};
 
-/// A stage of an optimiser, or all of it: it takes a gradient and makes of it what is subtracted from the parameters.
+/// A stage of an optimiser, or all of it: it takes a gradient and makes of it what is subtracted
+/// from the parameters.
 ///
-/// A rule is plain configuration. It names the vectors that it keeps from step to step, each as long as the flat vector and zero at
-/// first, and makes a [kernel](Rule::kernel) for the step at hand, which runs over rows of sixteen elements. A
-/// tuple of rules is a chain: the second takes what the first made. `()` is the empty chain, which subtracts the gradient itself.
+/// A rule is plain configuration. It names the vectors that it keeps from step to step, each as
+/// long as the flat vector and zero at first, and makes a [kernel](Rule::kernel) for the step at
+/// hand, which runs over rows of sixteen elements. A tuple of rules is a chain: the second takes
+/// what the first made. `()` is the empty chain, which subtracts the gradient itself.
 ///
 /// ```
 /// use flatleaf::optim::{each, fraction, non_negative, sign, Kernel, Optimizer, Rule};
@@ -47,7 +50,8 @@ pub trait Rule: Clone + Send + Sync {
     /// Refuses a configuration that makes no sense; called before it is used.
     ///
     /// # Errors
-    /// The field, what it may be and what it is: see [`non_negative`], [`positive`], [`fraction`] and [`fractions`].
+    /// The field, what it may be and what it is: see [`non_negative`], [`positive`], [`fraction`]
+    /// and [`fractions`].
     ///
     /// ```
     /// use flatleaf::optim::{Rule, Sgd};
@@ -58,8 +62,8 @@ pub trait Rule: Clone + Send + Sync {
         Ok(())
     }
 
-    /// The names of the vectors it keeps. The same for every configuration of the type, so that [`Optimizer::adjust`] may change any
-    /// field: a vector that is never touched costs no memory.
+    /// The names of the vectors it keeps. The same for every configuration of the type, so that
+    /// [`Optimizer::adjust`] may change any field: a vector that is never touched costs no memory.
     ///
     /// [`Optimizer::adjust`]: super::Optimizer::adjust
     ///
@@ -74,9 +78,10 @@ pub trait Rule: Clone + Send + Sync {
 
     /// What it does at a leaf's `step`th step, 1 being the first.
     ///
-    /// Called once for every run of leaves that have taken as many steps, so that powers of a decay rate are computed here and not
-    /// for every row. Numbers are f64 up to here. Steps are the leaf's own: a warm-up of the rate that is computed from them begins later
-    /// for one that is thawed later.
+    /// Called once for every run of leaves that have taken as many steps, so that powers of a decay
+    /// rate are computed here and not for every row. Numbers are f64 up to here. Steps are the
+    /// leaf's own: a warm-up of the rate that is computed from them begins later for one that is
+    /// thawed later.
     ///
     /// ```
     /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
@@ -103,7 +108,8 @@ pub trait Rule: Clone + Send + Sync {
     /// ```
     fn kernel(&self, step: u64) -> impl Kernel;
 
-    /// Which step it is for the stages behind it in a chain: another than its own only for a stage that does not always go on.
+    /// Which step it is for the stages behind it in a chain: another than its own only for a stage
+    /// that does not always go on.
     ///
     /// ```
     /// use flatleaf::optim::{Accumulate, Rule};
@@ -138,7 +144,11 @@ pub trait Rule: Clone + Send + Sync {
         if used <= named {
             return Ok(());
         }
-        Err(Error::argument(&format!("`states` to name as many vectors as its kernel uses, {used}"), named).at(short_name::<Self>()))
+        Err(Error::argument(
+            &format!("`states` to name as many vectors as its kernel uses, {used}"),
+            named,
+        )
+        .at(short_name::<Self>()))
     }
 
     /// Whether it has to be the last of a chain: it looks at what becomes of the parameters.
@@ -172,7 +182,12 @@ pub(super) fn short_name<R>() -> &'static str {
 /// assert_eq!(non_negative("lr", -1.0).unwrap_err().to_string(), "`lr`: expected a finite number of 0 or more, found -1");
 /// ```
 pub fn non_negative(field: &str, value: f64) -> Result<()> {
-    check(field, value, value >= 0.0 && value.is_finite(), "a finite number of 0 or more")
+    check(
+        field,
+        value,
+        value >= 0.0 && value.is_finite(),
+        "a finite number of 0 or more",
+    )
 }
 
 /// Checks that a field is finite and above 0.
@@ -187,10 +202,16 @@ pub fn non_negative(field: &str, value: f64) -> Result<()> {
 /// assert_eq!(positive("eps", 0.0).unwrap_err().to_string(), "`eps`: expected a finite number above 0, found 0");
 /// ```
 pub fn positive(field: &str, value: f64) -> Result<()> {
-    check(field, value, value > 0.0 && value.is_finite(), "a finite number above 0")
+    check(
+        field,
+        value,
+        value > 0.0 && value.is_finite(),
+        "a finite number above 0",
+    )
 }
 
-/// Checks that a field is from 0 to below 1: for decay rates, whose bias correction divides by 1 − β.
+/// Checks that a field is from 0 to below 1: for decay rates, whose bias correction divides by 1 −
+/// β.
 ///
 /// # Errors
 /// A value below 0, NaN, 1 or above, with the name of the field.
@@ -202,7 +223,12 @@ pub fn positive(field: &str, value: f64) -> Result<()> {
 /// assert_eq!(fraction("momentum", 1.0).unwrap_err().to_string(), "`momentum`: expected a number from 0 to below 1, found 1");
 /// ```
 pub fn fraction(field: &str, value: f64) -> Result<()> {
-    check(field, value, (0.0..1.0).contains(&value), "a number from 0 to below 1")
+    check(
+        field,
+        value,
+        (0.0..1.0).contains(&value),
+        "a number from 0 to below 1",
+    )
 }
 
 /// Checks both fields of a pair of decay rates, as [`fraction`] does one.
@@ -222,5 +248,9 @@ pub fn fractions(field: &str, (first, second): (f64, f64)) -> Result<()> {
 }
 
 pub(super) fn check(field: &str, value: f64, is_right: bool, expected: &str) -> Result<()> {
-    if is_right { Ok(()) } else { Err(Error::argument(expected, value).at(field)) }
+    if is_right {
+        Ok(())
+    } else {
+        Err(Error::argument(expected, value).at(field))
+    }
 }

@@ -14,9 +14,10 @@ use crate::error::{Error, Result};
 /// x ← x − lr·g
 /// ```
 ///
-/// Formula and defaults: PyTorch 2.9's `SGD`; Nesterov's form is that of Sutskever et al., *On the importance of initialization and
-/// momentum in deep learning*, 2013. Optax and Optimisers.jl begin with b = 0, which is the same without dampening, and have none.
-/// Optimisers.jl's `Momentum` keeps lr·b in place of b, so that a change of the rate shows only gradually.
+/// Formula and defaults: PyTorch 2.9's `SGD`; Nesterov's form is that of Sutskever et al., *On the
+/// importance of initialization and momentum in deep learning*, 2013. Optax and Optimisers.jl begin
+/// with b = 0, which is the same without dampening, and have none. Optimisers.jl's `Momentum` keeps
+/// lr·b in place of b, so that a change of the rate shows only gradually.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd};
@@ -29,7 +30,11 @@ use crate::error::{Error, Result};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Sgd {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -45,7 +50,13 @@ pub struct Sgd {
 
 impl Default for Sgd {
     fn default() -> Self {
-        Sgd { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
+        Sgd {
+            lr: 1e-3,
+            momentum: 0.0,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+        }
     }
 }
 
@@ -56,7 +67,9 @@ impl Rule for Sgd {
         non_negative("dampening", self.dampening)?;
         non_negative("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
-            return Err(Error::argument("momentum above 0 and dampening of 0", "another").at("nesterov"));
+            return Err(
+                Error::argument("momentum above 0 and dampening of 0", "another").at("nesterov"),
+            );
         }
         Ok(())
     }
@@ -66,8 +79,16 @@ impl Rule for Sgd {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (lr, momentum, weight_decay) = (self.lr as f32, self.momentum as f32, self.weight_decay as f32);
-        let fresh = if step == 1 { 1.0 } else { (1.0 - self.dampening) as f32 };
+        let (lr, momentum, weight_decay) = (
+            self.lr as f32,
+            self.momentum as f32,
+            self.weight_decay as f32,
+        );
+        let fresh = if step == 1 {
+            1.0
+        } else {
+            (1.0 - self.dampening) as f32
+        };
         let advance = move |x: f32, dx: f32, buffer: &mut f32| {
             let dx = dx + weight_decay * x;
             *buffer = momentum * *buffer + fresh * dx;
@@ -78,8 +99,13 @@ impl Rule for Sgd {
             advance(x, dx, buffer);
             lr * *buffer
         });
-        let looking_ahead = each(move |x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer));
-        choose(momentum == 0.0, plain, choose(self.nesterov, looking_ahead, heavy))
+        let looking_ahead =
+            each(move |x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer));
+        choose(
+            momentum == 0.0,
+            plain,
+            choose(self.nesterov, looking_ahead, heavy),
+        )
     }
 
     fn set_lr(&mut self, lr: f64) -> bool {

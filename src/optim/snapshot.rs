@@ -1,4 +1,5 @@
-//! An optimiser's state as plain data: kept, stored, and taken up again on the same layout or carried to another.
+//! An optimiser's state as plain data: kept, stored, and taken up again on the same layout or
+//! carried to another.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,8 +10,9 @@ use super::rule::Rule;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf};
 
-/// All that an [`Optimizer`] knows, keyed by the paths of the leaves and the layout's fingerprint: configurations, step counts, groups,
-/// what is frozen, and the state vectors, which are borrowed until it is stored. Serialisable with feature `serde`.
+/// All that an [`Optimizer`] knows, keyed by the paths of the leaves and the layout's fingerprint:
+/// configurations, step counts, groups, what is frozen, and the state vectors, which are borrowed
+/// until it is stored. Serialisable with feature `serde`.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd};
@@ -32,9 +34,10 @@ use crate::layout::{Layout, Leaf};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 ///
-/// Stored and taken up by another process, beside the model's [checkpoint](crate::checkpoint::save), in any format of serde that keeps the
-/// bits of floats. (`serde_json` does with its feature `float_roundtrip`, and has no NaN and no infinity; binary formats are smaller.) A
-/// rule of one's own derives `Serialize` and `Deserialize` too.
+/// Stored and taken up by another process, beside the model's
+/// [checkpoint](crate::checkpoint::save), in any format of serde that keeps the bits of floats.
+/// (`serde_json` does with its feature `float_roundtrip`, and has no NaN and no infinity; binary
+/// formats are smaller.) A rule of one's own derives `Serialize` and `Deserialize` too.
 ///
 /// ```
 /// # #[cfg(feature = "serde")]
@@ -60,7 +63,11 @@ use crate::layout::{Layout, Leaf};
 /// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Snapshot<'s, R> {
     fingerprint: u64,
     groups: Vec<R>,
@@ -69,7 +76,11 @@ pub struct Snapshot<'s, R> {
 }
 
 #[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 struct SavedLeaf {
     path: String,
     shape: Vec<usize>,
@@ -79,7 +90,11 @@ struct SavedLeaf {
 }
 
 #[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 struct SavedState<'s> {
     name: Cow<'s, str>,
     /// None of a vector that is all zeros.
@@ -129,21 +144,30 @@ impl<R: Rule> Optimizer<R> {
             frozen: progress.is_frozen,
         };
         let is_zero = |elements: &[f32]| elements.iter().all(|x| x.to_bits() == 0);
-        let state = |(name, elements)| SavedState { name: Cow::Borrowed(name), elements: (!is_zero(elements)).then_some(elements.into()) };
+        let state = |(name, elements)| SavedState {
+            name: Cow::Borrowed(name),
+            elements: (!is_zero(elements)).then_some(elements.into()),
+        };
         Snapshot {
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
-            leaves: self.layout.leaves().iter().zip(&self.leaves).map(leaf).collect(),
+            leaves: self
+                .layout
+                .leaves()
+                .iter()
+                .zip(&self.leaves)
+                .map(leaf)
+                .collect(),
             states: self.state().map(state).collect(),
         }
     }
 
-    /// An optimiser that goes on where the snapshot was taken, bit for bit. Vectors that the snapshot owns are taken over, borrowed ones
-    /// are copied.
+    /// An optimiser that goes on where the snapshot was taken, bit for bit. Vectors that the
+    /// snapshot owns are taken over, borrowed ones are copied.
     ///
     /// # Errors
-    /// A snapshot of another layout, with the paths that differ ([`migrate`](Optimizer::migrate) takes it); one that contradicts itself; as
-    /// [`new`](Optimizer::new).
+    /// A snapshot of another layout, with the paths that differ ([`migrate`](Optimizer::migrate)
+    /// takes it); one that contradicts itself; as [`new`](Optimizer::new).
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -164,16 +188,26 @@ impl<R: Rule> Optimizer<R> {
         snapshot.check_same(layout)?;
         let leaves = snapshot.leaves.iter().map(SavedLeaf::progress).collect();
         let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
-        optimizer.states =
-            snapshot.states.into_iter().zip(optimizer.states).map(|(saved, zeros)| saved.elements.map_or(zeros, Cow::into_owned)).collect();
-        Ok(Optimizer { groups: snapshot.groups, leaves, ..optimizer })
+        optimizer.states = snapshot
+            .states
+            .into_iter()
+            .zip(optimizer.states)
+            .map(|(saved, zeros)| saved.elements.map_or(zeros, Cow::into_owned))
+            .collect();
+        Ok(Optimizer {
+            groups: snapshot.groups,
+            leaves,
+            ..optimizer
+        })
     }
 
-    /// An optimiser for another layout, with the step counts, groups and state of those leaves whose path is one of the layout's, among
-    /// all places of a tie. Other leaves begin at step 0, by the first configuration.
+    /// An optimiser for another layout, with the step counts, groups and state of those leaves
+    /// whose path is one of the layout's, among all places of a tie. Other leaves begin at step 0,
+    /// by the first configuration.
     ///
     /// # Errors
-    /// A leaf that has another shape now; a snapshot that contradicts itself; as [`new`](Optimizer::new).
+    /// A leaf that has another shape now; a snapshot that contradicts itself; as
+    /// [`new`](Optimizer::new).
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -195,13 +229,18 @@ impl<R: Rule> Optimizer<R> {
         snapshot.validate()?;
         let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
         optimizer.groups.clone_from(&snapshot.groups);
-        let (mut migration, mut is_carried) = (Migration::default(), vec![false; layout.leaves().len()]);
+        let (mut migration, mut is_carried) =
+            (Migration::default(), vec![false; layout.leaves().len()]);
         let mut findings = Findings::default();
         for (saved, from) in snapshot.leaves.iter().zip(snapshot.ranges()) {
             match layout.index_of(&saved.path) {
                 None => migration.removed.push(saved.path.clone()),
                 Some(index) if layout.leaves()[index].shape() != saved.shape => {
-                    findings.add(Error::shape(saved.path.clone(), &saved.shape, layout.leaves()[index].shape()));
+                    findings.add(Error::shape(
+                        saved.path.clone(),
+                        &saved.shape,
+                        layout.leaves()[index].shape(),
+                    ));
                 }
                 Some(index) if is_carried[index] => migration.removed.push(saved.path.clone()),
                 Some(index) => {
@@ -209,12 +248,18 @@ impl<R: Rule> Optimizer<R> {
                     optimizer.leaves[index] = saved.progress();
                     let to = layout.leaves()[index].range();
                     let states = optimizer.states.iter_mut().zip(&snapshot.states);
-                    states.for_each(|(state, saved)| saved.copy_to(from.clone(), &mut state[to.clone()]));
+                    states.for_each(|(state, saved)| {
+                        saved.copy_to(from.clone(), &mut state[to.clone()])
+                    });
                 }
             }
         }
         findings.into_result()?;
-        let added = layout.leaves().iter().zip(is_carried).filter(|leaf| !leaf.1);
+        let added = layout
+            .leaves()
+            .iter()
+            .zip(is_carried)
+            .filter(|leaf| !leaf.1);
         migration.added = added.map(|(leaf, _)| leaf.path().to_owned()).collect();
         Ok((optimizer, migration))
     }
@@ -222,7 +267,11 @@ impl<R: Rule> Optimizer<R> {
 
 impl SavedLeaf {
     fn progress(&self) -> LeafProgress {
-        LeafProgress { steps: self.steps, group: self.group, is_frozen: self.frozen }
+        LeafProgress {
+            steps: self.steps,
+            group: self.group,
+            is_frozen: self.frozen,
+        }
     }
 }
 
@@ -235,7 +284,8 @@ impl SavedState<'_> {
 }
 
 impl<R: Rule> Snapshot<'_, R> {
-    /// Where each leaf's elements are in the state vectors; call after [`validate`](Snapshot::validate).
+    /// Where each leaf's elements are in the state vectors; call after
+    /// [`validate`](Snapshot::validate).
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         self.leaves.iter().scan(0, |end, leaf| {
             let start = *end;
@@ -246,33 +296,75 @@ impl<R: Rule> Snapshot<'_, R> {
 
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
-        let Some(first) = self.groups.first() else { return Err(Error::invalid_state("no configuration")) };
+        let Some(first) = self.groups.first() else {
+            return Err(Error::invalid_state("no configuration"));
+        };
         self.groups.iter().try_for_each(Rule::validate)?;
-        if let Some(leaf) = self.leaves.iter().find(|leaf| leaf.group as usize >= self.groups.len()) {
-            return Err(Error::invalid_state(format!("group {} of {}", leaf.group, self.groups.len())).at(&leaf.path));
+        if let Some(leaf) = self
+            .leaves
+            .iter()
+            .find(|leaf| leaf.group as usize >= self.groups.len())
+        {
+            return Err(Error::invalid_state(format!(
+                "group {} of {}",
+                leaf.group,
+                self.groups.len()
+            ))
+            .at(&leaf.path));
         }
         let names: Vec<&str> = self.states.iter().map(|state| &*state.name).collect();
         if names != first.states() {
-            return Err(Error::invalid_state(format!("state vectors {names:?}, the rule keeps {:?}", first.states())));
+            return Err(Error::invalid_state(format!(
+                "state vectors {names:?}, the rule keeps {:?}",
+                first.states()
+            )));
         }
-        let elements = |leaf: &SavedLeaf| leaf.shape.iter().try_fold(1_usize, |product, &len| product.checked_mul(len));
-        let len = self.leaves.iter().try_fold(0_usize, |sum, leaf| sum.checked_add(elements(leaf)?));
-        let Some(len) = len else { return Err(Error::invalid_state("shapes beyond any memory")) };
-        let is_wrong = |state: &&SavedState<'_>| state.elements.as_ref().is_some_and(|elements| elements.len() != len);
+        let elements = |leaf: &SavedLeaf| {
+            leaf.shape
+                .iter()
+                .try_fold(1_usize, |product, &len| product.checked_mul(len))
+        };
+        let len = self
+            .leaves
+            .iter()
+            .try_fold(0_usize, |sum, leaf| sum.checked_add(elements(leaf)?));
+        let Some(len) = len else {
+            return Err(Error::invalid_state("shapes beyond any memory"));
+        };
+        let is_wrong = |state: &&SavedState<'_>| {
+            state
+                .elements
+                .as_ref()
+                .is_some_and(|elements| elements.len() != len)
+        };
         match self.states.iter().find(is_wrong) {
-            Some(state) => Err(Error::invalid_state(format!("a state vector `{}` of another length than {len}", state.name))),
+            Some(state) => Err(Error::invalid_state(format!(
+                "a state vector `{}` of another length than {len}",
+                state.name
+            ))),
             None => Ok(()),
         }
     }
 
     /// Lists the leaves that differ.
     fn check_same(&self, layout: &Layout) -> Result<()> {
-        if self.fingerprint == layout.fingerprint() && self.leaves.len() == layout.leaves().len() && self.agrees(layout) {
+        if self.fingerprint == layout.fingerprint()
+            && self.leaves.len() == layout.leaves().len()
+            && self.agrees(layout)
+        {
             return Ok(());
         }
         let differences = self.differences(layout);
-        let same_shapes = differences.iter().all(|(_, expected, found)| expected.is_none() || found.is_none());
-        let advice = |findings: &Findings| if same_shapes && findings.is_empty() { ADVICE } else { "" };
+        let same_shapes = differences
+            .iter()
+            .all(|(_, expected, found)| expected.is_none() || found.is_none());
+        let advice = |findings: &Findings| {
+            if same_shapes && findings.is_empty() {
+                ADVICE
+            } else {
+                ""
+            }
+        };
         let mut findings = Findings::default();
         for (path, expected, found) in differences {
             let found = state(found) + advice(&findings);
@@ -280,31 +372,61 @@ impl<R: Rule> Snapshot<'_, R> {
         }
         if findings.is_empty() {
             let expected = "a snapshot whose ties, order, element types and frozen leaves have the fingerprint";
-            let (expected, found) = (format!("{expected} {:016x}", layout.fingerprint()), format!("{:016x}{ADVICE}", self.fingerprint));
+            let (expected, found) = (
+                format!("{expected} {:016x}", layout.fingerprint()),
+                format!("{:016x}{ADVICE}", self.fingerprint),
+            );
             findings.add(Error::other_layout(expected, found));
         }
         findings.into_result()
     }
 
     fn differences<'d>(&'d self, layout: &'d Layout) -> Vec<Difference<'d>> {
-        let saved: HashMap<&str, &[usize]> = self.leaves.iter().map(|leaf| (&*leaf.path, &leaf.shape[..])).collect();
-        let expected = layout.leaves().iter().map(|leaf| (leaf.path(), Some(leaf.shape()), saved.get(leaf.path()).copied()));
-        let is_gone = |saved: &&SavedLeaf| layout.leaf(&saved.path).is_none_or(|leaf| leaf.path() != saved.path);
-        let gone = self.leaves.iter().filter(is_gone).map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
-        expected.filter(|(_, expected, found)| expected != found).chain(gone).collect()
+        let saved: HashMap<&str, &[usize]> = self
+            .leaves
+            .iter()
+            .map(|leaf| (&*leaf.path, &leaf.shape[..]))
+            .collect();
+        let expected = layout.leaves().iter().map(|leaf| {
+            (
+                leaf.path(),
+                Some(leaf.shape()),
+                saved.get(leaf.path()).copied(),
+            )
+        });
+        let is_gone = |saved: &&SavedLeaf| {
+            layout
+                .leaf(&saved.path)
+                .is_none_or(|leaf| leaf.path() != saved.path)
+        };
+        let gone = self
+            .leaves
+            .iter()
+            .filter(is_gone)
+            .map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
+        expected
+            .filter(|(_, expected, found)| expected != found)
+            .chain(gone)
+            .collect()
     }
 
     fn agrees(&self, layout: &Layout) -> bool {
-        self.leaves.iter().zip(layout.leaves()).all(|(saved, leaf)| saved.path == leaf.path() && saved.shape == leaf.shape())
+        self.leaves
+            .iter()
+            .zip(layout.leaves())
+            .all(|(saved, leaf)| saved.path == leaf.path() && saved.shape == leaf.shape())
     }
 }
 
-/// The path of a leaf that differs, and its shape in the layout and in the snapshot, where it is there.
+/// The path of a leaf that differs, and its shape in the layout and in the snapshot, where it is
+/// there.
 type Difference<'d> = (&'d str, Option<&'d [usize]>, Option<&'d [usize]>);
 
 /// To those who resume a snapshot of another layout.
 const ADVICE: &str = " (`Optimizer::migrate` takes over what the two have in common)";
 
 fn state(shape: Option<&[usize]>) -> String {
-    shape.map_or("no state".into(), |shape| format!("state of shape {shape:?}"))
+    shape.map_or("no state".into(), |shape| {
+        format!("state of shape {shape:?}")
+    })
 }

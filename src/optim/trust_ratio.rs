@@ -12,9 +12,10 @@ use crate::error::Result;
 /// x ← x − lr · ‖x‖/‖d‖ · d
 /// ```
 ///
-/// The ratio of a leaf's norms is 1 where either is 0. An infinity or a NaN in a leaf's gradient makes the whole leaf NaN. You et al.,
-/// *Large batch optimization for deep learning: training BERT in 76 minutes*, 2020. Formula and defaults: Optax 0.2.8's `lamb`, where lr
-/// has no default; 0.001 is ours.
+/// The ratio of a leaf's norms is 1 where either is 0. An infinity or a NaN in a leaf's gradient
+/// makes the whole leaf NaN. You et al., *Large batch optimization for deep learning: training BERT
+/// in 76 minutes*, 2020. Formula and defaults: Optax 0.2.8's `lamb`, where lr has no default; 0.001
+/// is ours.
 ///
 /// Costs a read of the gradient and of the averages before the step.
 ///
@@ -29,7 +30,11 @@ use crate::error::Result;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Lamb {
     /// The learning rate: by how much of its norm a leaf moves; 0.001.
     pub lr: f64,
@@ -45,7 +50,13 @@ pub struct Lamb {
 
 impl Default for Lamb {
     fn default() -> Self {
-        Lamb { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-6, eps_root: 0.0, weight_decay: 0.0 }
+        Lamb {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-6,
+            eps_root: 0.0,
+            weight_decay: 0.0,
+        }
     }
 }
 
@@ -63,8 +74,13 @@ impl Rule for Lamb {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let quotient = Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
-        let (direction, weight_decay, lr) = (Direction::new(self.betas, quotient), self.weight_decay as f32, self.lr);
+        let quotient =
+            Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
+        let (direction, weight_decay, lr) = (
+            Direction::new(self.betas, quotient),
+            self.weight_decay as f32,
+            self.lr,
+        );
         (
             each(move |x, dx, [m, v]| direction.step(dx, m, v) + weight_decay * x),
             scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, 1.0, 0.0)),
@@ -86,10 +102,11 @@ impl Rule for Lamb {
 /// x ← x − (d + momentum·b)    if nesterov,    x ← x − b    otherwise
 /// ```
 ///
-/// Where either norm of a leaf is 0, d is lr·g. An infinity or a NaN in a leaf's gradient makes the whole leaf NaN. You, Gitman and
-/// Ginsburg, *Large batch training of convolutional networks*, 2017. Formula and defaults: Optax 0.2.8's `lars`, where lr has no default;
-/// 0.001 is ours, and rates of 1 and more are usual. The momentum has the rate in it, so that a change of the rate shows only gradually,
-/// and the paper's local rate has the norms of gradient and decay apart.
+/// Where either norm of a leaf is 0, d is lr·g. An infinity or a NaN in a leaf's gradient makes the
+/// whole leaf NaN. You, Gitman and Ginsburg, *Large batch training of convolutional networks*,
+/// 2017. Formula and defaults: Optax 0.2.8's `lars`, where lr has no default; 0.001 is ours, and
+/// rates of 1 and more are usual. The momentum has the rate in it, so that a change of the rate
+/// shows only gradually, and the paper's local rate has the norms of gradient and decay apart.
 ///
 /// Costs a read of the gradient and of the parameters before the step.
 ///
@@ -104,7 +121,11 @@ impl Rule for Lamb {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Lars {
     /// The learning rate; 0.001.
     pub lr: f64,
@@ -122,7 +143,14 @@ pub struct Lars {
 
 impl Default for Lars {
     fn default() -> Self {
-        Lars { lr: 1e-3, weight_decay: 0.0, trust_coefficient: 1e-3, eps: 0.0, momentum: 0.9, nesterov: false }
+        Lars {
+            lr: 1e-3,
+            weight_decay: 0.0,
+            trust_coefficient: 1e-3,
+            eps: 0.0,
+            momentum: 0.9,
+            nesterov: false,
+        }
     }
 }
 
@@ -140,11 +168,21 @@ impl Rule for Lars {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let Lars { lr, trust_coefficient, eps, nesterov, .. } = *self;
+        let Lars {
+            lr,
+            trust_coefficient,
+            eps,
+            nesterov,
+            ..
+        } = *self;
         let (weight_decay, momentum) = (self.weight_decay as f32, self.momentum as f32);
         let heavy = each(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + dx;
-            if nesterov { dx + momentum * *buffer } else { *buffer }
+            if nesterov {
+                dx + momentum * *buffer
+            } else {
+                *buffer
+            }
         });
         (
             each(move |x, dx, []| dx + weight_decay * x),
@@ -161,5 +199,9 @@ impl Rule for Lars {
 
 /// The norms are those of a leaf's parameters and of its direction.
 fn trust_ratio(x: f64, dx: f64, coefficient: f64, eps: f64) -> f64 {
-    if x == 0.0 || dx == 0.0 { 1.0 } else { coefficient * x / (dx + eps) }
+    if x == 0.0 || dx == 0.0 {
+        1.0
+    } else {
+        coefficient * x / (dx + eps)
+    }
 }

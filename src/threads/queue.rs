@@ -1,12 +1,15 @@
 //! Tasks that threads take from both ends.
 //!
-//! The caller takes them from the front, another thread from the back, until they meet. (Of more threads each second one takes from the
-//! front too.) So neighbours are mostly one thread's, in one call as in the next, which is kind to caches and pages; nobody is left with
-//! more than a grain while another is idle; and no more threads run than there are CPUs. rayon's way, halves of halves, wakes one more
-//! than that for a caller who is none of its own. (A step of AdamW over 10,000 leaves of 64 took 1.15 times as long so, and one over
-//! 269,000 elements between 1.05 and 1.4 times.)
+//! The caller takes them from the front, another thread from the back, until they meet. (Of more
+//! threads each second one takes from the front too.) So neighbours are mostly one thread's, in one
+//! call as in the next, which is kind to caches and pages; nobody is left with more than a grain
+//! while another is idle; and no more threads run than there are CPUs. rayon's way, halves of
+//! halves, wakes one more than that for a caller who is none of its own. (A step of AdamW over
+//! 10,000 leaves of 64 took 1.15 times as long so, and one over 269,000 elements between 1.05 and
+//! 1.4 times.)
 //!
-//! A pool whose threads are all busy lets the caller do all the work, and then wait until one has seen that there is none left.
+//! A pool whose threads are all busy lets the caller do all the work, and then wait until one has
+//! seen that there is none left.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,20 +22,34 @@ const LEAST: usize = PARALLEL / 2;
 /// How many times a thread comes back for more, at least.
 const GRAINS: usize = 16;
 
-/// How many times the caller looks whether the others are done before it goes to sleep: some 50 µs, which is more than they mostly
-/// need, and about what waking up again takes. One of the pool's own threads has their tasks before it instead.
+/// How many times the caller looks whether the others are done before it goes to sleep: some 50 µs,
+/// which is more than they mostly need, and about what waking up again takes. One of the pool's own
+/// threads has their tasks before it instead.
 const LOOKS: usize = 200;
 
-pub(super) fn share<T: Send>(tasks: &mut [T], total: usize, weight: impl Fn(&T) -> usize + Sync, work: impl Fn(&mut T) + Sync) {
+pub(super) fn share<T: Send>(
+    tasks: &mut [T],
+    total: usize,
+    weight: impl Fn(&T) -> usize + Sync,
+    work: impl Fn(&mut T) + Sync,
+) {
     let helpers = count().min(total / LEAST) - 1;
-    let queue = Queue { tasks: Mutex::new(tasks), grain: total / (GRAINS * (helpers + 1)), weight };
+    let queue = Queue {
+        tasks: Mutex::new(tasks),
+        grain: total / (GRAINS * (helpers + 1)),
+        weight,
+    };
     let work_from = |end| queue.drain(end, &work);
     let running = AtomicUsize::new(helpers);
     rayon::in_place_scope(|scope| {
         for helper in 0..helpers {
             let (work_from, running) = (&work_from, &running);
             scope.spawn(move |_| {
-                work_from(if helper % 2 == 0 { End::Back } else { End::Front });
+                work_from(if helper % 2 == 0 {
+                    End::Back
+                } else {
+                    End::Front
+                });
                 running.fetch_sub(1, Ordering::Release);
             });
         }
@@ -45,7 +62,9 @@ pub(super) fn share<T: Send>(tasks: &mut [T], total: usize, weight: impl Fn(&T) 
 
 /// Waits for a while.
 fn look_out(is_done: impl Fn() -> bool) {
-    (0..LOOKS).inspect(|_| std::thread::yield_now()).find(|_| is_done());
+    (0..LOOKS)
+        .inspect(|_| std::thread::yield_now())
+        .find(|_| is_done());
 }
 
 /// Tasks that nobody has taken yet.
@@ -72,7 +91,10 @@ impl<'t, T, W: Fn(&T) -> usize> Queue<'t, T, W> {
 
     /// At least one task, if any is left.
     fn take(&self, end: End) -> Option<&'t mut [T]> {
-        let mut tasks = self.tasks.lock().expect("nothing panics while it holds the lock");
+        let mut tasks = self
+            .tasks
+            .lock()
+            .expect("nothing panics while it holds the lock");
         let taken = match end {
             End::Front => {
                 let count = self.count(tasks.iter());

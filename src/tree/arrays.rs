@@ -1,6 +1,8 @@
 //! ndarray's arrays: one leaf each, in logical row-major order whatever their memory layout.
 
-use ndarray::{ArcArray, Array, ArrayRef, ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn};
+use ndarray::{
+    ArcArray, Array, ArrayRef, ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn,
+};
 use smallvec::SmallVec;
 
 use super::element::Element;
@@ -15,10 +17,14 @@ struct Strided<A>(A);
 impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
         match E::overwritable(out) {
-            Some(out) => ArrayViewMut::from_shape(self.0.raw_dim(), out).map_err(changed_shape)?.assign(self.0),
+            Some(out) => ArrayViewMut::from_shape(self.0.raw_dim(), out)
+                .map_err(changed_shape)?
+                .assign(self.0),
             None => {
                 let bytes = self.0.iter().flat_map(bytemuck::bytes_of);
-                out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = *byte);
+                out.iter_mut()
+                    .zip(bytes)
+                    .for_each(|(out, byte)| *out = *byte);
             }
         }
         Ok(())
@@ -33,8 +39,12 @@ impl<E: Element, D: Dimension> WriteBytes for Strided<&mut ArrayRef<E, D>> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         let shape = self.0.raw_dim();
         match bytemuck::checked::try_cast_slice::<u8, E>(values) {
-            Ok(values) => self.0.assign(&ArrayView::from_shape(shape, values).map_err(changed_shape)?),
-            Err(_) => self.0.assign(&Array::from_shape_vec(shape, to_elements(values)).map_err(changed_shape)?),
+            Ok(values) => self
+                .0
+                .assign(&ArrayView::from_shape(shape, values).map_err(changed_shape)?),
+            Err(_) => self
+                .0
+                .assign(&Array::from_shape_vec(shape, to_elements(values)).map_err(changed_shape)?),
         }
         Ok(())
     }
@@ -60,11 +70,17 @@ where
 }
 
 /// An array whose memory may be another's too.
-fn visit_view<'a, E: Element, D: Dimension>(array: &'a ArrayRef<E, D>, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+fn visit_view<'a, E: Element, D: Dimension>(
+    array: &'a ArrayRef<E, D>,
+    visitor: &mut dyn Visitor<'a>,
+) -> Result<()> {
     visitor.leaf(leaf_of(array, &Strided(array)).may_overlap())
 }
 
-fn visit_mut<'a, E: Element, D: Dimension>(array: &'a mut ArrayRef<E, D>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+fn visit_mut<'a, E: Element, D: Dimension>(
+    array: &'a mut ArrayRef<E, D>,
+    visitor: &mut dyn VisitorMut<'a>,
+) -> Result<()> {
     with_leaf_mut(array, |leaf| visitor.leaf(leaf))
 }
 
@@ -76,10 +92,20 @@ fn with_leaf_mut<'a, E: Element, D: Dimension>(
     let dim = array.raw_dim();
     let shape = dim.slice();
     if !array.is_standard_layout() {
-        return visit(LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(&mut Strided(array)) });
+        return visit(LeafMut {
+            dtype: E::DTYPE,
+            shape,
+            sink: Sink::Writer(&mut Strided(array)),
+        });
     }
-    let elements = array.as_slice_mut().ok_or_else(|| Error::unstable("an array that changed its layout"))?;
-    visit(LeafMut { dtype: E::DTYPE, shape, sink: E::sink(elements) })
+    let elements = array
+        .as_slice_mut()
+        .ok_or_else(|| Error::unstable("an array that changed its layout"))?;
+    visit(LeafMut {
+        dtype: E::DTYPE,
+        shape,
+        sink: E::sink(elements),
+    })
 }
 
 /// The axes from the longest stride to the shortest; `None` if that is row-major order.
@@ -92,29 +118,51 @@ fn axis_order<E, D: Dimension>(array: &ArrayRef<E, D>) -> Option<SmallVec<[usize
     Some(axes)
 }
 
-/// The new array of the leaf here, its axes in memory as the old one's; `None` if it keeps the old elements.
-fn rebuild<E: Element, D: Dimension>(array: &ArrayRef<E, D>, builder: &mut Builder<'_>) -> Result<Option<Array<E, D>>> {
+/// The new array of the leaf here, its axes in memory as the old one's; `None` if it keeps the old
+/// elements.
+fn rebuild<E: Element, D: Dimension>(
+    array: &ArrayRef<E, D>,
+    builder: &mut Builder<'_>,
+) -> Result<Option<Array<E, D>>> {
     let order = axis_order(array);
     let elements = builder.new_elements(array.shape(), order.as_deref())?;
-    elements.map(|elements| arrange(array, order.as_deref(), elements)).transpose()
+    elements
+        .map(|elements| arrange(array, order.as_deref(), elements))
+        .transpose()
 }
 
 /// A copy, its axes in memory as the old one's.
 fn copy_of<E: Element, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, D>> {
-    let Some(order) = axis_order(array) else { return Ok(array.to_owned()) };
-    let elements = array.view().into_dyn().permuted_axes(&order[..]).iter().copied().collect();
+    let Some(order) = axis_order(array) else {
+        return Ok(array.to_owned());
+    };
+    let elements = array
+        .view()
+        .into_dyn()
+        .permuted_axes(&order[..])
+        .iter()
+        .copied()
+        .collect();
     arrange(array, Some(&order), elements)
 }
 
-fn arrange<E: Element, D: Dimension>(array: &ArrayRef<E, D>, order: Option<&[usize]>, elements: Vec<E>) -> Result<Array<E, D>> {
-    let Some(order) = order else { return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape) };
+fn arrange<E: Element, D: Dimension>(
+    array: &ArrayRef<E, D>,
+    order: Option<&[usize]>,
+    elements: Vec<E>,
+) -> Result<Array<E, D>> {
+    let Some(order) = order else {
+        return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape);
+    };
     let mut shape = array.raw_dim();
     let mut back = D::zeros(array.ndim());
     for (position, &axis) in order.iter().enumerate() {
         shape[position] = array.len_of(Axis(axis));
         back[axis] = position;
     }
-    Ok(Array::from_shape_vec(shape, elements).map_err(changed_shape)?.permuted_axes(back))
+    Ok(Array::from_shape_vec(shape, elements)
+        .map_err(changed_shape)?
+        .permuted_axes(back))
 }
 
 impl<E: Element, D: Dimension> Tree for Array<E, D> {
@@ -123,12 +171,21 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
     }
 
     #[inline]
-    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    fn visit_at<'a>(
+        &'a self,
+        key: Key<'_>,
+        frozen: bool,
+        visitor: &mut dyn Visitor<'a>,
+    ) -> Result<()> {
         visitor.leaf_at(key, frozen, leaf_of(self, &Strided(self)))
     }
 
     #[inline]
-    fn visit_mut_at<'a>(&'a mut self, key: Key<'_>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    fn visit_mut_at<'a>(
+        &'a mut self,
+        key: Key<'_>,
+        visitor: &mut dyn VisitorMut<'a>,
+    ) -> Result<()> {
         with_leaf_mut(self, |leaf| visitor.leaf_at(key, leaf))
     }
 
@@ -143,8 +200,8 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
     crate::rebuild_object!();
 }
 
-/// Views of one allocation are one parameter if one is an axis permutation or reversal of the other. A tie stays one allocation;
-/// other handles outside the tree keep the old elements.
+/// Views of one allocation are one parameter if one is an axis permutation or reversal of the
+/// other. A tie stays one allocation; other handles outside the tree keep the old elements.
 impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         visit_view(self, visitor)
@@ -156,7 +213,9 @@ impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         if let Some((tied, place)) = builder.tied_array(|builder| tied_leaf(self, builder))? {
-            let Some(tied) = tied else { return Ok(self.clone()) };
+            let Some(tied) = tied else {
+                return Ok(self.clone());
+            };
             let tied = match &place.axes {
                 Some(axes) => axes.to_place(tied),
                 None => tied,
@@ -169,9 +228,15 @@ impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
     crate::rebuild_object!();
 }
 
-/// The new array of a tied leaf, as its first place shows it, its axes in memory as the array here has them.
-fn tied_leaf<E: Element, D: Dimension>(array: &ArcArray<E, D>, builder: &mut Builder<'_>) -> Result<Option<ArcArray<E, IxDyn>>> {
-    let Some(new) = rebuild(array, builder)? else { return Ok(None) };
+/// The new array of a tied leaf, as its first place shows it, its axes in memory as the array here
+/// has them.
+fn tied_leaf<E: Element, D: Dimension>(
+    array: &ArcArray<E, D>,
+    builder: &mut Builder<'_>,
+) -> Result<Option<ArcArray<E, IxDyn>>> {
+    let Some(new) = rebuild(array, builder)? else {
+        return Ok(None);
+    };
     let new = new.into_shared().into_dyn();
     Ok(Some(builder.as_leaf(new)))
 }
@@ -239,6 +304,8 @@ impl<E: Element, D: Dimension> Tree for ArrayViewMut<'_, E, D> {
     }
 
     fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
-        Err(Error::read_only("a new tree that would hold a mutable view"))
+        Err(Error::read_only(
+            "a new tree that would hold a mutable view",
+        ))
     }
 }

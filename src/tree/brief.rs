@@ -4,7 +4,8 @@ use super::identity::{Cell, Identity};
 use super::{Key, LeafRef, Visitor};
 use crate::error::Result;
 
-/// Shows the content of a cell, which lives only as long as the guard, to a visitor of the whole tree: slices are lent for the call.
+/// Shows the content of a cell, which lives only as long as the guard, to a visitor of the whole
+/// tree: slices are lent for the call.
 pub(crate) struct Brief<'v, 'a>(pub(crate) &'v mut dyn Visitor<'a>);
 
 impl<'guard> Visitor<'guard> for Brief<'_, '_> {

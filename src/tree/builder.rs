@@ -1,4 +1,5 @@
-//! What a tree is rebuilt with: the values of its leaves, and the shared parts that are new already.
+//! What a tree is rebuilt with: the values of its leaves, and the shared parts that are new
+//! already.
 
 use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;
@@ -16,8 +17,8 @@ use crate::floats::{AnyVec, Floats};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
 use crate::memory;
 
-/// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their children and leaves, in the order in
-/// which they visit them.
+/// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their
+/// children and leaves, in the order in which they visit them.
 ///
 /// ```
 /// use flatleaf::{destructure, Builder, Key, Result, Tree};
@@ -70,7 +71,10 @@ pub(crate) enum Values<'b> {
     /// From the old tree.
     Template,
     /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
-    Flat { flat: Floats<'b>, ready: Vec<Option<AnyVec>> },
+    Flat {
+        flat: Floats<'b>,
+        ready: Vec<Option<AnyVec>>,
+    },
     /// Trainable leaves from vectors of their own.
     Leaves(Cow<'b, [Vec<f32>]>),
     /// Leaves that are not trainable from these, as bytes.
@@ -100,12 +104,18 @@ impl Values<'_> {
         }
     }
 
-    /// The elements of a leaf, if they stand in a vector of their own; each vector is given away once.
+    /// The elements of a leaf, if they stand in a vector of their own; each vector is given away
+    /// once.
     fn take_ready<E: Element>(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<E>> {
         let ready = match self {
             Values::Flat { ready, .. } => ready.get_mut(id.index as usize)?.take()?.into_vec(),
-            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 && E::DTYPE == Dtype::F32 => {
-                leaves.get_mut(id.index as usize).map(std::mem::take).and_then(same_type)
+            Values::Leaves(Cow::Owned(leaves))
+                if leaf.nodes.len() == 1 && E::DTYPE == Dtype::F32 =>
+            {
+                leaves
+                    .get_mut(id.index as usize)
+                    .map(std::mem::take)
+                    .and_then(same_type)
             }
             _ => None,
         };
@@ -119,23 +129,49 @@ impl Values<'_> {
             Values::Leaves(leaves) => Floats::of(&leaves[id.index as usize]).elements(),
             Values::Others(others) => Cow::Owned(to_elements(&others[id.index as usize])),
             #[cfg(feature = "safetensors")]
-            Values::Elsewhere(values) => Cow::Owned(to_elements(&values.elements(id, E::DTYPE).unwrap_or_default())),
+            Values::Elsewhere(values) => Cow::Owned(to_elements(
+                &values.elements(id, E::DTYPE).unwrap_or_default(),
+            )),
             Values::Template => Cow::Borrowed(&[][..]),
         };
-        if elements.len() == leaf.len() { Ok(elements) } else { Err(Error::unstable("a leaf of another length than on the first visit")) }
+        if elements.len() == leaf.len() {
+            Ok(elements)
+        } else {
+            Err(Error::unstable(
+                "a leaf of another length than on the first visit",
+            ))
+        }
     }
 }
 
 impl<'b> Builder<'b> {
     pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
         let cursor = Cursor::new(&layout.paths);
-        let (shared, arrays, asked) = (HashMap::new(), HashMap::new(), vec![false; layout.leaves.len()]);
-        Builder { layout, cursor, values, contents, shared, arrays, in_place: false, written: Vec::new(), asked }
+        let (shared, arrays, asked) = (
+            HashMap::new(),
+            HashMap::new(),
+            vec![false; layout.leaves.len()],
+        );
+        Builder {
+            layout,
+            cursor,
+            values,
+            contents,
+            shared,
+            arrays,
+            in_place: false,
+            written: Vec::new(),
+            asked,
+        }
     }
 
-    /// For the parts of a tree that is written in place: shared cells stay, and are written through.
+    /// For the parts of a tree that is written in place: shared cells stay, and are written
+    /// through.
     pub(crate) fn in_place(self) -> Self {
-        Builder { in_place: true, ..self }
+        Builder {
+            in_place: true,
+            ..self
+        }
     }
 
     /// Which places of the tree are written.
@@ -197,14 +233,19 @@ impl<'b> Builder<'b> {
         Ok(rebuilt)
     }
 
-    pub(crate) fn at<R>(&mut self, key: Key<'_>, rebuild: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+    pub(crate) fn at<R>(
+        &mut self,
+        key: Key<'_>,
+        rebuild: impl FnOnce(&mut Self) -> Result<R>,
+    ) -> Result<R> {
         self.cursor.enter(key)?;
         let rebuilt = rebuild(self)?;
         self.cursor.leave(key);
         Ok(rebuilt)
     }
 
-    /// The elements of the leaf here, in row-major order: those of the flat vector, or the old ones if the leaf is frozen or carried.
+    /// The elements of the leaf here, in row-major order: those of the flat vector, or the old ones
+    /// if the leaf is frozen or carried.
     ///
     /// # Errors
     /// A leaf whose shape or element type is not what the first visit saw; what reading it returns.
@@ -241,15 +282,24 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// The new elements of the leaf here, in the order of an array of this shape whose axes are permuted so; `None` if it keeps the
-    /// old ones.
-    pub(crate) fn new_elements<E: Element>(&mut self, shape: &[usize], axes: Option<&[usize]>) -> Result<Option<Vec<E>>> {
+    /// The new elements of the leaf here, in the order of an array of this shape whose axes are
+    /// permuted so; `None` if it keeps the old ones.
+    pub(crate) fn new_elements<E: Element>(
+        &mut self,
+        shape: &[usize],
+        axes: Option<&[usize]>,
+    ) -> Result<Option<Vec<E>>> {
         let place = self.place(shape, E::DTYPE)?;
         if place.leaf.trainable {
             self.asked[place.leaf.index as usize] = true;
         }
         // In place, what is not written keeps its elements, and with them its ties.
-        if !self.values.has(place.leaf) || !self.cursor.place().is_some_and(|place| self.is_written(place)) {
+        if !self.values.has(place.leaf)
+            || !self
+                .cursor
+                .place()
+                .is_some_and(|place| self.is_written(place))
+        {
             return Ok(None);
         }
         let leaf = self.layout.leaf(place.leaf);
@@ -266,8 +316,14 @@ impl<'b> Builder<'b> {
                 Cow::Owned(elements) => elements,
             },
             (None, Some(axes)) => in_order(view_of(&leaf.shape, &elements)?, axes),
-            (Some(map), None) => map.to_place(view_of(&leaf.shape, &elements)?).iter().copied().collect(),
-            (Some(map), Some(axes)) => in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes),
+            (Some(map), None) => map
+                .to_place(view_of(&leaf.shape, &elements)?)
+                .iter()
+                .copied()
+                .collect(),
+            (Some(map), Some(axes)) => {
+                in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes)
+            }
         }))
     }
 
@@ -278,20 +334,30 @@ impl<'b> Builder<'b> {
         }
         let mut asked = self.layout.leaves.iter().zip(&self.asked);
         let missing = asked.find(|(leaf, asked)| !**asked && !leaf.is_empty());
-        missing.map_or(Ok(()), |(leaf, _)| Err(Error::unstable("a `rebuild` that does not ask for it").at(leaf.path())))
+        missing.map_or(Ok(()), |(leaf, _)| {
+            Err(Error::unstable("a `rebuild` that does not ask for it").at(leaf.path()))
+        })
     }
 
     /// The place the walk is at, if the leaf is as it was seen first.
     fn place(&self, shape: &[usize], dtype: Dtype) -> Result<&'b Place> {
         let place = self.cursor.place().map(|place| self.layout.place(place));
-        let place = place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
+        let place =
+            place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
         let is_same = place.has_shape(shape) && dtype == place.dtype;
         let is_same = is_same || !self.values.has(place.leaf);
-        if is_same { Ok(place) } else { Err(Error::unstable("a leaf of another shape or element type than on the first visit")) }
+        if is_same {
+            Ok(place)
+        } else {
+            Err(Error::unstable(
+                "a leaf of another shape or element type than on the first visit",
+            ))
+        }
     }
 
-    /// The new node behind a shared pointer: made for the first handle of its identity, cloned for the others. A node in which nothing
-    /// is trainable and nothing can change is shared with the old tree.
+    /// The new node behind a shared pointer: made for the first handle of its identity, cloned for
+    /// the others. A node in which nothing is trainable and nothing can change is shared with the
+    /// old tree.
     ///
     /// # Errors
     /// What `make` returns; a node that the tree holds as two types.
@@ -325,8 +391,14 @@ impl<'b> Builder<'b> {
     /// assert!(Rc::ptr_eq(&new.0.0, &new.1.0) && !Rc::ptr_eq(&new.0.0, &model.0.0));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn shared<H: Clone + 'static>(&mut self, identity: Identity, old: &H, make: impl FnOnce(&mut Self) -> Result<H>) -> Result<H> {
-        let is_kept = |content: Content| content.is_constant() || (self.in_place && self.stays(content));
+    pub fn shared<H: Clone + 'static>(
+        &mut self,
+        identity: Identity,
+        old: &H,
+        make: impl FnOnce(&mut Self) -> Result<H>,
+    ) -> Result<H> {
+        let is_kept =
+            |content: Content| content.is_constant() || (self.in_place && self.stays(content));
         if self.contents.of(&identity).is_some_and(is_kept) {
             return Ok(old.clone());
         }
@@ -339,13 +411,23 @@ impl<'b> Builder<'b> {
         Ok(made)
     }
 
-    /// The array of a tied leaf, made at the first of its places and kept; `None` for a leaf with one place.
-    pub(crate) fn tied_array<A: Clone + 'static>(&mut self, make: impl FnOnce(&mut Self) -> Result<A>) -> Result<Option<(A, &'b Place)>> {
-        let Some(place) = self.cursor.place().map(|place| self.layout.place(place)) else { return Ok(None) };
+    /// The array of a tied leaf, made at the first of its places and kept; `None` for a leaf with
+    /// one place.
+    pub(crate) fn tied_array<A: Clone + 'static>(
+        &mut self,
+        make: impl FnOnce(&mut Self) -> Result<A>,
+    ) -> Result<Option<(A, &'b Place)>> {
+        let Some(place) = self.cursor.place().map(|place| self.layout.place(place)) else {
+            return Ok(None);
+        };
         if self.layout.leaf(place.leaf).nodes.len() == 1 {
             return Ok(None);
         }
-        if let Some(made) = self.arrays.get(&place.leaf).and_then(|made| made.downcast_ref::<A>()) {
+        if let Some(made) = self
+            .arrays
+            .get(&place.leaf)
+            .and_then(|made| made.downcast_ref::<A>())
+        {
             return Ok(Some((made.clone(), place)));
         }
         let made = make(self)?;
@@ -364,39 +446,64 @@ impl<'b> Builder<'b> {
 
     /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
     pub(crate) fn has_new(&self, identity: &Identity) -> bool {
-        let leaf = self.cursor.place().map(|place| self.layout.place(place).leaf);
-        self.shared.contains_key(identity) || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
+        let leaf = self
+            .cursor
+            .place()
+            .map(|place| self.layout.place(place).leaf);
+        self.shared.contains_key(identity)
+            || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
     }
 
-    /// Whether the shared node here stays in a tree that is written in place, even within one that is new: its other handles keep it too.
-    /// A cell stays, whether anything in it is written or not.
+    /// Whether the shared node here stays in a tree that is written in place, even within one that
+    /// is new: its other handles keep it too. A cell stays, whether anything in it is written or
+    /// not.
     fn stays(&self, content: Content) -> bool {
-        !content.plain || !self.cursor.node().is_some_and(|node| self.layout.place_ids_below(node).any(|place| self.is_written(place)))
+        !content.plain
+            || !self.cursor.node().is_some_and(|node| {
+                self.layout
+                    .place_ids_below(node)
+                    .any(|place| self.is_written(place))
+            })
     }
 
     fn is_written(&self, place: u32) -> bool {
-        self.written.get(place as usize).is_none_or(|&written| written)
+        self.written
+            .get(place as usize)
+            .is_none_or(|&written| written)
     }
 
     /// Whether all that is new in a shared node is in cells.
     pub(crate) fn is_written_through(&self, identity: &Identity) -> bool {
-        self.contents.of(identity).is_some_and(|content| content.guarded && !content.plain)
+        self.contents
+            .of(identity)
+            .is_some_and(|content| content.guarded && !content.plain)
     }
 
     /// Whether anything here or below gets a new value.
     pub(crate) fn changes(&self) -> bool {
-        self.cursor.node().is_some_and(|node| self.layout.leaves_below(node).any(|leaf| self.values.has(leaf)))
+        self.cursor.node().is_some_and(|node| {
+            self.layout
+                .leaves_below(node)
+                .any(|leaf| self.values.has(leaf))
+        })
     }
 
     /// Rebuilds into a box, of a sized type or of a trait object.
     pub(crate) fn boxed<T: Tree + ?Sized + 'static>(&mut self, tree: &T) -> Result<Box<T>> {
         let mut made: Option<Box<T>> = None;
-        tree.rebuild_object(self, &mut Slot { wanted: TypeId::of::<T>(), made: &mut made })?;
+        tree.rebuild_object(
+            self,
+            &mut Slot {
+                wanted: TypeId::of::<T>(),
+                made: &mut made,
+            },
+        )?;
         made.ok_or_else(|| Error::object(type_name::<T>()))
     }
 }
 
-/// Takes a rebuilt tree as the type of box that holds it. See [`rebuild_object!`](crate::rebuild_object).
+/// Takes a rebuilt tree as the type of box that holds it. See
+/// [`rebuild_object!`](crate::rebuild_object).
 ///
 /// ```
 /// use flatleaf::{deep_clone, Builder, Result, Slot, Tree};
@@ -453,7 +560,10 @@ impl Slot<'_> {
     /// assert!(deep_clone(&in_its_own).is_err_and(|error| error.is_object())); // nobody offers a `Box<Scale>`
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn offer<T: ?Sized + 'static>(&mut self, make: impl FnOnce() -> Result<Box<T>>) -> Result<()> {
+    pub fn offer<T: ?Sized + 'static>(
+        &mut self,
+        make: impl FnOnce() -> Result<Box<T>>,
+    ) -> Result<()> {
         if self.wanted == TypeId::of::<T>()
             && let Some(made) = self.made.downcast_mut::<Option<Box<T>>>()
         {
@@ -463,7 +573,8 @@ impl Slot<'_> {
     }
 }
 
-/// Inside an `impl Tree`: lets a tree be rebuilt inside a `Box`, `Rc` or `Arc`, as itself and as the trait objects that are named.
+/// Inside an `impl Tree`: lets a tree be rebuilt inside a `Box`, `Rc` or `Arc`, as itself and as
+/// the trait objects that are named.
 ///
 /// `#[derive(Tree)]` writes it; `#[tree(object = "dyn Layer")]` names a trait object.
 ///
@@ -508,7 +619,8 @@ macro_rules! rebuild_object {
 }
 
 fn view_of<'v, E>(shape: &[usize], elements: &'v [E]) -> Result<ArrayViewD<'v, E>> {
-    ArrayViewD::from_shape(IxDyn(shape), elements).map_err(|_| Error::unstable("a leaf of another length"))
+    ArrayViewD::from_shape(IxDyn(shape), elements)
+        .map_err(|_| Error::unstable("a leaf of another length"))
 }
 
 /// A view's elements in the order of its axes permuted so.
@@ -518,5 +630,7 @@ fn in_order<E: Copy>(view: ArrayViewD<'_, E>, axes: &[usize]) -> Vec<E> {
 
 /// A vector of `f32` as one of `E`, if that is the same type.
 fn same_type<E: Element>(vector: Vec<f32>) -> Option<Vec<E>> {
-    (&mut Some(vector) as &mut dyn Any).downcast_mut::<Option<Vec<E>>>().and_then(Option::take)
+    (&mut Some(vector) as &mut dyn Any)
+        .downcast_mut::<Option<Vec<E>>>()
+        .and_then(Option::take)
 }

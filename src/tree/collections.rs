@@ -1,6 +1,7 @@
 //! Lists, tuples, options and maps.
 //!
-//! Loops, not iterator chains: a tree may be 1,024 levels deep, and in a debug build every closure is a frame on every level.
+//! Loops, not iterator chains: a tree may be 1,024 levels deep, and in a debug build every closure
+//! is a frame on every level.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
@@ -26,8 +27,14 @@ impl<T: Tree> Tree for [T] {
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         let len = self.len();
         if T::elements(&*self).is_some() {
-            let Some((dtype, sink)) = T::elements_mut(self) else { return Ok(()) };
-            return visitor.leaf(LeafMut { dtype, shape: &[len], sink });
+            let Some((dtype, sink)) = T::elements_mut(self) else {
+                return Ok(());
+            };
+            return visitor.leaf(LeafMut {
+                dtype,
+                shape: &[len],
+                sink,
+            });
         }
         for (index, item) in self.iter_mut().enumerate() {
             visitor.child(Key::Index(index), item)?;
@@ -43,9 +50,18 @@ impl<T: Tree> Tree for [T] {
     }
 
     #[inline]
-    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    fn visit_at<'a>(
+        &'a self,
+        key: Key<'_>,
+        frozen: bool,
+        visitor: &mut dyn Visitor<'a>,
+    ) -> Result<()> {
         if let Some((dtype, bytes)) = T::elements(self) {
-            return visitor.leaf_at(key, frozen, LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)));
+            return visitor.leaf_at(
+                key,
+                frozen,
+                LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)),
+            );
         }
         let level = visitor.enter(key, frozen)?;
         stack::with_room(level, || self.visit(visitor))?;
@@ -81,7 +97,12 @@ impl<T: Tree> Tree for Vec<T> {
     }
 
     #[inline]
-    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    fn visit_at<'a>(
+        &'a self,
+        key: Key<'_>,
+        frozen: bool,
+        visitor: &mut dyn Visitor<'a>,
+    ) -> Result<()> {
         self.as_slice().visit_at(key, frozen, visitor)
     }
 
@@ -101,7 +122,8 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         let list = rebuild_list(self, builder)?;
-        list.try_into().map_err(|_| Error::unstable("a list of another length"))
+        list.try_into()
+            .map_err(|_| Error::unstable("a list of another length"))
     }
 
     crate::rebuild_object!();
@@ -213,7 +235,10 @@ ordered_maps!(IndexMap<K: Eq | Hash, V, S: BuildHasher>, |old: &Self| IndexMap::
 /// Visited in the order of the keys.
 impl<K: AsRef<str> + Clone + Eq + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self.iter().map(|(key, tree)| (key.as_ref(), tree)).collect();
+        let mut entries: SmallVec<[_; 16]> = self
+            .iter()
+            .map(|(key, tree)| (key.as_ref(), tree))
+            .collect();
         entries.sort_unstable_by_key(|entry| entry.0);
         for (key, tree) in entries {
             visitor.child(Key::Name(key), tree)?;
@@ -222,7 +247,10 @@ impl<K: AsRef<str> + Clone + Eq + Hash, V: Tree, S: BuildHasher + Clone> Tree fo
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self.iter_mut().map(|(key, tree)| (key.as_ref(), tree)).collect();
+        let mut entries: SmallVec<[_; 16]> = self
+            .iter_mut()
+            .map(|(key, tree)| (key.as_ref(), tree))
+            .collect();
         entries.sort_unstable_by_key(|entry| entry.0);
         for (key, tree) in entries {
             visitor.child(Key::Name(key), tree)?;

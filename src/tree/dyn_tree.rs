@@ -13,8 +13,8 @@ use crate::error::{Error, FirstError, Result};
 
 /// A tree made at run time: maps, lists and arrays, any of them absent.
 ///
-/// Written down with [`tree!`](crate::tree!), built by hand, taken from any other tree with [`DynTree::of`], or read with serde
-/// (feature `serde`). Leaves may be of any [`Element`] type.
+/// Written down with [`tree!`](crate::tree!), built by hand, taken from any other tree with
+/// [`DynTree::of`], or read with serde (feature `serde`). Leaves may be of any [`Element`] type.
 ///
 /// ```
 /// use flatleaf::{tree, DynTree, Layout};
@@ -93,18 +93,23 @@ impl DynTree {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn map<K: Into<String>>(entries: impl IntoIterator<Item = (K, DynTree)>) -> Self {
-        let entries: Vec<(String, DynTree)> = entries.into_iter().map(|(key, tree)| (key.into(), tree)).collect();
+        let entries: Vec<(String, DynTree)> = entries
+            .into_iter()
+            .map(|(key, tree)| (key.into(), tree))
+            .collect();
         if let Some(key) = duplicate(&entries) {
             panic!("a map has the key {key:?} twice");
         }
         DynTree(Node::Map(entries))
     }
 
-    /// A copy of any tree: its leaves, frozen and carried ones too, under the same paths. Ties become copies; what holds no array is
-    /// left out. Keys that number the children from 0 on make a list.
+    /// A copy of any tree: its leaves, frozen and carried ones too, under the same paths. Ties
+    /// become copies; what holds no array is left out. Keys that number the children from 0 on make
+    /// a list.
     ///
     /// # Errors
-    /// More than 1,024 levels; a poisoned lock or borrowed cell; what reading a foreign leaf returns.
+    /// More than 1,024 levels; a poisoned lock or borrowed cell; what reading a foreign leaf
+    /// returns.
     ///
     /// ```
     /// use flatleaf::{DynTree, Tree};
@@ -118,27 +123,48 @@ impl DynTree {
     /// ```
     pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Self> {
         let mut copy = Copy::default();
-        tree.visit(&mut copy).map_err(|error| error.or_at(|| copy.path()))?;
+        tree.visit(&mut copy)
+            .map_err(|error| error.or_at(|| copy.path()))?;
         copy.failed.into_result()?;
         Ok(copy.root.into_tree())
     }
 
-    /// A tree of a layout's paths with these elements at the first places of its trainable leaves, and nothing at the others.
-    pub(crate) fn of_layout<'g>(layout: &crate::layout::Inner, elements: impl Fn(usize) -> Option<&'g [f32]>) -> Self {
+    /// A tree of a layout's paths with these elements at the first places of its trainable leaves,
+    /// and nothing at the others.
+    pub(crate) fn of_layout<'g>(
+        layout: &crate::layout::Inner,
+        elements: impl Fn(usize) -> Option<&'g [f32]>,
+    ) -> Self {
         let paths = &layout.paths;
         let mut trees: Vec<DynTree> = Vec::new();
         trees.resize_with(paths.len(), DynTree::absent);
         // Children come after their parents.
         for node in paths.ids().rev() {
-            let place = paths.place(node).map(|place| layout.place(place)).filter(|place| place.first && place.leaf.trainable);
-            let leaf = place.and_then(|place| elements(place.leaf.index as usize).map(|elements| (place, elements)));
+            let place = paths
+                .place(node)
+                .map(|place| layout.place(place))
+                .filter(|place| place.first && place.leaf.trainable);
+            let leaf = place.and_then(|place| {
+                elements(place.leaf.index as usize).map(|elements| (place, elements))
+            });
             let tree = match leaf {
                 Some((place, elements)) => {
-                    ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec()).map(DynTree::from).unwrap_or_default()
+                    ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec())
+                        .map(DynTree::from)
+                        .unwrap_or_default()
                 }
                 None => {
-                    let child = |child| (key_text(paths.key(child)), std::mem::take(&mut trees[child as usize]));
-                    Branch { children: paths.children(node).map(child).collect(), ..Branch::default() }.into_tree()
+                    let child = |child| {
+                        (
+                            key_text(paths.key(child)),
+                            std::mem::take(&mut trees[child as usize]),
+                        )
+                    };
+                    Branch {
+                        children: paths.children(node).map(child).collect(),
+                        ..Branch::default()
+                    }
+                    .into_tree()
                 }
             };
             trees[node as usize] = tree;
@@ -160,7 +186,8 @@ impl DynTree {
         matches!(self.0, Node::Absent)
     }
 
-    /// The part at a dotted path; the empty path is the tree itself. Looks through the keys of every map on the way.
+    /// The part at a dotted path; the empty path is the tree itself. Looks through the keys of
+    /// every map on the way.
     ///
     /// ```
     /// use flatleaf::tree;
@@ -173,7 +200,9 @@ impl DynTree {
         if path.is_empty() {
             return Some(self);
         }
-        crate::layout::split(path).try_fold(self, |tree, segment| tree.child(&crate::layout::unescape(segment)?))
+        crate::layout::split(path).try_fold(self, |tree, segment| {
+            tree.child(&crate::layout::unescape(segment)?)
+        })
     }
 
     fn child(&self, key: &str) -> Option<&DynTree> {
@@ -182,7 +211,10 @@ impl DynTree {
                 Key::Index(index) => items.get(index),
                 _ => None,
             },
-            Node::Map(entries) => entries.iter().find(|entry| entry.0 == key).map(|entry| &entry.1),
+            Node::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.0 == key)
+                .map(|entry| &entry.1),
             _ => None,
         }
     }
@@ -226,7 +258,9 @@ pub(crate) enum Parts<'t> {
 pub(crate) fn duplicate(entries: &[(String, DynTree)]) -> Option<&str> {
     let mut keys: Vec<&str> = entries.iter().map(|entry| entry.0.as_str()).collect();
     keys.sort_unstable();
-    keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    keys.windows(2)
+        .find(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0])
 }
 
 /// An array of some element type.
@@ -279,7 +313,11 @@ impl<E: Element> AnyArray for ArrayD<E> {
     }
 
     fn head(&self, count: usize) -> String {
-        let elements: Vec<String> = self.iter().take(count).map(|element| format!("{element:?}")).collect();
+        let elements: Vec<String> = self
+            .iter()
+            .take(count)
+            .map(|element| format!("{element:?}"))
+            .collect();
         elements.join(", ")
     }
 
@@ -389,7 +427,9 @@ impl DynTree {
         let is_branch = |tree: &DynTree| matches!(tree.0, Node::List(_) | Node::Map(_));
         match &mut self.0 {
             Node::List(items) => children.extend(items.drain(..).filter(is_branch)),
-            Node::Map(entries) => children.extend(entries.drain(..).map(|entry| entry.1).filter(is_branch)),
+            Node::Map(entries) => {
+                children.extend(entries.drain(..).map(|entry| entry.1).filter(is_branch))
+            }
             _ => {}
         }
     }
@@ -422,8 +462,15 @@ impl DynTree {
             _ if level > SHOWN_LEVELS => f.write_str("…"),
             Node::Absent => f.write_str("null"),
             Node::Leaf(array) => write_array(f, &**array),
-            Node::List(items) => write_children(f, ['[', ']'], level, items.iter().map(|item| (None, item))),
-            Node::Map(entries) => write_children(f, ['{', '}'], level, entries.iter().map(|(key, tree)| (Some(key), tree))),
+            Node::List(items) => {
+                write_children(f, ['[', ']'], level, items.iter().map(|item| (None, item)))
+            }
+            Node::Map(entries) => write_children(
+                f,
+                ['{', '}'],
+                level,
+                entries.iter().map(|(key, tree)| (Some(key), tree)),
+            ),
         }
     }
 }
@@ -431,7 +478,13 @@ impl DynTree {
 fn write_array(f: &mut fmt::Formatter<'_>, array: &dyn AnyArray) -> fmt::Result {
     let len: usize = array.shape().iter().product();
     let rest = if len > SHOWN { ", …" } else { "" };
-    write!(f, "{}{:?}[{}{rest}]", array.dtype(), array.shape(), array.head(SHOWN))
+    write!(
+        f,
+        "{}{:?}[{}{rest}]",
+        array.dtype(),
+        array.shape(),
+        array.head(SHOWN)
+    )
 }
 
 fn write_children<'t>(
@@ -440,8 +493,13 @@ fn write_children<'t>(
     level: usize,
     children: impl Iterator<Item = (Option<&'t String>, &'t DynTree)>,
 ) -> fmt::Result {
-    let line_break =
-        |f: &mut fmt::Formatter<'_>, level: usize| if f.alternate() { write!(f, "\n{:width$}", "", width = 4 * level) } else { Ok(()) };
+    let line_break = |f: &mut fmt::Formatter<'_>, level: usize| {
+        if f.alternate() {
+            write!(f, "\n{:width$}", "", width = 4 * level)
+        } else {
+            Ok(())
+        }
+    };
     write!(f, "{}", brackets[0])?;
     let mut any = false;
     for (key, tree) in children {
@@ -490,7 +548,11 @@ impl Branch {
         if let Some(leaf) = self.leaf {
             return leaf;
         }
-        let is_list = self.children.iter().enumerate().all(|(index, (key, _))| *key == index.to_string());
+        let is_list = self
+            .children
+            .iter()
+            .enumerate()
+            .all(|(index, (key, _))| *key == index.to_string());
         match self.children {
             children if children.is_empty() => DynTree::absent(),
             children if is_list => DynTree::list(children.into_iter().map(|child| child.1)),
@@ -501,7 +563,9 @@ impl Branch {
 
 impl Copy {
     fn here(&mut self) -> &mut Branch {
-        self.open.last_mut().map_or(&mut self.root, |open| &mut open.1)
+        self.open
+            .last_mut()
+            .map_or(&mut self.root, |open| &mut open.1)
     }
 
     fn noted(&mut self, error: Error) -> Error {
@@ -511,7 +575,9 @@ impl Copy {
 
     fn path(&self) -> String {
         let mut path = String::new();
-        self.open.iter().for_each(|(key, _)| crate::layout::push_segment(&mut path, Key::Name(key)));
+        self.open
+            .iter()
+            .for_each(|(key, _)| crate::layout::push_segment(&mut path, Key::Name(key)));
         path
     }
 }
@@ -536,7 +602,8 @@ impl<'a> Visitor<'a> for Copy {
     }
 
     fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self))).map_err(|error| self.noted(error))
+        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+            .map_err(|error| self.noted(error))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
@@ -551,7 +618,13 @@ impl<'a> Visitor<'a> for Copy {
         if key == Key::Same {
             return Ok(self.levels);
         }
-        self.open.push((key_text(key), Branch { is_part: true, ..Branch::default() }));
+        self.open.push((
+            key_text(key),
+            Branch {
+                is_part: true,
+                ..Branch::default()
+            },
+        ));
         Ok(self.levels)
     }
 
@@ -560,7 +633,9 @@ impl<'a> Visitor<'a> for Copy {
         if key == Key::Same {
             return;
         }
-        let Some((name, branch)) = self.open.pop() else { return };
+        let Some((name, branch)) = self.open.pop() else {
+            return;
+        };
         if branch.is_part {
             let tree = branch.into_tree();
             self.here().children.push((name, tree));
@@ -606,5 +681,7 @@ fn array_of(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
 
 fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
     let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), leaf.to_vec::<E>()?);
-    Ok(array.map_err(|_| Error::unstable("a leaf of another length"))?.into())
+    Ok(array
+        .map_err(|_| Error::unstable("a leaf of another length"))?
+        .into())
 }

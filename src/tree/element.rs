@@ -9,7 +9,8 @@ use super::leaf::Sink;
 
 /// The element type of a leaf.
 ///
-/// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never enter the flat vector.
+/// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never
+/// enter the flat vector.
 ///
 /// ```
 /// use flatleaf::{Dtype, Layout};
@@ -131,23 +132,27 @@ impl fmt::Display for Dtype {
 /// assert_eq!((bytes_as::<f32>(&layout), bytes_as::<f64>(&layout)), (12, 16));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait Element: NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Debug + Send + Sync + private::Sealed {
+pub trait Element:
+    NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Debug + Send + Sync + private::Sealed
+{
     /// Its [`Dtype`].
     const DTYPE: Dtype;
 
     #[doc(hidden)]
     fn sink<'call, 'a>(elements: &'a mut [Self]) -> Sink<'call, 'a>;
 
-    /// The bytes as elements that may be overwritten, if any byte is good for that and they are aligned.
+    /// The bytes as elements that may be overwritten, if any byte is good for that and they are
+    /// aligned.
     #[doc(hidden)]
     fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]>;
 }
 
 /// A number that flat vectors are made of: `f32` and `f64`. Sealed.
 ///
-/// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those of any float type. On the way back
-/// numbers are rounded to the nearest one of their leaf's type, ties to even, once. What is only carried through comes back bit for bit:
-/// −0, subnormal numbers and the payloads of NaNs too.
+/// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those
+/// of any float type. On the way back numbers are rounded to the nearest one of their leaf's type,
+/// ties to even, once. What is only carried through comes back bit for bit: −0, subnormal numbers
+/// and the payloads of NaNs too.
 ///
 /// ```
 /// use flatleaf::{destructure_as, FlatElement, Result, Tree};

@@ -1,4 +1,5 @@
-//! What makes two places one parameter: an identity, which is an address or an identifier, never a value.
+//! What makes two places one parameter: an identity, which is an address or an identifier, never a
+//! value.
 
 use std::any::Any;
 use std::fmt;
@@ -30,8 +31,9 @@ enum Kind {
 impl Identity {
     /// The allocation behind a shared pointer.
     ///
-    /// An address is an identity only while the object lives, so it is compared within one borrow of a tree and never stored.
-    /// Pointers of one allocation are equal whatever type they see it as.
+    /// An address is an identity only while the object lives, so it is compared within one borrow
+    /// of a tree and never stored. Pointers of one allocation are equal whatever type they see it
+    /// as.
     ///
     /// ```
     /// use flatleaf::Identity;
@@ -46,7 +48,8 @@ impl Identity {
         Identity(Kind::Address(pointer.cast::<()>() as usize))
     }
 
-    /// An identifier that the library behind a foreign leaf gives out: candle's `TensorId`, burn's `ParamId`.
+    /// An identifier that the library behind a foreign leaf gives out: candle's `TensorId`, burn's
+    /// `ParamId`.
     ///
     /// ```
     /// use flatleaf::Identity;
@@ -111,11 +114,13 @@ impl fmt::Debug for OwnIdentity {
     }
 }
 
-/// A node with interior mutability: what it holds can be written through a shared reference, under its guard.
+/// A node with interior mutability: what it holds can be written through a shared reference, under
+/// its guard.
 ///
-/// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock with
-/// [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited. The content must be what the cell keeps, not a
-/// temporary made for the call: an address is an identity only while the object lives.
+/// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock
+/// with [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited. The
+/// content must be what the cell keeps, not a temporary made for the call: an address is an
+/// identity only while the object lives.
 ///
 /// ```
 /// use flatleaf::{destructure, Builder, Cell, Result, Tree, Visitor, VisitorMut};
@@ -239,7 +244,8 @@ pub trait Shared {
     /// What the visitor returns.
     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
 
-    /// Makes the new node that [`renew`](Shared::renew) points to and lets the builder keep it, so that `renew` cannot fail.
+    /// Makes the new node that [`renew`](Shared::renew) points to and lets the builder keep it, so
+    /// that `renew` cannot fail.
     ///
     /// # Errors
     /// What rebuilding the node returns.

@@ -1,8 +1,9 @@
 //! A leaf as a visitor meets it: its shape, its element type, and a way to its numbers.
 //!
-//! Numbers come as a slice that lives as long as the tree is borrowed (`'a`), or, where there is no such slice (a strided array, a
-//! value behind a guard, a tensor on a device), through a callback that is good for this call only (`'call`). Slices travel as bytes
-//! beside a [`Dtype`], so that one visitor serves every element type.
+//! Numbers come as a slice that lives as long as the tree is borrowed (`'a`), or, where there is no
+//! such slice (a strided array, a value behind a guard, a tensor on a device), through a callback
+//! that is good for this call only (`'call`). Slices travel as bytes beside a [`Dtype`], so that
+//! one visitor serves every element type.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -74,10 +75,15 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// ```
     pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a [E]) -> Self {
         check_len(shape, elements.len());
-        Self::new(E::DTYPE, shape, Source::Lent(bytemuck::cast_slice(elements)))
+        Self::new(
+            E::DTYPE,
+            shape,
+            Source::Lent(bytemuck::cast_slice(elements)),
+        )
     }
 
-    /// A leaf that is read through a callback: it fills a slice of as many elements as `shape` has, in row-major order.
+    /// A leaf that is read through a callback: it fills a slice of as many elements as `shape` has,
+    /// in row-major order.
     ///
     /// An error of the callback is the operation's, with the path of the leaf.
     ///
@@ -112,10 +118,17 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     pub(crate) fn new(dtype: Dtype, shape: &'call [usize], source: Source<'call, 'a>) -> Self {
-        LeafRef { dtype, shape, source, identity: None, may_overlap: false }
+        LeafRef {
+            dtype,
+            shape,
+            source,
+            identity: None,
+            may_overlap: false,
+        }
     }
 
-    /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two places.
+    /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two
+    /// places.
     ///
     /// ```
     /// use flatleaf::{Identity, Layout, LeafRef, Result, Tree, Visitor};
@@ -145,18 +158,29 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// ```
     #[must_use]
     pub fn with_identity(self, identity: &'call Identity) -> Self {
-        LeafRef { identity: Some(identity), ..self }
+        LeafRef {
+            identity: Some(identity),
+            ..self
+        }
     }
 
     pub(crate) fn may_overlap(self) -> Self {
-        LeafRef { may_overlap: true, ..self }
+        LeafRef {
+            may_overlap: true,
+            ..self
+        }
     }
 
-    /// The address of the first element and the strides, in elements, of a leaf that lies in memory.
+    /// The address of the first element and the strides, in elements, of a leaf that lies in
+    /// memory.
     pub(crate) fn geometry(&self) -> Option<(usize, Vec<isize>)> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) => Some((bytes.as_ptr() as usize, row_major(self.shape))),
-            Source::Reader(reader) => reader.geometry().map(|(address, strides)| (address, strides.to_vec())),
+            Source::Lent(bytes) | Source::Brief(bytes) => {
+                Some((bytes.as_ptr() as usize, row_major(self.shape)))
+            }
+            Source::Reader(reader) => reader
+                .geometry()
+                .map(|(address, strides)| (address, strides.to_vec())),
         }
     }
 
@@ -201,8 +225,20 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             Source::Lent(bytes) | Source::Brief(bytes) => Source::Brief(bytes),
             Source::Reader(reader) => Source::Reader(reader),
         };
-        let LeafRef { dtype, shape, identity, may_overlap, .. } = self;
-        LeafRef { dtype, shape, source, identity, may_overlap }
+        let LeafRef {
+            dtype,
+            shape,
+            identity,
+            may_overlap,
+            ..
+        } = self;
+        LeafRef {
+            dtype,
+            shape,
+            source,
+            identity,
+            may_overlap,
+        }
     }
 
     /// The elements as a slice that outlives the call, if there is one and `E` is their type.
@@ -225,7 +261,9 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// The elements as a slice, if there is one and `E` is their type.
     pub(crate) fn slice<E: Element>(&self) -> Option<&[E]> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) if self.dtype == E::DTYPE => Some(checked::cast_slice(bytes)),
+            Source::Lent(bytes) | Source::Brief(bytes) if self.dtype == E::DTYPE => {
+                Some(checked::cast_slice(bytes))
+            }
             _ => None,
         }
     }
@@ -239,7 +277,9 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// The elements, in row-major order, if `E` is their type.
     pub(crate) fn to_vec<E: Element>(&self) -> Result<Vec<E>> {
         if self.dtype != E::DTYPE {
-            return Err(Error::unstable("a leaf of another element type than its own"));
+            return Err(Error::unstable(
+                "a leaf of another element type than its own",
+            ));
         }
         if let Some(slice) = self.slice() {
             return Ok(slice.to_vec());
@@ -263,8 +303,14 @@ impl<'call, 'a> LeafRef<'call, 'a> {
 
     pub(crate) fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) if bytes.len() == out.len() => out.copy_from_slice(bytes),
-            Source::Lent(_) | Source::Brief(_) => return Err(Error::unstable("a leaf changed its length between two visits")),
+            Source::Lent(bytes) | Source::Brief(bytes) if bytes.len() == out.len() => {
+                out.copy_from_slice(bytes)
+            }
+            Source::Lent(_) | Source::Brief(_) => {
+                return Err(Error::unstable(
+                    "a leaf changed its length between two visits",
+                ));
+            }
             Source::Reader(reader) => reader.read_bytes(out)?,
         }
         Ok(())
@@ -347,12 +393,18 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     /// ```
     pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a mut [E]) -> Self {
         check_len(shape, elements.len());
-        LeafMut { dtype: E::DTYPE, shape, sink: E::sink(elements) }
+        LeafMut {
+            dtype: E::DTYPE,
+            shape,
+            sink: E::sink(elements),
+        }
     }
 
-    /// A leaf that is written through a callback: it is given as many elements as `shape` has, in row-major order.
+    /// A leaf that is written through a callback: it is given as many elements as `shape` has, in
+    /// row-major order.
     ///
-    /// An error of the callback is the operation's, with the path of the leaf; other leaves may have been written by then.
+    /// An error of the callback is the operation's, with the path of the leaf; other leaves may
+    /// have been written by then.
     ///
     /// ```
     /// use flatleaf::{destructure, LeafMut, Result, Tree, VisitorMut, Writer};
@@ -386,19 +438,32 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     /// assert_eq!(weight.codes, [3, 0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn from_writer<E: Element, F>(shape: &'call [usize], writer: &'call mut Writer<E, F>) -> Self
+    pub fn from_writer<E: Element, F>(
+        shape: &'call [usize],
+        writer: &'call mut Writer<E, F>,
+    ) -> Self
     where
         F: FnMut(&[E]) -> Result<()>,
     {
-        LeafMut { dtype: E::DTYPE, shape, sink: Sink::Writer(writer) }
+        LeafMut {
+            dtype: E::DTYPE,
+            shape,
+            sink: Sink::Writer(writer),
+        }
     }
 
     pub(crate) fn write_bytes(self, values: &[u8]) -> Result<()> {
         match self.sink {
             Sink::Bytes(bytes) if bytes.len() == values.len() => bytes.copy_from_slice(values),
-            Sink::Booleans(out) if out.len() == values.len() => out.copy_from_slice(checked::cast_slice(values)),
+            Sink::Booleans(out) if out.len() == values.len() => {
+                out.copy_from_slice(checked::cast_slice(values))
+            }
             Sink::Writer(writer) => writer.write_bytes(values)?,
-            _ => return Err(Error::unstable("a leaf changed its length between two visits")),
+            _ => {
+                return Err(Error::unstable(
+                    "a leaf changed its length between two visits",
+                ));
+            }
         }
         Ok(())
     }
@@ -417,14 +482,24 @@ fn row_major(shape: &[usize]) -> Vec<isize> {
 
 /// The number of elements of a shape, whatever a tree may have said.
 fn elements_in(shape: &[usize]) -> usize {
-    if shape.contains(&0) { 0 } else { shape.iter().fold(1, |count: usize, &len| count.saturating_mul(len)) }
+    if shape.contains(&0) {
+        0
+    } else {
+        shape
+            .iter()
+            .fold(1, |count: usize, &len| count.saturating_mul(len))
+    }
 }
 
 fn check_len(shape: &[usize], len: usize) {
-    assert!(elements_in(shape) == len, "a leaf of shape {shape:?} was given {len} elements");
+    assert!(
+        elements_in(shape) == len,
+        "a leaf of shape {shape:?} was given {len} elements"
+    );
 }
 
-/// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in memory.
+/// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in
+/// memory.
 ///
 /// ```
 /// use flatleaf::{destructure, LeafRef, Reader, Result, Tree, Visitor};
@@ -478,7 +553,8 @@ impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
     }
 }
 
-/// Takes a leaf's new elements from a slice, in row-major order: for leaves that are no slice in memory.
+/// Takes a leaf's new elements from a slice, in row-major order: for leaves that are no slice in
+/// memory.
 ///
 /// ```
 /// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut, Writer};
@@ -590,5 +666,8 @@ impl<E: Element, F: FnMut(&[E]) -> Result<()>> WriteBytes for Writer<E, F> {
 
 /// Elements out of bytes that may not be aligned.
 pub(crate) fn to_elements<E: Element>(bytes: &[u8]) -> Vec<E> {
-    bytes.chunks_exact(size_of::<E>()).map(checked::pod_read_unaligned).collect()
+    bytes
+        .chunks_exact(size_of::<E>())
+        .map(checked::pod_read_unaligned)
+        .collect()
 }

@@ -25,15 +25,21 @@ impl Literal {
         Literal::Tree(DynTree::absent())
     }
 
-    /// A list of numbers is one array; so is a list of such arrays of equal shape; any other list is a branch.
+    /// A list of numbers is one array; so is a list of such arrays of equal shape; any other list
+    /// is a branch.
     pub fn list(items: Vec<Literal>) -> Self {
-        numbers(&items)
-            .or_else(|| stacked(&items))
-            .map_or_else(|| Literal::Tree(DynTree::list(items.into_iter().map(DynTree::from))), Literal::Array)
+        numbers(&items).or_else(|| stacked(&items)).map_or_else(
+            || Literal::Tree(DynTree::list(items.into_iter().map(DynTree::from))),
+            Literal::Array,
+        )
     }
 
     pub fn map(entries: Vec<(String, Literal)>) -> Self {
-        Literal::Tree(DynTree::map(entries.into_iter().map(|(key, tree)| (key, DynTree::from(tree)))))
+        Literal::Tree(DynTree::map(
+            entries
+                .into_iter()
+                .map(|(key, tree)| (key, DynTree::from(tree))),
+        ))
     }
 
     pub fn expression(tree: impl Into<DynTree>) -> Self {
@@ -42,13 +48,26 @@ impl Literal {
 }
 
 fn numbers(items: &[Literal]) -> Option<ArrayD<f32>> {
-    let number = |item: &Literal| if let Literal::Number(number) = item { Some(*number) } else { None };
+    let number = |item: &Literal| {
+        if let Literal::Number(number) = item {
+            Some(*number)
+        } else {
+            None
+        }
+    };
     let numbers: Vec<f32> = items.iter().map(number).collect::<Option<_>>()?;
-    if numbers.is_empty() { None } else { ArrayD::from_shape_vec(IxDyn(&[numbers.len()]), numbers).ok() }
+    if numbers.is_empty() {
+        None
+    } else {
+        ArrayD::from_shape_vec(IxDyn(&[numbers.len()]), numbers).ok()
+    }
 }
 
 fn stacked(items: &[Literal]) -> Option<ArrayD<f32>> {
-    let arrays = items.iter().map(Literal::as_array).collect::<Option<Vec<ArrayViewD<'_, f32>>>>()?;
+    let arrays = items
+        .iter()
+        .map(Literal::as_array)
+        .collect::<Option<Vec<ArrayViewD<'_, f32>>>>()?;
     ndarray::stack(Axis(0), &arrays).ok()
 }
 
@@ -64,9 +83,10 @@ impl From<Literal> for DynTree {
 
 /// Writes a [`DynTree`] down: the gradient of any model, say.
 ///
-/// Keys keep their order; numbers are `f32`. A bare number is a 0-d leaf; a list of numbers is one array, nested lists of numbers of
-/// equal lengths are one array of more dimensions, and other lists, `[]` too, are branches; `null` is absent. An expression in
-/// parentheses is anything that converts into a `DynTree`.
+/// Keys keep their order; numbers are `f32`. A bare number is a 0-d leaf; a list of numbers is one
+/// array, nested lists of numbers of equal lengths are one array of more dimensions, and other
+/// lists, `[]` too, are branches; `null` is absent. An expression in parentheses is anything that
+/// converts into a `DynTree`.
 ///
 /// # Panics
 /// If one map has a key twice.

@@ -38,9 +38,10 @@ use crate::error::Result;
 
 /// A tree of arrays: a model, a gradient, or any part of one.
 ///
-/// Usually derived with `#[derive(Tree)]`. An implementation visits its children in one fixed order, the same in all three methods,
-/// and answers twice alike while it is borrowed; the order of the flat vector is this order, depth first. An implementation that
-/// breaks the promise gets an error, never memory that is not its own.
+/// Usually derived with `#[derive(Tree)]`. An implementation visits its children in one fixed
+/// order, the same in all three methods, and answers twice alike while it is borrowed; the order of
+/// the flat vector is this order, depth first. An implementation that breaks the promise gets an
+/// error, never memory that is not its own.
 ///
 /// # A container of one's own
 ///
@@ -73,7 +74,8 @@ use crate::error::Result;
 ///
 /// # A leaf of one's own
 ///
-/// A leaf that is no slice in memory is read and written by callbacks, and may carry an identity of its own:
+/// A leaf that is no slice in memory is read and written by callbacks, and may carry an identity of
+/// its own:
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -122,7 +124,8 @@ use crate::error::Result;
     note = "a type of your own becomes a tree with `#[derive(Tree)]`"
 )]
 pub trait Tree {
-    /// Tells the visitor about this node: its children in order, or that it is a leaf, or that it holds no parameter.
+    /// Tells the visitor about this node: its children in order, or that it is a leaf, or that it
+    /// holds no parameter.
     ///
     /// # Errors
     /// What the visitor returns; a lock that is poisoned, a cell that is borrowed.
@@ -142,7 +145,8 @@ pub trait Tree {
     where
         Self: Sized;
 
-    /// Rebuilds into a box of another type, a trait object say. See [`rebuild_object!`](crate::rebuild_object).
+    /// Rebuilds into a box of another type, a trait object say. See
+    /// [`rebuild_object!`](crate::rebuild_object).
     ///
     /// # Errors
     /// What [`rebuild`](Tree::rebuild) returns.
@@ -157,7 +161,12 @@ pub trait Tree {
     /// Visits this as a child. A leaf says both in one call, which halves the cost of a small one.
     #[doc(hidden)]
     #[inline]
-    fn visit_at<'a>(&'a self, key: Key<'_>, frozen: bool, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    fn visit_at<'a>(
+        &'a self,
+        key: Key<'_>,
+        frozen: bool,
+        visitor: &mut dyn Visitor<'a>,
+    ) -> Result<()> {
         let level = visitor.enter(key, frozen)?;
         stack::with_room(level, || self.visit(visitor))?;
         visitor.leave(key);
@@ -167,14 +176,19 @@ pub trait Tree {
     /// The same for writing.
     #[doc(hidden)]
     #[inline]
-    fn visit_mut_at<'a>(&'a mut self, key: Key<'_>, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    fn visit_mut_at<'a>(
+        &'a mut self,
+        key: Key<'_>,
+        visitor: &mut dyn VisitorMut<'a>,
+    ) -> Result<()> {
         let level = visitor.enter(key)?;
         stack::with_room(level, || self.visit_mut(visitor))?;
         visitor.leave(key);
         Ok(())
     }
 
-    /// A slice of these as the elements of one leaf: how `Vec<f32>` is a leaf although `f32` is none.
+    /// A slice of these as the elements of one leaf: how `Vec<f32>` is a leaf although `f32` is
+    /// none.
     #[doc(hidden)]
     fn elements(slice: &[Self]) -> Option<(Dtype, &[u8])>
     where
@@ -239,7 +253,8 @@ pub enum Key<'k> {
     Same,
 }
 
-/// What is told about a tree that is read. Implementations of [`Tree::visit`] call its methods; flatleaf implements it.
+/// What is told about a tree that is read. Implementations of [`Tree::visit`] call its methods;
+/// flatleaf implements it.
 ///
 /// The lifetime is the borrow of the tree: a leaf that is a slice lends it for that long.
 ///
@@ -268,8 +283,8 @@ pub trait Visitor<'a> {
     /// A leaf.
     ///
     /// # Errors
-    /// What the operation has against the leaf, and what a callback of the leaf's returned. The operation fails by it even if the tree
-    /// goes on.
+    /// What the operation has against the leaf, and what a callback of the leaf's returned. The
+    /// operation fails by it even if the tree goes on.
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()>;
 
     /// This node holds no parameter: a bare number, a string. Gradients at or below it are ignored.
@@ -412,7 +427,8 @@ impl<'a> dyn Visitor<'a> + '_ {
         Ok(())
     }
 
-    /// Visits the content of a shared pointer. Every handle of one identity is a place of the same parameters.
+    /// Visits the content of a shared pointer. Every handle of one identity is a place of the same
+    /// parameters.
     ///
     /// # Errors
     /// What visiting it returns, and a node that contains itself.
@@ -449,7 +465,8 @@ impl<'a> dyn Visitor<'a> + '_ {
     }
 }
 
-/// What is told about a tree that is written in place. Implementations of [`Tree::visit_mut`] call its methods.
+/// What is told about a tree that is written in place. Implementations of [`Tree::visit_mut`] call
+/// its methods.
 ///
 /// ```
 /// use flatleaf::{destructure, Key, Result, Tree, VisitorMut};
@@ -480,8 +497,8 @@ pub trait VisitorMut<'a> {
     /// A leaf.
     ///
     /// # Errors
-    /// What the operation has against the leaf, and what a callback of the leaf's returned. The operation fails by it even if the tree
-    /// goes on.
+    /// What the operation has against the leaf, and what a callback of the leaf's returned. The
+    /// operation fails by it even if the tree goes on.
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>;
 
     /// A handle to a node that other handles may share.

@@ -1,7 +1,8 @@
 //! Boxes, references, shared pointers, cells and locks.
 //!
-//! A shared pointer is a node with an identity: every handle is a place of the same parameters. A cell is written through; the guard
-//! covers its content and no sibling, and identity is looked up before a guard is taken, so a tie cannot deadlock.
+//! A shared pointer is a node with an identity: every handle is a place of the same parameters. A
+//! cell is written through; the guard covers its content and no sibling, and identity is looked up
+//! before a guard is taken, so a tie cannot deadlock.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -45,7 +46,11 @@ impl<T: Tree + ?Sized> Tree for &T {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        if builder.changes() { Err(Error::read_only(A_REFERENCE)) } else { Ok(self) }
+        if builder.changes() {
+            Err(Error::read_only(A_REFERENCE))
+        } else {
+            Ok(self)
+        }
     }
 }
 
@@ -62,7 +67,9 @@ impl<T: Tree + ?Sized> Tree for &mut T {
     }
 
     fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
-        Err(Error::read_only("a new tree that would hold a `&mut` reference"))
+        Err(Error::read_only(
+            "a new tree that would hold a `&mut` reference",
+        ))
     }
 }
 
@@ -150,7 +157,8 @@ impl<T: Tree> Cell for RefCell<T> {
 
 macro_rules! locks {
     ($($lock:ident: $read:ident / $write:ident),*) => {$(
-        /// Locked while its content is visited; adds no segment to the path. A poisoned lock is an error.
+        /// Locked while its content is visited; adds no segment to the path. A poisoned lock is an
+        /// error.
         impl<T: Tree> Tree for $lock<T> {
             #[inline]
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {

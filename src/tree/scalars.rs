@@ -92,7 +92,9 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(f32, f64, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, bool);
+numbers!(
+    f32, f64, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, bool
+);
 
 #[cfg(feature = "half")]
 numbers!(half::f16, half::bf16);
@@ -116,14 +118,23 @@ pub mod param {
     #[cfg(feature = "half")]
     impl Scalar for half::bf16 {}
 
-    pub fn visit<'a, E: Scalar>(visitor: &mut dyn Visitor<'a>, key: Key<'_>, frozen: bool, number: &'a E) -> Result<()> {
+    pub fn visit<'a, E: Scalar>(
+        visitor: &mut dyn Visitor<'a>,
+        key: Key<'_>,
+        frozen: bool,
+        number: &'a E,
+    ) -> Result<()> {
         visitor.enter(key, frozen)?;
         visitor.leaf(LeafRef::from_slice(&[], std::slice::from_ref(number)))?;
         visitor.leave(key);
         Ok(())
     }
 
-    pub fn visit_mut<'a, E: Scalar>(visitor: &mut dyn VisitorMut<'a>, key: Key<'_>, number: &'a mut E) -> Result<()> {
+    pub fn visit_mut<'a, E: Scalar>(
+        visitor: &mut dyn VisitorMut<'a>,
+        key: Key<'_>,
+        number: &'a mut E,
+    ) -> Result<()> {
         visitor.enter(key)?;
         visitor.leaf(LeafMut::from_slice(&[], std::slice::from_mut(number)))?;
         visitor.leave(key);

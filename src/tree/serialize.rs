@@ -1,7 +1,8 @@
 //! `DynTree` as natural nested data, and back.
 //!
-//! An array is nested lists of numbers where that reads back as the same array: `f32`, finite, without an empty axis, and not one of
-//! several that would merge into a larger one. Other arrays are a map `{"$array": {"dtype", "shape", "data"}}`.
+//! An array is nested lists of numbers where that reads back as the same array: `f32`, finite,
+//! without an empty axis, and not one of several that would merge into a larger one. Other arrays
+//! are a map `{"$array": {"dtype", "shape", "data"}}`.
 
 use std::fmt;
 
@@ -19,7 +20,11 @@ const TAG: &str = "$array";
 
 impl Serialize for DynTree {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Plain { tree: self, tagged: false }.serialize(serializer)
+        Plain {
+            tree: self,
+            tagged: false,
+        }
+        .serialize(serializer)
     }
 }
 
@@ -50,7 +55,13 @@ impl Plain<'_> {
             Parts::Map(entries) => {
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
                 for (key, tree) in entries {
-                    map.serialize_entry(key, &Plain { tree, tagged: false })?;
+                    map.serialize_entry(
+                        key,
+                        &Plain {
+                            tree,
+                            tagged: false,
+                        },
+                    )?;
                 }
                 map.end()
             }
@@ -160,10 +171,15 @@ impl<'de> Visitor<'de> for Reading {
         let mut entries: Vec<(String, DynTree)> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             if key == TAG && entries.is_empty() {
-                let array = map.next_value::<StoredArray>()?.into_tree().map_err(de::Error::custom)?;
+                let array = map
+                    .next_value::<StoredArray>()?
+                    .into_tree()
+                    .map_err(de::Error::custom)?;
                 let more = map.next_key::<String>()?;
                 return more.map_or(Ok(Literal::Tree(array)), |key| {
-                    Err(de::Error::custom(Error::invalid_tree(format!("`{key}` beside an array"))))
+                    Err(de::Error::custom(Error::invalid_tree(format!(
+                        "`{key}` beside an array"
+                    ))))
                 });
             }
             entries.push((key, map.next_value()?));
@@ -185,7 +201,8 @@ struct StoredArray {
 
 impl StoredArray {
     fn into_tree(self) -> Result<DynTree> {
-        let bytes = from_hex(&self.data).ok_or_else(|| Error::invalid_tree("array data that are no hexadecimal digits"))?;
+        let bytes = from_hex(&self.data)
+            .ok_or_else(|| Error::invalid_tree("array data that are no hexadecimal digits"))?;
         match self.dtype {
             Dtype::F32 => array::<f32>(&self.shape, &bytes),
             Dtype::F64 => array::<f64>(&self.shape, &bytes),
@@ -194,7 +211,10 @@ impl StoredArray {
             #[cfg(feature = "half")]
             Dtype::BF16 => array::<half::bf16>(&self.shape, &bytes),
             #[cfg(not(feature = "half"))]
-            Dtype::F16 | Dtype::BF16 => Err(Error::invalid_tree(format!("an array of {}, which needs the feature `half`", self.dtype))),
+            Dtype::F16 | Dtype::BF16 => Err(Error::invalid_tree(format!(
+                "an array of {}, which needs the feature `half`",
+                self.dtype
+            ))),
             Dtype::I8 => array::<i8>(&self.shape, &bytes),
             Dtype::I16 => array::<i16>(&self.shape, &bytes),
             Dtype::I32 => array::<i32>(&self.shape, &bytes),
@@ -207,25 +227,38 @@ impl StoredArray {
             Dtype::U64 => array::<u64>(&self.shape, &bytes),
             Dtype::U128 => array::<u128>(&self.shape, &bytes),
             Dtype::Usize => array::<usize>(&self.shape, &bytes),
-            Dtype::Bool if bytes.iter().all(|&byte| byte <= 1) => array::<bool>(&self.shape, &bytes),
+            Dtype::Bool if bytes.iter().all(|&byte| byte <= 1) => {
+                array::<bool>(&self.shape, &bytes)
+            }
             Dtype::Bool => Err(Error::invalid_tree("a boolean that is neither 0 nor 1")),
         }
     }
 }
 
 fn array<E: Element>(shape: &[usize], bytes: &[u8]) -> Result<DynTree> {
-    let count = shape.iter().try_fold(size_of::<E>(), |bytes, &len| bytes.checked_mul(len));
+    let count = shape
+        .iter()
+        .try_fold(size_of::<E>(), |bytes, &len| bytes.checked_mul(len));
     if count != Some(bytes.len()) {
-        return Err(Error::invalid_tree(format!("an array of shape {shape:?} with {} bytes", bytes.len())));
+        return Err(Error::invalid_tree(format!(
+            "an array of shape {shape:?} with {} bytes",
+            bytes.len()
+        )));
     }
     let array = ArrayD::from_shape_vec(IxDyn(shape), to_elements::<E>(bytes));
-    array.map(DynTree::from).map_err(|error| Error::invalid_tree(error.to_string()))
+    array
+        .map(DynTree::from)
+        .map_err(|error| Error::invalid_tree(error.to_string()))
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let byte = |pair: &[u8; 2]| Some(16 * digit(pair[0])? + digit(pair[1])?);
-    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+    if rest.is_empty() {
+        pairs.iter().map(byte).collect()
+    } else {
+        None
+    }
 }
 
 fn digit(character: u8) -> Option<u8> {

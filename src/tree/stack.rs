@@ -1,4 +1,5 @@
-//! Room on the stack for deep trees: 1,024 levels are allowed, and how large the frames of a level are is the tree's affair.
+//! Room on the stack for deep trees: 1,024 levels are allowed, and how large the frames of a level
+//! are is the tree's affair.
 
 use crate::error::{Error, Result};
 use crate::layout::MAX_LEVELS;
@@ -9,19 +10,30 @@ const EVERY: usize = 32;
 const RESERVE: usize = 256 << 10;
 const GROWTH: usize = 2 << 20;
 
-/// An error if the stack runs out: pointers in pointers are no levels, but there may be any number of them.
+/// An error if the stack runs out: pointers in pointers are no levels, but there may be any number
+/// of them.
 #[inline]
 pub(crate) fn check_room() -> Result<()> {
-    if stacker::remaining_stack().is_some_and(|left| left < RESERVE / 2) { Err(Error::too_deep(MAX_LEVELS)) } else { Ok(()) }
+    if stacker::remaining_stack().is_some_and(|left| left < RESERVE / 2) {
+        Err(Error::too_deep(MAX_LEVELS))
+    } else {
+        Ok(())
+    }
 }
 
-/// Goes on, on a new piece of stack if the old one runs out: for what is as deep as its maker made it.
+/// Goes on, on a new piece of stack if the old one runs out: for what is as deep as its maker made
+/// it.
 pub(crate) fn grow<R>(work: impl FnOnce() -> R) -> R {
     stacker::maybe_grow(RESERVE, GROWTH, work)
 }
 
-/// Visits what is at a level of the tree; now and then on a new piece of stack, if the old one runs out.
+/// Visits what is at a level of the tree; now and then on a new piece of stack, if the old one runs
+/// out.
 #[inline]
 pub(crate) fn with_room<R>(level: usize, visit: impl FnOnce() -> Result<R>) -> Result<R> {
-    if level.is_multiple_of(EVERY) { stacker::maybe_grow(RESERVE, GROWTH, visit) } else { visit() }
+    if level.is_multiple_of(EVERY) {
+        stacker::maybe_grow(RESERVE, GROWTH, visit)
+    } else {
+        visit()
+    }
 }

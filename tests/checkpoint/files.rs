@@ -14,7 +14,8 @@ impl Folder {
     pub(crate) fn new() -> Folder {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("checkpoint-{}-{count}", std::process::id()));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("checkpoint-{}-{count}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         Folder(folder)
     }
@@ -26,7 +27,9 @@ impl Folder {
     /// The names of what is in it, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -40,12 +43,21 @@ impl Drop for Folder {
 
 /// A file of a header and data, as they are.
 pub(crate) fn raw(header: &str, data: &[u8]) -> Vec<u8> {
-    [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes(), data].concat()
+    [
+        (header.len() as u64).to_le_bytes().as_slice(),
+        header.as_bytes(),
+        data,
+    ]
+    .concat()
 }
 
 /// A file of one-axis tensors of one element type each, one after the other.
 pub(crate) fn tensors(tensors: &[(&str, &str, &[u8])], metadata: &str) -> Vec<u8> {
-    let mut entries = if metadata.is_empty() { Vec::new() } else { vec![format!(r#""__metadata__":{metadata}"#)] };
+    let mut entries = if metadata.is_empty() {
+        Vec::new()
+    } else {
+        vec![format!(r#""__metadata__":{metadata}"#)]
+    };
     let mut data = Vec::new();
     for (name, dtype, bytes) in tensors {
         let size = match *dtype {
@@ -55,14 +67,20 @@ pub(crate) fn tensors(tensors: &[(&str, &str, &[u8])], metadata: &str) -> Vec<u8
             _ => 1,
         };
         let (start, end) = (data.len(), data.len() + bytes.len());
-        entries.push(format!(r#""{name}":{{"dtype":"{dtype}","shape":[{}],"data_offsets":[{start},{end}]}}"#, bytes.len() / size));
+        entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":[{}],"data_offsets":[{start},{end}]}}"#,
+            bytes.len() / size
+        ));
         data.extend_from_slice(bytes);
     }
     raw(&format!("{{{}}}", entries.join(",")), &data)
 }
 
 pub(crate) fn f32s(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 pub(crate) fn open(bytes: &[u8]) -> Result<Checkpoint> {
@@ -84,5 +102,8 @@ pub(crate) fn saved<T: Tree + ?Sized>(model: &T) -> Vec<u8> {
 /// The header of a file, and its data.
 pub(crate) fn parts(bytes: &[u8]) -> (&str, &[u8]) {
     let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-    (std::str::from_utf8(&bytes[8..8 + length]).unwrap(), &bytes[8 + length..])
+    (
+        std::str::from_utf8(&bytes[8..8 + length]).unwrap(),
+        &bytes[8 + length..],
+    )
 }

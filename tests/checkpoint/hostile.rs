@@ -28,99 +28,190 @@ fn truncated() {
     for len in 0..whole.len() {
         refused(&whole[..len]);
     }
-    assert_eq!(refused(b""), "expected the length of a header in 8 bytes, found a file of 0 bytes");
-    assert_eq!(refused(b"\x01\0\0"), "expected the length of a header in 8 bytes, found a file of 3 bytes");
+    assert_eq!(
+        refused(b""),
+        "expected the length of a header in 8 bytes, found a file of 0 bytes"
+    );
+    assert_eq!(
+        refused(b"\x01\0\0"),
+        "expected the length of a header in 8 bytes, found a file of 3 bytes"
+    );
     let data = refused(&whole[..whole.len() - 1]);
-    assert_eq!(data, "`a`: expected bytes within the data, which has 7, found bytes 0 to 8");
+    assert_eq!(
+        data,
+        "`a`: expected bytes within the data, which has 7, found bytes 0 to 8"
+    );
 }
 
 #[test]
 fn a_header_longer_than_the_file() {
     let found = refused(&[33_u64.to_le_bytes().as_slice(), b"{}"].concat());
-    assert_eq!(found, "expected a header within the file, found one of 33 bytes in a file of 10");
+    assert_eq!(
+        found,
+        "expected a header within the file, found one of 33 bytes in a file of 10"
+    );
 }
 
 #[test]
 fn a_header_longer_than_the_format_allows() {
     for length in [100_000_001, u64::MAX, u64::MAX - 7, 1 << 63] {
         let found = refused(&[length.to_le_bytes().as_slice(), b"{}"].concat());
-        assert_eq!(found, format!("expected a header of at most 100000000 bytes, found one of {length} (is it a safetensors file?)"));
+        assert_eq!(
+            found,
+            format!(
+                "expected a header of at most 100000000 bytes, found one of {length} (is it a safetensors file?)"
+            )
+        );
     }
 }
 
 #[test]
 fn no_utf8() {
     let found = refused(&[4_u64.to_le_bytes().as_slice(), b"{\"\xff\""].concat());
-    assert!(found.starts_with("expected a header in UTF-8, found invalid utf-8 sequence of 1 bytes from index 2"), "{found}");
+    assert!(
+        found.starts_with(
+            "expected a header in UTF-8, found invalid utf-8 sequence of 1 bytes from index 2"
+        ),
+        "{found}"
+    );
 }
 
 #[test]
 fn no_json() {
-    for header in ["", "{", "[]", "3", "null", "{\"a\"}", "{}x", "{}\0", "{\"a\":null}", "{\"\\ud800\":{}}"] {
+    for header in [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        "{\"a\"}",
+        "{}x",
+        "{}\0",
+        "{\"a\":null}",
+        "{\"\\ud800\":{}}",
+    ] {
         let found = one(header);
-        assert!(found.contains("expected a header in JSON"), "{header}: {found}");
+        assert!(
+            found.contains("expected a header in JSON"),
+            "{header}: {found}"
+        );
     }
 }
 
 #[test]
 fn nested_where_nothing_is() {
-    let deep = format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":{}0{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(
+        r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":{}0{}}}}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
     assert!(one(&deep).contains("unknown field `x`"));
     assert!(one(&"[".repeat(100_000)).contains("expected a map of tensors"));
 }
 
 #[test]
 fn an_unknown_type() {
-    assert!(one(r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#).contains("unknown variant `F33`"));
+    assert!(
+        one(r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#)
+            .contains("unknown variant `F33`")
+    );
 }
 
 #[test]
 fn a_list_in_place_of_a_map() {
     let found = one(r#"{"a":["F32",[2],[0,8]]}"#);
-    assert!(found.contains("invalid type: sequence, expected a map with dtype, shape and data_offsets"), "{found}");
+    assert!(
+        found.contains("invalid type: sequence, expected a map with dtype, shape and data_offsets"),
+        "{found}"
+    );
 }
 
 #[test]
 fn numbers_that_are_none() {
     for number in ["-1", "1.0", "1e0", "18446744073709551616", "\"2\"", "null"] {
-        one(&format!(r#"{{"a":{{"dtype":"F32","shape":[{number}],"data_offsets":[0,8]}}}}"#));
-        one(&format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[0,{number}]}}}}"#));
+        one(&format!(
+            r#"{{"a":{{"dtype":"F32","shape":[{number}],"data_offsets":[0,8]}}}}"#
+        ));
+        one(&format!(
+            r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[0,{number}]}}}}"#
+        ));
     }
 }
 
 #[test]
 fn overlapping() {
     let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-    assert_eq!(one(header), "`b`: expected bytes from 8 on, found bytes 4 to 8: an overlap");
+    assert_eq!(
+        one(header),
+        "`b`: expected bytes from 8 on, found bytes 4 to 8: an overlap"
+    );
     let same = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-    assert_eq!(one(same), "`b`: expected bytes from 8 on, found bytes 0 to 8: an overlap");
+    assert_eq!(
+        one(same),
+        "`b`: expected bytes from 8 on, found bytes 0 to 8: an overlap"
+    );
 }
 
 #[test]
 fn with_gaps() {
     let between = r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-    assert_eq!(one(between), "`b`: expected bytes from 2 on, found bytes 4 to 8: a gap");
+    assert_eq!(
+        one(between),
+        "`b`: expected bytes from 2 on, found bytes 4 to 8: a gap"
+    );
     let before = r#"{"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-    assert_eq!(one(before), "`b`: expected bytes from 0 on, found bytes 4 to 8: a gap");
-    assert_eq!(one(r#"{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#), "expected 4 bytes of data, found 8");
+    assert_eq!(
+        one(before),
+        "`b`: expected bytes from 0 on, found bytes 4 to 8: a gap"
+    );
+    assert_eq!(
+        one(r#"{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#),
+        "expected 4 bytes of data, found 8"
+    );
 }
 
 #[test]
 fn a_shape_that_does_not_fit() {
-    let header = |shape: &str, end: &str| format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#);
-    assert_eq!(one(&header("[3]", "8")), "`a`: expected 12 bytes for F32 of shape [3], found bytes 0 to 8");
-    assert_eq!(one(&header("[0]", "8")), "`a`: expected 0 bytes for F32 of shape [0], found bytes 0 to 8");
-    assert_eq!(one(&header("[3]", "12")), "`a`: expected bytes within the data, which has 8, found bytes 0 to 12");
-    let backwards = one(r#"{"z":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#);
-    assert_eq!(backwards, "`a`: expected 8 bytes for F32 of shape [2], found bytes 8 to 0");
+    let header = |shape: &str, end: &str| {
+        format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
+    };
+    assert_eq!(
+        one(&header("[3]", "8")),
+        "`a`: expected 12 bytes for F32 of shape [3], found bytes 0 to 8"
+    );
+    assert_eq!(
+        one(&header("[0]", "8")),
+        "`a`: expected 0 bytes for F32 of shape [0], found bytes 0 to 8"
+    );
+    assert_eq!(
+        one(&header("[3]", "12")),
+        "`a`: expected bytes within the data, which has 8, found bytes 0 to 12"
+    );
+    let backwards = one(
+        r#"{"z":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
+    );
+    assert_eq!(
+        backwards,
+        "`a`: expected 8 bytes for F32 of shape [2], found bytes 8 to 0"
+    );
 }
 
 #[test]
 fn a_shape_that_overflows() {
     let max = usize::MAX;
-    for shape in [format!("[{max},{max}]"), format!("[{max}]"), "[4611686018427387904,8]".into(), format!("[0,{max},2]")] {
-        let found = one(&format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,8]}}}}"#));
-        assert!(found.starts_with("`a`: expected whole bytes that memory can hold, found shape ["), "{found}");
+    for shape in [
+        format!("[{max},{max}]"),
+        format!("[{max}]"),
+        "[4611686018427387904,8]".into(),
+        format!("[0,{max},2]"),
+    ] {
+        let found = one(&format!(
+            r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,8]}}}}"#
+        ));
+        assert!(
+            found.starts_with("`a`: expected whole bytes that memory can hold, found shape ["),
+            "{found}"
+        );
     }
     let offsets = format!(r#"{{"a":{{"dtype":"U8","shape":[{max}],"data_offsets":[0,{max}]}}}}"#);
     assert!(one(&offsets).contains("whole bytes that memory can hold"));
@@ -129,7 +220,10 @@ fn a_shape_that_overflows() {
 #[test]
 fn half_a_byte() {
     let found = one(r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#);
-    assert_eq!(found, "`a`: expected whole bytes that memory can hold, found shape [3]");
+    assert_eq!(
+        found,
+        "`a`: expected whole bytes that memory can hold, found shape [3]"
+    );
 }
 
 /// The crate lets the last of two equal names win.
@@ -137,7 +231,10 @@ fn half_a_byte() {
 fn a_name_twice() {
     let header = r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     assert!(SafeTensors::deserialize(&raw(header, &f32s(&[1.0, 2.0]))).is_ok());
-    assert_eq!(one(header), "`a`: expected bytes from 8 on, found bytes 0 to 8: an overlap");
+    assert_eq!(
+        one(header),
+        "`a`: expected bytes from 8 on, found bytes 0 to 8: an overlap"
+    );
     let empty = r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     assert_eq!(one(empty), "`a`: expected each name once, found it twice");
     let escaped = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"\u0061":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
@@ -148,8 +245,14 @@ fn a_name_twice() {
 fn keys_twice() {
     assert!(one(r#"{"__metadata__":{},"__metadata__":{}}"#).contains("`__metadata__` twice"));
     assert!(one(r#"{"__metadata__":{"a":"b","a":"c"}}"#).contains("a key of `__metadata__` twice"));
-    assert!(one(r#"{"a":{"dtype":"F32","dtype":"U8","shape":[2],"data_offsets":[0,8]}}"#).contains("duplicate field `dtype`"));
-    assert!(one(r#"{"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}"#).contains("duplicate field `shape`"));
+    assert!(
+        one(r#"{"a":{"dtype":"F32","dtype":"U8","shape":[2],"data_offsets":[0,8]}}"#)
+            .contains("duplicate field `dtype`")
+    );
+    assert!(
+        one(r#"{"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}"#)
+            .contains("duplicate field `shape`")
+    );
 }
 
 #[test]
@@ -164,11 +267,29 @@ fn fields_that_are_missing() {
 #[test]
 fn notes_that_are_none() {
     let with = |metadata: &str| refused(&tensors(&[("a", "F32", &f32s(&[1.0, 2.0]))], metadata));
-    assert!(with(r#"{"flatleaf.parts":"nonsense"}"#).starts_with("`flatleaf.parts`: expected a note of this crate"));
-    assert!(with(r#"{"flatleaf.axes":"{\"b\":3}"}"#).starts_with("`flatleaf.axes`: expected a note of this crate"));
-    let axes = |shape: &str, axes: &str| with(&format!(r#"{{"b":"a","flatleaf.axes":"{{\"b\":{{\"shape\":{shape},\"axes\":{axes}}}}}"}}"#));
-    for (shape, map) in [("[3]", "[[0,false]]"), ("[2]", "[[1,false]]"), ("[2]", "[]"), ("[2,2]", "[[0,false],[0,false]]")] {
-        assert!(axes(shape, map).starts_with("`b`: expected axes that fit the tensor"), "{shape} {map}");
+    assert!(
+        with(r#"{"flatleaf.parts":"nonsense"}"#)
+            .starts_with("`flatleaf.parts`: expected a note of this crate")
+    );
+    assert!(
+        with(r#"{"flatleaf.axes":"{\"b\":3}"}"#)
+            .starts_with("`flatleaf.axes`: expected a note of this crate")
+    );
+    let axes = |shape: &str, axes: &str| {
+        with(&format!(
+            r#"{{"b":"a","flatleaf.axes":"{{\"b\":{{\"shape\":{shape},\"axes\":{axes}}}}}"}}"#
+        ))
+    };
+    for (shape, map) in [
+        ("[3]", "[[0,false]]"),
+        ("[2]", "[[1,false]]"),
+        ("[2]", "[]"),
+        ("[2,2]", "[[0,false],[0,false]]"),
+    ] {
+        assert!(
+            axes(shape, map).starts_with("`b`: expected axes that fit the tensor"),
+            "{shape} {map}"
+        );
     }
 }
 
@@ -179,16 +300,25 @@ fn a_byte_that_is_no_boolean() {
     let file = open(&bytes).unwrap();
     let expected = "`flags`: expected booleans, bytes of 0 or 1, found a byte of 2";
     assert_eq!(load(&bytes, &mut model).unwrap_err().to_string(), expected);
-    assert_eq!(file.view::<bool>("flags").unwrap_err().to_string(), expected);
+    assert_eq!(
+        file.view::<bool>("flags").unwrap_err().to_string(),
+        expected
+    );
     assert_eq!(DynTree::of(&file).unwrap_err().to_string(), expected);
-    assert_eq!(model, DynTree::map([("flags", DynTree::from(vec![false; 3]))]));
+    assert_eq!(
+        model,
+        DynTree::map([("flags", DynTree::from(vec![false; 3]))])
+    );
 }
 
 #[test]
 fn names_that_make_no_tree() {
     let both = open(&tensors(&[("a", "U8", &[1]), ("a.b", "U8", &[2])], "")).unwrap();
     let error = both.layout().unwrap_err();
-    assert_eq!(error.to_string(), "`a.b`: expected a name that is not the beginning of another's path, found one that is");
+    assert_eq!(
+        error.to_string(),
+        "`a.b`: expected a name that is not the beginning of another's path, found one that is"
+    );
     assert_eq!(both.view::<u8>("a.b").unwrap()[0], 2);
     let root = open(&tensors(&[("", "U8", &[1]), ("a", "U8", &[2])], "")).unwrap();
     assert!(root.layout().unwrap_err().is_invalid_file());

@@ -10,10 +10,13 @@ use crate::files::Folder;
 
 const TARGET: &str = "FLATLEAF_TEST_SAVES_INTO";
 
-/// Not a test: what the killed process does. Saves one constant after the other, for as long as it lives.
+/// Not a test: what the killed process does. Saves one constant after the other, for as long as it
+/// lives.
 #[test]
 fn saves_until_it_is_killed() {
-    let Ok(path) = std::env::var(TARGET) else { return };
+    let Ok(path) = std::env::var(TARGET) else {
+        return;
+    };
     for version in 1.. {
         checkpoint::save(&path, &vec![Array1::from_elem(200_000, version as f32); 3]).unwrap();
         println!("\nsaved {version}");
@@ -32,8 +35,13 @@ fn there_is_always_a_whole_file() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let last = lines.by_ref().filter(|line| line.starts_with("saved")).nth(1);
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let last = lines
+            .by_ref()
+            .filter(|line| line.starts_with("saved"))
+            .nth(1);
         assert!(last.is_some(), "the process saved nothing");
         std::thread::sleep(std::time::Duration::from_micros(300 * delay));
         child.kill().unwrap();

@@ -15,7 +15,13 @@ fn model() -> DynTree {
 
 fn other() -> Vec<u8> {
     let (x, n) = (f32s(&[9.0]), 9_i32.to_le_bytes());
-    let missing_b_bias = [("b.weight", "F32", &*x), ("a.n", "I32", &n), ("c", "F32", &x), ("a.extra", "F32", &x), ("a.weight", "F32", &x)];
+    let missing_b_bias = [
+        ("b.weight", "F32", &*x),
+        ("a.n", "I32", &n),
+        ("c", "F32", &x),
+        ("a.extra", "F32", &x),
+        ("a.weight", "F32", &x),
+    ];
     tensors(&missing_b_bias, "")
 }
 
@@ -30,7 +36,10 @@ fn all_differences_are_in_one_error_and_nothing_moves() {
          `b.weight`: expected shape [2], found shape [1]; `a.n`: expected i64, found I32"
     );
     assert!(error.is_missing());
-    assert_eq!(error.paths().collect::<Vec<_>>(), ["b.bias", "a.extra", "c", "b.weight", "a.n"]);
+    assert_eq!(
+        error.paths().collect::<Vec<_>>(),
+        ["b.bias", "a.extra", "c", "b.weight", "a.n"]
+    );
     assert_eq!(target, model());
 }
 
@@ -64,32 +73,56 @@ fn floats_do_not_move_if_integers_cannot_be_written() {
 
 #[test]
 fn many_names_are_sorted_and_all_listed() {
-    let names: Vec<String> = (0..20).rev().map(|index| format!("layer{index:02}")).collect();
-    let mut target = DynTree::map(names.iter().map(|name| (name.clone(), DynTree::from(vec![0.0_f32]))));
+    let names: Vec<String> = (0..20)
+        .rev()
+        .map(|index| format!("layer{index:02}"))
+        .collect();
+    let mut target = DynTree::map(
+        names
+            .iter()
+            .map(|name| (name.clone(), DynTree::from(vec![0.0_f32]))),
+    );
     let error = load(&tensors(&[], ""), &mut target).unwrap_err();
     let listed: Vec<&str> = error.paths().collect();
     assert_eq!(listed.len(), 20);
     assert!(listed.is_sorted());
-    assert!(error.to_string().starts_with("`layer00`, `layer01`, `layer02`"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("`layer00`, `layer01`, `layer02`"),
+        "{error}"
+    );
 }
 
 #[test]
 fn lax_loading_reports() {
     let mut target = model();
-    let report = open(&other()).unwrap().load_into(&mut target, &LoadOptions::new().lax()).unwrap();
+    let report = open(&other())
+        .unwrap()
+        .load_into(&mut target, &LoadOptions::new().lax())
+        .unwrap();
     assert_eq!(report.loaded(), ["a.weight"]);
     assert_eq!(report.missing(), ["b.bias"]);
     assert_eq!(report.unexpected(), ["a.extra", "c"]);
     let mismatched = report.mismatched();
     assert!(mismatched[0].is_shape() && mismatched[1].is_element_type());
-    assert_eq!(mismatched.iter().map(|error| error.path().unwrap()).collect::<Vec<_>>(), ["b.weight", "a.n"]);
+    assert_eq!(
+        mismatched
+            .iter()
+            .map(|error| error.path().unwrap())
+            .collect::<Vec<_>>(),
+        ["b.weight", "a.n"]
+    );
     assert!(!report.is_complete());
     assert_eq!(
         report.to_string(),
         "1 leaves loaded; missing: `b.bias`; unexpected: `a.extra`, `c`; `b.weight`: expected shape [2], found shape [1]; \
          `a.n`: expected i64, found I32"
     );
-    assert_eq!(target, tree!({ "b": { "weight": [1.0, 2.0], "bias": [3.0] }, "a": { "weight": [9.0], "n": (vec![5_i64]) } }));
+    assert_eq!(
+        target,
+        tree!({ "b": { "weight": [1.0, 2.0], "bias": [3.0] }, "a": { "weight": [9.0], "n": (vec![5_i64]) } })
+    );
 }
 
 #[derive(Tree, Debug, PartialEq)]
@@ -99,7 +132,16 @@ struct Layer {
 }
 
 fn layers() -> Vec<Layer> {
-    vec![Layer { weight: arr1(&[0.0]), bias: arr1(&[0.0]) }, Layer { weight: arr1(&[0.0]), bias: arr1(&[0.0]) }]
+    vec![
+        Layer {
+            weight: arr1(&[0.0]),
+            bias: arr1(&[0.0]),
+        },
+        Layer {
+            weight: arr1(&[0.0]),
+            bias: arr1(&[0.0]),
+        },
+    ]
 }
 
 fn bert() -> Vec<u8> {
@@ -120,8 +162,14 @@ fn names_are_matched_by_patterns() {
         .rename_matching("model.encoder.layer.*.**", "*.**")
         .rename_matching("*.LayerNorm.gamma", "*.weight")
         .rename_matching("*.LayerNorm.beta", "*.bias");
-    open(&bert()).unwrap().load_into(&mut target, &names).unwrap();
-    let numbers: Vec<f32> = target.iter().flat_map(|layer| [layer.weight[0], layer.bias[0]]).collect();
+    open(&bert())
+        .unwrap()
+        .load_into(&mut target, &names)
+        .unwrap();
+    let numbers: Vec<f32> = target
+        .iter()
+        .flat_map(|layer| [layer.weight[0], layer.bias[0]])
+        .collect();
     assert_eq!(numbers, [1.0, 2.0, 3.0, 4.0]);
 }
 
@@ -129,17 +177,37 @@ fn names_are_matched_by_patterns() {
 fn names_are_matched_by_a_closure() {
     let mut target = layers();
     let rename = |name: &str| {
-        let name = name.trim_start_matches("model.encoder.layer.").replace("LayerNorm.", "");
+        let name = name
+            .trim_start_matches("model.encoder.layer.")
+            .replace("LayerNorm.", "");
         name.replace("gamma", "weight").replace("beta", "bias")
     };
-    open(&bert()).unwrap().load_into(&mut target, &LoadOptions::new().rename(rename)).unwrap();
-    assert_eq!(target[1], Layer { weight: arr1(&[3.0]), bias: arr1(&[4.0]) });
+    open(&bert())
+        .unwrap()
+        .load_into(&mut target, &LoadOptions::new().rename(rename))
+        .unwrap();
+    assert_eq!(
+        target[1],
+        Layer {
+            weight: arr1(&[3.0]),
+            bias: arr1(&[4.0])
+        }
+    );
 }
 
 #[test]
 fn two_names_that_become_one_are_refused() {
-    let file = open(&tensors(&[("x.w", "F32", &f32s(&[1.0])), ("y.w", "F32", &f32s(&[1.0]))], "")).unwrap();
-    let error = file.load_into(&mut tree!({ "w": [0.0] }), &LoadOptions::new().rename(|name| name[2..].to_owned())).unwrap_err();
+    let file = open(&tensors(
+        &[("x.w", "F32", &f32s(&[1.0])), ("y.w", "F32", &f32s(&[1.0]))],
+        "",
+    ))
+    .unwrap();
+    let error = file
+        .load_into(
+            &mut tree!({ "w": [0.0] }),
+            &LoadOptions::new().rename(|name| name[2..].to_owned()),
+        )
+        .unwrap_err();
     assert!(error.is_duplicate());
     assert_eq!(error.path(), Some("w"));
 }
@@ -152,7 +220,15 @@ fn statistics_arrive_and_numbers_stay() {
     target.seen.fill(0);
     target.momentum = 0.9;
     load(&saved(&models::batch_norm()), &mut target).unwrap();
-    assert_eq!((target.mean[0], target.var[2], target.seen[[]], target.momentum), (7.0, 12.0, 100, 0.9));
+    assert_eq!(
+        (
+            target.mean[0],
+            target.var[2],
+            target.seen[[]],
+            target.momentum
+        ),
+        (7.0, 12.0, 100, 0.9)
+    );
 }
 
 /// Every leaf is checked before any is written: here the last one cannot be.
@@ -179,8 +255,14 @@ fn memory_layouts_stay() {
     let layout = flatleaf::Layout::of(&target).unwrap();
     layout.restructure_into(&mut target, &[0.0; 13]).unwrap();
     load(&saved(&models::strided()), &mut target).unwrap();
-    assert_eq!(layout.gather(&target).unwrap(), layout.gather(&models::strided()).unwrap());
-    assert_eq!(target.transposed.strides(), models::strided().transposed.strides());
+    assert_eq!(
+        layout.gather(&target).unwrap(),
+        layout.gather(&models::strided()).unwrap()
+    );
+    assert_eq!(
+        target.transposed.strides(),
+        models::strided().transposed.strides()
+    );
     let mut target = models::fortran();
     target.fill(0.0);
     load(&saved(&models::fortran()), &mut target).unwrap();
@@ -191,12 +273,23 @@ fn memory_layouts_stay() {
 /// Large enough for all threads, in tensors that are cut into pieces.
 #[test]
 fn large_tensors_are_loaded_by_all_threads() {
-    let model = vec![Array1::from_iter((0..1_500_000).map(|x| x as f32)), arr1(&[0.5])];
+    let model = vec![
+        Array1::from_iter((0..1_500_000).map(|x| x as f32)),
+        arr1(&[0.5]),
+    ];
     let bytes = saved(&model);
     let mut target = vec![Array1::zeros(1_500_000), arr1(&[0.0])];
     load(&bytes, &mut target).unwrap();
     assert_eq!(target, model);
-    let mut narrow = vec![Array1::from_elem(1_500_000, half::bf16::ZERO), Array1::from_elem(1, half::bf16::ZERO)];
+    let mut narrow = vec![
+        Array1::from_elem(1_500_000, half::bf16::ZERO),
+        Array1::from_elem(1, half::bf16::ZERO),
+    ];
     load(&bytes, &mut narrow).unwrap();
-    assert!(narrow[0].iter().zip(&model[0]).all(|(narrow, x)| *narrow == half::bf16::from_f32(*x)));
+    assert!(
+        narrow[0]
+            .iter()
+            .zip(&model[0])
+            .all(|(narrow, x)| *narrow == half::bf16::from_f32(*x))
+    );
 }

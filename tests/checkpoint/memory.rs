@@ -51,10 +51,15 @@ fn a_hostile_header_costs_no_more_than_a_multiple_of_its_bytes() {
     let promising = format!(
         r#"{{"a":{{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}},"b":{{"dtype":"U8","shape":[{max}],"data_offsets":[4398046511104,{max}]}}}}"#
     );
-    let axes = format!(r#"{{"a":{{"dtype":"U8","shape":[{}1],"data_offsets":[0,1]}}}}"#, "1,".repeat(100_000));
+    let axes = format!(
+        r#"{{"a":{{"dtype":"U8","shape":[{}1],"data_offsets":[0,1]}}}}"#,
+        "1,".repeat(100_000)
+    );
     let metadata: Vec<String> = (0..30_000).map(|key| format!(r#""{key}":"""#)).collect();
     let metadata = format!(r#"{{"__metadata__":{{{}}}}}"#, metadata.join(","));
-    let names: Vec<String> = (0..10_000).map(|name| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#)).collect();
+    let names: Vec<String> = (0..10_000)
+        .map(|name| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#))
+        .collect();
     let names = format!("{{{}}}", names.join(","));
     for header in [promising, axes, metadata, names] {
         let bytes = raw(&header, &[]);
@@ -71,16 +76,35 @@ fn a_hostile_header_costs_no_more_than_a_multiple_of_its_bytes() {
 #[test]
 fn streaming_takes_constant_memory() {
     let folder = Folder::new();
-    let model = |x: f32| vec![Array1::from_elem(1_000_000, x), Array1::from_elem(3_000_000, x)];
+    let model = |x: f32| {
+        vec![
+            Array1::from_elem(1_000_000, x),
+            Array1::from_elem(3_000_000, x),
+        ]
+    };
     let paths = [1.0, 2.0, 6.0].map(|x| folder.path(&x.to_string()));
     for (path, x) in paths.iter().zip([1.0, 2.0, 6.0]) {
         checkpoint::save(path, &model(x)).unwrap();
     }
     let out = folder.path("out");
     assert!(peak(|| checkpoint::average(&paths, &out).unwrap()) < 4 << 20);
-    assert!(checkpoint::open(&out).unwrap().flat().unwrap().iter().all(|&x| x == 3.0));
+    assert!(
+        checkpoint::open(&out)
+            .unwrap()
+            .flat()
+            .unwrap()
+            .iter()
+            .all(|&x| x == 3.0)
+    );
     assert!(peak(|| checkpoint::ema(&paths, 0.5, &out).unwrap()) < 4 << 20);
-    assert!(checkpoint::open(&out).unwrap().flat().unwrap().iter().all(|&x| x == 3.75));
+    assert!(
+        checkpoint::open(&out)
+            .unwrap()
+            .flat()
+            .unwrap()
+            .iter()
+            .all(|&x| x == 3.75)
+    );
     assert!(peak(|| drop(checkpoint::compare(&paths[0], &paths[1]).unwrap())) < 4 << 20);
     assert!(peak(|| checkpoint::scan(&paths, |_, _| ()).unwrap()) < 4 << 20);
 }
@@ -90,7 +114,11 @@ fn streaming_takes_constant_memory() {
 #[test]
 fn a_mapped_file_takes_no_memory_but_its_header() {
     let folder = Folder::new();
-    checkpoint::save(folder.path("large"), &vec![Array1::from_elem(4_000_000, 1.0_f32)]).unwrap();
+    checkpoint::save(
+        folder.path("large"),
+        &vec![Array1::from_elem(4_000_000, 1.0_f32)],
+    )
+    .unwrap();
     let used = peak(|| {
         let file = checkpoint::open(folder.path("large")).unwrap();
         assert_eq!(file.flat().unwrap().len(), 4_000_000);

@@ -18,8 +18,14 @@ fn on_disk(bytes: &[u8]) -> (Folder, Checkpoint) {
 
 #[test]
 fn a_view_is_not_copied() {
-    let (_folder, file) = on_disk(&tensors(&[("w", "F32", &f32s(&[1.0, 2.0]))], "{\"padding\":\"12\"}"));
-    let (first, second) = (file.view::<f32>("w").unwrap(), file.view::<f32>("w").unwrap());
+    let (_folder, file) = on_disk(&tensors(
+        &[("w", "F32", &f32s(&[1.0, 2.0]))],
+        "{\"padding\":\"12\"}",
+    ));
+    let (first, second) = (
+        file.view::<f32>("w").unwrap(),
+        file.view::<f32>("w").unwrap(),
+    );
     if first.is_view() {
         assert_eq!(first.as_ptr(), second.as_ptr());
     }
@@ -31,10 +37,16 @@ fn a_view_of_another_type_or_name_is_refused() {
     let file = open(&tensors(&[("w", "F32", &f32s(&[1.0]))], "")).unwrap();
     let error = file.view::<f64>("w").unwrap_err();
     assert!(error.is_element_type());
-    assert_eq!(error.to_string(), "`w`: expected a view of F32 elements, found one of f64");
+    assert_eq!(
+        error.to_string(),
+        "`w`: expected a view of F32 elements, found one of f64"
+    );
     let error = file.view::<f32>("v").unwrap_err();
     assert!(error.is_unknown());
-    assert_eq!(error.to_string(), "`v`: expected the name of a tensor, found another");
+    assert_eq!(
+        error.to_string(),
+        "`v`: expected the name of a tensor, found another"
+    );
 }
 
 /// Bytes at odd addresses: everything is read all the same.
@@ -54,19 +66,36 @@ fn what_is_not_aligned_is_copied() {
 #[test]
 fn another_order_costs_one_copy() {
     let folder = Folder::new();
-    checkpoint::save(folder.path("m"), &tree!({ "a": [1.0], "b": [2.0], "c": [3.0] })).unwrap();
+    checkpoint::save(
+        folder.path("m"),
+        &tree!({ "a": [1.0], "b": [2.0], "c": [3.0] }),
+    )
+    .unwrap();
     let file = checkpoint::open(folder.path("m")).unwrap();
     let order = |tree: &flatleaf::DynTree| Layout::of(tree).unwrap();
-    let same = file.flat_for(&order(&tree!({ "a": [0.0], "b": [0.0], "c": [0.0] }))).unwrap().into_owned();
+    let same = file
+        .flat_for(&order(&tree!({ "a": [0.0], "b": [0.0], "c": [0.0] })))
+        .unwrap()
+        .into_owned();
     assert_eq!(same, [1.0, 2.0, 3.0]);
     let tail = order(&tree!({ "b": [0.0], "c": [0.0] }));
-    assert!(matches!(file.flat_for(&tail).unwrap(), Cow::Borrowed([2.0, 3.0])));
+    assert!(matches!(
+        file.flat_for(&tail).unwrap(),
+        Cow::Borrowed([2.0, 3.0])
+    ));
     let permuted = order(&tree!({ "c": [0.0], "a": [0.0], "b": [0.0] }));
-    assert!(matches!(file.flat_for(&permuted).unwrap(), Cow::Owned(flat) if flat == [3.0, 1.0, 2.0]));
+    assert!(
+        matches!(file.flat_for(&permuted).unwrap(), Cow::Owned(flat) if flat == [3.0, 1.0, 2.0])
+    );
     let gap = order(&tree!({ "a": [0.0], "c": [0.0] }));
     assert!(matches!(file.flat_for(&gap).unwrap(), Cow::Owned(flat) if flat == [1.0, 3.0]));
-    let error = file.flat_for(&order(&tree!({ "a": [0.0, 0.0], "d": [0.0] }))).unwrap_err();
-    assert_eq!(error.to_string(), "`d`: expected a tensor in the file, found none; `a`: expected shape [2], found shape [1]");
+    let error = file
+        .flat_for(&order(&tree!({ "a": [0.0, 0.0], "d": [0.0] })))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`d`: expected a tensor in the file, found none; `a`: expected shape [2], found shape [1]"
+    );
 }
 
 /// A model beside a file that nobody loaded.
@@ -79,10 +108,26 @@ fn a_file_is_a_companion_of_a_model() {
     std::sync::Arc::make_mut(&mut model.x)[0] = 5.0;
     model.y = model.x.clone();
     let layout = Layout::of(&model).unwrap();
-    let squares = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
-    let distance = layout.map_reduce(&model, [Values(&file)], |_, x, [y]| squares(x, y), |a, b| a + b).unwrap();
+    let squares = |x: &[f32], y: &[f32]| {
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| f64::from(x - y).powi(2))
+            .sum::<f64>()
+    };
+    let distance = layout
+        .map_reduce(
+            &model,
+            [Values(&file)],
+            |_, x, [y]| squares(x, y),
+            |a, b| a + b,
+        )
+        .unwrap();
     assert_eq!(distance, Some(16.0));
-    layout.map_into(&mut model, [Values(&file)], |_, x, [y]| ops::lerp(x, y, 1.0)).unwrap();
+    layout
+        .map_into(&mut model, [Values(&file)], |_, x, [y]| {
+            ops::lerp(x, y, 1.0)
+        })
+        .unwrap();
     assert_eq!(model.x[0], 1.0);
 
     let mut target = (file,);
@@ -94,15 +139,33 @@ fn a_file_is_a_companion_of_a_model() {
 /// Types that arrays cannot hold are listed and otherwise left alone.
 #[test]
 fn types_of_others_are_listed() {
-    let file = open(&tensors(&[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))], "")).unwrap();
+    let file = open(&tensors(
+        &[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))],
+        "",
+    ))
+    .unwrap();
     let stated = file.tensor("c").unwrap();
-    assert_eq!((stated.type_name(), stated.dtype(), stated.len(), stated.byte_range()), ("F8_E5M2".to_owned(), None, 2, 0..2));
+    assert_eq!(
+        (
+            stated.type_name(),
+            stated.dtype(),
+            stated.len(),
+            stated.byte_range()
+        ),
+        ("F8_E5M2".to_owned(), None, 2, 0..2)
+    );
     assert_eq!(file.layout().unwrap().leaves().len(), 1);
     assert_eq!(
         format!("{file:?}"),
         format!(
             "Checkpoint(2 tensors, {} bytes)",
-            8 + crate::files::parts(&tensors(&[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))], "")).0.len() + 6
+            8 + crate::files::parts(&tensors(
+                &[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))],
+                ""
+            ))
+            .0
+            .len()
+                + 6
         )
     );
 }
@@ -112,6 +175,10 @@ fn types_of_others_are_listed() {
 fn a_file_prints_as_a_table() {
     let folder = Folder::new();
     checkpoint::save(folder.path("m"), &models::tied()).unwrap();
-    let table = checkpoint::open(folder.path("m")).unwrap().layout().unwrap().to_string();
+    let table = checkpoint::open(folder.path("m"))
+        .unwrap()
+        .layout()
+        .unwrap()
+        .to_string();
     assert_eq!(table, Layout::of(&models::tied()).unwrap().to_string());
 }

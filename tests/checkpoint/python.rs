@@ -1,5 +1,6 @@
-//! Python reads what is written here and writes what is read here. The interpreter, with what `tests/interop/requirements.txt` names, is
-//! that of the variable `FLATLEAF_PYTHON`; without it these tests say so and pass.
+//! Python reads what is written here and writes what is read here. The interpreter, with what
+//! `tests/interop/requirements.txt` names, is that of the variable `FLATLEAF_PYTHON`; without it
+//! these tests say so and pass.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,12 @@ fn python(what: &str, folder: &Folder) -> bool {
         return false;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/interop.py");
-    let status = Command::new(python).arg(script).arg(what).arg(folder.path("")).status().unwrap();
+    let status = Command::new(python)
+        .arg(script)
+        .arg(what)
+        .arg(folder.path(""))
+        .status()
+        .unwrap();
     assert!(status.success(), "interop.py {what} failed");
     true
 }
@@ -28,13 +34,21 @@ fn python(what: &str, folder: &Folder) -> bool {
 #[test]
 fn python_reads_what_is_written_here() {
     let folder = Folder::new();
-    let extras = Extras::new().vector("ema", &[0.5, 1.5, 2.5, 3.5, 4.5, 5.5]).metadata("epoch", "3");
+    let extras = Extras::new()
+        .vector("ema", &[0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
+        .metadata("epoch", "3");
     checkpoint::save_with(folder.path("tied.safetensors"), &models::tied(), &extras).unwrap();
     let types = DynTree::map([
         ("f64", DynTree::from(arr2(&[[0.1_f64], [0.2]]))),
-        ("f16", DynTree::from(arr1(&[f16::from_f32(1.5), f16::NEG_ZERO]))),
+        (
+            "f16",
+            DynTree::from(arr1(&[f16::from_f32(1.5), f16::NEG_ZERO])),
+        ),
         ("f32", DynTree::from(arr0(7.0_f32))),
-        ("empty", DynTree::from(ndarray::Array2::<f32>::zeros((0, 3)))),
+        (
+            "empty",
+            DynTree::from(ndarray::Array2::<f32>::zeros((0, 3))),
+        ),
         ("bool", DynTree::from(arr1(&[true, false]))),
         ("i8", DynTree::from(vec![-1_i8])),
         ("i16", DynTree::from(vec![-2_i16])),
@@ -58,18 +72,46 @@ fn what_python_writes_is_read_here() {
     let mut model = tree!({ "weight": [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], "bias": [0.0, 0.0], "statistics": { "mean": [0.0, 0.0] } });
     let names = LoadOptions::new().rename_matching("model.**", "**");
     checkpoint::load_into(folder.path("model.safetensors"), &mut model, &names).unwrap();
-    assert_eq!(model, tree!({ "weight": [[0, 1, 2], [3, 4, 5]], "bias": [7, 8], "statistics": { "mean": [0.5, 0.25] } }));
+    assert_eq!(
+        model,
+        tree!({ "weight": [[0, 1, 2], [3, 4, 5]], "bias": [7, 8], "statistics": { "mean": [0.5, 0.25] } })
+    );
 
     let mut tied = models::tied();
-    checkpoint::load_into(folder.path("shared.safetensors"), &mut tied, &LoadOptions::new()).unwrap();
+    checkpoint::load_into(
+        folder.path("shared.safetensors"),
+        &mut tied,
+        &LoadOptions::new(),
+    )
+    .unwrap();
     assert_eq!(*tied.y, arr1(&[7.0, 8.0, 9.0]));
     assert!(Arc::ptr_eq(&tied.x, &tied.y));
     let mut untied = tree!({ "x": [0, 0, 0], "y": [0, 0, 0], "z": [0, 0, 0] });
-    checkpoint::load_into(folder.path("shared.safetensors"), &mut untied, &LoadOptions::new()).unwrap();
-    assert_eq!(untied, tree!({ "x": [7, 8, 9], "y": [7, 8, 9], "z": [4, 5, 6] }));
+    checkpoint::load_into(
+        folder.path("shared.safetensors"),
+        &mut untied,
+        &LoadOptions::new(),
+    )
+    .unwrap();
+    assert_eq!(
+        untied,
+        tree!({ "x": [7, 8, 9], "y": [7, 8, 9], "z": [4, 5, 6] })
+    );
 
     let file = checkpoint::open(folder.path("types.safetensors")).unwrap();
-    assert_eq!(file.view::<f16>("half").unwrap(), arr1(&[1.0, 65504.0, 6e-8].map(f16::from_f32)).into_dyn());
-    assert_eq!(file.view::<bool>("flags").unwrap(), arr2(&[[true], [false]]).into_dyn());
-    assert_eq!((file.view::<i64>("count").unwrap()[[]], file.view::<f32>("none").unwrap().shape()), (12, [2, 0].as_slice()));
+    assert_eq!(
+        file.view::<f16>("half").unwrap(),
+        arr1(&[1.0, 65504.0, 6e-8].map(f16::from_f32)).into_dyn()
+    );
+    assert_eq!(
+        file.view::<bool>("flags").unwrap(),
+        arr2(&[[true], [false]]).into_dyn()
+    );
+    assert_eq!(
+        (
+            file.view::<i64>("count").unwrap()[[]],
+            file.view::<f32>("none").unwrap().shape()
+        ),
+        (12, [2, 0].as_slice())
+    );
 }

@@ -67,17 +67,26 @@ fn it_comes_back_byte_for_byte() {
 
     let file = checkpoint::open(silero()).unwrap();
     checkpoint::save_with(folder.path("file"), &file, &plain).unwrap();
-    assert!(fs::read(folder.path("file")).unwrap() == original, "saved from the open file");
+    assert!(
+        fs::read(folder.path("file")).unwrap() == original,
+        "saved from the open file"
+    );
 
     let mut model = empty();
     checkpoint::load_into(silero(), &mut model, &LoadOptions::new()).unwrap();
     checkpoint::save_with(folder.path("model"), &model, &plain).unwrap();
-    assert!(fs::read(folder.path("model")).unwrap() == original, "saved from a model");
+    assert!(
+        fs::read(folder.path("model")).unwrap() == original,
+        "saved from a model"
+    );
 
     let layout = Layout::of(&model).unwrap();
     let flat = layout.gather(&model).unwrap();
     checkpoint::save_flat(folder.path("flat"), &layout, &flat, &plain).unwrap();
-    assert!(fs::read(folder.path("flat")).unwrap() == original, "saved from a flat vector");
+    assert!(
+        fs::read(folder.path("flat")).unwrap() == original,
+        "saved from a flat vector"
+    );
 }
 
 #[test]
@@ -86,7 +95,11 @@ fn it_comes_back_by_value_in_another_order() {
     let original = fs::read(silero()).unwrap();
     let reference = SafeTensors::deserialize(&original).unwrap();
     // As the crate sorts it: by name.
-    fs::write(folder.path("sorted"), safetensors::serialize(reference.iter(), None).unwrap()).unwrap();
+    fs::write(
+        folder.path("sorted"),
+        safetensors::serialize(reference.iter(), None).unwrap(),
+    )
+    .unwrap();
     let (mut first, mut second) = (empty(), empty());
     checkpoint::load_into(silero(), &mut first, &LoadOptions::new()).unwrap();
     checkpoint::load_into(folder.path("sorted"), &mut second, &LoadOptions::new()).unwrap();
@@ -102,9 +115,19 @@ fn its_data_is_the_flat_vector() {
     assert_eq!(flat.len(), 309_633);
     assert!(matches!(flat, std::borrow::Cow::Borrowed(_)) || cfg!(not(feature = "mmap")));
     let (_, metadata) = SafeTensors::read_metadata(&fs::read(silero()).unwrap()).unwrap();
-    let paths: Vec<_> = file.layout().unwrap().leaves().iter().map(|leaf| leaf.path().to_owned()).collect();
+    let paths: Vec<_> = file
+        .layout()
+        .unwrap()
+        .leaves()
+        .iter()
+        .map(|leaf| leaf.path().to_owned())
+        .collect();
     assert_eq!(paths, metadata.offset_keys());
-    let norm: f64 = flat.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let norm: f64 = flat
+        .iter()
+        .map(|&x| f64::from(x).powi(2))
+        .sum::<f64>()
+        .sqrt();
     assert!((ops::norm_l2(&flat) - norm).abs() < 1e-9 * norm);
 }
 
@@ -114,13 +137,19 @@ fn it_survives_sixteen_bits() {
     let folder = Folder::new();
     let file = checkpoint::open(silero()).unwrap();
     let halves = file.tensors().iter().map(|tensor| {
-        let half = file.view::<f32>(tensor.name()).unwrap().mapv(half::bf16::from_f32);
+        let half = file
+            .view::<f32>(tensor.name())
+            .unwrap()
+            .mapv(half::bf16::from_f32);
         (tensor.name().replace('.', "/"), DynTree::from(half))
     });
     checkpoint::save(folder.path("half"), &DynTree::map(halves)).unwrap();
     let mut model = empty();
     let names = LoadOptions::new().rename(|name| name.replace('/', "."));
     checkpoint::load_into(folder.path("half"), &mut model, &names).unwrap();
-    let rounded = file.view::<f32>("conv1.weight").unwrap().mapv(|x| half::bf16::from_f32(x).to_f32());
+    let rounded = file
+        .view::<f32>("conv1.weight")
+        .unwrap()
+        .mapv(|x| half::bf16::from_f32(x).to_f32());
     assert_eq!(model.conv1.weight.into_dyn(), rounded);
 }

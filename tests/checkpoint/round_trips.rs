@@ -16,12 +16,18 @@ fn zeroed<T: Tree>(model: &T) -> T {
     let data = bytes.len() - parts(&bytes).1.len();
     bytes[data..].fill(0);
     let mut copy = deep_clone(model).unwrap();
-    open(&bytes).unwrap().load_into(&mut copy, &LoadOptions::new()).unwrap();
+    open(&bytes)
+        .unwrap()
+        .load_into(&mut copy, &LoadOptions::new())
+        .unwrap();
     copy
 }
 
 fn is_f32(layout: &Layout) -> bool {
-    layout.leaves().iter().all(|leaf| leaf.dtype() == Dtype::F32)
+    layout
+        .leaves()
+        .iter()
+        .all(|leaf| leaf.dtype() == Dtype::F32)
 }
 
 struct ComesBack;
@@ -30,11 +36,18 @@ impl Law for ComesBack {
     fn holds<T: Tree>(&self, name: &str, model: T) {
         let before = DynTree::of(&model).unwrap();
         let mut target = zeroed(&model);
-        let report = open(&saved(&model)).unwrap().load_into(&mut target, &LoadOptions::new()).unwrap();
+        let report = open(&saved(&model))
+            .unwrap()
+            .load_into(&mut target, &LoadOptions::new())
+            .unwrap();
         assert!(report.is_complete(), "{name}");
         assert_eq!(DynTree::of(&target).unwrap(), before, "{name}");
         assert_eq!(DynTree::of(&model).unwrap(), before, "{name}");
-        assert_eq!(Layout::of(&target).unwrap(), Layout::of(&model).unwrap(), "{name}");
+        assert_eq!(
+            Layout::of(&target).unwrap(),
+            Layout::of(&model).unwrap(),
+            "{name}"
+        );
     }
 }
 
@@ -50,7 +63,10 @@ impl Law for LoadsUntied {
     fn holds<T: Tree>(&self, name: &str, model: T) {
         let before = DynTree::of(&model).unwrap();
         let mut target = DynTree::of(&zeroed(&model)).unwrap();
-        open(&saved(&model)).unwrap().load_into(&mut target, &LoadOptions::new()).unwrap();
+        open(&saved(&model))
+            .unwrap()
+            .load_into(&mut target, &LoadOptions::new())
+            .unwrap();
         assert_eq!(target, before, "{name}");
     }
 }
@@ -91,8 +107,18 @@ impl Law for SavedFlat {
             return;
         }
         let flat = layout.gather(&model).unwrap();
-        checkpoint::save_flat(folder.path("flat"), &layout, &flat, &Extras::new().others_of(&model)).unwrap();
-        assert_eq!(fs::read(folder.path("flat")).unwrap(), saved(&model), "{name}");
+        checkpoint::save_flat(
+            folder.path("flat"),
+            &layout,
+            &flat,
+            &Extras::new().others_of(&model),
+        )
+        .unwrap();
+        assert_eq!(
+            fs::read(folder.path("flat")).unwrap(),
+            saved(&model),
+            "{name}"
+        );
     }
 }
 
@@ -106,11 +132,18 @@ struct IsLegal;
 impl Law for IsLegal {
     fn holds<T: Tree>(&self, name: &str, model: T) {
         let bytes = saved(&model);
-        let (theirs, ours) = (SafeTensors::deserialize(&bytes).unwrap(), open(&bytes).unwrap());
+        let (theirs, ours) = (
+            SafeTensors::deserialize(&bytes).unwrap(),
+            open(&bytes).unwrap(),
+        );
         assert_eq!(theirs.len(), ours.tensors().len(), "{name}");
         for tensor in ours.tensors() {
             let same = theirs.tensor(tensor.name()).unwrap();
-            assert_eq!((same.shape(), same.dtype().to_string()), (tensor.shape(), tensor.type_name()), "{name}");
+            assert_eq!(
+                (same.shape(), same.dtype().to_string()),
+                (tensor.shape(), tensor.type_name()),
+                "{name}"
+            );
         }
     }
 }
@@ -128,10 +161,18 @@ impl Law for FileIsATree {
         let (layout, file) = (Layout::of(&model).unwrap(), open(&saved(&model)).unwrap());
         let has_axes = file.metadata().contains_key("flatleaf.axes");
         if !has_axes && is_f32(&layout) {
-            assert_eq!(layout.gather(&file).unwrap(), layout.gather(&model).unwrap(), "{name}");
+            assert_eq!(
+                layout.gather(&file).unwrap(),
+                layout.gather(&model).unwrap(),
+                "{name}"
+            );
         }
         let own: Layout = Layout::of::<Checkpoint>(&file).unwrap();
-        assert_eq!(own.len(), Layout::everything(&model).unwrap().len(), "{name}");
+        assert_eq!(
+            own.len(),
+            Layout::everything(&model).unwrap().len(),
+            "{name}"
+        );
         if is_f32(&own) {
             assert_eq!(file.flat().unwrap(), own.gather(&file).unwrap(), "{name}");
         }

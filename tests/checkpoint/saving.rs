@@ -19,22 +19,40 @@ fn a_flat_vector_needs_the_frozen_leaves_or_a_word_that_it_does_not() {
     let error = checkpoint::save_flat(&path, &layout, &flat, &Extras::new()).unwrap_err();
     assert!(error.is_missing());
     assert_eq!(error.paths().collect::<Vec<_>>(), ["mean", "var", "seen"]);
-    assert!(error.to_string().starts_with("`mean`: expected a tree that has this leaf, given with `Extras::others_of`"), "{error}");
+    assert!(
+        error.to_string().starts_with(
+            "`mean`: expected a tree that has this leaf, given with `Extras::others_of`"
+        ),
+        "{error}"
+    );
     assert!(folder.names().is_empty());
 
     checkpoint::save_flat(&path, &layout, &flat, &Extras::new().trainable_only()).unwrap();
-    let names: Vec<_> = checkpoint::open(&path).unwrap().tensors().iter().map(|tensor| tensor.name().to_owned()).collect();
+    let names: Vec<_> = checkpoint::open(&path)
+        .unwrap()
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.name().to_owned())
+        .collect();
     assert_eq!(names, ["beta", "gamma"]);
-    let error = checkpoint::load_into(&path, &mut models::batch_norm(), &LoadOptions::new()).unwrap_err();
+    let error =
+        checkpoint::load_into(&path, &mut models::batch_norm(), &LoadOptions::new()).unwrap_err();
     assert_eq!(error.paths().collect::<Vec<_>>(), ["mean", "seen", "var"]);
 }
 
 #[test]
 fn a_vector_of_another_length_is_refused() {
     let (folder, (flat, layout)) = (Folder::new(), destructure(&models::pair()).unwrap());
-    let error = checkpoint::save_flat(folder.path("a"), &layout, &flat[1..], &Extras::new()).unwrap_err();
+    let error =
+        checkpoint::save_flat(folder.path("a"), &layout, &flat[1..], &Extras::new()).unwrap_err();
     assert!(error.is_length());
-    let error = checkpoint::save_flat(folder.path("a"), &layout, &flat, &Extras::new().vector("ema", &flat[1..])).unwrap_err();
+    let error = checkpoint::save_flat(
+        folder.path("a"),
+        &layout,
+        &flat,
+        &Extras::new().vector("ema", &flat[1..]),
+    )
+    .unwrap_err();
     assert!(error.is_length());
     assert!(folder.names().is_empty());
 }
@@ -48,7 +66,14 @@ struct Wide {
 #[test]
 fn integers_of_128_bits_have_no_type_in_a_file() {
     let folder = Folder::new();
-    let error = checkpoint::save(folder.path("wide"), &Wide { w: vec![1.0], counts: vec![1] }).unwrap_err();
+    let error = checkpoint::save(
+        folder.path("wide"),
+        &Wide {
+            w: vec![1.0],
+            counts: vec![1],
+        },
+    )
+    .unwrap_err();
     assert!(error.is_element_type());
     assert_eq!(error.path(), Some("counts"));
     assert!(folder.names().is_empty());
@@ -70,8 +95,14 @@ fn every_other_type_is_written_and_read() {
             ("usize", DynTree::from(vec![usize::from(one)])),
             ("bool", DynTree::from(vec![one == 1])),
             ("f64", DynTree::from(vec![f64::from(one)])),
-            ("f16", DynTree::from(vec![half::f16::from_f32(f32::from(one))])),
-            ("bf16", DynTree::from(vec![half::bf16::from_f32(f32::from(one))])),
+            (
+                "f16",
+                DynTree::from(vec![half::f16::from_f32(f32::from(one))]),
+            ),
+            (
+                "bf16",
+                DynTree::from(vec![half::bf16::from_f32(f32::from(one))]),
+            ),
         ])
     };
     let mut target = all(0);
@@ -84,19 +115,34 @@ fn names_are_given_once() {
     let (folder, model) = (Folder::new(), models::tied());
     let layout = Layout::of(&model).unwrap();
     let vector = vec![0.0; layout.len()];
-    let refused = |extras: &Extras<'_>| checkpoint::save_with(folder.path("m"), &model, extras).unwrap_err();
+    let refused =
+        |extras: &Extras<'_>| checkpoint::save_with(folder.path("m"), &model, extras).unwrap_err();
 
     let error = refused(&Extras::new().vector("z", &vector));
     assert!(error.is_duplicate());
     assert_eq!(error.path(), Some("z"));
-    assert_eq!(refused(&Extras::new().vector("y", &vector)).path(), Some("y")); // an alias
-    assert_eq!(refused(&Extras::new().vector("ema", &vector).vector("ema", &vector)).path(), Some("ema.y"));
+    assert_eq!(
+        refused(&Extras::new().vector("y", &vector)).path(),
+        Some("y")
+    ); // an alias
+    assert_eq!(
+        refused(&Extras::new().vector("ema", &vector).vector("ema", &vector)).path(),
+        Some("ema.y")
+    );
     assert_eq!(refused(&Extras::new().metadata("y", "1")).path(), Some("y"));
     assert_eq!(refused(&Extras::new().metadata("x", "1")).path(), Some("x"));
-    assert_eq!(refused(&Extras::new().metadata("flatleaf.fingerprint", "1")).path(), Some("flatleaf.fingerprint"));
+    assert_eq!(
+        refused(&Extras::new().metadata("flatleaf.fingerprint", "1")).path(),
+        Some("flatleaf.fingerprint")
+    );
     assert!(refused(&Extras::new().vector("", &vector)).is_argument());
     let reserved = DynTree::map([("__metadata__", DynTree::from(vec![1.0_f32]))]);
-    assert_eq!(checkpoint::save(folder.path("m"), &reserved).unwrap_err().path(), Some("__metadata__"));
+    assert_eq!(
+        checkpoint::save(folder.path("m"), &reserved)
+            .unwrap_err()
+            .path(),
+        Some("__metadata__")
+    );
     assert!(folder.names().is_empty());
 }
 
@@ -107,29 +153,59 @@ fn what_is_beside_the_model_comes_back_and_does_not_get_in_its_way() {
     let (flat, layout) = destructure(&model).unwrap();
     let (moment, ema): (Vec<f32>, Vec<f32>) = flat.iter().map(|x| (x * 10.0, x * 100.0)).unzip();
     let steps = tree!({ "step": (vec![7_u64]), "lr": 0.5 });
-    let extras = Extras::new().vector("optimizer.exp_avg", &moment).vector("ema", &ema).tree("optimizer.scalars", &steps);
+    let extras = Extras::new()
+        .vector("optimizer.exp_avg", &moment)
+        .vector("ema", &ema)
+        .tree("optimizer.scalars", &steps);
     let path = folder.path("training");
     checkpoint::save_with(&path, &model, &extras).unwrap();
 
     let file = checkpoint::open(&path).unwrap();
-    assert_eq!(file.parts(), ["optimizer.exp_avg", "ema", "optimizer.scalars"]);
+    assert_eq!(
+        file.parts(),
+        ["optimizer.exp_avg", "ema", "optimizer.scalars"]
+    );
     assert_eq!(file.flat().unwrap(), flat);
-    assert_eq!(file.part("optimizer.exp_avg").unwrap().flat_for(&layout).unwrap(), moment);
-    assert_eq!(DynTree::of(&file.part("optimizer.scalars").unwrap()).unwrap().get("step"), steps.get("step"));
-    assert_eq!(file.part("optimizer").unwrap().parts(), ["exp_avg", "scalars"]);
+    assert_eq!(
+        file.part("optimizer.exp_avg")
+            .unwrap()
+            .flat_for(&layout)
+            .unwrap(),
+        moment
+    );
+    assert_eq!(
+        DynTree::of(&file.part("optimizer.scalars").unwrap())
+            .unwrap()
+            .get("step"),
+        steps.get("step")
+    );
+    assert_eq!(
+        file.part("optimizer").unwrap().parts(),
+        ["exp_avg", "scalars"]
+    );
     let mut again = steps.clone();
-    file.part("optimizer.scalars").unwrap().load_into(&mut again, &LoadOptions::new()).unwrap();
+    file.part("optimizer.scalars")
+        .unwrap()
+        .load_into(&mut again, &LoadOptions::new())
+        .unwrap();
     assert_eq!(again, steps);
 
     let mut target = models::tied_transposed();
-    let report = file.part("ema").unwrap().load_into(&mut target, &LoadOptions::new()).unwrap();
+    let report = file
+        .part("ema")
+        .unwrap()
+        .load_into(&mut target, &LoadOptions::new())
+        .unwrap();
     assert_eq!(report.loaded(), ["m"]);
     assert_eq!((target.m[[0, 2]], target.t[[2, 0]]), (300.0, 300.0));
     file.load_into(&mut target, &LoadOptions::new()).unwrap();
     assert_eq!(layout.gather(&target).unwrap(), flat);
 
     let error = file.part("optimiser").unwrap_err();
-    assert_eq!(error.to_string(), "`optimiser`: expected a name or prefix of tensors, found no tensor of that name or below it");
+    assert_eq!(
+        error.to_string(),
+        "`optimiser`: expected a name or prefix of tensors, found no tensor of that name or below it"
+    );
 }
 
 #[test]
@@ -141,12 +217,26 @@ fn what_goes_wrong_with_the_file_names_it() {
     assert_eq!(error.io_kind(), Some(std::io::ErrorKind::NotFound));
     assert_eq!(error.path(), Some(path.to_str().unwrap()));
     let error = checkpoint::open(&path).unwrap_err();
-    assert!(error.to_string().starts_with(&format!("`{}`: expected a file that can be opened, found ", path.display())), "{error}");
-    assert!(checkpoint::load_into(&path, &mut models::pair(), &LoadOptions::new()).unwrap_err().is_io());
+    assert!(
+        error.to_string().starts_with(&format!(
+            "`{}`: expected a file that can be opened, found ",
+            path.display()
+        )),
+        "{error}"
+    );
+    assert!(
+        checkpoint::load_into(&path, &mut models::pair(), &LoadOptions::new())
+            .unwrap_err()
+            .is_io()
+    );
     // A folder where a file should be.
     fs::create_dir(folder.path("folder")).unwrap();
     assert!(checkpoint::open(folder.path("folder")).unwrap_err().is_io());
-    assert!(checkpoint::save(folder.path("folder"), &models::pair()).unwrap_err().is_io());
+    assert!(
+        checkpoint::save(folder.path("folder"), &models::pair())
+            .unwrap_err()
+            .is_io()
+    );
     assert_eq!(folder.names(), ["folder"]);
 }
 
@@ -157,7 +247,11 @@ fn a_model_that_cannot_be_read_leaves_the_old_file() {
     checkpoint::save(folder.path("cell"), &cell).unwrap();
     let before = fs::read(folder.path("cell")).unwrap();
     let guard = cell.borrow_mut();
-    assert!(checkpoint::save(folder.path("cell"), &cell).unwrap_err().is_borrowed());
+    assert!(
+        checkpoint::save(folder.path("cell"), &cell)
+            .unwrap_err()
+            .is_borrowed()
+    );
     drop(guard);
     assert_eq!(fs::read(folder.path("cell")).unwrap(), before);
     assert_eq!(folder.names(), ["cell"]);
@@ -172,7 +266,14 @@ fn a_file_is_replaced_not_written_into() {
     let old = checkpoint::open(&path).unwrap();
     checkpoint::save(&path, &model(2.0)).unwrap();
     assert!(old.flat().unwrap().iter().all(|&x| x == 1.0));
-    assert!(checkpoint::open(&path).unwrap().flat().unwrap().iter().all(|&x| x == 2.0));
+    assert!(
+        checkpoint::open(&path)
+            .unwrap()
+            .flat()
+            .unwrap()
+            .iter()
+            .all(|&x| x == 2.0)
+    );
 }
 
 #[cfg(unix)]
@@ -182,6 +283,16 @@ fn a_link_stays_a_link() {
     checkpoint::save(folder.path("epoch-1"), &vec![1.0_f32]).unwrap();
     std::os::unix::fs::symlink(folder.path("epoch-1"), folder.path("latest")).unwrap();
     checkpoint::save(folder.path("latest"), &vec![2.0_f32]).unwrap();
-    assert!(fs::symlink_metadata(folder.path("latest")).unwrap().is_symlink());
-    assert_eq!(checkpoint::open(folder.path("epoch-1")).unwrap().flat().unwrap(), [2.0].as_slice());
+    assert!(
+        fs::symlink_metadata(folder.path("latest"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert_eq!(
+        checkpoint::open(folder.path("epoch-1"))
+            .unwrap()
+            .flat()
+            .unwrap(),
+        [2.0].as_slice()
+    );
 }

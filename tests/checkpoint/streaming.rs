@@ -14,10 +14,28 @@ use crate::files::{Folder, f32s, tensors};
 fn model(seed: usize) -> DynTree {
     let number = |index: usize| ((index * 7919 + seed * 104_729) % 10_007) as f64 / 5000.0 - 1.0;
     DynTree::map([
-        ("w", DynTree::from(Array1::from_iter((0..150_001).map(|index| number(index) as f32)))),
-        ("d", DynTree::from(Array1::from_iter((0..5).map(|index| number(index) / 3.0)))),
-        ("h", DynTree::from(Array1::from_iter((0..5).map(|index| f16::from_f64(number(index)))))),
-        ("b", DynTree::from(Array1::from_iter((0..5).map(|index| bf16::from_f64(number(index)))))),
+        (
+            "w",
+            DynTree::from(Array1::from_iter(
+                (0..150_001).map(|index| number(index) as f32),
+            )),
+        ),
+        (
+            "d",
+            DynTree::from(Array1::from_iter((0..5).map(|index| number(index) / 3.0))),
+        ),
+        (
+            "h",
+            DynTree::from(Array1::from_iter(
+                (0..5).map(|index| f16::from_f64(number(index))),
+            )),
+        ),
+        (
+            "b",
+            DynTree::from(Array1::from_iter(
+                (0..5).map(|index| bf16::from_f64(number(index))),
+            )),
+        ),
         ("n", DynTree::from(vec![seed as i64])),
         ("flag", DynTree::from(vec![seed.is_multiple_of(2)])),
     ])
@@ -38,29 +56,74 @@ fn check(out: &std::path::Path, fold: impl Fn(f64, f64, f64) -> f64) {
     let each = |name: &str| -> Vec<f64> {
         let of = |tree: &DynTree| -> Vec<f64> {
             let tree = tree.get(name).unwrap();
-            let f32s = tree.as_array::<f32>().map(|array| array.iter().map(|&x| f64::from(x)).collect());
-            let f64s = || tree.as_array::<f64>().map(|array| array.iter().copied().collect());
-            let f16s = || tree.as_array::<f16>().map(|array| array.iter().map(|x| x.to_f64()).collect());
+            let f32s = tree
+                .as_array::<f32>()
+                .map(|array| array.iter().map(|&x| f64::from(x)).collect());
+            let f64s = || {
+                tree.as_array::<f64>()
+                    .map(|array| array.iter().copied().collect())
+            };
+            let f16s = || {
+                tree.as_array::<f16>()
+                    .map(|array| array.iter().map(|x| x.to_f64()).collect())
+            };
             f32s.or_else(f64s)
                 .or_else(f16s)
-                .or_else(|| tree.as_array::<bf16>().map(|array| array.iter().map(|x| x.to_f64()).collect()))
+                .or_else(|| {
+                    tree.as_array::<bf16>()
+                        .map(|array| array.iter().map(|x| x.to_f64()).collect())
+                })
                 .unwrap()
         };
-        of(&a).iter().zip(&of(&b)).zip(&of(&c)).map(|((&a, &b), &c)| fold(a, b, c)).collect()
+        of(&a)
+            .iter()
+            .zip(&of(&b))
+            .zip(&of(&c))
+            .map(|((&a, &b), &c)| fold(a, b, c))
+            .collect()
     };
     let array = |name: &str| result.get(name).unwrap();
     assert_eq!(
-        array("w").as_array::<f32>().unwrap().to_owned().into_raw_vec_and_offset().0,
+        array("w")
+            .as_array::<f32>()
+            .unwrap()
+            .to_owned()
+            .into_raw_vec_and_offset()
+            .0,
         each("w").iter().map(|&x| x as f32).collect::<Vec<_>>()
     );
-    assert_eq!(array("d").as_array::<f64>().unwrap().iter().copied().collect::<Vec<_>>(), each("d"));
     assert_eq!(
-        array("h").as_array::<f16>().unwrap().iter().copied().collect::<Vec<_>>(),
-        each("h").iter().map(|&x| f16::from_f64(x)).collect::<Vec<_>>()
+        array("d")
+            .as_array::<f64>()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect::<Vec<_>>(),
+        each("d")
     );
     assert_eq!(
-        array("b").as_array::<bf16>().unwrap().iter().copied().collect::<Vec<_>>(),
-        each("b").iter().map(|&x| bf16::from_f64(x)).collect::<Vec<_>>()
+        array("h")
+            .as_array::<f16>()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect::<Vec<_>>(),
+        each("h")
+            .iter()
+            .map(|&x| f16::from_f64(x))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        array("b")
+            .as_array::<bf16>()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect::<Vec<_>>(),
+        each("b")
+            .iter()
+            .map(|&x| bf16::from_f64(x))
+            .collect::<Vec<_>>()
     );
     // Of the last file.
     assert_eq!(array("n").as_array::<i64>().unwrap()[0], 3);
@@ -79,7 +142,9 @@ fn a_moving_average_weighs_the_last_most() {
     let folder = Folder::new();
     let paths = three(&folder);
     checkpoint::ema(&paths, 0.9, folder.path("out")).unwrap();
-    check(&folder.path("out"), |a, b, c| 0.9 * (0.9 * a + (1.0 - 0.9) * b) + (1.0 - 0.9) * c);
+    check(&folder.path("out"), |a, b, c| {
+        0.9 * (0.9 * a + (1.0 - 0.9) * b) + (1.0 - 0.9) * c
+    });
     checkpoint::ema(&paths, 0.0, folder.path("out")).unwrap();
     check(&folder.path("out"), |_, _, c| c);
 }
@@ -91,7 +156,10 @@ fn a_decay_is_from_0_to_1() {
     for decay in [-0.1, 1.1, f64::NAN] {
         let error = checkpoint::ema(&[folder.path("none")], decay, folder.path("out")).unwrap_err();
         assert!(error.is_argument());
-        assert_eq!(error.to_string(), format!("expected a decay from 0 to 1, found {decay}"));
+        assert_eq!(
+            error.to_string(),
+            format!("expected a decay from 0 to 1, found {decay}")
+        );
     }
 }
 
@@ -100,15 +168,31 @@ fn a_decay_is_from_0_to_1() {
 fn averages_of_one_to_three() {
     let folder = Folder::new();
     let paths = [1.0_f32, 2.0, 3.0].map(|x| folder.path(&x.to_string()));
-    paths.iter().zip([1.0_f32, 2.0, 3.0]).for_each(|(path, x)| checkpoint::save(path, &vec![x]).unwrap());
+    paths
+        .iter()
+        .zip([1.0_f32, 2.0, 3.0])
+        .for_each(|(path, x)| checkpoint::save(path, &vec![x]).unwrap());
     for (count, mean) in [(1, 1.0), (2, 1.5), (3, 2.0)] {
         checkpoint::average(&paths[..count], folder.path("out")).unwrap();
-        assert_eq!(checkpoint::open(folder.path("out")).unwrap().flat().unwrap(), [mean].as_slice());
+        assert_eq!(
+            checkpoint::open(folder.path("out"))
+                .unwrap()
+                .flat()
+                .unwrap(),
+            [mean].as_slice()
+        );
     }
     // Into one of them.
     checkpoint::average(&paths, &paths[0]).unwrap();
-    assert_eq!(checkpoint::open(&paths[0]).unwrap().flat().unwrap(), [2.0].as_slice());
-    assert!(checkpoint::average(&paths[..0], folder.path("out")).unwrap_err().is_argument());
+    assert_eq!(
+        checkpoint::open(&paths[0]).unwrap().flat().unwrap(),
+        [2.0].as_slice()
+    );
+    assert!(
+        checkpoint::average(&paths[..0], folder.path("out"))
+            .unwrap_err()
+            .is_argument()
+    );
 }
 
 #[test]
@@ -119,24 +203,49 @@ fn ties_and_metadata_stay_and_what_is_beside_goes() {
     let extras = Extras::new().vector("ema", &flat).metadata("run", "7");
     checkpoint::save_with(folder.path("a"), &model, &extras).unwrap();
     checkpoint::average(&[folder.path("a"), folder.path("a")], folder.path("out")).unwrap();
-    checkpoint::save_with(folder.path("b"), &model, &Extras::new().metadata("run", "7")).unwrap();
-    assert_eq!(std::fs::read(folder.path("out")).unwrap(), std::fs::read(folder.path("b")).unwrap());
+    checkpoint::save_with(
+        folder.path("b"),
+        &model,
+        &Extras::new().metadata("run", "7"),
+    )
+    .unwrap();
+    assert_eq!(
+        std::fs::read(folder.path("out")).unwrap(),
+        std::fs::read(folder.path("b")).unwrap()
+    );
 }
 
 #[test]
 fn files_that_differ_are_not_averaged() {
     let folder = Folder::new();
-    checkpoint::save(folder.path("a"), &tree!({ "x": [1.0], "y": [1.0, 2.0], "z": [1.0] })).unwrap();
-    checkpoint::save(folder.path("b"), &tree!({ "x": [1.0], "y": [1.0], "extra": [0.0] })).unwrap();
-    let error = checkpoint::average(&[folder.path("a"), folder.path("b")], folder.path("out")).unwrap_err();
+    checkpoint::save(
+        folder.path("a"),
+        &tree!({ "x": [1.0], "y": [1.0, 2.0], "z": [1.0] }),
+    )
+    .unwrap();
+    checkpoint::save(
+        folder.path("b"),
+        &tree!({ "x": [1.0], "y": [1.0], "extra": [0.0] }),
+    )
+    .unwrap();
+    let error =
+        checkpoint::average(&[folder.path("a"), folder.path("b")], folder.path("out")).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.paths().collect::<Vec<_>>(), ["y", "z", "extra"]);
     std::fs::write(
         folder.path("c"),
-        tensors(&[("x", "I32", &[1, 0, 0, 0]), ("y", "F32", &f32s(&[1.0, 2.0])), ("z", "F32", &f32s(&[1.0]))], ""),
+        tensors(
+            &[
+                ("x", "I32", &[1, 0, 0, 0]),
+                ("y", "F32", &f32s(&[1.0, 2.0])),
+                ("z", "F32", &f32s(&[1.0])),
+            ],
+            "",
+        ),
     )
     .unwrap();
-    let error = checkpoint::average(&[folder.path("a"), folder.path("c")], folder.path("out")).unwrap_err();
+    let error =
+        checkpoint::average(&[folder.path("a"), folder.path("c")], folder.path("out")).unwrap_err();
     assert!(error.is_element_type());
     assert_eq!(error.path(), Some("x"));
     assert_eq!(folder.names(), ["a", "b", "c"]);
@@ -147,21 +256,40 @@ fn differences_are_those_of_the_vectors() {
     let folder = Folder::new();
     let [first, second, _] = three(&folder);
     let comparison = checkpoint::compare(&first, &second).unwrap();
-    let by_name: BTreeMap<_, _> = comparison.tensors.iter().map(|difference| (difference.name.as_str(), difference)).collect();
+    let by_name: BTreeMap<_, _> = comparison
+        .tensors
+        .iter()
+        .map(|difference| (difference.name.as_str(), difference))
+        .collect();
     let (a, b) = (model(1), model(2));
-    let (a, b) = (a.get("w").unwrap().as_array::<f32>().unwrap(), b.get("w").unwrap().as_array::<f32>().unwrap());
+    let (a, b) = (
+        a.get("w").unwrap().as_array::<f32>().unwrap(),
+        b.get("w").unwrap().as_array::<f32>().unwrap(),
+    );
     let square = |array: &ndarray::ArrayD<f64>| array.mapv(|x| x * x).sum().sqrt();
     let (a, b) = (a.mapv(f64::from), b.mapv(f64::from));
     let difference = by_name["w"];
     assert_eq!(difference.len, 150_001);
-    for (found, expected) in
-        [(difference.distance, square(&(&a - &b))), (difference.norm_first, square(&a)), (difference.norm_second, square(&b))]
-    {
-        assert!((found - expected).abs() < 1e-12 * expected, "{found} {expected}");
+    for (found, expected) in [
+        (difference.distance, square(&(&a - &b))),
+        (difference.norm_first, square(&a)),
+        (difference.norm_second, square(&b)),
+    ] {
+        assert!(
+            (found - expected).abs() < 1e-12 * expected,
+            "{found} {expected}"
+        );
     }
-    assert_eq!(difference.max_abs, (&a - &b).iter().fold(0.0, |max, x| f64::max(max, x.abs())));
+    assert_eq!(
+        difference.max_abs,
+        (&a - &b).iter().fold(0.0, |max, x| f64::max(max, x.abs()))
+    );
     assert_eq!((by_name["n"].distance, by_name["flag"].max_abs), (1.0, 1.0));
-    let total: f64 = comparison.tensors.iter().map(|tensor| tensor.distance.powi(2)).sum();
+    let total: f64 = comparison
+        .tensors
+        .iter()
+        .map(|tensor| tensor.distance.powi(2))
+        .sum();
     assert_eq!(comparison.distance(), total.sqrt());
 }
 
@@ -173,10 +301,26 @@ fn names_shapes_and_types_may_differ() {
     checkpoint::save(folder.path("other"), &other).unwrap();
     let comparison = checkpoint::compare(folder.path("tied"), folder.path("other")).unwrap();
     assert_eq!(comparison.tensors.len(), 1);
-    assert_eq!((comparison.tensors[0].name.as_str(), comparison.tensors[0].distance), ("x", 2.0));
-    assert_eq!((comparison.not_compared, comparison.only_in_second), (vec!["z".to_owned()], vec!["new".to_owned()]));
+    assert_eq!(
+        (
+            comparison.tensors[0].name.as_str(),
+            comparison.tensors[0].distance
+        ),
+        ("x", 2.0)
+    );
+    assert_eq!(
+        (comparison.not_compared, comparison.only_in_second),
+        (vec!["z".to_owned()], vec!["new".to_owned()])
+    );
     let back = checkpoint::compare(folder.path("other"), folder.path("tied")).unwrap();
-    assert_eq!((back.tensors[0].name.as_str(), back.tensors[0].distance, back.only_in_first), ("y", 2.0, vec!["new".to_owned()]));
+    assert_eq!(
+        (
+            back.tensors[0].name.as_str(),
+            back.tensors[0].distance,
+            back.only_in_first
+        ),
+        ("y", 2.0, vec!["new".to_owned()])
+    );
     assert!(back.only_in_second.is_empty());
 }
 

@@ -21,7 +21,10 @@ fn a_tie_is_one_tensor_and_an_alias() {
     assert_eq!(file.aliases().collect::<Vec<_>>(), [("y", "x")]);
     let (_, reference) = SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!(reference.metadata().as_ref().unwrap()["y"], "x");
-    assert_eq!(file.view::<f32>("y").unwrap(), file.view::<f32>("x").unwrap());
+    assert_eq!(
+        file.view::<f32>("y").unwrap(),
+        file.view::<f32>("x").unwrap()
+    );
 }
 
 /// P.J5: what `save_model` writes of a shared layer.
@@ -47,11 +50,17 @@ fn names_are_paths() {
 #[test]
 fn shared_parameters_are_stored_once() {
     let kernel = Rc::new(arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]));
-    let model = ((kernel.clone(), arr1(&[5.0_f32, 6.0])), (kernel, arr1(&[7.0_f32, 8.0])));
+    let model = (
+        (kernel.clone(), arr1(&[5.0_f32, 6.0])),
+        (kernel, arr1(&[7.0_f32, 8.0])),
+    );
     let file = open(&saved(&model)).unwrap();
     let elements: usize = file.tensors().iter().map(|tensor| tensor.len()).sum();
     assert_eq!((file.tensors().len(), elements), (3, 8));
-    assert_eq!(file.flat().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0].as_slice());
+    assert_eq!(
+        file.flat().unwrap(),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0].as_slice()
+    );
 }
 
 /// P.C16: equal values are no tie.
@@ -77,7 +86,13 @@ fn views_that_overlap_are_not_saved() {
 #[test]
 fn a_tied_model_takes_any_of_its_names() {
     for name in ["x", "y"] {
-        let bytes = tensors(&[(name, "F32", &f32s(&[7.0, 8.0, 9.0])), ("z", "F32", &f32s(&[4.0, 5.0, 6.0]))], "");
+        let bytes = tensors(
+            &[
+                (name, "F32", &f32s(&[7.0, 8.0, 9.0])),
+                ("z", "F32", &f32s(&[4.0, 5.0, 6.0])),
+            ],
+            "",
+        );
         let mut target = models::tied();
         load(&bytes, &mut target).unwrap();
         assert_eq!(*target.x, arr1(&[7.0, 8.0, 9.0]));
@@ -88,16 +103,30 @@ fn a_tied_model_takes_any_of_its_names() {
 #[test]
 fn a_tied_file_gives_both_leaves_of_an_untied_model_the_value() {
     let mut target = tree!({ "x": [0.0, 0.0, 0.0], "y": [0.0, 0.0, 0.0], "z": [0.0, 0.0, 0.0] });
-    let report = open(&saved(&models::tied())).unwrap().load_into(&mut target, &LoadOptions::new()).unwrap();
+    let report = open(&saved(&models::tied()))
+        .unwrap()
+        .load_into(&mut target, &LoadOptions::new())
+        .unwrap();
     assert_eq!(report.loaded(), ["x", "y", "z"]);
-    assert_eq!(target, tree!({ "x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0], "z": [4.0, 5.0, 6.0] }));
+    assert_eq!(
+        target,
+        tree!({ "x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0], "z": [4.0, 5.0, 6.0] })
+    );
 }
 
 /// J.G2: equal values are fine and the tie is kept; different ones are an error, lax or not.
 #[test]
 fn an_untied_file_fits_a_tied_model_if_its_tensors_are_equal() {
-    let file =
-        |y: &[f32]| tensors(&[("y", "F32", &f32s(y)), ("x", "F32", &f32s(&[7.0, 8.0, 9.0])), ("z", "F32", &f32s(&[4.0, 5.0, 6.0]))], "");
+    let file = |y: &[f32]| {
+        tensors(
+            &[
+                ("y", "F32", &f32s(y)),
+                ("x", "F32", &f32s(&[7.0, 8.0, 9.0])),
+                ("z", "F32", &f32s(&[4.0, 5.0, 6.0])),
+            ],
+            "",
+        )
+    };
     let mut target = models::tied();
     load(&file(&[7.0, 8.0, 9.0]), &mut target).unwrap();
     assert_eq!(*target.y, arr1(&[7.0, 8.0, 9.0]));
@@ -105,7 +134,10 @@ fn an_untied_file_fits_a_tied_model_if_its_tensors_are_equal() {
 
     for options in [LoadOptions::new(), LoadOptions::new().lax()] {
         let mut target = models::tied();
-        let error = open(&file(&[7.0, 8.0, 9.5])).unwrap().load_into(&mut target, &options).unwrap_err();
+        let error = open(&file(&[7.0, 8.0, 9.5]))
+            .unwrap()
+            .load_into(&mut target, &options)
+            .unwrap_err();
         assert!(error.is_broken_tie());
         assert_eq!((error.path(), error.other_path()), (Some("x"), Some("y")));
         let text = "`x` and `y`: expected equal tensors for the places of one parameter, found different ones";
@@ -117,8 +149,18 @@ fn an_untied_file_fits_a_tied_model_if_its_tensors_are_equal() {
 /// Equal once they are of the leaf's type: a copy in another precision is the same parameter.
 #[test]
 fn tied_tensors_are_compared_as_the_leaf_would_have_them() {
-    let wide: Vec<u8> = [7.0_f64, 8.0, 9.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let bytes = tensors(&[("y", "F64", &wide), ("x", "F32", &f32s(&[7.0, 8.0, 9.0])), ("z", "F32", &f32s(&[4.0, 5.0, 6.0]))], "");
+    let wide: Vec<u8> = [7.0_f64, 8.0, 9.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let bytes = tensors(
+        &[
+            ("y", "F64", &wide),
+            ("x", "F32", &f32s(&[7.0, 8.0, 9.0])),
+            ("z", "F32", &f32s(&[4.0, 5.0, 6.0])),
+        ],
+        "",
+    );
     load(&bytes, &mut models::tied()).unwrap();
 }
 
@@ -140,14 +182,24 @@ fn a_transposed_place_gets_the_transpose() {
     // A square one, where shapes would not tell.
     let square = arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]).into_shared();
     let mut untied = (arr2(&[[0.0_f32; 2]; 2]), arr2(&[[0.0_f32; 2]; 2]));
-    load(&saved(&(square.clone(), square.reversed_axes())), &mut untied).unwrap();
+    load(
+        &saved(&(square.clone(), square.reversed_axes())),
+        &mut untied,
+    )
+    .unwrap();
     assert_eq!(untied.1, arr2(&[[1.0, 3.0], [2.0, 4.0]]));
 }
 
 #[test]
 fn a_transposed_tie_takes_the_tensor_of_either_place() {
-    let m = raw(r#"{"m":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#, &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]));
-    let t = raw(r#"{"t":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}}"#, &f32s(&[6.0, 3.0, 5.0, 2.0, 4.0, 1.0]));
+    let m = raw(
+        r#"{"m":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#,
+        &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+    );
+    let t = raw(
+        r#"{"t":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}}"#,
+        &f32s(&[6.0, 3.0, 5.0, 2.0, 4.0, 1.0]),
+    );
     for bytes in [m, t] {
         let mut target = models::tied_transposed();
         load(&bytes, &mut target).unwrap();
@@ -156,10 +208,20 @@ fn a_transposed_tie_takes_the_tensor_of_either_place() {
         assert_eq!(Layout::of(&target).unwrap().leaves().len(), 1);
     }
     let both = r#"{"m":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"t":{"dtype":"F32","shape":[3,2],"data_offsets":[24,48]}}"#;
-    let equal = raw(both, &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 6.0, 3.0, 5.0, 2.0, 4.0, 1.0]));
+    let equal = raw(
+        both,
+        &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 6.0, 3.0, 5.0, 2.0, 4.0, 1.0]),
+    );
     load(&equal, &mut models::tied_transposed()).unwrap();
-    let same_bytes = raw(both, &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]));
-    assert!(load(&same_bytes, &mut models::tied_transposed()).unwrap_err().is_broken_tie());
+    let same_bytes = raw(
+        both,
+        &f32s(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+    );
+    assert!(
+        load(&same_bytes, &mut models::tied_transposed())
+            .unwrap_err()
+            .is_broken_tie()
+    );
 }
 
 /// As `save_model` writes a transposed tie: an alias, and no word of axes.
@@ -195,17 +257,31 @@ fn locks_are_written_through() {
 fn a_shared_array_of_others_is_not_written() {
     let model = models::tied();
     let mut target = models::tied_by(model.x.clone());
-    load(&tensors(&[("x", "F32", &f32s(&[7.0; 3])), ("z", "F32", &f32s(&[8.0; 3]))], ""), &mut target).unwrap();
+    load(
+        &tensors(
+            &[
+                ("x", "F32", &f32s(&[7.0; 3])),
+                ("z", "F32", &f32s(&[8.0; 3])),
+            ],
+            "",
+        ),
+        &mut target,
+    )
+    .unwrap();
     assert_eq!(*model.x, arr1(&[1.0, 2.0, 3.0]));
     assert_eq!(*target.y, arr1(&[7.0; 3]));
     assert!(Arc::ptr_eq(&target.x, &target.y));
 }
 
-/// An alias is nothing if what it stands for is not there, and metadata that looks like one does no harm.
+/// An alias is nothing if what it stands for is not there, and metadata that looks like one does no
+/// harm.
 #[test]
 fn only_names_of_tensors_make_aliases() {
-    let file =
-        open(&tensors(&[("a", "F32", &f32s(&[1.0])), ("pt", "F32", &f32s(&[2.0]))], r#"{"x":"gone","a":"pt","format":"pt"}"#)).unwrap();
+    let file = open(&tensors(
+        &[("a", "F32", &f32s(&[1.0])), ("pt", "F32", &f32s(&[2.0]))],
+        r#"{"x":"gone","a":"pt","format":"pt"}"#,
+    ))
+    .unwrap();
     assert_eq!(file.aliases().collect::<Vec<_>>(), [("format", "pt")]);
     assert_eq!(file.view::<f32>("a").unwrap()[0], 1.0);
 }
@@ -214,7 +290,13 @@ fn only_names_of_tensors_make_aliases() {
 fn aliases_are_renamed_with_their_tensors() {
     let bytes = tensors(&[("net.x", "F32", &f32s(&[1.0]))], r#"{"net.y":"net.x"}"#);
     let mut target = tree!({ "x": [0.0], "y": [0.0] });
-    open(&bytes).unwrap().load_into(&mut target, &LoadOptions::new().rename_matching("net.**", "**")).unwrap();
+    open(&bytes)
+        .unwrap()
+        .load_into(
+            &mut target,
+            &LoadOptions::new().rename_matching("net.**", "**"),
+        )
+        .unwrap();
     assert_eq!(target, tree!({ "x": [1.0], "y": [1.0] }));
 }
 

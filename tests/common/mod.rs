@@ -25,12 +25,18 @@ pub(crate) fn flat<T: Tree + ?Sized>(tree: &T) -> Vec<f32> {
 
 /// The flat gradient of a gradient tree.
 pub(crate) fn flat_grad<T: Tree + ?Sized, G: Tree + ?Sized>(model: &T, grads: &G) -> Vec<f32> {
-    Layout::of(model).unwrap().gather_grad(grads).unwrap().into_vec()
+    Layout::of(model)
+        .unwrap()
+        .gather_grad(grads)
+        .unwrap()
+        .into_vec()
 }
 
 /// Which leaves have a gradient.
 pub(crate) fn present(grad: &FlatGrad) -> Vec<bool> {
-    (0..grad.layout().leaves().len()).map(|index| grad.is_present(index)).collect()
+    (0..grad.layout().leaves().len())
+        .map(|index| grad.is_present(index))
+        .collect()
 }
 
 /// `first`, `first + 1`, …

@@ -1,4 +1,5 @@
-//! The menagerie: one small model a situation. Where a case does not say otherwise its numbers count from 1 in flat order.
+//! The menagerie: one small model a situation. Where a case does not say otherwise its numbers
+//! count from 1 in flat order.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -7,7 +8,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, RwLock};
 
 use flatleaf::Tree;
-use ndarray::{ArcArray, ArcArray2, Array0, Array1, Array2, Array4, ArrayD, Axis, IxDyn, ShapeBuilder, arr0, arr1, arr2, s};
+use ndarray::{
+    ArcArray, ArcArray2, Array0, Array1, Array2, Array4, ArrayD, Axis, IxDyn, ShapeBuilder, arr0,
+    arr1, arr2, s,
+};
 
 /// A fact about trees of any type.
 pub(crate) trait Law {
@@ -47,7 +51,11 @@ pub(crate) struct Empty {
 }
 
 pub(crate) fn empty() -> Empty {
-    Empty { a: None, b: None, c: relu }
+    Empty {
+        a: None,
+        b: None,
+        c: relu,
+    }
 }
 
 pub(crate) fn one_leaf() -> Array1<f32> {
@@ -67,7 +75,11 @@ pub(crate) struct WithFunction {
 }
 
 pub(crate) fn with_function() -> WithFunction {
-    WithFunction { x: arr1(&[1.0, 2.0, 3.0]), y: relu, z: arr1(&[4.0, 5.0, 6.0]) }
+    WithFunction {
+        x: arr1(&[1.0, 2.0, 3.0]),
+        y: relu,
+        z: arr1(&[4.0, 5.0, 6.0]),
+    }
 }
 
 /// `x` and `y` are one parameter where `P` is a shared pointer.
@@ -79,7 +91,11 @@ pub(crate) struct Tied<P> {
 }
 
 pub(crate) fn tied_by<P: Clone>(shared: P) -> Tied<P> {
-    Tied { x: shared.clone(), y: shared, z: arr1(&[4.0, 5.0, 6.0]) }
+    Tied {
+        x: shared.clone(),
+        y: shared,
+        z: arr1(&[4.0, 5.0, 6.0]),
+    }
 }
 
 pub(crate) fn tied() -> Tied<Arc<Array1<f32>>> {
@@ -102,7 +118,11 @@ pub(crate) struct Masked {
 
 pub(crate) fn masked() -> Masked {
     let layered = |first: f32| Layered(relu, arr1(&[first, first + 1.0, first + 2.0]));
-    Masked { a: layered(1.0), b: layered(4.0), c: layered(7.0) }
+    Masked {
+        a: layered(1.0),
+        b: layered(4.0),
+        c: layered(7.0),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -113,8 +133,15 @@ pub(crate) struct TiedInList {
 }
 
 pub(crate) fn tied_in_list() -> TiedInList {
-    let (one, two) = (Arc::new(arr1(&[1.0, 2.0, 3.0])), Arc::new(arr2(&[[4.0, 6.0], [5.0, 7.0]])));
-    TiedInList { a: one.clone(), b: two.clone(), c: (two, one) }
+    let (one, two) = (
+        Arc::new(arr1(&[1.0, 2.0, 3.0])),
+        Arc::new(arr2(&[[4.0, 6.0], [5.0, 7.0]])),
+    );
+    TiedInList {
+        a: one.clone(),
+        b: two.clone(),
+        c: (two, one),
+    }
 }
 
 /// One float array among what is carried along: integers, booleans, bare numbers.
@@ -130,7 +157,14 @@ pub(crate) struct Carried {
 
 pub(crate) fn carried() -> Carried {
     let name = "carried".to_owned();
-    Carried { a: arr1(&[1.0, 2.0]), n: arr1(&[7, 8, 9]), flags: vec![true, false], flag: true, s: 3.5, name }
+    Carried {
+        a: arr1(&[1.0, 2.0]),
+        n: arr1(&[7, 8, 9]),
+        flags: vec![true, false],
+        flag: true,
+        s: 3.5,
+        name,
+    }
 }
 
 #[derive(Tree, Debug, Clone, PartialEq)]
@@ -144,13 +178,17 @@ impl Dense {
     pub(crate) fn counting(first: f32, outputs: usize, inputs: usize, bias: bool) -> Dense {
         let weight = Array1::from_iter(super::count_from(first, outputs * inputs));
         let weight = weight.into_shape_with_order((outputs, inputs)).unwrap();
-        let bias = bias.then(|| super::count_from(first + (outputs * inputs) as f32, outputs).into());
+        let bias =
+            bias.then(|| super::count_from(first + (outputs * inputs) as f32, outputs).into());
         Dense { weight, bias }
     }
 }
 
 pub(crate) fn dense() -> Dense {
-    Dense { weight: arr2(&[[1.0, 2.0], [3.0, 4.0]]), bias: Some(arr1(&[0.0, 0.0])) }
+    Dense {
+        weight: arr2(&[[1.0, 2.0], [3.0, 4.0]]),
+        bias: Some(arr1(&[0.0, 0.0])),
+    }
 }
 
 /// The gradient of a [`Dense`], any part of it absent.
@@ -178,7 +216,13 @@ pub(crate) struct Nested {
 }
 
 pub(crate) fn nested() -> Nested {
-    Nested { lay: Matrix { mat: arr2(&[[1.0, 2.0], [3.0, 4.0]]), function: relu }, vec: arr1(&[5.0, 6.0]) }
+    Nested {
+        lay: Matrix {
+            mat: arr2(&[[1.0, 2.0], [3.0, 4.0]]),
+            function: relu,
+        },
+        vec: arr1(&[5.0, 6.0]),
+    }
 }
 
 /// A type that is no tree.
@@ -193,7 +237,10 @@ pub(crate) struct Opaque {
 }
 
 pub(crate) fn opaque() -> Opaque {
-    Opaque { lay: Foreign([[1.0, 2.0], [3.0, 4.0]]), vec: arr1(&[5.0, 6.0]) }
+    Opaque {
+        lay: Foreign([[1.0, 2.0], [3.0, 4.0]]),
+        vec: arr1(&[5.0, 6.0]),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -219,7 +266,14 @@ pub(crate) struct BatchNorm {
 
 pub(crate) fn batch_norm() -> BatchNorm {
     let three = |first: f32| arr1(&[first, first + 1.0, first + 2.0]);
-    BatchNorm { beta: three(1.0), gamma: three(4.0), mean: three(7.0), var: three(10.0), seen: arr0(100), momentum: 0.1 }
+    BatchNorm {
+        beta: three(1.0),
+        gamma: three(4.0),
+        mean: three(7.0),
+        var: three(10.0),
+        seen: arr0(100),
+        momentum: 0.1,
+    }
 }
 
 /// Three layers, 3 → 5 → 4 → 3, none or all with a bias.
@@ -255,11 +309,21 @@ pub(crate) struct Duo {
 }
 
 pub(crate) fn duo() -> Duo {
-    let scale = Scale { scale: arr1(&[7.0, 8.0]), bias: arr1(&[9.0, 10.0]) };
-    Duo { a: Dense::counting(1.0, 2, 2, true), b: (scale, Dropout { p: 0.5 }) }
+    let scale = Scale {
+        scale: arr1(&[7.0, 8.0]),
+        bias: arr1(&[9.0, 10.0]),
+    };
+    Duo {
+        a: Dense::counting(1.0, 2, 2, true),
+        b: (scale, Dropout { p: 0.5 }),
+    }
 }
 
-pub(crate) type TiedInTuple = (Option<Array1<f32>>, Rc<Array2<f32>>, (u32, Rc<Array2<f32>>, u32));
+pub(crate) type TiedInTuple = (
+    Option<Array1<f32>>,
+    Rc<Array2<f32>>,
+    (u32, Rc<Array2<f32>>, u32),
+);
 
 pub(crate) fn tied_in_tuple() -> TiedInTuple {
     let shared = Rc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]]));
@@ -282,8 +346,15 @@ pub(crate) struct TiedContainers {
 /// `a` and `b` are one container; `c` is another that holds the same arrays.
 pub(crate) fn tied_containers() -> TiedContainers {
     let (x, y) = (Rc::new(arr1(&[1.0, 2.0])), Rc::new(arr1(&[3.0])));
-    let shared = Rc::new(Container { x: x.clone(), y: y.clone() });
-    TiedContainers { a: shared.clone(), b: shared, c: Container { x, y } }
+    let shared = Rc::new(Container {
+        x: x.clone(),
+        y: y.clone(),
+    });
+    TiedContainers {
+        a: shared.clone(),
+        b: shared,
+        c: Container { x, y },
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -295,8 +366,14 @@ pub(crate) struct Maps {
 
 pub(crate) fn maps() -> Maps {
     let of = |entries: [(&'static str, f32); 3]| entries.map(|(key, x)| (key, arr1(&[x])));
-    let b = of([("z", 5.0), ("k", 3.0), ("n", 4.0)]).map(|(key, x)| (key.to_owned(), x)).into();
-    Maps { a: arr1(&[1.0, 2.0]), b, c: of([("y", 8.0), ("x", 7.0), ("w", 6.0)]).into() }
+    let b = of([("z", 5.0), ("k", 3.0), ("n", 4.0)])
+        .map(|(key, x)| (key.to_owned(), x))
+        .into();
+    Maps {
+        a: arr1(&[1.0, 2.0]),
+        b,
+        c: of([("y", 8.0), ("x", 7.0), ("w", 6.0)]).into(),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -319,8 +396,18 @@ pub(crate) struct Deepest {
 }
 
 pub(crate) fn deep() -> Deep {
-    let deepest = Deepest { a: arr1(&[1.0]), b: arr1(&[1.0, 4.4]) };
-    Deep { a: arr1(&[100.0]), b: arr1(&[4.0, 1.3]), c: Deeper { a: deepest, b: arr1(&[0.4, 2.0, 1.0, 45.0]) } }
+    let deepest = Deepest {
+        a: arr1(&[1.0]),
+        b: arr1(&[1.0, 4.4]),
+    };
+    Deep {
+        a: arr1(&[100.0]),
+        b: arr1(&[4.0, 1.3]),
+        c: Deeper {
+            a: deepest,
+            b: arr1(&[0.4, 2.0, 1.0, 45.0]),
+        },
+    }
 }
 
 /// A frozen field at every level.
@@ -333,8 +420,16 @@ pub(crate) struct Third<A> {
 }
 
 pub(crate) fn recursive_mask() -> Third<Third<Array0<f32>>> {
-    let inner = Third { a: arr0(1.0), b: arr0(2.0), c: arr0(3.0) };
-    Third { a: inner, b: arr0(4.0), c: arr0(5.0) }
+    let inner = Third {
+        a: arr0(1.0),
+        b: arr0(2.0),
+        c: arr0(3.0),
+    };
+    Third {
+        a: inner,
+        b: arr0(4.0),
+        c: arr0(5.0),
+    }
 }
 
 pub(crate) fn zero_d() -> (Array0<f32>, Array1<f32>, Array1<f32>) {
@@ -350,7 +445,12 @@ pub(crate) struct ZeroLength {
 }
 
 pub(crate) fn zero_length() -> ZeroLength {
-    ZeroLength { none: Array2::zeros((0, 3)), one: arr1(&[1.0]), list: Vec::new(), branch: Vec::new() }
+    ZeroLength {
+        none: Array2::zeros((0, 3)),
+        one: arr1(&[1.0]),
+        list: Vec::new(),
+        branch: Vec::new(),
+    }
 }
 
 /// All float types that a vector of `f32` holds, plain, strided, shared, frozen and behind a lock.
@@ -372,9 +472,13 @@ pub(crate) struct MixedTypes {
 #[cfg(feature = "half")]
 pub(crate) fn mixed() -> MixedTypes {
     use half::{bf16, f16};
-    let brain = arr2(&[[4.0_f32, 6.0], [5.0, 7.0]]).reversed_axes().mapv(bf16::from_f32);
+    let brain = arr2(&[[4.0_f32, 6.0], [5.0, 7.0]])
+        .reversed_axes()
+        .mapv(bf16::from_f32);
     let shared = Rc::new([8.0, 9.0].map(bf16::from_f32).to_vec());
-    let view = arr2(&[[10.0_f32, 11.0, 12.0]]).mapv(f16::from_f32).into_shared();
+    let view = arr2(&[[10.0_f32, 11.0, 12.0]])
+        .mapv(f16::from_f32)
+        .into_shared();
     MixedTypes {
         single: arr1(&[1.0]),
         half: [2.0, 3.0].map(f16::from_f32).to_vec(),
@@ -404,7 +508,11 @@ pub(crate) fn strided() -> Strided {
     let mut reversed = arr1(&[1.0, 2.0, 3.0, 4.0]);
     reversed.invert_axis(Axis(0));
     let every_other = arr1(&[1.0, 2.0, 3.0, 4.0, 5.0]).slice_move(s![..;2]);
-    Strided { reversed, every_other, transposed: arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reversed_axes() }
+    Strided {
+        reversed,
+        every_other,
+        transposed: arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).reversed_axes(),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -420,8 +528,17 @@ pub(crate) struct ConvNet {
 }
 
 pub(crate) fn conv() -> ConvNet {
-    let conv = Conv { weight: Array4::zeros((10, 3, 5, 5)), bias: Array1::zeros(10) };
-    ConvNet { conv, linear: Dense { weight: Array2::zeros((20, 10)), bias: Some(Array1::zeros(20)) } }
+    let conv = Conv {
+        weight: Array4::zeros((10, 3, 5, 5)),
+        bias: Array1::zeros(10),
+    };
+    ConvNet {
+        conv,
+        linear: Dense {
+            weight: Array2::zeros((20, 10)),
+            bias: Some(Array1::zeros(20)),
+        },
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -435,7 +552,12 @@ pub(crate) struct StaticFields {
 }
 
 pub(crate) fn static_fields() -> StaticFields {
-    StaticFields { w: arr1(&[1.0, 2.0]), name: "x", stride: 3, cache: vec![Foreign([[0.0; 2]; 2])] }
+    StaticFields {
+        w: arr1(&[1.0, 2.0]),
+        name: "x",
+        stride: 3,
+        cache: vec![Foreign([[0.0; 2]; 2])],
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -448,7 +570,11 @@ pub(crate) struct Scalars {
 }
 
 pub(crate) fn scalars() -> Scalars {
-    Scalars { temperature: 1.0, scale: 2.0, eps: 1e-5 }
+    Scalars {
+        temperature: 1.0,
+        scale: 2.0,
+        eps: 1e-5,
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -456,7 +582,9 @@ pub(crate) fn scalars() -> Scalars {
 pub(crate) struct Transparent(pub(crate) Array1<f32>);
 
 pub(crate) fn transparent() -> Single<Transparent> {
-    Single { x: Transparent(arr1(&[1.0, 2.0])) }
+    Single {
+        x: Transparent(arr1(&[1.0, 2.0])),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -467,7 +595,10 @@ pub(crate) struct Renamed {
 }
 
 pub(crate) fn renamed() -> Renamed {
-    Renamed { weight: arr1(&[1.0]), r#type: arr1(&[2.0]) }
+    Renamed {
+        weight: arr1(&[1.0]),
+        r#type: arr1(&[2.0]),
+    }
 }
 
 #[derive(Tree, Debug)]
@@ -479,7 +610,13 @@ pub(crate) enum Activation {
 
 pub(crate) fn activation() -> Vec<Activation> {
     let affine = Activation::Affine(arr1(&[2.0]), arr1(&[3.0]));
-    vec![Activation::Relu, Activation::Prelu { slope: arr1(&[1.0]) }, affine]
+    vec![
+        Activation::Relu,
+        Activation::Prelu {
+            slope: arr1(&[1.0]),
+        },
+        affine,
+    ]
 }
 
 pub(crate) fn tied_cells() -> Tied<Rc<RefCell<Array1<f32>>>> {
@@ -491,7 +628,9 @@ pub(crate) fn tied_locks() -> Tied<Arc<Mutex<Array1<f32>>>> {
 }
 
 pub(crate) fn rw_lock() -> Single<RwLock<Vec<f32>>> {
-    Single { x: RwLock::new(vec![1.0, 2.0]) }
+    Single {
+        x: RwLock::new(vec![1.0, 2.0]),
+    }
 }
 
 pub(crate) fn tied_arrays() -> Tied<ArcArray<f32, ndarray::Ix1>> {
@@ -507,7 +646,10 @@ pub(crate) struct TiedSubtree {
 
 pub(crate) fn tied_subtree() -> TiedSubtree {
     let shared = Rc::new(Dense::counting(1.0, 1, 1, true));
-    TiedSubtree { a: shared.clone(), b: shared }
+    TiedSubtree {
+        a: shared.clone(),
+        b: shared,
+    }
 }
 
 /// A matrix and the same matrix transposed.
@@ -519,7 +661,10 @@ pub(crate) struct TiedTransposed {
 
 pub(crate) fn tied_transposed() -> TiedTransposed {
     let m = arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).into_shared();
-    TiedTransposed { t: m.clone().reversed_axes(), m }
+    TiedTransposed {
+        t: m.clone().reversed_axes(),
+        m,
+    }
 }
 
 /// A parameter whose first place is frozen.
@@ -534,7 +679,12 @@ pub(crate) struct TiedAcrossFrozen {
 
 pub(crate) fn tied_across_frozen() -> TiedAcrossFrozen {
     let shared = Arc::new(arr1(&[2.0, 3.0]));
-    TiedAcrossFrozen { a: shared.clone(), b: arr1(&[1.0]), c: shared.clone(), d: shared }
+    TiedAcrossFrozen {
+        a: shared.clone(),
+        b: arr1(&[1.0]),
+        c: shared.clone(),
+        d: shared,
+    }
 }
 
 /// A matrix, and its transpose in a cell that two places share.
@@ -548,7 +698,11 @@ pub(crate) struct TiedInCells {
 pub(crate) fn tied_in_cells() -> TiedInCells {
     let TiedTransposed { m, t } = tied_transposed();
     let cell = Rc::new(RefCell::new(t));
-    TiedInCells { m, a: cell.clone(), b: cell }
+    TiedInCells {
+        m,
+        a: cell.clone(),
+        b: cell,
+    }
 }
 
 /// A normalisation whose first place is frozen as a whole.
@@ -563,7 +717,11 @@ pub(crate) struct FrozenSubtree {
 
 pub(crate) fn frozen_subtree() -> FrozenSubtree {
     let shared = Rc::new(batch_norm());
-    FrozenSubtree { a: shared.clone(), b: shared.clone(), c: shared }
+    FrozenSubtree {
+        a: shared.clone(),
+        b: shared.clone(),
+        c: shared,
+    }
 }
 
 /// What is carried along may be tied too.
@@ -579,7 +737,13 @@ pub(crate) struct TiedIntegers {
 pub(crate) fn tied_integers() -> TiedIntegers {
     let n = arr2(&[[1, 2, 3], [4, 5, 6]]).into_shared();
     let p = Arc::new(vec![true, false]);
-    TiedIntegers { x: arr1(&[1.0]), t: n.clone().reversed_axes(), n, q: p.clone(), p }
+    TiedIntegers {
+        x: arr1(&[1.0]),
+        t: n.clone().reversed_axes(),
+        n,
+        q: p.clone(),
+        p,
+    }
 }
 
 pub(crate) trait Layer: Tree + fmt::Debug {
@@ -609,7 +773,12 @@ impl Layer for Bias {
 }
 
 pub(crate) fn layers() -> Vec<Box<dyn Layer>> {
-    vec![Box::new(Linear { weight: arr2(&[[1.0, 2.0], [3.0, 4.0]]) }), Box::new(Bias(arr1(&[5.0, 6.0])))]
+    vec![
+        Box::new(Linear {
+            weight: arr2(&[[1.0, 2.0], [3.0, 4.0]]),
+        }),
+        Box::new(Bias(arr1(&[5.0, 6.0]))),
+    ]
 }
 
 /// Lists of numbers are leaves, lists of lists branches.
@@ -624,7 +793,13 @@ pub(crate) struct Lists {
 
 pub(crate) fn lists() -> Lists {
     let branch = vec![vec![6.0], vec![7.0, 8.0]];
-    Lists { vec: vec![1.0, 2.0], array: [3.0, 4.0], slice: [5.0].into(), branch, arrays: [arr1(&[9.0]), arr1(&[10.0, 11.0])] }
+    Lists {
+        vec: vec![1.0, 2.0],
+        array: [3.0, 4.0],
+        slice: [5.0].into(),
+        branch,
+        arrays: [arr1(&[9.0]), arr1(&[10.0, 11.0])],
+    }
 }
 
 pub(crate) fn boxed_slices() -> Box<[Box<Array1<f32>>]> {
@@ -648,13 +823,30 @@ pub(crate) type Shared = Rc<Array1<f32>>;
 
 pub(crate) fn of_list() -> (Foo<Shared, Shared>, Bar, (Array1<f32>,)) {
     let shared = Rc::new(arr1(&[1.0, 2.0, 3.0]));
-    let bar = Bar { a: true, b: Foo { x: arr1(&[4.0]), y: false }, c: () };
-    (Foo { x: shared.clone(), y: shared }, bar, (arr1(&[5.0]),))
+    let bar = Bar {
+        a: true,
+        b: Foo {
+            x: arr1(&[4.0]),
+            y: false,
+        },
+        c: (),
+    };
+    (
+        Foo {
+            x: shared.clone(),
+            y: shared,
+        },
+        bar,
+        (arr1(&[5.0]),),
+    )
 }
 
 #[cfg(feature = "indexmap")]
 pub(crate) fn in_insertion_order() -> indexmap::IndexMap<String, Array1<f32>> {
-    [("weight", 1.0), ("bias", 2.0)].map(|(key, x)| (key.to_owned(), arr1(&[x]))).into_iter().collect()
+    [("weight", 1.0), ("bias", 2.0)]
+        .map(|(key, x)| (key.to_owned(), arr1(&[x])))
+        .into_iter()
+        .collect()
 }
 
 /// An array of any number of axes.

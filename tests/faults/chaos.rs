@@ -1,5 +1,5 @@
-//! Trees that answer at random, each time otherwise, and do not always hand errors on: whatever comes of it, it is no panic, and the
-//! slices that a closure gets are as long as their leaves.
+//! Trees that answer at random, each time otherwise, and do not always hand errors on: whatever
+//! comes of it, it is no panic, and the slices that a closure gets are as long as their leaves.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use flatleaf::Companion::{Grads, Totals, Values};
 use flatleaf::optim::{AdamW, ClipNorm, Optimizer};
 use flatleaf::{
-    Builder, DynTree, FlatGrad, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone,
+    Builder, DynTree, FlatGrad, Identity, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree,
+    Visitor, VisitorMut, Writer, deep_clone,
 };
 use ndarray::{ArcArray2, Array2};
 
@@ -19,7 +20,9 @@ struct Dice(Rc<Cell<u64>>);
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        Dice(Rc::new(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)))
+        Dice(Rc::new(Cell::new(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        )))
     }
 
     fn roll(&self, sides: usize) -> usize {
@@ -77,9 +80,14 @@ impl Chaos {
             booleans: vec![true; 2],
             matrix: Array2::ones((2, 1 + dice.roll(2))).reversed_axes(),
             view: Array2::ones((2, 2)).into_shared(),
-            children: (0..below(3)).map(|_| Chaos::new(dice, levels - 1)).collect(),
+            children: (0..below(3))
+                .map(|_| Chaos::new(dice, levels - 1))
+                .collect(),
             cell: (below(2) > 0).then(|| Rc::new(RefCell::new(Chaos::new(dice, levels - 1)))),
-            shared: node.into_iter().flat_map(|node| [node.clone(), node]).collect(),
+            shared: node
+                .into_iter()
+                .flat_map(|node| [node.clone(), node])
+                .collect(),
             lock: (below(2) > 0).then(|| Arc::new(vec![1.0; 2].into())),
         }
     }
@@ -101,23 +109,44 @@ impl Chaos {
             0 => visitor.no_leaf(),
             1 => visitor.skipped(dice.key()),
             2 => visitor.leaf(LeafRef::from_slice(&[self.floats.len()], &self.floats)),
-            3 => visitor.leaf(LeafRef::from_slice(&[2, 1], &self.doubles).with_identity(&Identity::of(dice.roll(2)))),
+            3 => visitor.leaf(
+                LeafRef::from_slice(&[2, 1], &self.doubles)
+                    .with_identity(&Identity::of(dice.roll(2))),
+            ),
             4 => {
                 let reader = Reader::new(|out: &mut [f32]| {
                     out.copy_from_slice(&self.called);
                     Ok(())
                 });
-                visitor.leaf(LeafRef::from_reader(&[2], &reader).with_identity(&Identity::of(dice.roll(3))))
+                visitor.leaf(
+                    LeafRef::from_reader(&[2], &reader).with_identity(&Identity::of(dice.roll(3))),
+                )
             }
             5 => visitor.shared(Identity::of(dice.roll(3)), &self.children),
             6 => visitor.frozen(dice.key(), child),
-            7 => self.shared.get(dice.roll(3)).map_or(Ok(()), |node| visitor.child(dice.key(), node)),
+            7 => self
+                .shared
+                .get(dice.roll(3))
+                .map_or(Ok(()), |node| visitor.child(dice.key(), node)),
             _ => visitor.child(dice.key(), child),
         }
     }
 
     fn say_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let Chaos { dice, floats, doubles, called, shared, children, cell, matrix, view, integers, booleans, lock } = self;
+        let Chaos {
+            dice,
+            floats,
+            doubles,
+            called,
+            shared,
+            children,
+            cell,
+            matrix,
+            view,
+            integers,
+            booleans,
+            lock,
+        } = self;
         let child: &'a mut dyn Tree = match dice.roll(9) {
             0 => floats,
             1 => doubles,
@@ -138,8 +167,12 @@ impl Chaos {
                 });
                 visitor.leaf(LeafMut::from_writer(&[2], &mut writer))
             }
-            2 => shared.first_mut().map_or(Ok(()), |node| visitor.child(dice.key(), node)),
-            3 => shared.iter_mut().try_for_each(|node| visitor.child(dice.key(), node)),
+            2 => shared
+                .first_mut()
+                .map_or(Ok(()), |node| visitor.child(dice.key(), node)),
+            3 => shared
+                .iter_mut()
+                .try_for_each(|node| visitor.child(dice.key(), node)),
             _ => visitor.child(dice.key(), child),
         }
     }
@@ -168,7 +201,9 @@ impl Tree for Chaos {
                 2 => builder.child(self.dice.key(), &self.view).map(drop),
                 3 => builder.child(self.dice.key(), &self.shared).map(drop),
                 4 => builder.child(self.dice.key(), &self.cell).map(drop),
-                _ => builder.leaf(LeafRef::from_slice(&[self.floats.len()], &self.floats)).map(|floats| new.floats = floats),
+                _ => builder
+                    .leaf(LeafRef::from_slice(&[self.floats.len()], &self.floats))
+                    .map(|floats| new.floats = floats),
             };
             self.dice.take(rebuilt)?;
         }
@@ -186,7 +221,8 @@ fn layout(dice: &Dice, tree: &Chaos) -> Layout {
     {
         return planned;
     }
-    Layout::of(&flatleaf::tree!({ "a": [1.0, 1.0], "b": { "a": [1.0, 1.0] }, "c": [[1.0], [1.0]] })).unwrap()
+    Layout::of(&flatleaf::tree!({ "a": [1.0, 1.0], "b": { "a": [1.0, 1.0] }, "c": [[1.0], [1.0]] }))
+        .unwrap()
 }
 
 fn all_operations(dice: &Dice, tree: &mut Chaos) {
@@ -207,14 +243,24 @@ fn all_operations(dice: &Dice, tree: &mut Chaos) {
     let _ = deep_clone(tree);
     let _ = DynTree::of(tree);
     let other = Chaos::new(dice, 3);
-    let _ = layout.map_into(tree, [Grads(&other), Totals(&other), Values(&other)], |leaf, x, others| {
-        assert!(x.len() == leaf.len() && others.iter().all(|other| other.len() == leaf.len()));
-    });
+    let _ = layout.map_into(
+        tree,
+        [Grads(&other), Totals(&other), Values(&other)],
+        |leaf, x, others| {
+            assert!(x.len() == leaf.len() && others.iter().all(|other| other.len() == leaf.len()));
+        },
+    );
     let _ = layout.map_into(tree, [], |leaf, x, []| assert_eq!(x.len(), leaf.len()));
     let _ = layout.map(tree, [], |leaf, x, []| assert_eq!(x.len(), leaf.len()));
     let mut optimizer = Optimizer::new((ClipNorm::default(), AdamW::default()), layout).unwrap();
     let _ = optimizer.update(tree, &other);
-    let ones = DynTree::of(&layout.map_reduce(tree, [], |_, x, []| x.to_vec(), |a, _| a).ok().flatten().unwrap_or_default());
+    let ones = DynTree::of(
+        &layout
+            .map_reduce(tree, [], |_, x, []| x.to_vec(), |a, _| a)
+            .ok()
+            .flatten()
+            .unwrap_or_default(),
+    );
     let _ = optimizer.update(tree, &ones.unwrap());
     let grads = flatleaf::tree!({ "a": [1.0, 1.0] });
     let _ = optimizer.update(tree, &grads);

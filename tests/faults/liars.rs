@@ -1,4 +1,5 @@
-//! Trees that do not answer twice alike: an error that says where, leaves that are old or new, and never a panic.
+//! Trees that do not answer twice alike: an error that says where, leaves that are old or new, and
+//! never a panic.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,7 +7,8 @@ use std::rc::Rc;
 use flatleaf::Companion::{Grads, Values};
 use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf::{
-    Builder, DynTree, Error, FlatGrad, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, Writer, deep_clone,
+    Builder, DynTree, Error, FlatGrad, Key, Layout, LeafMut, LeafRef, Reader, Result, Tree,
+    Visitor, VisitorMut, Writer, deep_clone,
 };
 use ndarray::Array2;
 
@@ -32,7 +34,10 @@ struct Called(Vec<f32>);
 
 impl Tree for Called {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visitor.leaf(LeafRef::from_reader(&[self.0.len()], &Reader::new(|out: &mut [f32]| read(&self.0, out))))
+        visitor.leaf(LeafRef::from_reader(
+            &[self.0.len()],
+            &Reader::new(|out: &mut [f32]| read(&self.0, out)),
+        ))
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -46,7 +51,9 @@ impl Tree for Called {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         let reader = Reader::new(|out: &mut [f32]| read(&self.0, out));
-        builder.leaf(LeafRef::from_reader(&[self.0.len()], &reader)).map(Called)
+        builder
+            .leaf(LeafRef::from_reader(&[self.0.len()], &reader))
+            .map(Called)
     }
 }
 
@@ -80,14 +87,25 @@ impl Tree for Liar {
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let mut children = if self.lies() { &mut self.lie } else { &mut self.truth }.iter_mut();
+        let mut children = if self.lies() {
+            &mut self.lie
+        } else {
+            &mut self.truth
+        }
+        .iter_mut();
         children.try_for_each(|(name, child)| visitor.child(Key::Name(name), child))
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         let children = if self.lies() { &self.lie } else { &self.truth }.iter();
-        let truth = children.map(|(name, child)| Ok((*name, builder.child(Key::Name(name), child)?))).collect::<Result<_>>()?;
-        Ok(Liar { truths: Rc::new(Cell::new(usize::MAX)), truth, lie: Vec::new() })
+        let truth = children
+            .map(|(name, child)| Ok((*name, builder.child(Key::Name(name), child)?)))
+            .collect::<Result<_>>()?;
+        Ok(Liar {
+            truths: Rc::new(Cell::new(usize::MAX)),
+            truth,
+            lie: Vec::new(),
+        })
     }
 
     flatleaf::rebuild_object!();
@@ -108,21 +126,60 @@ fn lies() -> Vec<(&'static str, Children)> {
         ("a shorter leaf", instead(floats(3))),
         ("a longer leaf", instead(floats(5))),
         ("a leaf without elements", instead(floats(0))),
-        ("as many elements in another shape", instead(Body::Matrix { w: Array2::from_elem((2, 2), OLD) })),
-        ("the same in another order", instead(Body::Matrix { w: Array2::from_elem((2, 2), OLD).reversed_axes() })),
-        ("another type", instead(Body::Doubles { w: vec![OLD.into(); 4] })),
-        ("a type of as many bytes", instead(Body::Integers { w: vec![OLD as i32; 4] })),
-        ("a leaf of another length that is called", instead(Body::Called { w: Called(vec![OLD; 3]) })),
-        ("a leaf that is called", instead(Body::Called { w: Called(vec![OLD; 4]) })),
+        (
+            "as many elements in another shape",
+            instead(Body::Matrix {
+                w: Array2::from_elem((2, 2), OLD),
+            }),
+        ),
+        (
+            "the same in another order",
+            instead(Body::Matrix {
+                w: Array2::from_elem((2, 2), OLD).reversed_axes(),
+            }),
+        ),
+        (
+            "another type",
+            instead(Body::Doubles {
+                w: vec![OLD.into(); 4],
+            }),
+        ),
+        (
+            "a type of as many bytes",
+            instead(Body::Integers {
+                w: vec![OLD as i32; 4],
+            }),
+        ),
+        (
+            "a leaf of another length that is called",
+            instead(Body::Called {
+                w: Called(vec![OLD; 3]),
+            }),
+        ),
+        (
+            "a leaf that is called",
+            instead(Body::Called {
+                w: Called(vec![OLD; 4]),
+            }),
+        ),
         ("a branch", instead(Body::Deeper { w: (vec![OLD; 4],) })),
         ("no leaf", instead(Body::Name { w: "name".into() })),
         ("nothing there", instead(Body::Nothing)),
         ("fewer leaves", vec![("a", floats(2))]),
         ("no leaves", vec![]),
-        ("more leaves", vec![("a", floats(2)), ("b", floats(4)), ("c", floats(2))]),
+        (
+            "more leaves",
+            vec![("a", floats(2)), ("b", floats(4)), ("c", floats(2))],
+        ),
         ("other names", vec![("c", floats(2)), ("d", floats(4))]),
-        ("one path twice", vec![("a", floats(2)), ("a", floats(2)), ("b", floats(4))]),
-        ("one path twice, later", vec![("a", floats(2)), ("b", floats(4)), ("a", floats(2))]),
+        (
+            "one path twice",
+            vec![("a", floats(2)), ("a", floats(2)), ("b", floats(4))],
+        ),
+        (
+            "one path twice, later",
+            vec![("a", floats(2)), ("b", floats(4)), ("a", floats(2))],
+        ),
         ("shapes exchanged", vec![("a", floats(4)), ("b", floats(2))]),
         ("another order", vec![("b", floats(4)), ("a", floats(2))]),
     ]
@@ -147,7 +204,11 @@ impl Model {
     fn with(at: usize, truths: usize, lie: &Children) -> Self {
         let liar = |is_one: bool| {
             let truths = if is_one { truths } else { usize::MAX };
-            Liar { truths: Rc::new(Cell::new(truths)), truth: truth(), lie: lie.clone() }
+            Liar {
+                truths: Rc::new(Cell::new(truths)),
+                truth: truth(),
+                lie: lie.clone(),
+            }
         };
         Model::of(liar(at == 0), liar(at == 1), liar(at == 2))
     }
@@ -170,12 +231,23 @@ impl Model {
         for leaf in [&self.first, &*self.tied, &*self.tied_again, &self.mean] {
             assert!(leaf.iter().all(|x| *x == leaf[0]), "torn: {leaf:?}");
         }
-        assert!(Rc::ptr_eq(&self.tied, &self.tied_again) && Rc::ptr_eq(&self.shared, &self.shared_again), "a tie is broken");
-        let bodies = [&self.liar, &self.frozen, &*self.shared].into_iter().flat_map(|liar| liar.truth.iter().chain(&liar.lie));
+        assert!(
+            Rc::ptr_eq(&self.tied, &self.tied_again)
+                && Rc::ptr_eq(&self.shared, &self.shared_again),
+            "a tie is broken"
+        );
+        let bodies = [&self.liar, &self.frozen, &*self.shared]
+            .into_iter()
+            .flat_map(|liar| liar.truth.iter().chain(&liar.lie));
         for (name, body) in bodies {
             let elements = DynTree::of(body).unwrap();
-            let Some(elements) = elements.get("w").and_then(|w| w.as_array::<f32>()) else { continue };
-            assert!(elements.iter().all(|x| Some(x) == elements.first()), "`{name}` is torn: {elements:?}");
+            let Some(elements) = elements.get("w").and_then(|w| w.as_array::<f32>()) else {
+                continue;
+            };
+            assert!(
+                elements.iter().all(|x| Some(x) == elements.first()),
+                "`{name}` is torn: {elements:?}"
+            );
         }
     }
 }
@@ -194,19 +266,39 @@ fn operations() -> Vec<(&'static str, Operation)> {
     vec![
         ("plan", |_, model| Layout::of(model).map(drop)),
         ("gather", |layout, model| layout.gather(model).map(drop)),
-        ("gather_as", |layout, model| layout.gather_as::<f64>(model).map(drop)),
-        ("gather_grad", |layout, model| layout.gather_grad(model).map(drop)),
-        ("gather_grad_into", |layout, model| layout.gather_grad_into(model, &mut FlatGrad::absent(layout))),
+        ("gather_as", |layout, model| {
+            layout.gather_as::<f64>(model).map(drop)
+        }),
+        ("gather_grad", |layout, model| {
+            layout.gather_grad(model).map(drop)
+        }),
+        ("gather_grad_into", |layout, model| {
+            layout.gather_grad_into(model, &mut FlatGrad::absent(layout))
+        }),
         ("mask", |layout, model| layout.mask(model).map(drop)),
         ("norm", |layout, model| layout.norm_l2(model).map(drop)),
         ("copy of any tree", |_, model| DynTree::of(model).map(drop)),
         ("deep_clone", |_, model| deep_clone(model).map(drop)),
-        ("restructure", |layout, model| layout.restructure(model, &new_flat(layout)).map(drop)),
-        ("restructure_into", |layout, model| layout.restructure_into(model, &new_flat(layout))),
-        ("restructure_into_as", |layout, model| layout.restructure_into_as(model, &vec![f64::from(NEW); layout.len()])),
-        ("copy_frozen from", |layout, model| layout.copy_frozen(model, &mut honest())),
-        ("copy_frozen into", |layout, model| layout.copy_frozen(&honest(), model)),
-        ("map", |layout, model| layout.map(model, [], |leaf, x, []| assert_eq!(leaf.len(), x.len())).map(drop)),
+        ("restructure", |layout, model| {
+            layout.restructure(model, &new_flat(layout)).map(drop)
+        }),
+        ("restructure_into", |layout, model| {
+            layout.restructure_into(model, &new_flat(layout))
+        }),
+        ("restructure_into_as", |layout, model| {
+            layout.restructure_into_as(model, &vec![f64::from(NEW); layout.len()])
+        }),
+        ("copy_frozen from", |layout, model| {
+            layout.copy_frozen(model, &mut honest())
+        }),
+        ("copy_frozen into", |layout, model| {
+            layout.copy_frozen(&honest(), model)
+        }),
+        ("map", |layout, model| {
+            layout
+                .map(model, [], |leaf, x, []| assert_eq!(leaf.len(), x.len()))
+                .map(drop)
+        }),
         ("map_into", |layout, model| {
             layout.map_into(model, [Values(&honest())], |leaf, x, [y]| {
                 assert_eq!((leaf.len(), leaf.len()), (x.len(), y.len()));
@@ -214,10 +306,20 @@ fn operations() -> Vec<(&'static str, Operation)> {
             })
         }),
         ("fold over gradients", |layout, model| {
-            layout.fold(&honest(), [Grads(model)], (), |(), leaf, _, [dx]| assert_eq!(leaf.len(), dx.len()))
+            layout.fold(&honest(), [Grads(model)], (), |(), leaf, _, [dx]| {
+                assert_eq!(leaf.len(), dx.len())
+            })
         }),
-        ("update", |layout, model| Optimizer::new(Sgd::default(), layout)?.update(model, &honest()).map(drop)),
-        ("update by", |layout, model| Optimizer::new(Sgd::default(), layout)?.update(&mut honest(), model).map(drop)),
+        ("update", |layout, model| {
+            Optimizer::new(Sgd::default(), layout)?
+                .update(model, &honest())
+                .map(drop)
+        }),
+        ("update by", |layout, model| {
+            Optimizer::new(Sgd::default(), layout)?
+                .update(&mut honest(), model)
+                .map(drop)
+        }),
         #[cfg(feature = "safetensors")]
         ("save", |_, model| files::save(model)),
         #[cfg(feature = "safetensors")]
@@ -264,7 +366,10 @@ fn check_error(error: &Error, at: usize) {
     ];
     assert!(kinds.contains(&true), "{error:?}");
     let path = error.path().unwrap_or_else(|| panic!("no path: {error}"));
-    assert!(path.starts_with(["liar", "frozen", "shared"][at]), "`{path}`: {error}");
+    assert!(
+        path.starts_with(["liar", "frozen", "shared"][at]),
+        "`{path}`: {error}"
+    );
 }
 
 #[test]
@@ -275,8 +380,12 @@ fn a_tree_that_lies_gets_an_error_that_says_where_and_its_leaves_are_old_or_new(
             let mut errors = 0;
             for (at, truths) in (0..3).flat_map(|at| (0..12).map(move |truths| (at, truths))) {
                 let mut model = Model::with(at, truths, &children);
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&layout, &mut model)));
-                let result = result.unwrap_or_else(|_| panic!("{operation} panicked: {lie}, by number {at}, after {truths} visits"));
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    work(&layout, &mut model)
+                }));
+                let result = result.unwrap_or_else(|_| {
+                    panic!("{operation} panicked: {lie}, by number {at}, after {truths} visits")
+                });
                 model.check();
                 if let Err(error) = result {
                     check_error(&error, at);
@@ -284,7 +393,10 @@ fn a_tree_that_lies_gets_an_error_that_says_where_and_its_leaves_are_old_or_new(
                 }
             }
             let is_lie = !matches!(lie, "another order" | "a leaf that is called");
-            assert!(errors > 0 || !is_lie || operation != "restructure_into", "{operation} took all of it: {lie}");
+            assert!(
+                errors > 0 || !is_lie || operation != "restructure_into",
+                "{operation} took all of it: {lie}"
+            );
         }
     }
 }

@@ -37,21 +37,53 @@ impl Tree for Saboteur {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         self.poison();
-        Ok(Saboteur { visits: 0, lock: self.lock.clone(), value: builder.child(Key::Name("value"), &self.value)? })
+        Ok(Saboteur {
+            visits: 0,
+            lock: self.lock.clone(),
+            value: builder.child(Key::Name("value"), &self.value)?,
+        })
     }
 }
 
-type Model = (Vec<f32>, Arc<Vec<f32>>, Saboteur, Arc<Mutex<Vec<f32>>>, Vec<f32>, Arc<Vec<f32>>);
+type Model = (
+    Vec<f32>,
+    Arc<Vec<f32>>,
+    Saboteur,
+    Arc<Mutex<Vec<f32>>>,
+    Vec<f32>,
+    Arc<Vec<f32>>,
+);
 
 fn model(visits: usize) -> Model {
     let (lock, tied) = (Arc::new(Mutex::new(vec![1.0; 2])), Arc::new(vec![1.0; 2]));
-    (vec![1.0; 2], tied.clone(), Saboteur { visits, lock: lock.clone(), value: vec![1.0; 2] }, lock, vec![1.0; 2], tied)
+    (
+        vec![1.0; 2],
+        tied.clone(),
+        Saboteur {
+            visits,
+            lock: lock.clone(),
+            value: vec![1.0; 2],
+        },
+        lock,
+        vec![1.0; 2],
+        tied,
+    )
 }
 
 /// All leaves are old or new, and the tie is a tie.
 fn check(model: &Model) {
-    let locked = model.3.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for leaf in [&model.0, &*model.1, &model.2.value, &locked, &model.4, &*model.5] {
+    let locked = model
+        .3
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    for leaf in [
+        &model.0,
+        &*model.1,
+        &model.2.value,
+        &locked,
+        &model.4,
+        &*model.5,
+    ] {
         assert!(leaf == &[1.0; 2] || leaf == &[2.0; 2], "torn: {leaf:?}");
     }
     assert!(Arc::ptr_eq(&model.1, &model.5));
@@ -64,7 +96,9 @@ fn a_lock_that_is_poisoned_between_two_visits() {
     for visits in 0..4 {
         for work in [
             |layout: &Layout, model: &mut Model, flat: &[f32]| layout.restructure_into(model, flat),
-            |layout: &Layout, model: &mut Model, _: &[f32]| layout.map_into(model, [], |_, x, []| x.fill(2.0)),
+            |layout: &Layout, model: &mut Model, _: &[f32]| {
+                layout.map_into(model, [], |_, x, []| x.fill(2.0))
+            },
         ] {
             let mut model = model(visits);
             let result = work(&layout, &mut model, &flat);
@@ -80,7 +114,12 @@ fn a_lock_that_is_poisoned_between_two_visits() {
         }
     }
     let mut broken = model(0);
-    assert!(layout.restructure_into(&mut broken, &flat).unwrap_err().is_poisoned());
+    assert!(
+        layout
+            .restructure_into(&mut broken, &flat)
+            .unwrap_err()
+            .is_poisoned()
+    );
     let whole = model(usize::MAX);
     let error = layout.restructure(&whole, &flat).err().unwrap();
     assert!(error.is_poisoned());
@@ -125,7 +164,11 @@ fn threads_read_one_model_while_others_write_their_own_copies() {
             let flat = vec![value + round as f32; layout.len()];
             layout.restructure_into(&mut copy, &flat).unwrap();
             assert_eq!(layout.gather(&copy).unwrap(), flat);
-            layout.map_into(&mut copy, [], |_, x, []| x.iter_mut().for_each(|x| *x += 1.0)).unwrap();
+            layout
+                .map_into(&mut copy, [], |_, x, []| {
+                    x.iter_mut().for_each(|x| *x += 1.0)
+                })
+                .unwrap();
         }
         assert!(Arc::ptr_eq(&copy.tied, &copy.tied_again));
     };

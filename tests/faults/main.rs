@@ -1,4 +1,5 @@
-//! What goes wrong half-way: panics in a user's code, trees that lie, locks that break, sizes that no memory holds.
+//! What goes wrong half-way: panics in a user's code, trees that lie, locks that break, sizes that
+//! no memory holds.
 #![cfg(feature = "derive")]
 
 mod chaos;

@@ -1,4 +1,5 @@
-//! A panic in a user's tree or closure, at any moment of any operation: every leaf is old or new, and all of it can be used.
+//! A panic in a user's tree or closure, at any moment of any operation: every leaf is old or new,
+//! and all of it can be used.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,7 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use flatleaf::Companion::{Grads, Values};
 use flatleaf::optim::{ClipNorm, Kernel, Optimizer, Rule, Sgd, each};
-use flatleaf::{Builder, DynTree, FlatGrad, Key, Layout, Result, TiedGrads, Tree, Visitor, VisitorMut, deep_clone, destructure, tree};
+use flatleaf::{
+    Builder, DynTree, FlatGrad, Key, Layout, Result, TiedGrads, Tree, Visitor, VisitorMut,
+    deep_clone, destructure, tree,
+};
 use ndarray::{ArcArray2, Array2, ShapeBuilder};
 
 /// Burns down by one call of a user's code after the other, and panics at the end.
@@ -62,7 +66,10 @@ impl Tree for Fused {
         self.fuse.burn();
         let value = builder.child(Key::Name("value"), &self.value)?;
         self.fuse.burn();
-        Ok(Fused { fuse: self.fuse.clone(), value })
+        Ok(Fused {
+            fuse: self.fuse.clone(),
+            value,
+        })
     }
 
     flatleaf::rebuild_object!();
@@ -115,7 +122,10 @@ trait Model: Tree + Sized {
     /// Every leaf is one number, old or new, and ties are ties.
     fn check(&self) {
         for (name, values) in self.trainable().into_iter().chain(self.others()) {
-            assert!(values.iter().all(|x| *x == values[0]), "`{name}` is torn: {values:?}");
+            assert!(
+                values.iter().all(|x| *x == values[0]),
+                "`{name}` is torn: {values:?}"
+            );
         }
         self.check_ties();
     }
@@ -129,11 +139,17 @@ trait Model: Tree + Sized {
 }
 
 fn all_are(leaves: &[(&str, Vec<f32>)], value: f32) {
-    assert!(leaves.iter().all(|leaf| leaf.1.iter().all(|x| *x == value)), "not {value} everywhere: {leaves:?}");
+    assert!(
+        leaves.iter().all(|leaf| leaf.1.iter().all(|x| *x == value)),
+        "not {value} everywhere: {leaves:?}"
+    );
 }
 
 fn fused(value: f32, fuse: &Fuse) -> Fused {
-    Fused { fuse: fuse.clone(), value: vec![value; 3] }
+    Fused {
+        fuse: fuse.clone(),
+        value: vec![value; 3],
+    }
 }
 
 fn count(counts: &[i32]) -> Vec<f32> {
@@ -167,8 +183,14 @@ impl Model for Mixed {
         vec![
             ("first", self.first.clone()),
             ("tied", [&self.tied[..], &self.tied_again].concat()),
-            ("view", self.view.iter().chain(&self.turned).copied().collect()),
-            ("node", [&self.node.value[..], &self.node_again.value].concat()),
+            (
+                "view",
+                self.view.iter().chain(&self.turned).copied().collect(),
+            ),
+            (
+                "node",
+                [&self.node.value[..], &self.node_again.value].concat(),
+            ),
             ("middle", self.middle.value.clone()),
             ("lock", self.lock.lock().unwrap().clone()),
             ("strided", self.strided.iter().copied().collect()),
@@ -178,13 +200,27 @@ impl Model for Mixed {
     }
 
     fn others(&self) -> Vec<(&'static str, Vec<f32>)> {
-        vec![("mean", self.mean.clone()), ("statistics", self.statistics.value.clone()), ("counts", count(&self.counts))]
+        vec![
+            ("mean", self.mean.clone()),
+            ("statistics", self.statistics.value.clone()),
+            ("counts", count(&self.counts)),
+        ]
     }
 
     fn check_ties(&self) {
-        assert!(Rc::ptr_eq(&self.tied, &self.tied_again), "the tie of two pointers");
-        assert!(Rc::ptr_eq(&self.node, &self.node_again), "the tie of two pointers to a user's tree");
-        assert_eq!(self.view.as_ptr(), self.turned.as_ptr(), "the tie of two views");
+        assert!(
+            Rc::ptr_eq(&self.tied, &self.tied_again),
+            "the tie of two pointers"
+        );
+        assert!(
+            Rc::ptr_eq(&self.node, &self.node_again),
+            "the tie of two pointers to a user's tree"
+        );
+        assert_eq!(
+            self.view.as_ptr(),
+            self.turned.as_ptr(),
+            "the tie of two views"
+        );
     }
 }
 
@@ -200,11 +236,18 @@ impl Model for Plain {
     }
 
     fn trainable(&self) -> Vec<(&'static str, Vec<f32>)> {
-        vec![("first", self.first.clone()), ("middle", self.middle.value.clone()), ("last", self.last.value.clone())]
+        vec![
+            ("first", self.first.clone()),
+            ("middle", self.middle.value.clone()),
+            ("last", self.last.value.clone()),
+        ]
     }
 
     fn others(&self) -> Vec<(&'static str, Vec<f32>)> {
-        vec![("statistics", self.statistics.value.clone()), ("counts", count(&self.counts))]
+        vec![
+            ("statistics", self.statistics.value.clone()),
+            ("counts", count(&self.counts)),
+        ]
     }
 }
 
@@ -219,7 +262,11 @@ impl<M: Model> Scene<M> {
     fn new() -> Self {
         let fuse = Fuse::default();
         let model = M::holding(OLD, &fuse);
-        Scene { layout: Layout::of(&model).unwrap(), model, fuse }
+        Scene {
+            layout: Layout::of(&model).unwrap(),
+            model,
+            fuse,
+        }
     }
 
     fn new_flat(&self) -> Vec<f32> {
@@ -227,9 +274,13 @@ impl<M: Model> Scene<M> {
     }
 }
 
-/// Panics at each call of the user's code in turn, until the work comes through. After every panic the model is whole and the work can
-/// be done.
-fn at_every_moment<M: Model, O>(start: impl Fn(&Scene<M>) -> O, work: impl Fn(&mut Scene<M>, &mut O), check: impl Fn(&Scene<M>, &O)) {
+/// Panics at each call of the user's code in turn, until the work comes through. After every panic
+/// the model is whole and the work can be done.
+fn at_every_moment<M: Model, O>(
+    start: impl Fn(&Scene<M>) -> O,
+    work: impl Fn(&mut Scene<M>, &mut O),
+    check: impl Fn(&Scene<M>, &O),
+) {
     for calls in 0.. {
         let mut scene = Scene::<M>::new();
         let mut output = start(&scene);
@@ -251,12 +302,24 @@ fn at_every_moment<M: Model, O>(start: impl Fn(&Scene<M>) -> O, work: impl Fn(&m
 
 /// Work that leaves the model as it was.
 fn reads<M: Model>(work: impl Fn(&Layout, &M)) {
-    at_every_moment(|_: &Scene<M>| (), |scene, ()| work(&scene.layout, &scene.model), |scene, ()| scene.model.is(OLD, OLD));
+    at_every_moment(
+        |_: &Scene<M>| (),
+        |scene, ()| work(&scene.layout, &scene.model),
+        |scene, ()| scene.model.is(OLD, OLD),
+    );
 }
 
 fn readers<M: Model>() {
     reads::<M>(|_, model| drop(Layout::of(model).unwrap()));
-    reads::<M>(|_, model| drop(Layout::planner().freeze("first").keep(|leaf| leaf.len() > 1).of(model).unwrap()));
+    reads::<M>(|_, model| {
+        drop(
+            Layout::planner()
+                .freeze("first")
+                .keep(|leaf| leaf.len() > 1)
+                .of(model)
+                .unwrap(),
+        )
+    });
     reads::<M>(|_, model| drop(destructure(model).unwrap()));
     reads::<M>(|layout, model| drop(layout.gather(model).unwrap()));
     reads::<M>(|layout, model| drop(layout.gather_grad(model).unwrap()));
@@ -264,15 +327,32 @@ fn readers<M: Model>() {
     reads::<M>(|layout, model| assert!(layout.norm_l2(model).unwrap() > OLD.into()));
     reads::<M>(|_, model| drop(DynTree::of(model).unwrap()));
     reads::<M>(|_, model| deep_clone(model).unwrap().is(OLD, OLD));
-    reads::<M>(|layout, model| layout.restructure(model, &vec![NEW; layout.len()]).unwrap().is(NEW, OLD));
-    reads::<M>(|layout, model| layout.map(model, [Values(model)], |_, x, [_]| x.fill(NEW)).unwrap().is(NEW, OLD));
     reads::<M>(|layout, model| {
-        let sum = layout.map_reduce(model, [Grads(model)], |_, x, [_]| x.len(), |a, b| a + b).unwrap();
+        layout
+            .restructure(model, &vec![NEW; layout.len()])
+            .unwrap()
+            .is(NEW, OLD)
+    });
+    reads::<M>(|layout, model| {
+        layout
+            .map(model, [Values(model)], |_, x, [_]| x.fill(NEW))
+            .unwrap()
+            .is(NEW, OLD)
+    });
+    reads::<M>(|layout, model| {
+        let sum = layout
+            .map_reduce(model, [Grads(model)], |_, x, [_]| x.len(), |a, b| a + b)
+            .unwrap();
         assert_eq!(sum, Some(layout.len()));
     });
     reads::<M>(|layout, model| {
-        let objective = flatleaf::Objective::new(layout, deep_clone(model).unwrap(), |_: &M| (0.0_f32, tree!({ "first": [1.0, 1.0] })));
-        assert_eq!(objective.unwrap().value(&vec![NEW; layout.len()]).unwrap(), 0.0);
+        let objective = flatleaf::Objective::new(layout, deep_clone(model).unwrap(), |_: &M| {
+            (0.0_f32, tree!({ "first": [1.0, 1.0] }))
+        });
+        assert_eq!(
+            objective.unwrap().value(&vec![NEW; layout.len()]).unwrap(),
+            0.0
+        );
     });
 }
 
@@ -289,7 +369,9 @@ fn outputs<M: Model>() {
         |_, flat| assert!(flat.iter().all(|x| *x == flat[0])),
     );
     at_every_moment(
-        |scene: &Scene<M>| FlatGrad::from_flat(&scene.layout, vec![-1.0; scene.layout.len()]).unwrap(),
+        |scene: &Scene<M>| {
+            FlatGrad::from_flat(&scene.layout, vec![-1.0; scene.layout.len()]).unwrap()
+        },
         |scene, grad| scene.layout.gather_grad_into(&scene.model, grad).unwrap(),
         |_, grad| assert!(grad.iter().all(|x| *x == -1.0) || grad.iter().all(|x| *x >= OLD)),
     );
@@ -304,7 +386,12 @@ fn a_vector_that_is_written_is_as_it_was() {
 fn writers<M: Model>() {
     at_every_moment(
         Scene::<M>::new_flat,
-        |scene, flat| scene.layout.restructure_into(&mut scene.model, flat).unwrap(),
+        |scene, flat| {
+            scene
+                .layout
+                .restructure_into(&mut scene.model, flat)
+                .unwrap()
+        },
         |scene, _| all_are(&scene.model.others(), OLD),
     );
     at_every_moment(
@@ -314,12 +401,22 @@ fn writers<M: Model>() {
     );
     at_every_moment(
         |_: &Scene<M>| (),
-        |scene, ()| scene.layout.map_into(&mut scene.model, [], |_, x, []| x.fill(NEW)).unwrap(),
+        |scene, ()| {
+            scene
+                .layout
+                .map_into(&mut scene.model, [], |_, x, []| x.fill(NEW))
+                .unwrap()
+        },
         |_, ()| (),
     );
     at_every_moment(
         |_: &Scene<M>| (),
-        |scene, ()| scene.layout.par_map_into(&mut scene.model, [], |_, x, []| x.fill(NEW)).unwrap(),
+        |scene, ()| {
+            scene
+                .layout
+                .par_map_into(&mut scene.model, [], |_, x, []| x.fill(NEW))
+                .unwrap()
+        },
         |_, ()| (),
     );
 }
@@ -333,10 +430,28 @@ fn a_tree_that_is_written_is_old_or_new_leaf_by_leaf() {
 fn optimizers<M: Model>() {
     at_every_moment(
         |scene: &Scene<M>| {
-            let rule = (ClipNorm { max: 1e9, ..Default::default() }, Sgd { lr: 1.0, ..Default::default() });
-            (Optimizer::new(rule, &scene.layout).unwrap(), M::holding(-1.0, &scene.fuse))
+            let rule = (
+                ClipNorm {
+                    max: 1e9,
+                    ..Default::default()
+                },
+                Sgd {
+                    lr: 1.0,
+                    ..Default::default()
+                },
+            );
+            (
+                Optimizer::new(rule, &scene.layout).unwrap(),
+                M::holding(-1.0, &scene.fuse),
+            )
         },
-        |scene, (optimizer, grads)| drop(optimizer.update_with(&mut scene.model, grads, TiedGrads::AlreadyTotal).unwrap()),
+        |scene, (optimizer, grads)| {
+            drop(
+                optimizer
+                    .update_with(&mut scene.model, grads, TiedGrads::AlreadyTotal)
+                    .unwrap(),
+            )
+        },
         |scene, (optimizer, grads)| {
             assert!(optimizer.step_count("first") <= Some(1));
             grads.is(-1.0, -1.0);
@@ -363,7 +478,8 @@ mod files {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("flatleaf-panics-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("flatleaf-panics-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&folder).unwrap();
             Folder(folder)
         }
@@ -390,13 +506,19 @@ mod files {
         reads::<M>(|_, model| {
             let saved = catch_unwind(AssertUnwindSafe(|| checkpoint::save(&path, model)));
             assert_eq!(std::fs::read(&path).unwrap(), before);
-            assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "a file that nobody wants");
+            assert_eq!(
+                std::fs::read_dir(&folder.0).unwrap().count(),
+                1,
+                "a file that nobody wants"
+            );
             saved.unwrap_or_else(|panic| resume_unwind(panic)).unwrap();
         });
         save::<M>(&path, NEW);
         at_every_moment(
             |_: &Scene<M>| (),
-            |scene, ()| drop(checkpoint::load_into(&path, &mut scene.model, &LoadOptions::new()).unwrap()),
+            |scene, ()| {
+                drop(checkpoint::load_into(&path, &mut scene.model, &LoadOptions::new()).unwrap())
+            },
             |_, ()| (),
         );
         let rename = |_: &str| -> String { blow_up() };
@@ -424,19 +546,36 @@ impl Calls {
 
     /// Hands a value through, unless it is the last call.
     fn count<T>(&self, value: T) -> T {
-        if self.0.fetch_sub(1, Ordering::Relaxed) == 0 { blow_up() } else { value }
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 0 {
+            blow_up()
+        } else {
+            value
+        }
     }
 }
 
 fn panics<R>(work: impl FnOnce() -> R) {
-    assert!(catch_unwind(AssertUnwindSafe(work)).is_err(), "nobody panicked");
+    assert!(
+        catch_unwind(AssertUnwindSafe(work)).is_err(),
+        "nobody panicked"
+    );
 }
 
-/// All leaves are old or new but the one that the closure had, which holds what the closure left there.
+/// All leaves are old or new but the one that the closure had, which holds what the closure left
+/// there.
 fn only_one_is_torn<M: Model>(scene: &Scene<M>, torn: &str) {
     let is_torn = |leaf: &(&str, Vec<f32>)| leaf.1.iter().any(|x| *x != leaf.1[0]);
-    let found: Vec<&str> = scene.model.trainable().iter().filter(|leaf| is_torn(leaf)).map(|leaf| leaf.0).collect();
-    assert!(found.is_empty() || found == [torn], "torn: {found:?}, expected `{torn}`");
+    let found: Vec<&str> = scene
+        .model
+        .trainable()
+        .iter()
+        .filter(|leaf| is_torn(leaf))
+        .map(|leaf| leaf.0)
+        .collect();
+    assert!(
+        found.is_empty() || found == [torn],
+        "torn: {found:?}, expected `{torn}`"
+    );
     all_are(&scene.model.others(), OLD);
     scene.model.check_ties();
     scene.layout.gather(&scene.model).unwrap();
@@ -444,7 +583,12 @@ fn only_one_is_torn<M: Model>(scene: &Scene<M>, torn: &str) {
 
 /// A closure that is half-way through a leaf, at each leaf in turn.
 fn closures_in_place<M: Model>() {
-    let names: Vec<&str> = Scene::<M>::new().model.trainable().into_iter().map(|leaf| leaf.0).collect();
+    let names: Vec<&str> = Scene::<M>::new()
+        .model
+        .trainable()
+        .into_iter()
+        .map(|leaf| leaf.0)
+        .collect();
     for (leaf, name) in names.into_iter().enumerate() {
         let (calls, parallel_calls) = (Calls::until(leaf), Calls::until(leaf));
         let map = |x: &mut [f32], calls: &Calls| {
@@ -453,15 +597,29 @@ fn closures_in_place<M: Model>() {
             rest.fill(NEW);
         };
         let mut scene = Scene::<M>::new();
-        panics(|| scene.layout.map_into(&mut scene.model, [], |_, x, []| map(x, &calls)));
+        panics(|| {
+            scene
+                .layout
+                .map_into(&mut scene.model, [], |_, x, []| map(x, &calls))
+        });
         only_one_is_torn(&scene, name);
-        scene.layout.map_into(&mut scene.model, [], |_, x, []| x.fill(NEW)).unwrap();
+        scene
+            .layout
+            .map_into(&mut scene.model, [], |_, x, []| x.fill(NEW))
+            .unwrap();
         scene.model.is(NEW, OLD);
 
         let mut scene = Scene::<M>::new();
-        panics(|| scene.layout.par_map_into(&mut scene.model, [], |_, x, []| map(x, &parallel_calls)));
+        panics(|| {
+            scene
+                .layout
+                .par_map_into(&mut scene.model, [], |_, x, []| map(x, &parallel_calls))
+        });
         only_one_is_torn(&scene, name);
-        scene.layout.par_map_into(&mut scene.model, [], |_, x, []| x.fill(NEW)).unwrap();
+        scene
+            .layout
+            .par_map_into(&mut scene.model, [], |_, x, []| x.fill(NEW))
+            .unwrap();
         scene.model.is(NEW, OLD);
     }
 }
@@ -487,7 +645,9 @@ fn a_panic_on_one_thread_leaves_the_leaves_of_the_others_whole() {
         panics(|| layout.par_map_into(&mut model, [], |leaf, x, []| work(leaf.index(), x)));
         assert!(model.iter().all(|leaf| leaf.iter().all(|x| *x == leaf[0])));
         assert_eq!(model[leaf][0], OLD);
-        layout.map_into(&mut model, [], |_, x, []| x.fill(OLD)).unwrap();
+        layout
+            .map_into(&mut model, [], |_, x, []| x.fill(OLD))
+            .unwrap();
     }
 }
 
@@ -539,15 +699,30 @@ impl Rule for Touchy {
 
 #[test]
 fn a_rule_that_panics_tears_the_leaf_that_it_moves_and_no_other() {
-    let mut model = (vec![OLD; 2], Rc::new(vec![OLD; 3]), vec![OLD, OLD, 5.0], vec![OLD; 2]);
+    let mut model = (
+        vec![OLD; 2],
+        Rc::new(vec![OLD; 3]),
+        vec![OLD, OLD, 5.0],
+        vec![OLD; 2],
+    );
     let layout = Layout::of(&model).unwrap();
     let mut optimizer = Optimizer::new(Touchy { lr: 1.0 }, &layout).unwrap();
-    let grads = (vec![-1.0_f32; 2], vec![-1.0_f32; 3], vec![-1.0_f32; 3], vec![-1.0_f32; 2]);
+    let grads = (
+        vec![-1.0_f32; 2],
+        vec![-1.0_f32; 3],
+        vec![-1.0_f32; 3],
+        vec![-1.0_f32; 2],
+    );
     panics(|| optimizer.update(&mut model, &grads));
     for leaf in [&model.0, &model.1, &model.3] {
         assert!(leaf.iter().all(|x| *x == leaf[0]), "{leaf:?}");
     }
-    model = (vec![OLD; 2], Rc::new(vec![OLD; 3]), vec![OLD; 3], vec![OLD; 2]);
+    model = (
+        vec![OLD; 2],
+        Rc::new(vec![OLD; 3]),
+        vec![OLD; 3],
+        vec![OLD; 2],
+    );
     let change = |rule: &mut Touchy| {
         rule.lr = 3.0;
         blow_up()
@@ -555,13 +730,20 @@ fn a_rule_that_panics_tears_the_leaf_that_it_moves_and_no_other() {
     panics(|| optimizer.adjust("0", change));
     assert_eq!(optimizer.step_count("2"), Some(0));
     optimizer.update(&mut model, &grads).unwrap();
-    assert_eq!((layout.gather(&model).unwrap(), optimizer.step_count("2")), (vec![NEW; 10], Some(1)));
+    assert_eq!(
+        (layout.gather(&model).unwrap(), optimizer.step_count("2")),
+        (vec![NEW; 10], Some(1))
+    );
 }
 
 #[test]
 fn a_panic_under_a_guard_poisons_the_lock_and_frees_the_cell() {
     let fuse = Fuse::default();
-    let mut model = (vec![OLD], Rc::new(Mutex::new(fused(OLD, &fuse))), Rc::new(RefCell::new(fused(OLD, &fuse))));
+    let mut model = (
+        vec![OLD],
+        Rc::new(Mutex::new(fused(OLD, &fuse))),
+        Rc::new(RefCell::new(fused(OLD, &fuse))),
+    );
     let layout = Layout::of(&model).unwrap();
     // One to read, under the guard of the lock, and a third under that of the cell.
     fuse.light(2);

@@ -1,7 +1,9 @@
 //! Sizes that no memory holds: an error in place of an aborted process.
 
 use flatleaf::Companion::{Grads, Values};
-use flatleaf::{Builder, DynTree, Layout, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, deep_clone};
+use flatleaf::{
+    Builder, DynTree, Layout, LeafRef, Reader, Result, Tree, Visitor, VisitorMut, deep_clone,
+};
 use ndarray::{ArrayView1, ArrayView2, arr1};
 
 /// A petabyte and more.
@@ -16,7 +18,10 @@ fn is_out_of_memory<T>(result: Result<T>, path: Option<&str>) {
     let error = result.err().expect("nobody has so much memory");
     assert!(error.is_out_of_memory(), "{error:?}");
     assert_eq!(error.path(), path, "{error}");
-    assert!(error.to_string().ends_with("bytes of memory, found less"), "{error}");
+    assert!(
+        error.to_string().ends_with("bytes of memory, found less"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -30,7 +35,10 @@ fn a_view_that_is_larger_than_memory_is_read_with_an_error() {
     is_out_of_memory(layout.gather_grad(&tree), Some("1"));
     is_out_of_memory(layout.mask(&tree), Some("1"));
     is_out_of_memory(layout.norm_l2(&tree), Some("1"));
-    is_out_of_memory(layout.map_reduce(&tree, [], |_, x, []| x.len(), |a, b| a + b), Some("1"));
+    is_out_of_memory(
+        layout.map_reduce(&tree, [], |_, x, []| x.len(), |a, b| a + b),
+        Some("1"),
+    );
     is_out_of_memory(layout.map(&tree, [], |_, _, []| ()), Some("1"));
     is_out_of_memory(DynTree::of(&tree), Some("1"));
     assert!(deep_clone(&tree).is_ok(), "a view is cloned as a view");
@@ -41,8 +49,14 @@ fn companions_that_have_nothing_to_say_of_a_huge_leaf() {
     let one = arr1(&[1.0]);
     let tree = (broadcast(&one),);
     let layout = Layout::of(&tree).unwrap();
-    is_out_of_memory(layout.map_into(&mut (vec![1.0_f32],), [Grads(&())], |_, _, [_]| ()), None);
-    is_out_of_memory(layout.map_into(&mut (vec![1.0_f32],), [Values(&tree)], |_, _, [_]| ()), Some("0"));
+    is_out_of_memory(
+        layout.map_into(&mut (vec![1.0_f32],), [Grads(&())], |_, _, [_]| ()),
+        None,
+    );
+    is_out_of_memory(
+        layout.map_into(&mut (vec![1.0_f32],), [Values(&tree)], |_, _, [_]| ()),
+        Some("0"),
+    );
 }
 
 /// Reads nothing; the shape is all there is.
@@ -50,7 +64,10 @@ struct Claim<'s>(&'s [usize]);
 
 impl Tree for Claim<'_> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visitor.leaf(LeafRef::from_reader(self.0, &Reader::new(|_: &mut [i128]| Ok(()))))
+        visitor.leaf(LeafRef::from_reader(
+            self.0,
+            &Reader::new(|_: &mut [i128]| Ok(())),
+        ))
     }
 
     fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -58,13 +75,24 @@ impl Tree for Claim<'_> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        builder.leaf::<i128>(LeafRef::from_reader(self.0, &Reader::new(|_: &mut [i128]| Ok(())))).map(|_| Claim(self.0))
+        builder
+            .leaf::<i128>(LeafRef::from_reader(
+                self.0,
+                &Reader::new(|_: &mut [i128]| Ok(())),
+            ))
+            .map(|_| Claim(self.0))
     }
 }
 
 #[test]
 fn a_shape_beyond_all_numbers_is_refused_by_the_plan() {
-    for shape in [&[usize::MAX][..], &[usize::MAX, 2], &[1 << 32, 1 << 32], &[0, usize::MAX, 2], &[(1 << 60) - 1]] {
+    for shape in [
+        &[usize::MAX][..],
+        &[usize::MAX, 2],
+        &[1 << 32, 1 << 32],
+        &[0, usize::MAX, 2],
+        &[(1 << 60) - 1],
+    ] {
         let error = Layout::of(&Claim(shape)).unwrap_err();
         assert!(error.is_invalid_layout(), "{error:?}");
         assert!(DynTree::of(&Claim(shape)).is_err());
@@ -109,17 +137,29 @@ mod stored {
         is_out_of_memory(layout.gather_grad(&()), None);
         is_out_of_memory(layout.gather_grad_as::<f64>(&()), None);
         let panic = catch_unwind(|| FlatGrad::<f32>::absent(&layout)).unwrap_err();
-        assert_eq!(panic.downcast_ref::<String>().unwrap(), "expected 4503599627370496 bytes of memory, found less");
+        assert_eq!(
+            panic.downcast_ref::<String>().unwrap(),
+            "expected 4503599627370496 bytes of memory, found less"
+        );
         assert!(layout.gather(&()).unwrap_err().is_missing());
-        assert!(layout.restructure_into(&mut (), &[]).unwrap_err().is_length());
+        assert!(
+            layout
+                .restructure_into(&mut (), &[])
+                .unwrap_err()
+                .is_length()
+        );
     }
 }
 
 #[cfg(feature = "safetensors")]
 #[test]
 fn a_file_that_is_larger_than_memory_is_not_begun() {
-    let path = std::env::temp_dir().join(format!("flatleaf-room-{}.safetensors", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("flatleaf-room-{}.safetensors", std::process::id()));
     let one = arr1(&[1.0]);
-    is_out_of_memory(flatleaf::checkpoint::save(&path, &(broadcast(&one),)), Some("0"));
+    is_out_of_memory(
+        flatleaf::checkpoint::save(&path, &(broadcast(&one),)),
+        Some("0"),
+    );
     assert!(!path.exists());
 }

@@ -1,5 +1,5 @@
-//! The bounded run of what `fuzz/` does without end, with any compiler: the same checks over the same corpora, with changes of a fixed
-//! seed.
+//! The bounded run of what `fuzz/` does without end, with any compiler: the same checks over the
+//! same corpora, with changes of a fixed seed.
 #![cfg(all(feature = "safetensors", feature = "derive"))]
 
 #[path = "../../fuzz/checks/dyn_tree.rs"]
@@ -17,7 +17,12 @@ mod safetensors;
 use mutation::{Random, corpus, dictionary, mutated};
 
 /// How many of a target's corpus are accepted, and how many of these with changes.
-fn run(target: &str, changes: usize, check: impl Fn(&[u8]) -> bool, repaired: impl Fn(Vec<u8>, &mut Random) -> Vec<u8>) -> (usize, usize) {
+fn run(
+    target: &str,
+    changes: usize,
+    check: impl Fn(&[u8]) -> bool,
+    repaired: impl Fn(Vec<u8>, &mut Random) -> Vec<u8>,
+) -> (usize, usize) {
     let (corpus, words, mut random) = (corpus(target), dictionary(target), Random::new());
     let accepted = corpus.iter().filter(|bytes| check(bytes)).count();
     let changed = (0..changes).filter(|_| {
@@ -30,20 +35,33 @@ fn run(target: &str, changes: usize, check: impl Fn(&[u8]) -> bool, repaired: im
 /// How many of so many byte strings at random are accepted.
 fn accepted_at_random(tries: usize, check: impl Fn(&[u8]) -> bool) -> usize {
     let mut random = Random::new();
-    let mut bytes = || (0..random.below(256)).map(|_| random.below(256) as u8).collect::<Vec<_>>();
+    let mut bytes = || {
+        (0..random.below(256))
+            .map(|_| random.below(256) as u8)
+            .collect::<Vec<_>>()
+    };
     (0..tries).filter(|_| check(&bytes())).count()
 }
 
 #[test]
 fn bytes_as_files() {
-    let (accepted, changed) = run("safetensors", 40_000, safetensors::in_every_way, with_length);
+    let (accepted, changed) = run(
+        "safetensors",
+        40_000,
+        safetensors::in_every_way,
+        with_length,
+    );
     assert!(accepted >= 8 && changed > 200, "{accepted}, {changed}");
 }
 
 /// Most changes make the header longer or shorter: half the time its length is put right.
 fn with_length(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     if bytes.len() > 8 && random.below(2) == 0 {
-        let end = bytes.iter().rposition(|&byte| byte == b'}').map_or(8, |end| end + 1).max(8);
+        let end = bytes
+            .iter()
+            .rposition(|&byte| byte == b'}')
+            .map_or(8, |end| end + 1)
+            .max(8);
         bytes[..8].copy_from_slice(&(end as u64 - 8).to_le_bytes());
     }
     bytes
@@ -70,6 +88,12 @@ fn text_as_patterns() {
 
 #[test]
 fn bytes_as_models() {
-    assert!(corpus("model").iter().filter(|bytes| model::agrees(bytes)).count() >= 4);
+    assert!(
+        corpus("model")
+            .iter()
+            .filter(|bytes| model::agrees(bytes))
+            .count()
+            >= 4
+    );
     assert!(accepted_at_random(800, model::agrees) > 600);
 }

@@ -19,12 +19,17 @@ impl Random {
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(name)
 }
 
 /// The files of a target's corpus.
 pub(crate) fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let mut files: Vec<_> = fs::read_dir(folder("corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(folder("corpus").join(target))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
@@ -32,7 +37,9 @@ pub(crate) fn corpus(target: &str) -> Vec<Vec<u8>> {
 /// The words of a target's dictionary, one a line in quotation marks.
 pub(crate) fn dictionary(target: &str) -> Vec<String> {
     let text = fs::read_to_string(folder("dictionaries").join(target)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 pub(crate) fn mutated(bytes: &[u8], words: &[String], random: &mut Random) -> Vec<u8> {
@@ -45,7 +52,10 @@ pub(crate) fn mutated(bytes: &[u8], words: &[String], random: &mut Random) -> Ve
             2 => bytes.truncate(at),
             3 => bytes.insert(at, random.below(256) as u8),
             4 => drop(bytes.splice(at..at, words[random.below(words.len())].bytes())),
-            _ if !bytes.is_empty() => drop(bytes.splice(at..(at + 1).min(bytes.len()), words[random.below(words.len())].bytes())),
+            _ if !bytes.is_empty() => drop(bytes.splice(
+                at..(at + 1).min(bytes.len()),
+                words[random.below(words.len())].bytes(),
+            )),
             _ => {}
         }
     }

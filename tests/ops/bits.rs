@@ -1,7 +1,7 @@
 //! The same bits by any number of threads and at every vector width.
 //!
-//! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a setting of the process, so one test
-//! goes through them; the others do not notice.
+//! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a
+//! setting of the process, so one test goes through them; the others do not notice.
 
 use flatleaf::ops::{self, dispatch::Width};
 
@@ -10,24 +10,46 @@ use crate::edges::SPLIT;
 use crate::edges::{LARGE, exact_too, lengths, rough};
 use crate::kernels::{CHANGES, MEASURES, POWERS};
 
-/// All that all kernels give for one input, without powers if it is large: those take long where nothing is optimised.
+/// All that all kernels give for one input, without powers if it is large: those take long where
+/// nothing is optimised.
 fn everything(length: usize) -> Vec<(String, Vec<u64>)> {
     let x = rough(length);
-    let measures = MEASURES.iter().map(|(name, kernel, _)| (name.to_string(), vec![kernel(&x).to_bits()]));
-    let powers = POWERS.iter().filter(|_| length < LARGE).map(|&p| (format!("norm {p}"), vec![ops::norm(&x, p).to_bits()]));
+    let measures = MEASURES
+        .iter()
+        .map(|(name, kernel, _)| (name.to_string(), vec![kernel(&x).to_bits()]));
+    let powers = POWERS
+        .iter()
+        .filter(|_| length < LARGE)
+        .map(|&p| (format!("norm {p}"), vec![ops::norm(&x, p).to_bits()]));
     let changes = CHANGES.iter().map(|(name, kernel, _)| {
         let mut y = exact_too(length);
         kernel(&mut y, &x);
-        (name.to_string(), y.iter().map(|y| y.to_bits().into()).collect())
+        (
+            name.to_string(),
+            y.iter().map(|y| y.to_bits().into()).collect(),
+        )
     });
-    measures.chain(powers).chain(changes).chain([clipped(&x)]).collect()
+    measures
+        .chain(powers)
+        .chain(changes)
+        .chain([clipped(&x)])
+        .collect()
 }
 
 fn clipped(x: &[f32]) -> (String, Vec<u64>) {
     let mut y = x.to_vec();
-    let ops::Clip { norm_before, norm_after, scale } = ops::clip_norm(&mut y, 1e3).unwrap();
+    let ops::Clip {
+        norm_before,
+        norm_after,
+        scale,
+    } = ops::clip_norm(&mut y, 1e3).unwrap();
     let clip = [norm_before, norm_after, scale].map(f64::to_bits);
-    ("clip_norm".into(), clip.into_iter().chain(y.iter().map(|y| y.to_bits().into())).collect())
+    (
+        "clip_norm".into(),
+        clip.into_iter()
+            .chain(y.iter().map(|y| y.to_bits().into()))
+            .collect(),
+    )
 }
 
 fn assert_same(what: &str, found: &[(String, Vec<u64>)], expected: &[(String, Vec<u64>)]) {
@@ -42,7 +64,11 @@ fn widths_agree() {
         let widest = everything(length);
         for width in [Width::Avx2, Width::Baseline] {
             ops::dispatch::limit(width);
-            assert_same(&format!("at {width:?}, {length} elements"), &everything(length), &widest);
+            assert_same(
+                &format!("at {width:?}, {length} elements"),
+                &everything(length),
+                &widest,
+            );
         }
         ops::dispatch::limit(Width::Widest);
     }
@@ -54,13 +80,21 @@ fn numbers_of_threads_agree() {
     for (length, counts) in [(SPLIT, [1, 2, 3, 8].as_slice()), (LARGE, &[3])] {
         let outside = everything(length);
         for &threads in counts {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_same(&format!("with {threads} threads"), &pool.install(|| everything(length)), &outside);
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            assert_same(
+                &format!("with {threads} threads"),
+                &pool.install(|| everything(length)),
+                &outside,
+            );
         }
     }
 }
 
-/// The tree of sums, written down: chunk by chunk, half of the chunks against the other half. With or without threads.
+/// The tree of sums, written down: chunk by chunk, half of the chunks against the other half. With
+/// or without threads.
 #[test]
 fn sums_follow_the_documented_tree() {
     fn tree(x: &[f32]) -> f64 {
@@ -73,15 +107,24 @@ fn sums_follow_the_documented_tree() {
     }
     fn rows(x: &[f32]) -> f64 {
         let mut lanes: Vec<f64> = vec![0.0; 16];
-        x.iter().enumerate().for_each(|(i, &x)| lanes[i % 16] += f64::from(x));
+        x.iter()
+            .enumerate()
+            .for_each(|(i, &x)| lanes[i % 16] += f64::from(x));
         while lanes.len() > 1 {
             let upper = lanes.split_off(lanes.len() / 2);
-            lanes.iter_mut().zip(upper).for_each(|(lane, upper)| *lane += upper);
+            lanes
+                .iter_mut()
+                .zip(upper)
+                .for_each(|(lane, upper)| *lane += upper);
         }
         lanes[0]
     }
     for length in lengths().chain([LARGE]) {
         let x = rough(length);
-        assert_eq!(ops::sum(&x).to_bits(), tree(&x).to_bits(), "{length} elements");
+        assert_eq!(
+            ops::sum(&x).to_bits(),
+            tree(&x).to_bits(),
+            "{length} elements"
+        );
     }
 }

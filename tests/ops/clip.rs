@@ -18,24 +18,43 @@ fn scales_by_max_over_norm() {
 
     let mut x = [500.0, 5.0, 300.0, 3.0];
     let clip = ops::clip_norm(&mut x, 1.0).unwrap();
-    assert_eq!(x, [0.857_450_06, 0.008_574_501, 0.514_470_04, 0.005_144_700_4]);
+    assert_eq!(
+        x,
+        [0.857_450_06, 0.008_574_501, 0.514_470_04, 0.005_144_700_4]
+    );
     assert!((clip.norm_before - 583.1243435).abs() < 1e-7);
 
     let mut x = [1.0, 10.0, 100.0];
     let _ = ops::clip_norm(&mut x, 10.0).unwrap();
     let expected = [0.0994987935, 0.9949879346, 9.9498793463];
-    assert!(x.iter().zip(expected).all(|(&x, expected)| (f64::from(x) / expected - 1.0).abs() < 6e-8), "{x:?}");
+    assert!(
+        x.iter()
+            .zip(expected)
+            .all(|(&x, expected)| (f64::from(x) / expected - 1.0).abs() < 6e-8),
+        "{x:?}"
+    );
 }
 
 /// P.F2, P.F7, J.E5
 #[test]
 fn a_norm_up_to_max_changes_no_bit() {
-    for (x, max) in
-        [(vec![0.3, 0.4], 1.0), (vec![3.0, -4.0], 5.0), (vec![0.0, -0.0], 0.0), (vec![], 0.0), (vec![1e20, 1e-40], f64::INFINITY)]
-    {
+    for (x, max) in [
+        (vec![0.3, 0.4], 1.0),
+        (vec![3.0, -4.0], 5.0),
+        (vec![0.0, -0.0], 0.0),
+        (vec![], 0.0),
+        (vec![1e20, 1e-40], f64::INFINITY),
+    ] {
         let mut y = x.clone();
         let norm = ops::norm_l2(&x);
-        assert_eq!(ops::clip_norm(&mut y, max).unwrap(), Clip { norm_before: norm, norm_after: norm, scale: 1.0 });
+        assert_eq!(
+            ops::clip_norm(&mut y, max).unwrap(),
+            Clip {
+                norm_before: norm,
+                norm_after: norm,
+                scale: 1.0
+            }
+        );
         assert_eq!(bits(&y), bits(&x));
     }
 }
@@ -84,7 +103,14 @@ fn a_factor_below_f32_does_not_vanish() {
 #[test]
 fn a_max_of_zero_clears() {
     let mut x = [3.0, 4.0];
-    assert_eq!(ops::clip_norm(&mut x, 0.0).unwrap(), Clip { norm_before: 5.0, norm_after: 0.0, scale: 0.0 });
+    assert_eq!(
+        ops::clip_norm(&mut x, 0.0).unwrap(),
+        Clip {
+            norm_before: 5.0,
+            norm_after: 0.0,
+            scale: 0.0
+        }
+    );
     assert_eq!(x, [0.0, 0.0]);
 }
 
@@ -95,11 +121,18 @@ fn a_wrong_max_is_an_error_and_writes_nothing() {
             let mut x = [3.0, 4.0];
             let error = ops::clip_norm_with(&mut x, max, non_finite).unwrap_err();
             assert!(error.is_argument());
-            assert_eq!(error.to_string(), format!("expected a maximum of 0 or more, found {max}"));
+            assert_eq!(
+                error.to_string(),
+                format!("expected a maximum of 0 or more, found {max}")
+            );
             assert_eq!(x, [3.0, 4.0]);
         }
         let mut x = [3.0, 4.0];
-        assert!(ops::clip_value(&mut x, max as f32 - 1e-9).unwrap_err().is_argument());
+        assert!(
+            ops::clip_value(&mut x, max as f32 - 1e-9)
+                .unwrap_err()
+                .is_argument()
+        );
         assert_eq!(x, [3.0, 4.0]);
     }
 }
@@ -113,7 +146,10 @@ fn not_finite_is_an_error_that_names_the_first() {
             let mut y = x;
             let error = ops::clip_norm(&mut y, max).unwrap_err();
             assert!(error.is_non_finite());
-            assert_eq!(error.to_string(), format!("expected finite elements, found {bad} at index 1"));
+            assert_eq!(
+                error.to_string(),
+                format!("expected finite elements, found {bad} at index 1")
+            );
             assert_eq!(bits(&y), bits(&x));
         }
     }
@@ -126,7 +162,14 @@ fn not_finite_is_skipped_on_request() {
         let mut y = x;
         let clip = ops::clip_norm_with(&mut y, 0.5, NonFinite::Skip).unwrap();
         assert_eq!(bits(&y), bits(&x));
-        assert_eq!((clip.scale, clip.norm_before.is_nan(), clip.norm_after.is_nan()), (1.0, bad.is_nan(), bad.is_nan()));
+        assert_eq!(
+            (
+                clip.scale,
+                clip.norm_before.is_nan(),
+                clip.norm_after.is_nan()
+            ),
+            (1.0, bad.is_nan(), bad.is_nan())
+        );
         assert!(!clip.norm_before.is_finite());
     }
 }

@@ -6,10 +6,13 @@ const CHUNK: usize = 16 * 1024;
 /// Every length up to two rows of lanes and a bit, and those around the first chunks.
 pub(crate) fn lengths() -> impl Iterator<Item = usize> {
     let around = |n: usize| [n - 1, n, n + 1];
-    (0..=2 * LANES + 3).chain([CHUNK, 2 * CHUNK, 3 * CHUNK].into_iter().flat_map(around)).chain([3 * CHUNK + LANES / 2])
+    (0..=2 * LANES + 3)
+        .chain([CHUNK, 2 * CHUNK, 3 * CHUNK].into_iter().flat_map(around))
+        .chain([3 * CHUNK + LANES / 2])
 }
 
-/// Enough for every thread of a pool to take part when called from within, and a multiple of nothing.
+/// Enough for every thread of a pool to take part when called from within, and a multiple of
+/// nothing.
 #[cfg(feature = "rayon")]
 pub(crate) const SPLIT: usize = 13 * CHUNK + 7;
 
@@ -25,25 +28,36 @@ pub(crate) fn slices(of: fn(usize) -> Vec<f32>, mut check: impl FnMut(&[f32])) {
     }
 }
 
-/// Eighths of small whole numbers: sums of them, of their squares and products are exact in any order.
+/// Eighths of small whole numbers: sums of them, of their squares and products are exact in any
+/// order.
 pub(crate) fn exact(length: usize) -> Vec<f32> {
-    random(length).map(|bits| (bits % 2001) as f32 / 8.0 - 125.0).collect()
+    random(length)
+        .map(|bits| (bits % 2001) as f32 / 8.0 - 125.0)
+        .collect()
 }
 
 /// Other ones, to pair with [`exact`].
 pub(crate) fn exact_too(length: usize) -> Vec<f32> {
-    random(length + 1).skip(1).map(|bits| (bits % 513) as f32 / 8.0 - 32.0).collect()
+    random(length + 1)
+        .skip(1)
+        .map(|bits| (bits % 513) as f32 / 8.0 - 32.0)
+        .collect()
 }
 
-/// All magnitudes from 1e-20 to 1e20 and both signs: another order of summation shows in the last bits.
+/// All magnitudes from 1e-20 to 1e20 and both signs: another order of summation shows in the last
+/// bits.
 pub(crate) fn rough(length: usize) -> Vec<f32> {
-    random(length).map(|bits| ((bits % 20011) as f32 - 10005.0) * 10_f32.powi((bits >> 16) as i32 % 33 - 16)).collect()
+    random(length)
+        .map(|bits| ((bits % 20011) as f32 - 10005.0) * 10_f32.powi((bits >> 16) as i32 % 33 - 16))
+        .collect()
 }
 
 fn random(length: usize) -> impl Iterator<Item = u32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length).map(move |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as u32
     })
 }

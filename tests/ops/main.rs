@@ -1,4 +1,5 @@
-//! The slice kernels against one-loop twins, at every awkward length, by any number of threads and at every vector width.
+//! The slice kernels against one-loop twins, at every awkward length, by any number of threads and
+//! at every vector width.
 
 mod bits;
 mod clip;

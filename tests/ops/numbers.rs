@@ -4,15 +4,35 @@ use flatleaf::ops;
 
 #[track_caller]
 fn assert_close(found: f64, expected: f64, tolerance: f64) {
-    assert!((found - expected).abs() <= tolerance * expected.abs(), "expected {expected}, found {found}");
+    assert!(
+        (found - expected).abs() <= tolerance * expected.abs(),
+        "expected {expected}, found {found}"
+    );
 }
 
 #[test]
 fn empty_gives_zero() {
-    for p in [f64::NEG_INFINITY, -3.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
+    for p in [
+        f64::NEG_INFINITY,
+        -3.0,
+        -0.5,
+        0.0,
+        0.5,
+        1.0,
+        2.0,
+        3.0,
+        f64::INFINITY,
+    ] {
         assert_eq!(ops::norm(&[], p), 0.0, "norm {p}");
     }
-    let measures = [ops::sum, ops::mean_square, ops::norm_l1, ops::norm_l2, ops::norm_inf].map(|measure| measure(&[]));
+    let measures = [
+        ops::sum,
+        ops::mean_square,
+        ops::norm_l1,
+        ops::norm_l2,
+        ops::norm_inf,
+    ]
+    .map(|measure| measure(&[]));
     assert_eq!(measures, [0.0; 5]);
     assert_eq!(ops::dot(&[], &[]), 0.0);
     assert_eq!(ops::min_max(&[]), None);
@@ -27,9 +47,17 @@ fn norms_of_every_order() {
     assert_eq!(below_zero.map(|p| ops::norm(&x, p)), [0.0; 3]);
     assert_eq!(ops::norm(&x, 0.0), 3.0);
     assert_eq!(ops::norm(&x, -0.0), 3.0);
-    assert_close(ops::norm(&x, 0.5), (1.0 + 3_f64.sqrt() + 2.0).powi(2), 1e-15);
+    assert_close(
+        ops::norm(&x, 0.5),
+        (1.0 + 3_f64.sqrt() + 2.0).powi(2),
+        1e-15,
+    );
     assert_eq!(ops::norm(&x, 1.0), 8.0);
-    assert_close(ops::norm(&x, 1.5), (9.0 + 27_f64.sqrt()).powf(1.0 / 1.5), 1e-15);
+    assert_close(
+        ops::norm(&x, 1.5),
+        (9.0 + 27_f64.sqrt()).powf(1.0 / 1.5),
+        1e-15,
+    );
     assert_eq!(ops::norm(&x, 2.0), 26_f64.sqrt());
     assert_close(ops::norm(&x, 3.0), 92_f64.cbrt(), 1e-15);
     assert_eq!(ops::norm(&x, f64::INFINITY), 4.0);
@@ -39,10 +67,16 @@ fn norms_of_every_order() {
 #[test]
 fn norms_of_three_and_four() {
     let x = [3.0, 4.0];
-    assert_eq!((ops::norm_l1(&x), ops::norm_l2(&x), ops::norm_inf(&x)), (7.0, 5.0, 4.0));
+    assert_eq!(
+        (ops::norm_l1(&x), ops::norm_l2(&x), ops::norm_inf(&x)),
+        (7.0, 5.0, 4.0)
+    );
     assert_close(ops::norm(&x, 3.0), 4.497941445, 1e-9);
     assert_close(ops::norm(&x, 0.5), 13.9282032, 1e-8);
-    assert_eq!((ops::norm(&x, f64::NEG_INFINITY), ops::norm(&x, 0.0)), (3.0, 2.0));
+    assert_eq!(
+        (ops::norm(&x, f64::NEG_INFINITY), ops::norm(&x, 0.0)),
+        (3.0, 2.0)
+    );
     assert_close(ops::norm(&x, -1.0), 12.0 / 7.0, 1e-15);
 }
 
@@ -52,7 +86,14 @@ fn norms_that_torch_tests() {
     let mut x: Vec<f32> = (1..=100).map(|i| i as f32).collect();
     assert_eq!(ops::norm_l2(&x), 338_350_f64.sqrt());
     x.extend([0.001; 10]);
-    let expected = [(0.5, 451287.2598), (1.0, 5050.01), (1.5, 1179.3574048), (2.0, 581.6786054257), (3.0, 294.3478844), (4.0, 212.7924025)];
+    let expected = [
+        (0.5, 451287.2598),
+        (1.0, 5050.01),
+        (1.5, 1179.3574048),
+        (2.0, 581.6786054257),
+        (3.0, 294.3478844),
+        (4.0, 212.7924025),
+    ];
     for (p, norm) in expected {
         assert_close(ops::norm(&x, p), norm, 1e-9);
     }
@@ -72,7 +113,10 @@ fn small_terms_beside_a_large_one() {
 fn twenty_million_ones() {
     let ones = vec![1.0; 20_000_000];
     assert_eq!(ops::norm_l2(&ones), 2e7_f64.sqrt());
-    assert_eq!((ops::sum(&ones), ops::norm_l1(&ones), ops::norm(&ones, 0.0)), (2e7, 2e7, 2e7));
+    assert_eq!(
+        (ops::sum(&ones), ops::norm_l1(&ones), ops::norm(&ones, 0.0)),
+        (2e7, 2e7, 2e7)
+    );
 }
 
 #[test]
@@ -82,8 +126,16 @@ fn nothing_overflows_or_vanishes() {
         assert_close(ops::norm_l2(&two), f64::from(x) * 2_f64.sqrt(), 1e-15);
         assert_eq!(ops::dot(&two, &two), 2.0 * f64::from(x) * f64::from(x));
         for p in [0.5, 3.0, 10.0, 64.0, 1000.0, 1e6, 1e300] {
-            assert_close(ops::norm(&two, p), f64::from(x) * 2_f64.powf(1.0 / p), 1e-15);
-            assert_close(ops::norm(&two, -p), f64::from(x) * 2_f64.powf(-1.0 / p), 1e-15);
+            assert_close(
+                ops::norm(&two, p),
+                f64::from(x) * 2_f64.powf(1.0 / p),
+                1e-15,
+            );
+            assert_close(
+                ops::norm(&two, -p),
+                f64::from(x) * 2_f64.powf(-1.0 / p),
+                1e-15,
+            );
         }
     }
     assert_eq!(ops::sum(&[3.4e38; 4]), 4.0 * f64::from(3.4e38_f32));
@@ -110,7 +162,10 @@ fn infinities() {
 fn squares_and_products() {
     assert_close(ops::mean_square(&[500.0, 5.0]).sqrt(), 353.5710678, 1e-9);
     assert_eq!(ops::norm_l2(&[11.0, 0.0]).powi(2), 121.0);
-    assert_eq!(ops::dot(&[1.0, 1.0, 1.0, 1.0, 1.0], &[1.0, 2.0, 3.0, 4.0, 5.0]), 15.0);
+    assert_eq!(
+        ops::dot(&[1.0, 1.0, 1.0, 1.0, 1.0], &[1.0, 2.0, 3.0, 4.0, 5.0]),
+        15.0
+    );
 }
 
 #[test]
@@ -127,5 +182,8 @@ fn extremes_keep_signs_of_zero() {
     let bits = |x: &[f32]| ops::min_max(x).map(|(min, max)| (min.to_bits(), max.to_bits()));
     assert_eq!(bits(&[0.0, -0.0]), Some(((-0.0_f32).to_bits(), 0)));
     assert_eq!(bits(&[-0.0, 0.0]), bits(&[0.0, -0.0]));
-    assert_eq!(ops::min_max(&[f32::NEG_INFINITY, 1.0, f32::INFINITY]), Some((f32::NEG_INFINITY, f32::INFINITY)));
+    assert_eq!(
+        ops::min_max(&[f32::NEG_INFINITY, 1.0, f32::INFINITY]),
+        Some((f32::NEG_INFINITY, f32::INFINITY))
+    );
 }

@@ -9,7 +9,9 @@ use crate::naive;
 #[test]
 fn measures_are_exact_where_sums_are() {
     for &(name, kernel, twin) in MEASURES {
-        slices(exact, |x| assert_eq!(kernel(x), twin(x), "{name} of {} elements", x.len()));
+        slices(exact, |x| {
+            assert_eq!(kernel(x), twin(x), "{name} of {} elements", x.len())
+        });
     }
 }
 
@@ -19,7 +21,10 @@ fn powers_agree_with_the_plain_formula() {
         for length in [1, 2, 15, 16, 17, 33, 16 * 1024 + 1] {
             let x = exact(length);
             let (norm, plain) = (ops::norm(&x, p), naive::norm(&x, p));
-            assert!(norm == plain || (norm / plain - 1.0).abs() < 1e-12, "norm {p} of {length} elements: {norm}, plainly {plain}");
+            assert!(
+                norm == plain || (norm / plain - 1.0).abs() < 1e-12,
+                "norm {p} of {length} elements: {norm}, plainly {plain}"
+            );
         }
     }
 }
@@ -43,7 +48,11 @@ fn changes_leave_the_neighbours_alone() {
             let (mut y, x) = (exact(length + 2), exact_too(length));
             let (first, last) = (y[0], y[length + 1]);
             kernel(&mut y[1..=length], &x);
-            assert_eq!((y[0], y[length + 1]), (first, last), "{name} of {length} elements");
+            assert_eq!(
+                (y[0], y[length + 1]),
+                (first, last),
+                "{name} of {length} elements"
+            );
         }
     }
 }
@@ -53,7 +62,10 @@ fn what_is_not_finite_is_found_at_every_place() {
     for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         slices(exact, |x| {
             assert_eq!(ops::first_non_finite(x), None);
-            for place in [0, x.len() / 2, x.len().saturating_sub(1)].into_iter().filter(|&place| place < x.len()) {
+            for place in [0, x.len() / 2, x.len().saturating_sub(1)]
+                .into_iter()
+                .filter(|&place| place < x.len())
+            {
                 let mut x = x.to_vec();
                 x[place] = bad;
                 assert!(!ops::all_finite(&x));
@@ -71,10 +83,16 @@ fn no_measure_loses_a_nan() {
                 let mut x = vec![f32::INFINITY; length];
                 x[place] = nan;
                 for &(name, kernel, _) in MEASURES {
-                    assert!(kernel(&x).is_nan(), "{name} of {length} elements, {nan} at {place}");
+                    assert!(
+                        kernel(&x).is_nan(),
+                        "{name} of {length} elements, {nan} at {place}"
+                    );
                 }
                 for &p in POWERS {
-                    assert!(ops::norm(&x, p).is_nan(), "norm {p} of {length} elements, {nan} at {place}");
+                    assert!(
+                        ops::norm(&x, p).is_nan(),
+                        "norm {p} of {length} elements, {nan} at {place}"
+                    );
                 }
             }
         }

@@ -1,18 +1,26 @@
 //! Clipping, decay, accumulation and averages, alone and in chains: cases of Optimisers.jl.
 
-use flatleaf::optim::{Accumulate, ClipNormPerLeaf, ClipValue, Ema, Optimizer, Rule, Sgd, SignDecay, WeightDecay};
+use flatleaf::optim::{
+    Accumulate, ClipNormPerLeaf, ClipValue, Ema, Optimizer, Rule, Sgd, SignDecay, WeightDecay,
+};
 use flatleaf::{Layout, Tree, tree};
 
 use crate::numbers::assert_near;
 
 fn descent(lr: f64) -> Sgd {
-    Sgd { lr, ..Sgd::default() }
+    Sgd {
+        lr,
+        ..Sgd::default()
+    }
 }
 
 /// Where a rule brings `x` by a gradient.
 fn moved(rule: impl Rule, x: [f32; 3], grad: [f32; 3]) -> Vec<f32> {
     let mut model = x.to_vec();
-    Optimizer::new(rule, &Layout::of(&model).unwrap()).unwrap().update(&mut model, &grad.to_vec()).unwrap();
+    Optimizer::new(rule, &Layout::of(&model).unwrap())
+        .unwrap()
+        .update(&mut model, &grad.to_vec())
+        .unwrap();
     model
 }
 
@@ -20,31 +28,71 @@ fn moved(rule: impl Rule, x: [f32; 3], grad: [f32; 3]) -> Vec<f32> {
 fn subtracted(rule: impl Rule, grads: &impl Tree) -> Vec<f32> {
     let mut model = tree!({ "a": [0.0], "g": [0.0, 0.0, 0.0] });
     let layout = Layout::of(&model).unwrap();
-    Optimizer::new(rule, &layout).unwrap().update(&mut model, grads).unwrap();
-    layout.gather(&model).unwrap().iter().map(|x| 0.0 - x).collect()
+    Optimizer::new(rule, &layout)
+        .unwrap()
+        .update(&mut model, grads)
+        .unwrap();
+    layout
+        .gather(&model)
+        .unwrap()
+        .iter()
+        .map(|x| 0.0 - x)
+        .collect()
 }
 
 #[test]
 fn values_are_clipped_each_by_itself() {
     let grads = tree!({ "a": null, "g": [1.0, 10.0, 100.0] });
-    assert_eq!(subtracted(ClipValue { max: 13.0 }, &grads), [0.0, 1.0, 10.0, 13.0]);
-    assert_near(&moved((ClipValue { max: 1.0 }, descent(0.1)), [0.0; 3], [0.3, 1.0, 7.0]), &[-0.03, -0.1, -0.1]);
+    assert_eq!(
+        subtracted(ClipValue { max: 13.0 }, &grads),
+        [0.0, 1.0, 10.0, 13.0]
+    );
+    assert_near(
+        &moved(
+            (ClipValue { max: 1.0 }, descent(0.1)),
+            [0.0; 3],
+            [0.3, 1.0, 7.0],
+        ),
+        &[-0.03, -0.1, -0.1],
+    );
 }
 
 #[test]
 fn norms_are_clipped_leaf_by_leaf() {
     let grads = tree!({ "a": [0.1], "g": [1.0, 10.0, 100.0] });
-    let l2 = ClipNormPerLeaf { max: 10.0, ..Default::default() };
-    assert_near(&subtracted(l2, &grads), &[0.1, 0.0994987935, 0.9949879346, 9.9498793463]);
-    let l1 = ClipNormPerLeaf { max: 5.0, p: 1.0, ..Default::default() };
-    assert_near(&subtracted(l1, &grads), &[0.1, 0.0450450450, 0.4504504505, 4.5045045045]);
+    let l2 = ClipNormPerLeaf {
+        max: 10.0,
+        ..Default::default()
+    };
+    assert_near(
+        &subtracted(l2, &grads),
+        &[0.1, 0.0994987935, 0.9949879346, 9.9498793463],
+    );
+    let l1 = ClipNormPerLeaf {
+        max: 5.0,
+        p: 1.0,
+        ..Default::default()
+    };
+    assert_near(
+        &subtracted(l1, &grads),
+        &[0.1, 0.0450450450, 0.4504504505, 4.5045045045],
+    );
 }
 
 #[test]
 fn a_gradient_of_zero_has_nothing_to_clip() {
     for max in [0.0, 10.0] {
         let grads = tree!({ "a": [0.0], "g": [0.0, 0.0, 0.0] });
-        assert_eq!(subtracted(ClipNormPerLeaf { max, ..Default::default() }, &grads), [0.0; 4]);
+        assert_eq!(
+            subtracted(
+                ClipNormPerLeaf {
+                    max,
+                    ..Default::default()
+                },
+                &grads
+            ),
+            [0.0; 4]
+        );
     }
 }
 
@@ -53,8 +101,18 @@ fn stages_act_in_their_order() {
     let (x, grad) = ([1.0, 10.0, 100.0], [1.0, 2.0, 3.0]);
     let (clip, decay) = (ClipValue { max: 2.0 }, WeightDecay { weight_decay: 0.1 });
     assert_near(&moved(decay, x, grad), &[-0.1, 7.0, 87.0]);
-    assert_near(&moved(SignDecay { sign_decay: 0.1 }, x, grad), &[-0.1, 7.9, 96.9]);
-    assert_near(&moved(SignDecay { sign_decay: 0.1 }, [1.0, -10.0, 100.0], [3.0, 2.0, -1.0]), &[-2.1, -11.9, 100.9]);
+    assert_near(
+        &moved(SignDecay { sign_decay: 0.1 }, x, grad),
+        &[-0.1, 7.9, 96.9],
+    );
+    assert_near(
+        &moved(
+            SignDecay { sign_decay: 0.1 },
+            [1.0, -10.0, 100.0],
+            [3.0, 2.0, -1.0],
+        ),
+        &[-2.1, -11.9, 100.9],
+    );
     assert_near(&moved(clip, x, grad), &[0.0, 8.0, 98.0]);
     assert_near(&moved((clip, decay), x, grad), &[-0.1, 7.0, 88.0]);
     assert_near(&moved((decay, clip), x, grad), &[-0.1, 8.0, 98.0]);
@@ -72,14 +130,18 @@ fn gradients_are_held_back_and_their_mean_acts_once() {
         optimizer.update(&mut model, &vec![grad]).unwrap();
         model[0]
     };
-    assert_eq!([1.0, 2.0, 6.0, 10.0, 0.0, -1.0].map(&mut then), [1.0, 1.0, -0.5, -0.5, -0.5, -2.0]);
+    assert_eq!(
+        [1.0, 2.0, 6.0, 10.0, 0.0, -1.0].map(&mut then),
+        [1.0, 1.0, -0.5, -0.5, -0.5, -2.0]
+    );
 }
 
 /// Four gradients for one step: nothing moves before the fourth.
 #[test]
 fn the_mean_of_four_is_emitted_at_the_fourth() {
     let mut model = vec![0.0_f32];
-    let mut optimizer = Optimizer::new(Accumulate { steps: 4 }, &Layout::of(&model).unwrap()).unwrap();
+    let mut optimizer =
+        Optimizer::new(Accumulate { steps: 4 }, &Layout::of(&model).unwrap()).unwrap();
     for (grad, expected) in [(1.0_f32, 0.0), (2.0, 0.0), (3.0, 0.0), (4.0, -2.5)] {
         optimizer.update(&mut model, &vec![grad]).unwrap();
         assert_eq!(model, [expected]);
@@ -100,8 +162,30 @@ fn averages(ema: Ema, values: &[f32]) -> Vec<f32> {
 
 #[test]
 fn parameters_are_averaged() {
-    assert_near(&averages(Ema { decay: 0.99, ..Ema::default() }, &[1.0, 3.0]), &[1.0, 1.02]);
-    assert_near(&averages(Ema { decay: 0.9, ..Ema::default() }, &[5.0, 7.0]), &[5.0, 5.2]); // PyTorch: the first is copied
-    let debiased = Ema { decay: 0.9, debias: true, ..Ema::default() };
+    assert_near(
+        &averages(
+            Ema {
+                decay: 0.99,
+                ..Ema::default()
+            },
+            &[1.0, 3.0],
+        ),
+        &[1.0, 1.02],
+    );
+    assert_near(
+        &averages(
+            Ema {
+                decay: 0.9,
+                ..Ema::default()
+            },
+            &[5.0, 7.0],
+        ),
+        &[5.0, 5.2],
+    ); // PyTorch: the first is copied
+    let debiased = Ema {
+        decay: 0.9,
+        debias: true,
+        ..Ema::default()
+    };
     assert_near(&averages(debiased, &[5.0, 7.0]), &[5.0, 1.15 / 0.19]); // Optax: the first weighs no more than its age
 }

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use flatleaf::Layout;
 use flatleaf::optim::{
-    AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, Lamb, Lars, Lion, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule,
-    Sgd,
+    AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, Lamb, Lars, Lion, NAdam, OAdam,
+    Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
 };
 
 use crate::numbers::flat_grad;
@@ -17,8 +17,15 @@ struct Problem {
 }
 
 /// ½·((x − 1)² + 10·(y + 2)²): bent ten times as much one way as the other.
-const QUADRATIC: Problem =
-    Problem { start: [3.0, 1.0], loss: |x, y| (0.5 * ((x - 1.0).powi(2) + 10.0 * (y + 2.0).powi(2)), [x - 1.0, 10.0 * (y + 2.0)]) };
+const QUADRATIC: Problem = Problem {
+    start: [3.0, 1.0],
+    loss: |x, y| {
+        (
+            0.5 * ((x - 1.0).powi(2) + 10.0 * (y + 2.0).powi(2)),
+            [x - 1.0, 10.0 * (y + 2.0)],
+        )
+    },
+};
 
 /// (1 − x)² + 100·(y − x²)²: along a bent valley to (1, 1).
 const ROSENBROCK: Problem = Problem {
@@ -37,8 +44,12 @@ impl Problem {
         let mut optimizer = Optimizer::new(rule, &layout).unwrap();
         for step in 0..steps {
             let (_, gradient) = (self.loss)(flat[0].into(), flat[1].into());
-            optimizer.set_lr(lr * (1.0 - f64::from(step) / f64::from(steps))).unwrap();
-            optimizer.step(&mut flat, &flat_grad(&layout, &gradient.map(|g| g as f32))).unwrap();
+            optimizer
+                .set_lr(lr * (1.0 - f64::from(step) / f64::from(steps)))
+                .unwrap();
+            optimizer
+                .step(&mut flat, &flat_grad(&layout, &gradient.map(|g| g as f32)))
+                .unwrap();
         }
         (self.loss)(flat[0].into(), flat[1].into()).0
     }
@@ -49,21 +60,53 @@ fn check<R: Rule + Debug>(rule: R, of_quadratic: f64, of_rosenbrock: f64) {
     let loss = QUADRATIC.minimized(rule.clone(), of_quadratic, 1_000);
     assert!(loss < 1e-6, "{rule:?} is at {loss:e} of the quadratic");
     let loss = ROSENBROCK.minimized(rule.clone(), of_rosenbrock, 10_000);
-    assert!(loss < 1e-4, "{rule:?} is at {loss:e} of Rosenbrock's function");
+    assert!(
+        loss < 1e-4,
+        "{rule:?} is at {loss:e} of Rosenbrock's function"
+    );
 }
 
 #[test]
 fn descent_finds_the_minimum() {
     check(Sgd::default(), 0.1, 2e-3);
-    check(Sgd { momentum: 0.9, ..Sgd::default() }, 0.02, 1e-3);
-    check(Sgd { momentum: 0.9, nesterov: true, ..Sgd::default() }, 0.02, 1e-3);
+    check(
+        Sgd {
+            momentum: 0.9,
+            ..Sgd::default()
+        },
+        0.02,
+        1e-3,
+    );
+    check(
+        Sgd {
+            momentum: 0.9,
+            nesterov: true,
+            ..Sgd::default()
+        },
+        0.02,
+        1e-3,
+    );
 }
 
 #[test]
 fn relatives_of_adam_find_the_minimum() {
     check(Adam::default(), 0.1, 0.05);
-    check(Adam { amsgrad: true, ..Adam::default() }, 0.1, 0.05);
-    check(AdamW { weight_decay: 0.0, ..AdamW::default() }, 0.1, 0.05);
+    check(
+        Adam {
+            amsgrad: true,
+            ..Adam::default()
+        },
+        0.1,
+        0.05,
+    );
+    check(
+        AdamW {
+            weight_decay: 0.0,
+            ..AdamW::default()
+        },
+        0.1,
+        0.05,
+    );
     check(NAdam::default(), 0.1, 0.05);
     check((ClipNorm::default(), RAdam::default()), 0.1, 0.05); // its first steps are as long as the gradient, 233 at the start
     check(Adamax::default(), 0.1, 0.05);
@@ -76,18 +119,46 @@ fn rules_that_divide_by_past_squares_find_the_minimum() {
     check(AdaGrad::default(), 1.0, 1.0);
     check(AdaDelta::default(), 10.0, 1.0);
     check(RmsProp::default(), 0.1, 0.01);
-    check(RmsProp { momentum: 0.9, ..RmsProp::default() }, 0.01, 0.005);
-    check(RmsProp { centered: true, ..RmsProp::default() }, 0.1, 0.005);
+    check(
+        RmsProp {
+            momentum: 0.9,
+            ..RmsProp::default()
+        },
+        0.01,
+        0.005,
+    );
+    check(
+        RmsProp {
+            centered: true,
+            ..RmsProp::default()
+        },
+        0.1,
+        0.005,
+    );
 }
 
 #[test]
 fn rules_that_go_by_sign_find_the_minimum() {
-    check(Lion { weight_decay: 0.0, ..Lion::default() }, 0.02, 0.01);
+    check(
+        Lion {
+            weight_decay: 0.0,
+            ..Lion::default()
+        },
+        0.02,
+        0.01,
+    );
     check(Rprop::default(), 0.1, 0.01);
 }
 
 #[test]
 fn rules_in_proportion_to_a_leaf_find_the_minimum() {
     check(Lamb::default(), 0.01, 0.01);
-    check(Lars { trust_coefficient: 1.0, ..Lars::default() }, 0.005, 0.001);
+    check(
+        Lars {
+            trust_coefficient: 1.0,
+            ..Lars::default()
+        },
+        0.005,
+        0.001,
+    );
 }

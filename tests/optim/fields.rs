@@ -1,8 +1,9 @@
 //! Every field of every rule is checked, and the error names it.
 
 use flatleaf::optim::{
-    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Lamb, Lars, Lion, NAdam,
-    OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd, SignDecay, WeightDecay,
+    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
+    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
+    SignDecay, WeightDecay,
 };
 use flatleaf::{Layout, tree};
 
@@ -79,47 +80,119 @@ fn a_number_that_makes_no_sense_is_an_error_that_names_its_field() {
 
 #[test]
 fn fields_with_bounds_of_their_own() {
-    let etas = |shrinking, growing| message(Rprop { etas: (shrinking, growing), ..Rprop::default() });
+    let etas = |shrinking, growing| {
+        message(Rprop {
+            etas: (shrinking, growing),
+            ..Rprop::default()
+        })
+    };
     for eta in [0.0, 1.0, -0.5, f64::NAN] {
-        assert_eq!(etas(eta, 1.2), format!("`etas.0`: expected a number between 0 and 1, found {eta}"));
+        assert_eq!(
+            etas(eta, 1.2),
+            format!("`etas.0`: expected a number between 0 and 1, found {eta}")
+        );
     }
     for eta in [1.0, 0.5, f64::INFINITY, f64::NAN] {
-        assert_eq!(etas(0.5, eta), format!("`etas.1`: expected a finite number above 1, found {eta}"));
+        assert_eq!(
+            etas(0.5, eta),
+            format!("`etas.1`: expected a finite number above 1, found {eta}")
+        );
     }
     for greatest in [0.5, f64::INFINITY, f64::NAN] {
-        let found = message(Rprop { step_sizes: (1.0, greatest), ..Rprop::default() });
-        assert_eq!(found, format!("`step_sizes.1`: expected a finite number of `step_sizes.0` or more, found {greatest}"));
+        let found = message(Rprop {
+            step_sizes: (1.0, greatest),
+            ..Rprop::default()
+        });
+        assert_eq!(
+            found,
+            format!(
+                "`step_sizes.1`: expected a finite number of `step_sizes.0` or more, found {greatest}"
+            )
+        );
     }
     for p in [0.0, -1.0, f64::NAN] {
-        assert_eq!(message(ClipNorm { p, ..ClipNorm::default() }), format!("`p`: expected an order above 0, found {p}"));
-        assert_eq!(message(ClipNormPerLeaf { p, ..ClipNormPerLeaf::default() }), format!("`p`: expected an order above 0, found {p}"));
+        assert_eq!(
+            message(ClipNorm {
+                p,
+                ..ClipNorm::default()
+            }),
+            format!("`p`: expected an order above 0, found {p}")
+        );
+        assert_eq!(
+            message(ClipNormPerLeaf {
+                p,
+                ..ClipNormPerLeaf::default()
+            }),
+            format!("`p`: expected an order above 0, found {p}")
+        );
     }
     for decay in [-0.1, 1.1, f64::NAN] {
-        assert_eq!(message(Ema { decay, ..Ema::default() }), format!("`decay`: expected a number from 0 to 1, found {decay}"));
+        assert_eq!(
+            message(Ema {
+                decay,
+                ..Ema::default()
+            }),
+            format!("`decay`: expected a number from 0 to 1, found {decay}")
+        );
     }
-    assert_eq!(message(Accumulate { steps: 0 }), "`steps`: expected 1 or more, found 0");
+    assert_eq!(
+        message(Accumulate { steps: 0 }),
+        "`steps`: expected 1 or more, found 0"
+    );
 }
 
 #[test]
 fn nesterov_needs_momentum_and_no_dampening() {
     let expected = "`nesterov`: expected momentum above 0 and dampening of 0, found another";
-    assert_eq!(message(Sgd { nesterov: true, ..Sgd::default() }), expected);
-    assert_eq!(message(Sgd { nesterov: true, momentum: 0.9, dampening: 0.1, ..Sgd::default() }), expected);
+    assert_eq!(
+        message(Sgd {
+            nesterov: true,
+            ..Sgd::default()
+        }),
+        expected
+    );
+    assert_eq!(
+        message(Sgd {
+            nesterov: true,
+            momentum: 0.9,
+            dampening: 0.1,
+            ..Sgd::default()
+        }),
+        expected
+    );
 }
 
 #[test]
 fn a_chain_checks_every_stage() {
-    let rule = (ClipValue { max: 1.0 }, (WeightDecay::default(), Lion { lr: -1.0, ..Lion::default() }));
-    assert_eq!(message(rule), "`lr`: expected a finite number of 0 or more, found -1");
+    let rule = (
+        ClipValue { max: 1.0 },
+        (
+            WeightDecay::default(),
+            Lion {
+                lr: -1.0,
+                ..Lion::default()
+            },
+        ),
+    );
+    assert_eq!(
+        message(rule),
+        "`lr`: expected a finite number of 0 or more, found -1"
+    );
 }
 
 #[test]
 fn a_rate_is_checked_whenever_it_changes() {
     let layout = Layout::of(&tree!({ "w": [1.0] })).unwrap();
     let mut optimizer = Optimizer::new(RAdam::default(), &layout).unwrap();
-    assert_eq!(optimizer.set_lr(f64::NAN).unwrap_err().to_string(), "`lr`: expected a finite number of 0 or more, found NaN");
     assert_eq!(
-        optimizer.adjust("w", |rule| rule.betas.1 = 1.0).unwrap_err().to_string(),
+        optimizer.set_lr(f64::NAN).unwrap_err().to_string(),
+        "`lr`: expected a finite number of 0 or more, found NaN"
+    );
+    assert_eq!(
+        optimizer
+            .adjust("w", |rule| rule.betas.1 = 1.0)
+            .unwrap_err()
+            .to_string(),
         "`betas.1`: expected a number from 0 to below 1, found 1"
     );
     assert_eq!(optimizer.rule("w"), Some(&RAdam::default()));

@@ -1,8 +1,10 @@
-//! What the rules mean: one loop each, in f64 and in the words of its formula. The states are in the order of the rule's own.
+//! What the rules mean: one loop each, in f64 and in the words of its formula. The states are in
+//! the order of the rule's own.
 
 use flatleaf::optim::{
-    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Lamb, Lars, Lion, NAdam,
-    OAdam, RAdam, RmsProp, Rprop, Sgd, SignDecay, WeightDecay,
+    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
+    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, RAdam, RmsProp, Rprop, Sgd, SignDecay,
+    WeightDecay,
 };
 
 /// Moves `x` by the gradient `g`, at step `t`.
@@ -12,8 +14,17 @@ pub(crate) fn sgd(rule: &Sgd, t: i32, x: &mut [f64], g: &[f64], states: &mut [Ve
     let [b] = vectors(states);
     for i in 0..x.len() {
         let g = g[i] + rule.weight_decay * x[i];
-        b[i] = if t == 1 { g } else { rule.momentum * b[i] + (1.0 - rule.dampening) * g };
-        x[i] -= rule.lr * if rule.nesterov { g + rule.momentum * b[i] } else { b[i] };
+        b[i] = if t == 1 {
+            g
+        } else {
+            rule.momentum * b[i] + (1.0 - rule.dampening) * g
+        };
+        x[i] -= rule.lr
+            * if rule.nesterov {
+                g + rule.momentum * b[i]
+            } else {
+                b[i]
+            };
     }
     if rule.momentum == 0.0 {
         b.fill(0.0);
@@ -21,7 +32,16 @@ pub(crate) fn sgd(rule: &Sgd, t: i32, x: &mut [f64], g: &[f64], states: &mut [Ve
 }
 
 pub(crate) fn adam(rule: &Adam, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&Adam { lr, betas: (beta1, beta2), eps, weight_decay, amsgrad }, [m, v, greatest]) = (rule, vectors(states));
+    let (
+        &Adam {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+            amsgrad,
+        },
+        [m, v, greatest],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         let g = g[i] + weight_decay * x[i];
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
@@ -33,13 +53,40 @@ pub(crate) fn adam(rule: &Adam, t: i32, x: &mut [f64], g: &[f64], states: &mut [
 }
 
 pub(crate) fn adamw(rule: &AdamW, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let &AdamW { lr, betas, eps, weight_decay, amsgrad } = rule;
+    let &AdamW {
+        lr,
+        betas,
+        eps,
+        weight_decay,
+        amsgrad,
+    } = rule;
     x.iter_mut().for_each(|x| *x -= lr * weight_decay * *x);
-    adam(&Adam { lr, betas, eps, weight_decay: 0.0, amsgrad }, t, x, g, states);
+    adam(
+        &Adam {
+            lr,
+            betas,
+            eps,
+            weight_decay: 0.0,
+            amsgrad,
+        },
+        t,
+        x,
+        g,
+        states,
+    );
 }
 
 pub(crate) fn nadam(rule: &NAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&NAdam { lr, betas: (beta1, beta2), eps, weight_decay, .. }, [m, v]) = (rule, vectors(states));
+    let (
+        &NAdam {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+            ..
+        },
+        [m, v],
+    ) = (rule, vectors(states));
     let momentum = |t: i32| beta1 * (1.0 - 0.5 * 0.96_f64.powf(f64::from(t) * rule.momentum_decay));
     let product: f64 = (1..=t).map(momentum).product();
     for i in 0..x.len() {
@@ -51,13 +98,23 @@ pub(crate) fn nadam(rule: &NAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut
         }
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
         v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
-        let ahead = (1.0 - momentum(t)) * g / (1.0 - product) + momentum(t + 1) * m[i] / (1.0 - product * momentum(t + 1));
+        let ahead = (1.0 - momentum(t)) * g / (1.0 - product)
+            + momentum(t + 1) * m[i] / (1.0 - product * momentum(t + 1));
         x[i] -= lr * ahead / ((v[i] / (1.0 - beta2.powi(t))).sqrt() + eps);
     }
 }
 
 pub(crate) fn radam(rule: &RAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&RAdam { lr, betas: (beta1, beta2), eps, weight_decay, .. }, [m, v]) = (rule, vectors(states));
+    let (
+        &RAdam {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+            ..
+        },
+        [m, v],
+    ) = (rule, vectors(states));
     let end = 2.0 / (1.0 - beta2) - 1.0;
     let now = end - 2.0 * f64::from(t) * beta2.powi(t) / (1.0 - beta2.powi(t));
     for i in 0..x.len() {
@@ -71,7 +128,8 @@ pub(crate) fn radam(rule: &RAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut
         v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
         let mut moved = lr * m[i] / (1.0 - beta1.powi(t));
         if now > 5.0 {
-            let rectification = ((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now)).sqrt();
+            let rectification =
+                ((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now)).sqrt();
             moved *= rectification * (1.0 - beta2.powi(t)).sqrt() / (v[i].sqrt() + eps);
         }
         x[i] -= moved;
@@ -79,7 +137,15 @@ pub(crate) fn radam(rule: &RAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut
 }
 
 pub(crate) fn adamax(rule: &Adamax, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&Adamax { lr, betas: (beta1, beta2), eps, weight_decay }, [m, u]) = (rule, vectors(states));
+    let (
+        &Adamax {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+        },
+        [m, u],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         let g = g[i] + weight_decay * x[i];
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
@@ -101,7 +167,15 @@ pub(crate) fn adagrad(rule: &AdaGrad, t: i32, x: &mut [f64], g: &[f64], states: 
 }
 
 pub(crate) fn adadelta(rule: &AdaDelta, _: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&AdaDelta { lr, rho, eps, weight_decay }, [s, a]) = (rule, vectors(states));
+    let (
+        &AdaDelta {
+            lr,
+            rho,
+            eps,
+            weight_decay,
+        },
+        [s, a],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         let g = g[i] + weight_decay * x[i];
         s[i] = rho * s[i] + (1.0 - rho) * g * g;
@@ -112,11 +186,25 @@ pub(crate) fn adadelta(rule: &AdaDelta, _: i32, x: &mut [f64], g: &[f64], states
 }
 
 pub(crate) fn rmsprop(rule: &RmsProp, _: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&RmsProp { lr, alpha, eps, weight_decay, momentum, centered }, [s, b, a]) = (rule, vectors(states));
+    let (
+        &RmsProp {
+            lr,
+            alpha,
+            eps,
+            weight_decay,
+            momentum,
+            centered,
+        },
+        [s, b, a],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         let g = g[i] + weight_decay * x[i];
         s[i] = alpha * s[i] + (1.0 - alpha) * g * g;
-        a[i] = if centered { alpha * a[i] + (1.0 - alpha) * g } else { 0.0 };
+        a[i] = if centered {
+            alpha * a[i] + (1.0 - alpha) * g
+        } else {
+            0.0
+        };
         b[i] = momentum * b[i] + g / ((s[i] - a[i] * a[i]).sqrt() + eps);
         x[i] -= lr * b[i];
     }
@@ -126,7 +214,14 @@ pub(crate) fn rmsprop(rule: &RmsProp, _: i32, x: &mut [f64], g: &[f64], states: 
 }
 
 pub(crate) fn rprop(rule: &Rprop, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&Rprop { lr, etas: (shrinking, growing), step_sizes: (least, greatest) }, [before, size]) = (rule, vectors(states));
+    let (
+        &Rprop {
+            lr,
+            etas: (shrinking, growing),
+            step_sizes: (least, greatest),
+        },
+        [before, size],
+    ) = (rule, vectors(states));
     if t == 1 {
         size.fill(lr);
     }
@@ -146,28 +241,63 @@ pub(crate) fn rprop(rule: &Rprop, t: i32, x: &mut [f64], g: &[f64], states: &mut
 }
 
 pub(crate) fn lion(rule: &Lion, _: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&Lion { lr, betas: (beta1, beta2), weight_decay }, [m]) = (rule, vectors(states));
+    let (
+        &Lion {
+            lr,
+            betas: (beta1, beta2),
+            weight_decay,
+        },
+        [m],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         x[i] -= lr * (sign(beta1 * m[i] + (1.0 - beta1) * g[i]) + weight_decay * x[i]);
         m[i] = beta2 * m[i] + (1.0 - beta2) * g[i];
     }
 }
 
-pub(crate) fn adabelief(rule: &AdaBelief, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&AdaBelief { lr, betas: (beta1, beta2), eps, eps_root, nesterov }, [m, s]) = (rule, vectors(states));
+pub(crate) fn adabelief(
+    rule: &AdaBelief,
+    t: i32,
+    x: &mut [f64],
+    g: &[f64],
+    states: &mut [Vec<f64>],
+) {
+    let (
+        &AdaBelief {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            eps_root,
+            nesterov,
+        },
+        [m, s],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         m[i] = beta1 * m[i] + (1.0 - beta1) * g[i];
         s[i] = beta2 * s[i] + (1.0 - beta2) * (g[i] - m[i]).powi(2) + eps_root;
-        x[i] -= lr * expected(beta1, t, m[i], g[i], nesterov) / ((s[i] / (1.0 - beta2.powi(t))).sqrt() + eps);
+        x[i] -= lr * expected(beta1, t, m[i], g[i], nesterov)
+            / ((s[i] / (1.0 - beta2.powi(t))).sqrt() + eps);
     }
 }
 
 pub(crate) fn oadam(rule: &OAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&OAdam { lr, alpha, beta, betas: (beta1, beta2), eps, eps_root, nesterov }, [m, v, previous]) = (rule, vectors(states));
+    let (
+        &OAdam {
+            lr,
+            alpha,
+            beta,
+            betas: (beta1, beta2),
+            eps,
+            eps_root,
+            nesterov,
+        },
+        [m, v, previous],
+    ) = (rule, vectors(states));
     for i in 0..x.len() {
         m[i] = beta1 * m[i] + (1.0 - beta1) * g[i];
         v[i] = beta2 * v[i] + (1.0 - beta2) * g[i] * g[i];
-        let r = expected(beta1, t, m[i], g[i], nesterov) / ((v[i] / (1.0 - beta2.powi(t)) + eps_root).sqrt() + eps);
+        let r = expected(beta1, t, m[i], g[i], nesterov)
+            / ((v[i] / (1.0 - beta2.powi(t)) + eps_root).sqrt() + eps);
         let change = if t == 1 { 0.0 } else { r - previous[i] };
         x[i] -= lr * (alpha * r + beta * change);
         previous[i] = r;
@@ -175,14 +305,29 @@ pub(crate) fn oadam(rule: &OAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut
 }
 
 pub(crate) fn lamb(rule: &Lamb, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    let (&Lamb { lr, betas: (beta1, beta2), eps, eps_root, weight_decay }, [m, v]) = (rule, vectors(states));
+    let (
+        &Lamb {
+            lr,
+            betas: (beta1, beta2),
+            eps,
+            eps_root,
+            weight_decay,
+        },
+        [m, v],
+    ) = (rule, vectors(states));
     let mut d = vec![0.0; x.len()];
     for i in 0..x.len() {
         m[i] = beta1 * m[i] + (1.0 - beta1) * g[i];
         v[i] = beta2 * v[i] + (1.0 - beta2) * g[i] * g[i];
-        d[i] = expected(beta1, t, m[i], g[i], false) / ((v[i] / (1.0 - beta2.powi(t)) + eps_root).sqrt() + eps) + weight_decay * x[i];
+        d[i] = expected(beta1, t, m[i], g[i], false)
+            / ((v[i] / (1.0 - beta2.powi(t)) + eps_root).sqrt() + eps)
+            + weight_decay * x[i];
     }
-    let ratio = if norm(x) == 0.0 || norm(&d) == 0.0 { 1.0 } else { norm(x) / norm(&d) };
+    let ratio = if norm(x) == 0.0 || norm(&d) == 0.0 {
+        1.0
+    } else {
+        norm(x) / norm(&d)
+    };
     for i in 0..x.len() {
         x[i] -= lr * ratio * d[i];
     }
@@ -190,12 +335,22 @@ pub(crate) fn lamb(rule: &Lamb, t: i32, x: &mut [f64], g: &[f64], states: &mut [
 
 pub(crate) fn lars(rule: &Lars, _: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
     let [b] = vectors(states);
-    let g: Vec<f64> = (0..x.len()).map(|i| g[i] + rule.weight_decay * x[i]).collect();
-    let ratio = if norm(x) == 0.0 || norm(&g) == 0.0 { 1.0 } else { rule.trust_coefficient * norm(x) / (norm(&g) + rule.eps) };
+    let g: Vec<f64> = (0..x.len())
+        .map(|i| g[i] + rule.weight_decay * x[i])
+        .collect();
+    let ratio = if norm(x) == 0.0 || norm(&g) == 0.0 {
+        1.0
+    } else {
+        rule.trust_coefficient * norm(x) / (norm(&g) + rule.eps)
+    };
     for i in 0..x.len() {
         let d = rule.lr * ratio * g[i];
         b[i] = rule.momentum * b[i] + d;
-        x[i] -= if rule.nesterov { d + rule.momentum * b[i] } else { b[i] };
+        x[i] -= if rule.nesterov {
+            d + rule.momentum * b[i]
+        } else {
+            b[i]
+        };
     }
     if rule.momentum == 0.0 {
         b.fill(0.0);
@@ -209,18 +364,43 @@ pub(crate) fn clip_value(rule: &ClipValue, _: i32, x: &mut [f64], g: &[f64], _: 
 }
 
 pub(crate) fn clip_norm(rule: &ClipNorm, _: i32, x: &mut [f64], g: &[f64], _: &mut [Vec<f64>]) {
-    let scale = if norm(g) > rule.max { rule.max / norm(g) } else { 1.0 };
+    let scale = if norm(g) > rule.max {
+        rule.max / norm(g)
+    } else {
+        1.0
+    };
     for i in 0..x.len() {
         x[i] -= scale * g[i];
     }
 }
 
 /// Of a model that is one leaf.
-pub(crate) fn clip_norm_per_leaf(rule: &ClipNormPerLeaf, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
-    clip_norm(&ClipNorm { max: rule.max, ..ClipNorm::default() }, t, x, g, states);
+pub(crate) fn clip_norm_per_leaf(
+    rule: &ClipNormPerLeaf,
+    t: i32,
+    x: &mut [f64],
+    g: &[f64],
+    states: &mut [Vec<f64>],
+) {
+    clip_norm(
+        &ClipNorm {
+            max: rule.max,
+            ..ClipNorm::default()
+        },
+        t,
+        x,
+        g,
+        states,
+    );
 }
 
-pub(crate) fn weight_decay(rule: &WeightDecay, _: i32, x: &mut [f64], g: &[f64], _: &mut [Vec<f64>]) {
+pub(crate) fn weight_decay(
+    rule: &WeightDecay,
+    _: i32,
+    x: &mut [f64],
+    g: &[f64],
+    _: &mut [Vec<f64>],
+) {
     for i in 0..x.len() {
         x[i] -= g[i] + rule.weight_decay * x[i];
     }
@@ -232,21 +412,49 @@ pub(crate) fn sign_decay(rule: &SignDecay, _: i32, x: &mut [f64], g: &[f64], _: 
     }
 }
 
-pub(crate) fn accumulate(rule: &Accumulate, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
+pub(crate) fn accumulate(
+    rule: &Accumulate,
+    t: i32,
+    x: &mut [f64],
+    g: &[f64],
+    states: &mut [Vec<f64>],
+) {
     let ([sum], steps) = (vectors(states), rule.steps as i32);
     for i in 0..x.len() {
-        sum[i] = if t % steps == 1 % steps { g[i] } else { sum[i] + g[i] };
-        x[i] -= if t % steps == 0 { sum[i] / f64::from(steps) } else { 0.0 };
+        sum[i] = if t % steps == 1 % steps {
+            g[i]
+        } else {
+            sum[i] + g[i]
+        };
+        x[i] -= if t % steps == 0 {
+            sum[i] / f64::from(steps)
+        } else {
+            0.0
+        };
     }
 }
 
 pub(crate) fn ema(rule: &Ema, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
     let [average] = vectors(states);
-    let decay = |t: i32| if rule.warm_up { rule.decay.min(f64::from(1 + t) / f64::from(10 + t)) } else { rule.decay };
-    let weight = if rule.debias { 1.0 - (1..=t).map(decay).product::<f64>() } else { 1.0 };
+    let decay = |t: i32| {
+        if rule.warm_up {
+            rule.decay.min(f64::from(1 + t) / f64::from(10 + t))
+        } else {
+            rule.decay
+        }
+    };
+    let weight = if rule.debias {
+        1.0 - (1..=t).map(decay).product::<f64>()
+    } else {
+        1.0
+    };
     for i in 0..x.len() {
         x[i] -= g[i];
-        average[i] = if t == 1 { x[i] } else { average[i] + (1.0 - decay(t)) / weight * (x[i] - average[i]) };
+        average[i] = if t == 1 {
+            x[i]
+        } else {
+            average[i] + (1.0 - decay(t)) / weight * (x[i] - average[i])
+        };
     }
 }
 

@@ -2,19 +2,24 @@
 
 use flatleaf::{FlatGrad, Layout};
 
-/// After so many elements they begin again. Not in step with rows or pieces, so that a misplaced element shows; and few, so that none of
-/// them happens to cancel its weight decay, after which the sign of a gradient would be a matter of rounding.
+/// After so many elements they begin again. Not in step with rows or pieces, so that a misplaced
+/// element shows; and few, so that none of them happens to cancel its weight decay, after which the
+/// sign of a gradient would be a matter of rounding.
 const PERIOD: usize = 35;
 
 /// Some parameters: −2 to 2, with a 0 now and then.
 pub(crate) fn parameters(length: usize) -> Vec<f32> {
     let of = |i: usize| ((i * 37 + 11) % 41) as f32 / 10.0 - 2.0;
-    (0..length).map(|i| of(i % PERIOD)).map(|x| if x.abs() < 0.15 { 0.0 } else { x }).collect()
+    (0..length)
+        .map(|i| of(i % PERIOD))
+        .map(|x| if x.abs() < 0.15 { 0.0 } else { x })
+        .collect()
 }
 
 /// Gradients of several magnitudes whose signs change from step to step, with a 0 now and then.
 pub(crate) fn gradient(length: usize, step: usize) -> Vec<f32> {
-    let of = |i: usize| (((i * 29 + step * 13) % 23) as f32 / 11.0 - 1.0) * [1.0, 0.01, 3.0, 0.2][i % 4];
+    let of =
+        |i: usize| (((i * 29 + step * 13) % 23) as f32 / 11.0 - 1.0) * [1.0, 0.01, 3.0, 0.2][i % 4];
     (0..length).map(|i| of(i % PERIOD)).collect()
 }
 
@@ -33,7 +38,10 @@ pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         let allowed = 1e-6 * expected.abs().max(1.0);
-        assert!((f64::from(found) - expected).abs() <= allowed, "{what}: expected {expected}, found {found} at {i}");
+        assert!(
+            (f64::from(found) - expected).abs() <= allowed,
+            "{what}: expected {expected}, found {found} at {i}"
+        );
     }
 }
 
@@ -41,5 +49,8 @@ pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
 #[track_caller]
 pub(crate) fn assert_near(found: &[f32], expected: &[f64]) {
     let is_near = |(&x, &y): (&f32, &f64)| (f64::from(x) - y).abs() <= 1e-6 * y.abs();
-    assert!(found.len() == expected.len() && found.iter().zip(expected).all(is_near), "expected {expected:?}, found {found:?}");
+    assert!(
+        found.len() == expected.len() && found.iter().zip(expected).all(is_near),
+        "expected {expected:?}, found {found:?}"
+    );
 }

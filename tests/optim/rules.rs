@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 
 use flatleaf::optim::{
-    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Lamb, Lars, Lion, NAdam,
-    OAdam, RAdam, RmsProp, Rprop, Rule, Sgd, SignDecay, WeightDecay,
+    Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
+    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, Sgd, SignDecay,
+    WeightDecay,
 };
 
 use crate::naive::{self, Twin};
@@ -28,67 +29,281 @@ pub(crate) fn every(law: &impl Law) {
 const LR: f64 = 0.05;
 
 fn descent(law: &impl Law) {
-    let sgd = Sgd { lr: LR, ..Sgd::default() };
+    let sgd = Sgd {
+        lr: LR,
+        ..Sgd::default()
+    };
     law.holds(sgd, naive::sgd);
-    law.holds(Sgd { weight_decay: 0.1, ..sgd }, naive::sgd);
-    law.holds(Sgd { momentum: 0.9, ..sgd }, naive::sgd);
-    law.holds(Sgd { momentum: 0.9, dampening: 0.3, weight_decay: 0.1, ..sgd }, naive::sgd);
-    law.holds(Sgd { momentum: 0.9, nesterov: true, ..sgd }, naive::sgd);
+    law.holds(
+        Sgd {
+            weight_decay: 0.1,
+            ..sgd
+        },
+        naive::sgd,
+    );
+    law.holds(
+        Sgd {
+            momentum: 0.9,
+            ..sgd
+        },
+        naive::sgd,
+    );
+    law.holds(
+        Sgd {
+            momentum: 0.9,
+            dampening: 0.3,
+            weight_decay: 0.1,
+            ..sgd
+        },
+        naive::sgd,
+    );
+    law.holds(
+        Sgd {
+            momentum: 0.9,
+            nesterov: true,
+            ..sgd
+        },
+        naive::sgd,
+    );
 }
 
 fn relatives_of_adam(law: &impl Law) {
-    let adam = Adam { lr: LR, ..Adam::default() };
+    let adam = Adam {
+        lr: LR,
+        ..Adam::default()
+    };
     law.holds(adam, naive::adam);
-    law.holds(Adam { weight_decay: 0.1, ..adam }, naive::adam);
-    law.holds(Adam { betas: (0.8, 0.5), amsgrad: true, ..adam }, naive::adam);
-    let adamw = AdamW { lr: LR, ..AdamW::default() };
+    law.holds(
+        Adam {
+            weight_decay: 0.1,
+            ..adam
+        },
+        naive::adam,
+    );
+    law.holds(
+        Adam {
+            betas: (0.8, 0.5),
+            amsgrad: true,
+            ..adam
+        },
+        naive::adam,
+    );
+    let adamw = AdamW {
+        lr: LR,
+        ..AdamW::default()
+    };
     law.holds(adamw, naive::adamw);
-    law.holds(AdamW { betas: (0.8, 0.5), amsgrad: true, weight_decay: 1.0, ..adamw }, naive::adamw);
-    let nadam = NAdam { lr: LR, weight_decay: 0.1, ..NAdam::default() };
+    law.holds(
+        AdamW {
+            betas: (0.8, 0.5),
+            amsgrad: true,
+            weight_decay: 1.0,
+            ..adamw
+        },
+        naive::adamw,
+    );
+    let nadam = NAdam {
+        lr: LR,
+        weight_decay: 0.1,
+        ..NAdam::default()
+    };
     law.holds(nadam, naive::nadam);
-    law.holds(NAdam { decoupled_weight_decay: true, momentum_decay: 0.3, ..nadam }, naive::nadam);
-    law.holds(NAdam { momentum_decay: 0.0, betas: (0.0, 0.9), ..nadam }, naive::nadam);
-    let radam = RAdam { lr: LR, weight_decay: 0.1, ..RAdam::default() };
+    law.holds(
+        NAdam {
+            decoupled_weight_decay: true,
+            momentum_decay: 0.3,
+            ..nadam
+        },
+        naive::nadam,
+    );
+    law.holds(
+        NAdam {
+            momentum_decay: 0.0,
+            betas: (0.0, 0.9),
+            ..nadam
+        },
+        naive::nadam,
+    );
+    let radam = RAdam {
+        lr: LR,
+        weight_decay: 0.1,
+        ..RAdam::default()
+    };
     law.holds(radam, naive::radam);
-    law.holds(RAdam { decoupled_weight_decay: true, betas: (0.9, 0.6), ..radam }, naive::radam);
-    let adamax = Adamax { lr: LR, ..Adamax::default() };
+    law.holds(
+        RAdam {
+            decoupled_weight_decay: true,
+            betas: (0.9, 0.6),
+            ..radam
+        },
+        naive::radam,
+    );
+    let adamax = Adamax {
+        lr: LR,
+        ..Adamax::default()
+    };
     law.holds(adamax, naive::adamax);
-    law.holds(Adamax { betas: (0.8, 0.5), weight_decay: 0.1, ..adamax }, naive::adamax);
-    let adabelief = AdaBelief { lr: LR, ..AdaBelief::default() };
+    law.holds(
+        Adamax {
+            betas: (0.8, 0.5),
+            weight_decay: 0.1,
+            ..adamax
+        },
+        naive::adamax,
+    );
+    let adabelief = AdaBelief {
+        lr: LR,
+        ..AdaBelief::default()
+    };
     law.holds(adabelief, naive::adabelief);
-    law.holds(AdaBelief { nesterov: true, eps: 1e-3, eps_root: 1e-4, ..adabelief }, naive::adabelief);
-    let oadam = OAdam { lr: LR, ..OAdam::default() };
+    law.holds(
+        AdaBelief {
+            nesterov: true,
+            eps: 1e-3,
+            eps_root: 1e-4,
+            ..adabelief
+        },
+        naive::adabelief,
+    );
+    let oadam = OAdam {
+        lr: LR,
+        ..OAdam::default()
+    };
     law.holds(oadam, naive::oadam);
-    law.holds(OAdam { nesterov: false, alpha: 0.5, beta: 2.0, eps_root: 1e-4, ..oadam }, naive::oadam);
+    law.holds(
+        OAdam {
+            nesterov: false,
+            alpha: 0.5,
+            beta: 2.0,
+            eps_root: 1e-4,
+            ..oadam
+        },
+        naive::oadam,
+    );
 }
 
 fn by_past_squares(law: &impl Law) {
-    let adagrad = AdaGrad { lr: LR, ..AdaGrad::default() };
+    let adagrad = AdaGrad {
+        lr: LR,
+        ..AdaGrad::default()
+    };
     law.holds(adagrad, naive::adagrad);
-    law.holds(AdaGrad { lr_decay: 0.2, weight_decay: 0.1, initial_accumulator_value: 0.5, ..adagrad }, naive::adagrad);
+    law.holds(
+        AdaGrad {
+            lr_decay: 0.2,
+            weight_decay: 0.1,
+            initial_accumulator_value: 0.5,
+            ..adagrad
+        },
+        naive::adagrad,
+    );
     law.holds(AdaDelta::default(), naive::adadelta);
-    law.holds(AdaDelta { lr: 0.5, rho: 0.5, eps: 1e-3, weight_decay: 0.1 }, naive::adadelta);
-    let rmsprop = RmsProp { lr: LR, alpha: 0.8, ..RmsProp::default() };
+    law.holds(
+        AdaDelta {
+            lr: 0.5,
+            rho: 0.5,
+            eps: 1e-3,
+            weight_decay: 0.1,
+        },
+        naive::adadelta,
+    );
+    let rmsprop = RmsProp {
+        lr: LR,
+        alpha: 0.8,
+        ..RmsProp::default()
+    };
     law.holds(rmsprop, naive::rmsprop);
-    law.holds(RmsProp { momentum: 0.9, ..rmsprop }, naive::rmsprop);
-    law.holds(RmsProp { centered: true, weight_decay: 0.1, ..rmsprop }, naive::rmsprop);
-    law.holds(RmsProp { centered: true, momentum: 0.9, ..rmsprop }, naive::rmsprop);
+    law.holds(
+        RmsProp {
+            momentum: 0.9,
+            ..rmsprop
+        },
+        naive::rmsprop,
+    );
+    law.holds(
+        RmsProp {
+            centered: true,
+            weight_decay: 0.1,
+            ..rmsprop
+        },
+        naive::rmsprop,
+    );
+    law.holds(
+        RmsProp {
+            centered: true,
+            momentum: 0.9,
+            ..rmsprop
+        },
+        naive::rmsprop,
+    );
 }
 
 fn by_sign(law: &impl Law) {
-    law.holds(Lion { lr: LR, ..Lion::default() }, naive::lion);
-    law.holds(Lion { lr: LR, weight_decay: 1.0, betas: (0.6, 0.7) }, naive::lion);
+    law.holds(
+        Lion {
+            lr: LR,
+            ..Lion::default()
+        },
+        naive::lion,
+    );
+    law.holds(
+        Lion {
+            lr: LR,
+            weight_decay: 1.0,
+            betas: (0.6, 0.7),
+        },
+        naive::lion,
+    );
     law.holds(Rprop::default(), naive::rprop);
-    law.holds(Rprop { lr: LR, etas: (0.3, 1.7), step_sizes: (0.02, 0.08) }, naive::rprop);
+    law.holds(
+        Rprop {
+            lr: LR,
+            etas: (0.3, 1.7),
+            step_sizes: (0.02, 0.08),
+        },
+        naive::rprop,
+    );
 }
 
 fn in_proportion(law: &impl Law) {
-    law.holds(Lamb { lr: LR, ..Lamb::default() }, naive::lamb);
-    law.holds(Lamb { lr: LR, weight_decay: 0.1, eps_root: 1e-4, ..Lamb::default() }, naive::lamb);
-    let lars = Lars { lr: LR, trust_coefficient: 0.5, ..Lars::default() };
+    law.holds(
+        Lamb {
+            lr: LR,
+            ..Lamb::default()
+        },
+        naive::lamb,
+    );
+    law.holds(
+        Lamb {
+            lr: LR,
+            weight_decay: 0.1,
+            eps_root: 1e-4,
+            ..Lamb::default()
+        },
+        naive::lamb,
+    );
+    let lars = Lars {
+        lr: LR,
+        trust_coefficient: 0.5,
+        ..Lars::default()
+    };
     law.holds(lars, naive::lars);
-    law.holds(Lars { nesterov: true, weight_decay: 0.1, eps: 0.1, ..lars }, naive::lars);
-    law.holds(Lars { momentum: 0.0, ..lars }, naive::lars);
+    law.holds(
+        Lars {
+            nesterov: true,
+            weight_decay: 0.1,
+            eps: 0.1,
+            ..lars
+        },
+        naive::lars,
+    );
+    law.holds(
+        Lars {
+            momentum: 0.0,
+            ..lars
+        },
+        naive::lars,
+    );
 }
 
 fn stages(law: &impl Law) {
@@ -98,7 +313,26 @@ fn stages(law: &impl Law) {
     law.holds(WeightDecay { weight_decay: 0.1 }, naive::weight_decay);
     law.holds(SignDecay { sign_decay: 0.07 }, naive::sign_decay);
     law.holds(Accumulate { steps: 3 }, naive::accumulate);
-    law.holds(Ema { decay: 0.8, ..Ema::default() }, naive::ema);
-    law.holds(Ema { decay: 0.3, ..Ema::default() }, naive::ema);
-    law.holds(Ema { decay: 0.3, warm_up: true, debias: true }, naive::ema);
+    law.holds(
+        Ema {
+            decay: 0.8,
+            ..Ema::default()
+        },
+        naive::ema,
+    );
+    law.holds(
+        Ema {
+            decay: 0.3,
+            ..Ema::default()
+        },
+        naive::ema,
+    );
+    law.holds(
+        Ema {
+            decay: 0.3,
+            warm_up: true,
+            debias: true,
+        },
+        naive::ema,
+    );
 }

@@ -1,4 +1,5 @@
-//! Every rule does what its loop says, at every length, and gives the same bits at every vector width and on a tree.
+//! Every rule does what its loop says, at every length, and gives the same bits at every vector
+//! width and on a tree.
 //!
 //! Worth running with `--release` too: without optimisation nothing is vectorised.
 
@@ -33,16 +34,27 @@ fn trained<R: Rule>(rule: &R, length: usize) -> (Vec<f32>, Vec<Vec<f32>>) {
     let layout = Layout::of(&flat).unwrap();
     let mut optimizer = Optimizer::new(rule.clone(), &layout).unwrap();
     for step in 1..=STEPS {
-        optimizer.step(&mut flat, &flat_grad(&layout, &gradient(length, step))).unwrap();
+        optimizer
+            .step(&mut flat, &flat_grad(&layout, &gradient(length, step)))
+            .unwrap();
     }
-    (flat, optimizer.state().map(|(_, state)| state.to_vec()).collect())
+    (
+        flat,
+        optimizer.state().map(|(_, state)| state.to_vec()).collect(),
+    )
 }
 
 fn trained_in_a_loop<R: Rule>(rule: &R, twin: Twin<R>, length: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
     let mut x = widened(&parameters(length));
     let mut states = vec![vec![0.0; length]; rule.states().len()];
     for step in 1..=STEPS {
-        twin(rule, step as i32, &mut x, &widened(&gradient(length, step)), &mut states);
+        twin(
+            rule,
+            step as i32,
+            &mut x,
+            &widened(&gradient(length, step)),
+            &mut states,
+        );
     }
     (x, states)
 }
@@ -56,7 +68,11 @@ impl Law for LikeItsLoop {
             let (plain, plain_states) = trained_in_a_loop(&rule, twin, length);
             assert_close(&format!("{rule:?}, {length} elements"), &x, &plain);
             for ((name, state), plain) in rule.states().iter().zip(&states).zip(&plain_states) {
-                assert_close(&format!("`{name}` of {rule:?}, {length} elements"), state, plain);
+                assert_close(
+                    &format!("`{name}` of {rule:?}, {length} elements"),
+                    state,
+                    plain,
+                );
             }
         }
     }
@@ -73,36 +89,55 @@ impl Law for AtEveryWidth {
     fn holds<R: Rule + Debug>(&self, rule: R, _: Twin<R>) {
         let all_bits = |length| {
             let (x, states) = trained(&rule, length);
-            (bits(&x), states.iter().map(|state| bits(state)).collect::<Vec<_>>())
+            (
+                bits(&x),
+                states.iter().map(|state| bits(state)).collect::<Vec<_>>(),
+            )
         };
         for length in lengths() {
             let widest = all_bits(length);
             for width in [Width::Avx2, Width::Baseline] {
                 dispatch::limit(width);
-                assert!(all_bits(length) == widest, "{rule:?} differs at {width:?}, {length} elements");
+                assert!(
+                    all_bits(length) == widest,
+                    "{rule:?} differs at {width:?}, {length} elements"
+                );
             }
             dispatch::limit(Width::Widest);
         }
     }
 }
 
-/// The widths are a setting of the process, so one test goes through them; the others do not notice.
+/// The widths are a setting of the process, so one test goes through them; the others do not
+/// notice.
 #[test]
 fn widths_agree() {
     rules::every(&AtEveryWidth);
 }
 
-/// NAdam's product of momenta is in closed form: thousands of factors, and those that are all alike.
+/// NAdam's product of momenta is in closed form: thousands of factors, and those that are all
+/// alike.
 #[test]
 fn nadam_agrees_with_its_loop_after_many_steps() {
-    for (betas, momentum_decay) in [((0.9, 0.999), 4e-3), ((0.9, 0.999), 0.0), ((0.999, 0.999), 4e-3), ((0.999, 0.9), 2.0)] {
-        let rule = NAdam { betas, momentum_decay, ..NAdam::default() };
+    for (betas, momentum_decay) in [
+        ((0.9, 0.999), 4e-3),
+        ((0.9, 0.999), 0.0),
+        ((0.999, 0.999), 4e-3),
+        ((0.999, 0.9), 2.0),
+    ] {
+        let rule = NAdam {
+            betas,
+            momentum_decay,
+            ..NAdam::default()
+        };
         let (mut flat, mut x) = (parameters(3), widened(&parameters(3)));
         let (layout, mut states) = (Layout::of(&flat).unwrap(), vec![vec![0.0; 3]; 2]);
         let mut optimizer = Optimizer::new(rule, &layout).unwrap();
         for step in 1..=700 {
             let grad = gradient(3, step);
-            optimizer.step(&mut flat, &flat_grad(&layout, &grad)).unwrap();
+            optimizer
+                .step(&mut flat, &flat_grad(&layout, &grad))
+                .unwrap();
             naive::nadam(&rule, step as i32, &mut x, &widened(&grad), &mut states);
             assert_close(&format!("{rule:?}, step {step}"), &flat, &x);
             x = widened(&flat); // so that roundings do not add up

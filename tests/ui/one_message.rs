@@ -1,4 +1,5 @@
-// A mistake in an attribute is the only thing that is said about the type: it counts as a tree elsewhere.
+// A mistake in an attribute is the only thing that is said about the type: it counts as a tree
+// elsewhere.
 use flatleaf::{Layout, Tree};
 
 #[derive(Tree)]

@@ -1,4 +1,5 @@
-//! Stored layouts that mostly agree with themselves, which bytes that are changed at random hardly ever do.
+//! Stored layouts that mostly agree with themselves, which bytes that are changed at random hardly
+//! ever do.
 
 use arbitrary::{Result, Unstructured};
 use serde_json::{Value, json};
@@ -13,21 +14,33 @@ pub(crate) fn stored(bytes: &mut Unstructured<'_>) -> Result<Value> {
     let paths = paths(bytes)?;
     for path in paths {
         let is_tie = !leaves.is_empty() && bytes.ratio(1, 4)?;
-        let index = if is_tie { bytes.choose_index(leaves.len())? } else { leaves.len() };
+        let index = if is_tie {
+            bytes.choose_index(leaves.len())?
+        } else {
+            leaves.len()
+        };
         if !is_tie {
             leaves.push(leaf(bytes, &mut len)?);
         }
         nodes.push(node(bytes, path, index, &leaves)?);
     }
     in_flat_order(&mut leaves, &mut nodes);
-    let len = if bytes.ratio(1, 16)? { bytes.arbitrary()? } else { len };
-    Ok(json!({ "format": "flatleaf layout 1", "len": len, "round_f64": bytes.ratio(1, 8)?, "leaves": leaves, "nodes": nodes }))
+    let len = if bytes.ratio(1, 16)? {
+        bytes.arbitrary()?
+    } else {
+        len
+    };
+    Ok(
+        json!({ "format": "flatleaf layout 1", "len": len, "round_f64": bytes.ratio(1, 8)?, "leaves": leaves, "nodes": nodes }),
+    )
 }
 
 /// Mostly in walk order and each once.
 fn paths(bytes: &mut Unstructured<'_>) -> Result<Vec<String>> {
     let count = bytes.int_in_range(0..=6)?;
-    let mut paths = (0..count).map(|_| path(bytes)).collect::<Result<Vec<_>>>()?;
+    let mut paths = (0..count)
+        .map(|_| path(bytes))
+        .collect::<Result<Vec<_>>>()?;
     if !bytes.ratio(1, 16)? {
         paths.sort();
         paths.dedup();
@@ -36,15 +49,23 @@ fn paths(bytes: &mut Unstructured<'_>) -> Result<Vec<String>> {
 }
 
 fn path(bytes: &mut Unstructured<'_>) -> Result<String> {
-    let levels = if bytes.ratio(1, 32)? { 0 } else { bytes.int_in_range(1..=3)? };
-    let keys = (0..levels).map(|_| bytes.choose(&KEYS).copied()).collect::<Result<Vec<_>>>()?;
+    let levels = if bytes.ratio(1, 32)? {
+        0
+    } else {
+        bytes.int_in_range(1..=3)?
+    };
+    let keys = (0..levels)
+        .map(|_| bytes.choose(&KEYS).copied())
+        .collect::<Result<Vec<_>>>()?;
     Ok(keys.join("."))
 }
 
 fn shape(bytes: &mut Unstructured<'_>) -> Result<Vec<u64>> {
     let axes = bytes.int_in_range(0..=3)?;
     let usual = if bytes.ratio(1, 8)? { LENGTHS.len() } else { 3 };
-    (0..axes).map(|_| bytes.choose(&LENGTHS[..usual]).copied()).collect()
+    (0..axes)
+        .map(|_| bytes.choose(&LENGTHS[..usual]).copied())
+        .collect()
 }
 
 fn leaf(bytes: &mut Unstructured<'_>, len: &mut u64) -> Result<Value> {
@@ -61,12 +82,21 @@ fn leaf(bytes: &mut Unstructured<'_>, len: &mut u64) -> Result<Value> {
         }
     };
     if trainable {
-        *len = len.wrapping_add(shape.iter().fold(1, |count: u64, len| count.wrapping_mul(*len)));
+        *len = len.wrapping_add(
+            shape
+                .iter()
+                .fold(1, |count: u64, len| count.wrapping_mul(*len)),
+        );
     }
     Ok(json!({ "shape": shape, "dtype": dtype, "trainable": trainable, "offset": offset }))
 }
 
-fn node(bytes: &mut Unstructured<'_>, path: String, leaf: usize, leaves: &[Value]) -> Result<Value> {
+fn node(
+    bytes: &mut Unstructured<'_>,
+    path: String,
+    leaf: usize,
+    leaves: &[Value],
+) -> Result<Value> {
     let mut node = json!({ "path": path, "leaf": leaf });
     match bytes.int_in_range(0..=15)? {
         0..=9 => {}
@@ -81,14 +111,21 @@ fn node(bytes: &mut Unstructured<'_>, path: String, leaf: usize, leaves: &[Value
 /// An order of the leaf's axes, now and then no order at all.
 fn axes(bytes: &mut Unstructured<'_>, shape: &Value) -> Result<Value> {
     let lengths: Vec<u64> = serde_json::from_value(shape.clone()).expect("a list of lengths");
-    let mut order: Vec<usize> = (0..lengths.len()).filter(|&axis| lengths[axis] != 1).collect();
+    let mut order: Vec<usize> = (0..lengths.len())
+        .filter(|&axis| lengths[axis] != 1)
+        .collect();
     for axis in 0..order.len() {
         let other = bytes.int_in_range(axis..=order.len() - 1)?;
         order.swap(axis, other);
     }
     let shape: Vec<u64> = order.iter().map(|&axis| lengths[axis]).collect();
     let among_longer = |axis: usize| order.iter().filter(|&&other| other < axis).count();
-    let axes = order.iter().map(|&axis| Ok((among_longer(axis) + usize::from(bytes.ratio(1, 32)?), bytes.arbitrary()?)));
+    let axes = order.iter().map(|&axis| {
+        Ok((
+            among_longer(axis) + usize::from(bytes.ratio(1, 32)?),
+            bytes.arbitrary()?,
+        ))
+    });
     Ok(json!({ "shape": shape, "axes": axes.collect::<Result<Vec<(usize, bool)>>>()? }))
 }
 

@@ -1,6 +1,7 @@
 //! Random models: every kind of node, with parts and views that any number of places share.
 //!
-//! Every element has a number of its own as its value. Elements that are one in memory have one number, so the numbers say what is tied.
+//! Every element has a number of its own as its value. Elements that are one in memory have one
+//! number, so the numbers say what is tied.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -54,14 +55,25 @@ const KEYS: [&str; 10] = ["a", "b", "10", "9", "", ".", "*", "\\", "a.b", "\\e"]
 
 /// A list of anything, the more the longer the bytes are.
 pub(crate) fn model(bytes: &mut Unstructured<'_>) -> Result<Node> {
-    let mut draw = Draw { bytes, numbers: 0, views: Vec::new(), parts: Vec::new(), left: MAX_NODES };
-    draw.views = (0..2).map(|_| draw.array().map(Array::into_shared)).collect::<Result<_>>()?;
+    let mut draw = Draw {
+        bytes,
+        numbers: 0,
+        views: Vec::new(),
+        parts: Vec::new(),
+        left: MAX_NODES,
+    };
+    draw.views = (0..2)
+        .map(|_| draw.array().map(Array::into_shared))
+        .collect::<Result<_>>()?;
     for _ in 0..draw.bytes.int_in_range(0..=3)? {
         let part = draw.part()?;
         draw.parts.push(part);
     }
     let count = draw.bytes.int_in_range(1..=8)?;
-    (0..count).map(|_| draw.node(MAX_LEVELS)).collect::<Result<_>>().map(Node::List)
+    (0..count)
+        .map(|_| draw.node(MAX_LEVELS))
+        .collect::<Result<_>>()
+        .map(Node::List)
 }
 
 struct Draw<'d, 'b> {
@@ -83,7 +95,11 @@ struct Part {
 impl Draw<'_, '_> {
     fn node(&mut self, levels: usize) -> Result<Node> {
         self.left = self.left.saturating_sub(1);
-        let kinds = if levels == 0 || self.left == 0 { 10 } else { 17 };
+        let kinds = if levels == 0 || self.left == 0 {
+            10
+        } else {
+            17
+        };
         Ok(match self.bytes.int_in_range(0..=kinds)? {
             0..=1 => Node::Array(self.array()?),
             2..=4 => self.view()?,
@@ -97,16 +113,32 @@ impl Draw<'_, '_> {
                 }
             }
             11 => Node::Frozen(Box::new(self.node(levels - 1)?)),
-            12 => Node::Maybe(if self.bytes.arbitrary()? { Some(Box::new(self.node(levels - 1)?)) } else { None }),
+            12 => Node::Maybe(if self.bytes.arbitrary()? {
+                Some(Box::new(self.node(levels - 1)?))
+            } else {
+                None
+            }),
             13..=14 => Node::Map(self.nodes(levels)?.into_iter().collect()),
             15 => Node::Table(self.nodes(levels)?.into_iter().collect()),
-            _ => Node::List(self.nodes(levels)?.into_iter().map(|entry| entry.1).collect()),
+            _ => Node::List(
+                self.nodes(levels)?
+                    .into_iter()
+                    .map(|entry| entry.1)
+                    .collect(),
+            ),
         })
     }
 
     fn nodes(&mut self, levels: usize) -> Result<Vec<(String, Node)>> {
         let count = self.bytes.int_in_range(0..=4)?;
-        (0..count).map(|_| Ok(((*self.bytes.choose(&KEYS)?).to_owned(), self.node(levels - 1)?))).collect()
+        (0..count)
+            .map(|_| {
+                Ok((
+                    (*self.bytes.choose(&KEYS)?).to_owned(),
+                    self.node(levels - 1)?,
+                ))
+            })
+            .collect()
     }
 
     #[allow(clippy::arc_with_non_send_sync)] // a lock around an `Rc` is a tree like any other
@@ -119,12 +151,19 @@ impl Draw<'_, '_> {
             2 => Node::Cell(Rc::new(RefCell::new(content))),
             _ => Node::Sealed(Rc::new(Sealed(content))),
         };
-        Ok(Part { handle, size: before - self.left })
+        Ok(Part {
+            handle,
+            size: before - self.left,
+        })
     }
 
     /// One more handle to a part, if there is one that is not too large.
     fn handle(&mut self) -> Result<Node> {
-        let fits: Vec<&Part> = self.parts.iter().filter(|part| part.size <= self.left).collect();
+        let fits: Vec<&Part> = self
+            .parts
+            .iter()
+            .filter(|part| part.size <= self.left)
+            .collect();
         if fits.is_empty() {
             return Ok(Node::Array(self.array()?));
         }
@@ -156,14 +195,18 @@ impl Draw<'_, '_> {
 
     /// An array in any order of memory.
     fn array(&mut self) -> Result<Array<f32, IxDyn>> {
-        let shape = (0..self.bytes.int_in_range(0..=3)?).map(|_| self.bytes.int_in_range(0..=3)).collect::<Result<Vec<usize>>>()?;
+        let shape = (0..self.bytes.int_in_range(0..=3)?)
+            .map(|_| self.bytes.int_in_range(0..=3))
+            .collect::<Result<Vec<usize>>>()?;
         let mut array = Array::zeros(IxDyn(&shape).set_f(self.bytes.arbitrary()?));
         for axis in 0..shape.len() {
             if self.bytes.ratio(1, 4)? {
                 array.invert_axis(Axis(axis));
             }
         }
-        array.iter_mut().for_each(|element| *element = self.number());
+        array
+            .iter_mut()
+            .for_each(|element| *element = self.number());
         Ok(array)
     }
 
@@ -177,10 +220,17 @@ impl Draw<'_, '_> {
             view.swap_axes(axis, self.bytes.int_in_range(axis..=view.ndim() - 1)?);
         }
         if self.bytes.ratio(1, 16)? && view.ndim() > 0 && view.shape()[0] > 1 {
-            view.slice_axis_inplace(Axis(0), Slice::new(self.bytes.int_in_range(0..=1)?, None, 2));
+            view.slice_axis_inplace(
+                Axis(0),
+                Slice::new(self.bytes.int_in_range(0..=1)?, None, 2),
+            );
         }
         let unit = self.bytes.ratio(1, 8)?;
-        Ok(Node::View(if unit { view.insert_axis(Axis(0)) } else { view }))
+        Ok(Node::View(if unit {
+            view.insert_axis(Axis(0))
+        } else {
+            view
+        }))
     }
 }
 

@@ -2,20 +2,24 @@
 //!
 //! What must hold for it to be sound, and why it does:
 //!
-//! 1. *The memory is mapped for as long as it is borrowed.* `Mmap` owns the mapping and unmaps it when it is dropped; the slices that
-//!    are given out borrow it.
-//! 2. *The bytes are initialised.* Those of a file are; what lies beyond its end in the last page is zero.
-//! 3. *Nobody writes to the bytes while they are borrowed.* The mapping is private and for reading, so nothing in this process does
-//!    through it. Another process that writes into the file, or this one through another handle, would: this is the caller's to
-//!    prevent and [`open`](crate::checkpoint::open) says so. Files that this crate saves are replaced by a rename, never written into,
-//!    so a file that is mapped and saved anew keeps its old bytes.
-//! 4. *Whatever the bytes are, they are values of the type they are read as.* Headers are copied before they are read as text; tensors
-//!    are lent as integers and floats only, of which every bit pattern is one. Booleans are checked, and copied.
+//! 1. *The memory is mapped for as long as it is borrowed.* `Mmap` owns the mapping and unmaps it
+//!    when it is dropped; the slices that are given out borrow it.
+//! 2. *The bytes are initialised.* Those of a file are; what lies beyond its end in the last page
+//!    is zero.
+//! 3. *Nobody writes to the bytes while they are borrowed.* The mapping is private and for reading,
+//!    so nothing in this process does through it. Another process that writes into the file, or
+//!    this one through another handle, would: this is the caller's to prevent and
+//!    [`open`](crate::checkpoint::open) says so. Files that this crate saves are replaced by a
+//!    rename, never written into, so a file that is mapped and saved anew keeps its old bytes.
+//! 4. *Whatever the bytes are, they are values of the type they are read as.* Headers are copied
+//!    before they are read as text; tensors are lent as integers and floats only, of which every
+//!    bit pattern is one. Booleans are checked, and copied.
 //!
-//! A file that is truncated while it is mapped ends the process with SIGBUS when the lost part is touched: no value is made up.
+//! A file that is truncated while it is mapped ends the process with SIGBUS when the lost part is
+//! touched: no value is made up.
 //!
-//! Pays: `open` and one view take 0.05 ms, of a file of 90 MB as of one of 4 GB; reading 90 MB takes 20 ms into memory that is there and
-//! 65 ms into new.
+//! Pays: `open` and one view take 0.05 ms, of a file of 90 MB as of one of 4 GB; reading 90 MB
+//! takes 20 ms into memory that is there and 65 ms into new.
 #![allow(unsafe_code)]
 
 use std::fs::File;
