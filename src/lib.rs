@@ -22,56 +22,50 @@
 //!
 //! [`design`] says why things are as they are, and what they are called elsewhere.
 
-// In the order in which the data runs. What a tree is:
+// A module uses what stands above it in this list, and nothing below. What all of them stand on:
+mod error;
+
+mod element;
+mod memory;
+mod threads;
+
+// kernels over slices, and slices of any float type:
+pub mod ops;
+mod slices;
+
+// what a tree is:
 mod tree;
 
 // which leaf is where:
 mod layout;
 
-// how a tree is compared with that and read:
-mod check;
-mod elements;
+// a tree met by a layout:
+mod traversal;
 
-// tree → flat:
-mod gather;
-mod gradient;
-mod noted;
-
-// arithmetic on slices:
-pub mod ops;
+// tree ↔ vector:
+mod flat;
 
 // several trees at once, and what names leaves:
-mod measure;
-mod walk;
+mod map_reduce;
 
-// flat → tree:
-mod in_place;
-mod leaves;
-mod lend;
-mod restructure;
-
-// rules that move either:
+// rules that move a vector or a tree:
 pub mod optim;
 
 // a model's loss as a function of the vector, for outside solvers:
+mod solvers;
 #[cfg(feature = "argmin")]
-pub mod argmin;
-mod objective;
+pub use solvers::argmin;
 
-// layout and flat vector as files:
+// layout and vector as files:
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
 
-// and what all of them stand on.
-mod error;
-mod floats;
-mod memory;
-mod room;
-mod spare;
-mod threads;
-mod transfer;
-
+pub use element::{Dtype, Element, FlatElement};
 pub use error::{Error, Result};
+pub use flat::gather::{destructure, destructure_as};
+pub use flat::gradient::{FlatGrad, TiedGrads};
+pub use flat::restructure::deep_clone;
+pub use flat::views::{Views, ViewsMut};
 /// ```
 /// use flatleaf::{Layout, Tree};
 ///
@@ -95,23 +89,21 @@ pub use error::{Error, Result};
 /// ```
 #[cfg(feature = "derive")]
 pub use flatleaf_derive::Tree;
-pub use gather::{destructure, destructure_as};
-pub use gradient::{FlatGrad, TiedGrads};
-pub use layout::{Layout, Leaf, Planner, Views, ViewsMut};
-pub use measure::{Flat, LeafStats};
-pub use objective::{Evaluation, Objective, objective, objective_f64};
-pub use restructure::deep_clone;
+pub use layout::{Layout, Leaf, Planner};
+pub use map_reduce::measure::{Flat, LeafStats};
+pub use map_reduce::{Companion, LeafAt};
+pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
 pub use tree::{
-    Builder, Cell, Dtype, DynTree, Element, FlatElement, Identity, Key, LeafMut, LeafRef, Reader,
-    Shared, Slot, Tree, Visitor, VisitorMut, Writer,
+    Builder, Cell, DynTree, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor,
+    VisitorMut, Writer,
 };
-pub use walk::{Companion, LeafAt};
 
 #[doc(hidden)]
 pub mod __private {
     pub use std::boxed::Box;
 
-    pub use crate::tree::{Literal, ReadBytes, Sink, WriteBytes, param};
+    pub use crate::element::{ReadBytes, Sink, WriteBytes};
+    pub use crate::tree::{Literal, param};
 
     /// A field that is skipped and comes into a new tree by `Clone`.
     #[diagnostic::on_unimplemented(

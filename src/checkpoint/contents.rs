@@ -10,10 +10,10 @@ use super::header::Header;
 use super::notes::{self, below, join, json};
 use super::stated::METADATA;
 use super::{atomic, dtype};
-use crate::check::Take;
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};
-use crate::room;
+use crate::memory::allocation;
+use crate::traversal::validate::Take;
 use crate::tree::{LeafRef, Source};
 
 #[derive(Default)]
@@ -157,7 +157,7 @@ impl<'a> Take<'a> for Elements<'a> {
                 Cow::Borrowed(bytes)
             }
             _ => {
-                let mut bytes = room::zeros(place.len * leaf.dtype.size())?;
+                let mut bytes = allocation::zeros(place.len * leaf.dtype.size())?;
                 leaf.read_bytes(&mut bytes)?;
                 Cow::Owned(bytes)
             }

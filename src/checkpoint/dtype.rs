@@ -2,9 +2,9 @@
 
 use safetensors::Dtype as OnDisk;
 
+use crate::element::Dtype;
 use crate::error::{Error, Result};
-use crate::floats::{self, Floats, FloatsMut};
-use crate::tree::Dtype;
+use crate::slices::{self, Floats, FloatsMut};
 
 /// How a leaf's elements are written.
 ///
@@ -73,7 +73,7 @@ pub(crate) fn convert(from: Dtype, bytes: &[u8], to: Dtype, out: &mut [u8]) {
         Floats::from_bytes(from, bytes),
         FloatsMut::from_bytes(to, out),
     ) {
-        (Some(from), Some(to)) => floats::copy(from, to),
+        (Some(from), Some(to)) => slices::copy(from, to),
         _ => out.copy_from_slice(bytes),
     }
 }
@@ -81,7 +81,7 @@ pub(crate) fn convert(from: Dtype, bytes: &[u8], to: Dtype, out: &mut [u8]) {
 /// Elements as `f64`: exact for floats and for integers below 2⁵³.
 pub(crate) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
     if let Some(from) = Floats::from_bytes(dtype, bytes) {
-        return floats::copy(from, FloatsMut::of(out));
+        return slices::copy(from, FloatsMut::of(out));
     }
     match dtype {
         Dtype::I8 => decode(bytes, out, |b| f64::from(i8::from_le_bytes(b))),
@@ -100,7 +100,7 @@ pub(crate) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
 ///
 /// ***Panics*** if the type is no float.
 pub(crate) fn narrow(values: &[f64], dtype: Dtype, out: &mut [u8]) {
-    floats::copy(
+    slices::copy(
         Floats::of(values),
         FloatsMut::from_bytes(dtype, out).expect("a type of floats"),
     );

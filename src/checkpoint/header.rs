@@ -9,8 +9,8 @@ use safetensors::tensor::TensorInfo;
 use super::dtype;
 use super::notes::{self, Notes};
 use super::stated::{METADATA, Stated};
+use crate::element::Dtype;
 use crate::error::{Error, Result};
-use crate::tree::Dtype;
 
 /// Bytes of the length before a header.
 pub(crate) const LENGTH: usize = 8;

@@ -8,12 +8,13 @@ use super::dtype;
 use super::open::{Checkpoint, open};
 use super::rename::Rename;
 use super::sources::{Found, Names, Stored, reordered};
-use crate::check::{self, Purpose};
+use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
-use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, LeafId, Place};
 use crate::threads;
-use crate::tree::{Builder, Dtype, LeafMut, LeafValues, Sink, Tree, Values};
+use crate::traversal::in_place::{self, Put};
+use crate::traversal::validate::{self, Purpose};
+use crate::tree::{Builder, LeafMut, LeafValues, Tree, Values};
 
 /// How a file is matched to a model. Strict, with the names as they are, unless something else is
 /// said.
@@ -403,7 +404,7 @@ impl<'l, 'c> Load<'l, 'c> {
         if leaves.iter().all(Option::is_none) {
             return Ok(());
         }
-        let contents = check::check(self.layout, model, purpose)?;
+        let contents = validate::check(self.layout, model, purpose)?;
         let pass = Pass { load: self, floats };
         walk(
             &pass,

@@ -16,10 +16,10 @@ use super::dtype;
 use super::header::{Header, LENGTH, Tensor};
 use super::notes::{FINGERPRINT, below};
 use super::sources::{Names, Stored};
+use crate::element::{Dtype, Element, FlatElement, to_elements};
 use crate::error::{Error, Result};
 use crate::layout::{AxisMap, Layout};
-use crate::room;
-use crate::tree::{Dtype, Element, FlatElement, to_elements};
+use crate::memory::allocation;
 
 /// A safetensors file of which the header has been read. Cheap to clone.
 ///
@@ -419,7 +419,7 @@ impl Checkpoint {
         {
             return Ok(Cow::Borrowed(flat));
         }
-        let mut flat = room::zeros(layout.len())?;
+        let mut flat = allocation::zeros(layout.len())?;
         for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
             stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
         }

@@ -6,10 +6,11 @@ use std::path::Path;
 use super::contents::{Contents, Elements, own_type};
 use super::extras::{Extras, Others, Part};
 use super::{dtype, notes};
-use crate::check::{self, Purpose};
+use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
-use crate::tree::{FlatElement, Tree};
+use crate::traversal::validate::{self, Purpose};
+use crate::tree::Tree;
 
 /// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
 ///
@@ -109,7 +110,7 @@ fn push_tree<'a, T: Tree + ?Sized>(
     tree: &'a T,
 ) -> Result<()> {
     let mut elements = Elements::of(&layout.inner, true);
-    check::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
+    validate::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
     let all = elements.leaves.into_iter().chain(elements.others);
     layout
         .inner
@@ -144,7 +145,7 @@ fn push_others<'a>(
         Others::Unknown => no_others(layout),
         Others::Of(tree) => {
             let mut elements = Elements::of(&layout.inner, false);
-            check::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
+            validate::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
             let mut all = layout.others().iter().zip(elements.others);
             all.try_for_each(|(leaf, elements)| {
                 contents.push("", layout, leaf, own_type(leaf)?, elements)

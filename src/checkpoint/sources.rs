@@ -13,9 +13,9 @@ use super::dtype;
 use super::header::{Header, Tensor};
 use super::open::Checkpoint;
 use super::rename::Rename;
+use crate::element::Dtype;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{AxisMap, Layout, Leaf};
-use crate::tree::Dtype;
 
 /// The names by which a model may ask for the tensors of a file.
 pub(crate) struct Names<'c> {

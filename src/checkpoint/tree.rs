@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::header::Tensor;
 use super::open::Checkpoint;
+use crate::element::ReadBytes;
 use crate::error::{Error, Result};
 use crate::layout::{MAX_LEVELS, split, unescape};
-use crate::tree::{Builder, Identity, Key, LeafRef, ReadBytes, Source, Tree, Visitor, VisitorMut};
+use crate::tree::{Builder, Identity, Key, LeafRef, Source, Tree, Visitor, VisitorMut};
 
 /// The names of a file as a tree: children in the order in which they are met.
 struct Names {

@@ -9,9 +9,9 @@ use super::axes::{AxisMap, Shape};
 use super::leaf::Leaf;
 use super::paths::{Kind, NodeId, Paths};
 use super::{Inner, LeafId, Place};
+use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::tree::Dtype;
 
 /// What a layout is made of, before anything is known to agree.
 #[derive(Clone, Debug)]

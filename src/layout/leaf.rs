@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::axes::Shape;
 use super::paths::{NodeId, Paths};
 use super::pattern::Pattern;
-use crate::tree::Dtype;
+use crate::element::Dtype;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree.
 ///

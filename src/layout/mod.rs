@@ -17,7 +17,6 @@ mod planner;
 #[cfg(feature = "serde")]
 mod serialize;
 mod table;
-mod view;
 
 use std::fmt;
 use std::ops::Range;
@@ -33,13 +32,13 @@ pub(crate) use pattern::Pattern;
 #[cfg(feature = "safetensors")]
 pub(crate) use pattern::{Segment, captures};
 pub use planner::Planner;
-pub use view::{Views, ViewsMut};
 
+use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};
-use crate::floats::FloatsMut;
-use crate::noted::Lent;
-use crate::spare::Spare;
-use crate::tree::{Dtype, FlatElement, Tree};
+use crate::memory::pool::Spare;
+use crate::slices::FloatsMut;
+use crate::traversal::deferred_copies::Lent;
+use crate::tree::Tree;
 
 /// Which leaf of a tree is where in one flat vector.
 ///

@@ -10,8 +10,9 @@ use super::axes::{AxisMap, Shape};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT, split, unescape};
 use super::{Inner, Layout, Leaf, LeafId};
+use crate::element::Dtype;
 use crate::error::{Error, Result};
-use crate::tree::{Dtype, Key};
+use crate::tree::Key;
 
 const FORMAT: &str = "flatleaf layout 1";
 

@@ -8,10 +8,10 @@ use super::pass::{self, Part};
 use super::plan::Plan;
 use super::rule::Rule;
 use crate::error::{Error, Result};
-use crate::gradient::{FlatGrad, TiedGrads};
+use crate::flat::gradient::{FlatGrad, TiedGrads};
 use crate::layout::{Layout, Pattern};
-use crate::leaves;
-use crate::room;
+use crate::memory::allocation;
+use crate::traversal::leaf_slices;
 use crate::tree::Tree;
 
 /// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or
@@ -138,7 +138,7 @@ impl<R: Rule> Optimizer<R> {
         let states = rule
             .states()
             .iter()
-            .map(|_| room::zeros(layout.len()))
+            .map(|_| allocation::zeros(layout.len()))
             .collect::<Result<_>>()?;
         Ok(Optimizer {
             layout: layout.clone(),
@@ -257,13 +257,13 @@ impl<R: Rule> Optimizer<R> {
         grads: &G,
         tied: TiedGrads,
     ) -> Result<Report> {
-        let grads = leaves::gradients(&self.layout, grads, tied)?;
+        let grads = leaf_slices::gradients(&self.layout, grads, tied)?;
         let plan = Plan::new(&self.layout, &self.leaves, |leaf| grads[leaf].is_some());
         let kernels = plan.kernels(&self.groups);
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
         let mut moves = vec![false; grads.len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let report = leaves::change(
+        let report = leaf_slices::change(
             &self.layout,
             model,
             |leaf| moves[leaf],

@@ -5,10 +5,11 @@ use ndarray::{
 };
 use smallvec::SmallVec;
 
-use super::element::Element;
 use super::identity::{Identity, Shared};
-use super::leaf::{LeafMut, LeafRef, ReadBytes, Sink, Source, WriteBytes, to_elements};
+use super::leaf::{LeafMut, LeafRef, Source};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
+use crate::element::Element;
+use crate::element::{ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
 
 /// Elements that do not lie in row-major order.

@@ -7,15 +7,16 @@ use std::collections::HashMap;
 
 use ndarray::{ArrayBase, ArrayViewD, IxDyn, RawData};
 
-use super::element::{Dtype, Element};
 use super::identity::Identity;
-use super::leaf::{LeafRef, to_elements};
+use super::leaf::LeafRef;
 use super::{Key, Tree, stack};
-use crate::check::{Content, Contents};
+use crate::element::to_elements;
+use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
-use crate::floats::{AnyVec, Floats};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
 use crate::memory;
+use crate::slices::{AnyVec, Floats};
+use crate::traversal::validate::{Content, Contents};
 
 /// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their
 /// children and leaves, in the order in which they visit them.

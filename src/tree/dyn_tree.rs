@@ -6,9 +6,9 @@ use std::fmt;
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
 use super::brief::Brief;
-use super::element::{Dtype, Element};
 use super::identity::{Cell, Identity};
 use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
+use crate::element::{Dtype, Element};
 use crate::error::{Error, FirstError, Result};
 
 /// A tree made at run time: maps, lists and arrays, any of them absent.

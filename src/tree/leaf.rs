@@ -10,11 +10,11 @@ use std::marker::PhantomData;
 
 use bytemuck::checked;
 
-use super::element::{Dtype, Element};
 use super::identity::Identity;
+use crate::element::{Dtype, Element, ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
-use crate::floats::Floats;
-use crate::room;
+use crate::memory::allocation;
+use crate::slices::Floats;
 
 /// A leaf that can be read.
 ///
@@ -284,7 +284,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         if let Some(slice) = self.slice() {
             return Ok(slice.to_vec());
         }
-        let mut bytes = room::zeros(self.size())?;
+        let mut bytes = allocation::zeros(self.size())?;
         self.read_bytes(&mut bytes)?;
         Ok(to_elements(&bytes))
     }
@@ -294,7 +294,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         match self.source {
             Source::Lent(bytes) | Source::Brief(bytes) => Ok(Cow::Borrowed(bytes)),
             Source::Reader(reader) => {
-                let mut bytes = room::zeros(self.size())?;
+                let mut bytes = allocation::zeros(self.size())?;
                 reader.read_bytes(&mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
@@ -350,13 +350,6 @@ pub struct LeafMut<'call, 'a> {
     pub(crate) dtype: Dtype,
     pub(crate) shape: &'call [usize],
     pub(crate) sink: Sink<'call, 'a>,
-}
-
-#[doc(hidden)]
-pub enum Sink<'call, 'a> {
-    Bytes(&'a mut [u8]),
-    Booleans(&'a mut [bool]),
-    Writer(&'call mut dyn WriteBytes),
 }
 
 impl<'call, 'a> LeafMut<'call, 'a> {
@@ -628,21 +621,6 @@ impl<E: Element, F: FnMut(&[E]) -> Result<()>> Writer<E, F> {
     }
 }
 
-#[doc(hidden)]
-pub trait ReadBytes {
-    fn read_bytes(&self, out: &mut [u8]) -> Result<()>;
-
-    /// The address of the first element and the strides, in elements, of what lies in memory.
-    fn geometry(&self) -> Option<(usize, &[isize])> {
-        None
-    }
-}
-
-#[doc(hidden)]
-pub trait WriteBytes {
-    fn write_bytes(&mut self, values: &[u8]) -> Result<()>;
-}
-
 impl<E: Element, F: Fn(&mut [E]) -> Result<()>> ReadBytes for Reader<E, F> {
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
         if let Some(elements) = E::overwritable(out) {
@@ -662,12 +640,4 @@ impl<E: Element, F: FnMut(&[E]) -> Result<()>> WriteBytes for Writer<E, F> {
             Err(_) => (self.0)(&to_elements(values)),
         }
     }
-}
-
-/// Elements out of bytes that may not be aligned.
-pub(crate) fn to_elements<E: Element>(bytes: &[u8]) -> Vec<E> {
-    bytes
-        .chunks_exact(size_of::<E>())
-        .map(checked::pod_read_unaligned)
-        .collect()
 }

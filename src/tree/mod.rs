@@ -5,7 +5,6 @@ mod brief;
 mod builder;
 mod collections;
 mod dyn_tree;
-mod element;
 mod identity;
 mod leaf;
 mod literal;
@@ -21,19 +20,15 @@ pub(crate) use builder::LeafValues;
 pub(crate) use builder::Values;
 pub use builder::{Builder, Slot};
 pub use dyn_tree::DynTree;
-pub use element::{Dtype, Element, FlatElement};
 pub use identity::{Cell, Identity, Shared};
 pub(crate) use leaf::Source;
-#[cfg(feature = "safetensors")]
-pub(crate) use leaf::to_elements;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
-#[doc(hidden)]
-pub use leaf::{ReadBytes, Sink, WriteBytes};
 #[doc(hidden)]
 pub use literal::Literal;
 #[doc(hidden)]
 pub use scalars::param;
 
+use crate::element::{Dtype, Sink};
 use crate::error::Result;
 
 /// A tree of arrays: a model, a gradient, or any part of one.

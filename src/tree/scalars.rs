@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::element::{Dtype, Element};
-use super::leaf::{LeafMut, LeafRef, Sink};
+use super::leaf::{LeafMut, LeafRef};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
+use crate::element::Sink;
+use crate::element::{Dtype, Element};
 use crate::error::Result;
 
 macro_rules! no_leaf {

@@ -11,9 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::dyn_tree::{AnyArray, Parts, duplicate};
-use super::element::{Dtype, Element};
-use super::leaf::to_elements;
 use super::{DynTree, Literal, stack};
+use crate::element::to_elements;
+use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 
 const TAG: &str = "$array";

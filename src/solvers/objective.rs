@@ -9,10 +9,11 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
-use crate::gradient::{FlatGrad, TiedGrads};
+use crate::flat::gradient::{FlatGrad, TiedGrads};
 use crate::layout::Layout;
-use crate::tree::{FlatElement, Tree};
+use crate::tree::Tree;
 
 /// The function that takes a flat vector to the loss of a model and its flat gradient.
 ///

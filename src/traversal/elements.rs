@@ -5,11 +5,12 @@ use std::borrow::Cow;
 
 use ndarray::{ArrayViewD, IxDyn};
 
+use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
-use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{AxisMap, Inner, Place};
-use crate::room;
-use crate::tree::{FlatElement, LeafMut, LeafRef, Sink};
+use crate::memory::allocation;
+use crate::slices::{self, Floats, FloatsMut};
+use crate::tree::{LeafMut, LeafRef};
 
 /// What stands at the places of ties, noted down as it is met.
 pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<Tied<'a, E>>);
@@ -70,7 +71,7 @@ fn copy_of<E: FlatElement>(
     place: &Place,
     leaf: &LeafRef<'_, '_>,
 ) -> Result<Vec<E>> {
-    let mut elements = room::zeros(leaf.len())?;
+    let mut elements = allocation::zeros(leaf.len())?;
     read_floats(leaf, &mut elements)?;
     let Some(axes) = &place.axes else {
         return Ok(elements);
@@ -94,7 +95,7 @@ pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E])
     if !floats.has_len(out.len()) {
         return Err(changed_length());
     }
-    floats::copy(floats, FloatsMut::of(out));
+    slices::copy(floats, FloatsMut::of(out));
     Ok(())
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn write_floats<E: FlatElement>(
             if !to.has_len(elements.len()) {
                 return Err(changed_length());
             }
-            floats::copy(from, to);
+            slices::copy(from, to);
             Ok(())
         }
         sink => LeafMut { sink, ..leaf }.write_bytes(&from.to_bytes(leaf.dtype)),

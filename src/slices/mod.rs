@@ -1,16 +1,18 @@
 //! Slices of floats of any type, as bytes beside the type, and copies between them. Knows nothing
 //! of trees.
 
+pub(crate) mod copies;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytemuck::checked;
 
+use crate::element::{Dtype, Element, FlatElement, Sink};
 use crate::memory::blocks::Blocks;
 use crate::memory::{self, streamed};
 use crate::ops::convert::{self as to, convert};
-use crate::tree::{Dtype, Element, FlatElement, Sink};
 
 /// Elements of one float type.
 #[derive(Clone, Copy)]

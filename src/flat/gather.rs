@@ -1,10 +1,11 @@
 //! Tree → flat: the values of a tree's trainable leaves.
 
-use crate::check::{self, Purpose, Take};
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
-use crate::noted::Noted;
-use crate::tree::{FlatElement, LeafRef, Tree};
+use crate::traversal::deferred_copies::Noted;
+use crate::traversal::validate::{self, Purpose, Take};
+use crate::tree::{LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
 ///
@@ -140,7 +141,7 @@ fn values<'a, E: FlatElement>(
     tree: &'a (impl Tree + ?Sized),
 ) -> Result<Noted<'a, E>> {
     let mut values = GatherValues(Noted::new(layout));
-    check::check_and_take(layout, tree, Purpose::ReadValues, &mut values)?;
+    validate::check_and_take(layout, tree, Purpose::ReadValues, &mut values)?;
     Ok(values.0)
 }
 

@@ -33,7 +33,9 @@ pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
     vector
 }
 
+pub(crate) mod allocation;
 pub(crate) mod blocks;
+pub(crate) mod pool;
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) mod streamed;

@@ -5,17 +5,20 @@
 //! closure is called once per leaf with one slice per tree. Two plain trees are zipped where they
 //! are.
 
+pub(crate) mod measure;
+
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use crate::check::{self, Purpose};
 use crate::error::Result;
-use crate::gradient::TiedGrads;
+use crate::flat::gradient::TiedGrads;
+use crate::flat::restructure::rebuild;
 use crate::layout::{Layout, Leaf};
-use crate::leaves::{self, Slices};
-use crate::restructure::rebuild;
+use crate::memory::allocation;
+use crate::threads;
+use crate::traversal::leaf_slices::{self, Slices};
+use crate::traversal::validate::{self, Purpose};
 use crate::tree::{DynTree, Tree, Values};
-use crate::{room, threads};
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
 ///
@@ -169,7 +172,7 @@ impl Layout {
         start: A,
         mut step: impl FnMut(A, LeafAt<'_, K>, &[f32], [&[f32]; K]) -> A,
     ) -> Result<A> {
-        let model = leaves::values(self, model)?;
+        let model = leaf_slices::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let leaves = model.iter().enumerate();
         Ok(leaves.fold(start, |folded, (index, x)| {
@@ -204,7 +207,7 @@ impl Layout {
         map: impl Fn(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R + Sync,
         reduce: impl FnMut(R, R) -> R,
     ) -> Result<Option<R>> {
-        let model = leaves::values(self, model)?;
+        let model = leaf_slices::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let indices: Vec<usize> = (0..model.len()).collect();
         let map = |&index: &usize| {
@@ -243,9 +246,9 @@ impl Layout {
         mut map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
     ) -> Result<T> {
         self.check_f32()?;
-        let contents = check::check(&self.inner, model, Purpose::Rebuild)?;
+        let contents = validate::check(&self.inner, model, Purpose::Rebuild)?;
         let companions = Companions::read(self, companions)?;
-        let values = leaves::values(self, model)?;
+        let values = leaf_slices::values(self, model)?;
         let mut new: Vec<Vec<f32>> = values
             .into_iter()
             .map(|slice| slice.unwrap_or_default().into_owned())
@@ -287,7 +290,7 @@ impl Layout {
         mut map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
     ) -> Result<()> {
         let companions = Companions::read(self, companions)?;
-        leaves::change(
+        leaf_slices::change(
             self,
             target,
             |_| true,
@@ -321,7 +324,7 @@ impl Layout {
         map: impl Fn(LeafAt<'_, K>, &mut [f32], [&[f32]; K]) + Sync,
     ) -> Result<()> {
         let companions = Companions::read(self, companions)?;
-        leaves::change(
+        leaf_slices::change(
             self,
             target,
             |_| true,
@@ -357,7 +360,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn mask<T: Tree + ?Sized>(&self, grads: &T) -> Result<DynTree> {
-        let slices = leaves::gradients(self, grads, TiedGrads::Sum)?;
+        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
         Ok(DynTree::of_layout(&self.inner, |leaf| {
             slices[leaf].as_deref()
         }))
@@ -380,7 +383,7 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn norm_l2<T: Tree + ?Sized>(&self, grads: &T) -> Result<f64> {
-        let slices = leaves::gradients(self, grads, TiedGrads::Sum)?;
+        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
         let mut squares: Vec<(&[f32], f64)> = slices
             .iter()
             .flatten()
@@ -407,11 +410,11 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
         let mut trees = Vec::with_capacity(K);
         for companion in companions {
             trees.push(match companion {
-                Companion::Grads(tree) => leaves::gradients(layout, tree, TiedGrads::Sum)?,
+                Companion::Grads(tree) => leaf_slices::gradients(layout, tree, TiedGrads::Sum)?,
                 Companion::Totals(tree) => {
-                    leaves::gradients(layout, tree, TiedGrads::AlreadyTotal)?
+                    leaf_slices::gradients(layout, tree, TiedGrads::AlreadyTotal)?
                 }
-                Companion::Values(tree) => leaves::values(layout, tree)?,
+                Companion::Values(tree) => leaf_slices::values(layout, tree)?,
             });
         }
         let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
@@ -419,7 +422,7 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
             .filter(is_absent)
             .map(|index| layout.leaves()[index].len())
             .max();
-        let zeros = room::zeros(longest_absent.unwrap_or(0))?;
+        let zeros = allocation::zeros(longest_absent.unwrap_or(0))?;
         let trees = trees
             .try_into()
             .unwrap_or_else(|_| unreachable!("one for each companion"));

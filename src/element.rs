@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-use bytemuck::{CheckedBitPattern, NoUninit, Pod};
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, checked};
 
-use super::leaf::Sink;
+use crate::error::Result;
 
 /// The element type of a leaf.
 ///
@@ -216,4 +216,34 @@ impl Element for bool {
     fn overwritable(_bytes: &mut [u8]) -> Option<&mut [Self]> {
         None
     }
+}
+
+#[doc(hidden)]
+pub enum Sink<'call, 'a> {
+    Bytes(&'a mut [u8]),
+    Booleans(&'a mut [bool]),
+    Writer(&'call mut dyn WriteBytes),
+}
+
+#[doc(hidden)]
+pub trait ReadBytes {
+    fn read_bytes(&self, out: &mut [u8]) -> Result<()>;
+
+    /// The address of the first element and the strides, in elements, of what lies in memory.
+    fn geometry(&self) -> Option<(usize, &[isize])> {
+        None
+    }
+}
+
+#[doc(hidden)]
+pub trait WriteBytes {
+    fn write_bytes(&mut self, values: &[u8]) -> Result<()>;
+}
+
+/// Elements out of bytes that may not be aligned.
+pub(crate) fn to_elements<E: Element>(bytes: &[u8]) -> Vec<E> {
+    bytes
+        .chunks_exact(size_of::<E>())
+        .map(checked::pod_read_unaligned)
+        .collect()
 }

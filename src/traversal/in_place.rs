@@ -9,12 +9,12 @@
 
 use std::collections::HashSet;
 
-use crate::check::Seen;
+use crate::element::{Dtype, Sink, WriteBytes};
 use crate::error::{Error, FirstError, Result};
 use crate::layout::{Inner, NodeId, Place};
+use crate::traversal::validate::Seen;
 use crate::tree::{
-    Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Sink, Tree, Visitor, VisitorMut,
-    WriteBytes,
+    Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Tree, Visitor, VisitorMut,
 };
 
 /// Writes the leaves of a tree.
@@ -323,7 +323,7 @@ struct Overwrite<'s, E>(&'s mut [E]);
 impl WriteBytes for Overwrite<'_, u8> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         LeafMut {
-            dtype: crate::Dtype::U8,
+            dtype: Dtype::U8,
             shape: &[],
             sink: Sink::Bytes(self.0),
         }
@@ -334,7 +334,7 @@ impl WriteBytes for Overwrite<'_, u8> {
 impl WriteBytes for Overwrite<'_, bool> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         LeafMut {
-            dtype: crate::Dtype::Bool,
+            dtype: Dtype::Bool,
             shape: &[],
             sink: Sink::Booleans(self.0),
         }

@@ -2,15 +2,16 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::check::{self, Purpose, Take};
-use crate::elements::{TiedPlaces, elements_of};
+use crate::element::FlatElement;
 use crate::error::Result;
-use crate::floats::{Floats, FloatsMut};
 use crate::layout::{Inner, Layout, Place};
-use crate::noted::Noted;
-use crate::room;
-use crate::transfer;
-use crate::tree::{FlatElement, LeafRef, Tree};
+use crate::memory::allocation;
+use crate::slices::copies;
+use crate::slices::{Floats, FloatsMut};
+use crate::traversal::deferred_copies::Noted;
+use crate::traversal::elements::{TiedPlaces, elements_of};
+use crate::traversal::validate::{self, Purpose, Take};
+use crate::tree::{LeafRef, Tree};
 
 /// What the gradients at the places of a tie are.
 ///
@@ -82,7 +83,7 @@ impl<E: FlatElement> FlatGrad<E> {
     pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
         Ok(FlatGrad {
             layout: layout.clone(),
-            elements: room::zeros(layout.len())?,
+            elements: allocation::zeros(layout.len())?,
             present: vec![false; layout.leaves().len()],
         })
     }
@@ -177,7 +178,7 @@ impl<E: FlatElement> FlatGrad<E> {
             let range = leaves[first].range().start..leaves[last].range().end;
             let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
             if self.present[first] {
-                transfer::add(to, from)
+                copies::add(to, from)
             } else {
                 to.copy_from_slice(from)
             }
@@ -390,7 +391,7 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
             plain: Noted::new(layout),
             tied: TiedPlaces::default(),
         };
-        check::check_and_take(layout, grads, Purpose::ReadGradients, &mut gather)?;
+        validate::check_and_take(layout, grads, Purpose::ReadGradients, &mut gather)?;
         Ok(gather)
     }
 
@@ -407,13 +408,13 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
         for (leaf, places) in self.tied.by_leaf() {
             present[leaf] = true;
             let to = &mut flat[self.layout.leaves[leaf].range()];
-            transfer::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
+            copies::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
             let rest = if tied == TiedGrads::Sum {
                 &places[1..]
             } else {
                 &[]
             };
-            rest.iter().for_each(|elements| transfer::add(to, elements));
+            rest.iter().for_each(|elements| copies::add(to, elements));
         }
         for (leaf, _) in self
             .layout

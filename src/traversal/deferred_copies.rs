@@ -5,12 +5,15 @@
 
 use std::ops::Range;
 
-use crate::elements::read_floats;
+use crate::element::FlatElement;
 use crate::error::Result;
-use crate::floats::{self, Floats, FloatsMut};
 use crate::layout::{Inner, Place};
-use crate::tree::{FlatElement, LeafRef};
-use crate::{room, threads, transfer};
+use crate::memory::allocation;
+use crate::slices::copies;
+use crate::slices::{self, Floats, FloatsMut};
+use crate::threads;
+use crate::traversal::elements::read_floats;
+use crate::tree::LeafRef;
 
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
@@ -54,7 +57,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     #[cold]
     #[inline(never)]
     fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let end = room::extend(&mut self.copies, place.len)?;
+        let end = allocation::extend(&mut self.copies, place.len)?;
         self.copied.push((place.range(), place.leaf.index));
         read_floats(leaf, &mut self.copies[end..])
     }
@@ -74,14 +77,14 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     /// No memory for so many elements.
     pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
         if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
-            let mut flat = room::with_room(layout.len)?;
+            let mut flat = allocation::with_room(layout.len)?;
             self.lent
                 .iter()
                 .for_each(|lent| lent.floats.push_to(&mut flat));
             layout.spare.give(self.lent);
             return Ok(flat);
         }
-        let mut flat = room::zeros(layout.len)?;
+        let mut flat = allocation::zeros(layout.len)?;
         self.copy_to(&mut flat, layout);
         Ok(flat)
     }
@@ -100,10 +103,10 @@ impl<'a, E: FlatElement> Noted<'a, E> {
         let is_parallel = threads::is_parallel(flat.len());
         for &Lent { start, floats, .. } in &self.lent {
             let range = start..start + floats.len();
-            if is_parallel && transfer::is_large(floats.len()) {
+            if is_parallel && copies::is_large(floats.len()) {
                 large.push((range, floats));
             } else {
-                floats::copy(floats, FloatsMut::of(&mut flat[range]));
+                slices::copy(floats, FloatsMut::of(&mut flat[range]));
             }
         }
         let mut copies = &self.copies[..];
@@ -130,5 +133,5 @@ fn copy_ranges<E: FlatElement>(flat: &mut [E], mut parts: Vec<(Range<usize>, Flo
         pairs.push((FloatsMut::of(to), from));
         (rest, at) = (after, range.end);
     }
-    transfer::copy_all(pairs);
+    copies::copy_all(pairs);
 }

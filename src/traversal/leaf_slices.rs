@@ -5,17 +5,18 @@
 
 use std::borrow::Cow;
 
-use crate::check::{self, Contents, Purpose, Take};
-use crate::elements::{TiedPlaces, changed_length, elements_of, write_floats};
+use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
-use crate::floats::{Floats, FloatsMut};
-use crate::gradient::TiedGrads;
-use crate::in_place::{self, Put};
+use crate::flat::gradient::TiedGrads;
 use crate::layout::{Inner, Layout, Leaf, Place};
-use crate::lend::lend;
+use crate::slices::copies::{self, Copies};
+use crate::slices::{Floats, FloatsMut};
 use crate::threads;
-use crate::transfer::{self, Copies};
-use crate::tree::{Builder, Dtype, LeafMut, LeafRef, Sink, Tree, Values};
+use crate::traversal::borrow::lend;
+use crate::traversal::elements::{TiedPlaces, changed_length, elements_of, write_floats};
+use crate::traversal::in_place::{self, Put};
+use crate::traversal::validate::{self, Contents, Purpose, Take};
+use crate::tree::{Builder, LeafMut, LeafRef, Tree, Values};
 
 /// One slice a leaf, in flat order; `None` for one that is absent.
 pub(crate) type Slices<'a> = Vec<Option<Cow<'a, [f32]>>>;
@@ -216,7 +217,7 @@ impl<'l, 'a> Collect<'l, 'a> {
             tied,
             shared: 0,
         };
-        let contents = check::check_and_take(&layout.inner, tree, purpose, &mut collect)?;
+        let contents = validate::check_and_take(&layout.inner, tree, purpose, &mut collect)?;
         Ok((collect, contents))
     }
 
@@ -231,7 +232,7 @@ impl<'l, 'a> Collect<'l, 'a> {
                 1
             };
             self.slices[leaf] = places.into_iter().take(count).reduce(|mut sum, elements| {
-                transfer::add(sum.to_mut(), &elements);
+                copies::add(sum.to_mut(), &elements);
                 sum
             });
         }
@@ -288,7 +289,7 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
 /// such leaves are converted together.
 #[inline]
 fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Floats<'a>> {
-    if leaf.dtype == Dtype::F32 || place.axes.is_some() || !transfer::is_large(place.len) {
+    if leaf.dtype == Dtype::F32 || place.axes.is_some() || !copies::is_large(place.len) {
         return None;
     }
     leaf.lent_floats()

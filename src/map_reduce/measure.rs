@@ -2,7 +2,7 @@
 //! [`ops`].
 
 use crate::error::{Error, Result};
-use crate::gradient::FlatGrad;
+use crate::flat::gradient::FlatGrad;
 use crate::layout::{Layout, Leaf};
 use crate::ops::{self, Clip, NonFinite};
 

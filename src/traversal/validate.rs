@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 use bytemuck::Pod;
 
-use crate::elements::elements_of;
+use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
-use crate::tree::{Brief, Cell, Dtype, Identity, Key, LeafRef, Source, Tree, Visitor};
+use crate::traversal::elements::elements_of;
+use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Source, Tree, Visitor};
 
 /// What a tree is checked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn};
 
-use super::{Layout, Leaf};
 use crate::error::{Error, Result};
+use crate::layout::{Layout, Leaf};
 
 impl Layout {
     /// The leaf at a path, any of its places, as an array over the flat vector. Its shape is the

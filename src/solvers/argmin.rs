@@ -56,8 +56,8 @@ use argmin_math::{
 
 use crate::error::Error;
 use crate::memory;
-use crate::objective::{Evaluation, Objective};
 use crate::ops;
+use crate::solvers::objective::{Evaluation, Objective};
 use crate::tree::Tree;
 
 /// A flat vector that argmin can compute with: a point, a gradient or a direction. Dereferences to

@@ -1,17 +1,18 @@
 //! Flat → tree: a new one, or the old one in place.
 
-use crate::check::{self, Contents, Purpose, Take};
-use crate::elements::{at_place, changed_type, write_floats};
+use crate::element::{FlatElement, Sink};
 use crate::error::Result;
-use crate::floats::{AnyVec, Floats, FloatsMut};
-use crate::in_place::{self, Put};
 use crate::layout::{Inner, Layout, Leaf, Place};
-use crate::lend::lend;
+use crate::memory::allocation;
 use crate::memory::blocks::Blocks;
-use crate::room;
+use crate::slices::copies::{self, Copies};
+use crate::slices::{AnyVec, Floats, FloatsMut};
 use crate::threads;
-use crate::transfer::{self, Copies};
-use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
+use crate::traversal::borrow::lend;
+use crate::traversal::elements::{at_place, changed_type, write_floats};
+use crate::traversal::in_place::{self, Put};
+use crate::traversal::validate::{self, Contents, Purpose, Take};
+use crate::tree::{Builder, LeafMut, LeafRef, Tree, Values};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
 ///
@@ -35,7 +36,7 @@ use crate::tree::{Builder, FlatElement, LeafMut, LeafRef, Sink, Tree, Values};
 /// ```
 pub fn deep_clone<T: Tree>(tree: &T) -> Result<T> {
     let layout = Layout::of(tree)?;
-    let contents = check::check(&layout.inner, tree, Purpose::Rebuild)?;
+    let contents = validate::check(&layout.inner, tree, Purpose::Rebuild)?;
     rebuild(&layout.inner, tree, Values::Template, &contents)
 }
 
@@ -83,7 +84,7 @@ impl Layout {
     pub fn restructure_as<E: FlatElement, T: Tree>(&self, tree: &T, flat: &[E]) -> Result<T> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        let contents = check::check(&self.inner, tree, Purpose::Rebuild)?;
+        let contents = validate::check(&self.inner, tree, Purpose::Rebuild)?;
         let flat = Floats::of(flat);
         let ready = ready_leaves(&self.inner, flat, &contents);
         rebuild(&self.inner, tree, Values::Flat { flat, ready }, &contents)
@@ -140,7 +141,7 @@ impl Layout {
             copy_out(&self.inner, flat, slices);
             return Ok(());
         }
-        let contents = check::check(&self.inner, tree, Purpose::WriteTrainable)?;
+        let contents = validate::check(&self.inner, tree, Purpose::WriteTrainable)?;
         let values = Values::Flat {
             flat: Floats::of(flat),
             ready: Vec::new(),
@@ -185,8 +186,8 @@ impl Layout {
         let mut others = CollectOthers {
             elements: vec![Vec::new(); self.others().len()],
         };
-        check::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
-        let contents = check::check(&self.inner, to, Purpose::WriteOthers)?;
+        validate::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
+        let contents = validate::check(&self.inner, to, Purpose::WriteOthers)?;
         let builder =
             Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
         in_place::write(
@@ -235,7 +236,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
         return Vec::new();
     }
     let is_ready = |index: usize, leaf: &Leaf| {
-        transfer::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
+        copies::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
     };
     let leaves = || {
         layout
@@ -254,7 +255,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
         leaf.and_then(|leaf| AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks))
     };
     let mut ready: Vec<Option<AnyVec>> = leaves().map(room).collect();
-    let is_streamed = transfer::is_streamed(layout.len);
+    let is_streamed = copies::is_streamed(layout.len);
     let mut leaves: Vec<_> = layout
         .leaves
         .iter()
@@ -310,7 +311,7 @@ impl<'a> Take<'a> for CollectOthers {
 
     fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let bytes = &mut self.elements[place.leaf.index as usize];
-        room::extend(bytes, leaf.size())?;
+        allocation::extend(bytes, leaf.size())?;
         leaf.read_bytes(bytes)
     }
 }

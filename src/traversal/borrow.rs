@@ -5,10 +5,11 @@
 //! shared nodes, and lend their slices. At the first thing that is otherwise the walk is given up,
 //! with nothing written, and the caller goes the long way, which knows what to say about it.
 
+use crate::element::Sink;
 use crate::error::{Error, Result};
-use crate::floats::FloatsMut;
 use crate::layout::{Cursor, Inner};
-use crate::tree::{Key, LeafMut, Shared, Sink, Tree, VisitorMut};
+use crate::slices::FloatsMut;
+use crate::tree::{Key, LeafMut, Shared, Tree, VisitorMut};
 
 /// One for each trainable leaf, in flat order; `None` if the tree is not plain.
 pub(crate) fn lend<'a, T: Tree + ?Sized>(

@@ -1,0 +1,6 @@
+//! From a tree to the flat vector and back, and arrays over the vector.
+
+pub(crate) mod gather;
+pub(crate) mod gradient;
+pub(crate) mod restructure;
+pub(crate) mod views;

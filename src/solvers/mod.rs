@@ -1,0 +1,5 @@
+//! A model's loss as a function of a vector, for solvers that know vectors only.
+
+#[cfg(feature = "argmin")]
+pub mod argmin;
+pub(crate) mod objective;
