@@ -63,7 +63,7 @@ pub mod checkpoint;
 pub use element::{Dtype, Element, FlatElement};
 pub use error::{Error, Result};
 pub use flat::gather::{destructure, destructure_as};
-pub use flat::gradient::{FlatGrad, TiedGrads};
+pub use flat::gradient::FlatGrad;
 pub use flat::restructure::deep_clone;
 pub use flat::views::{Views, ViewsMut};
 /// ```
@@ -93,6 +93,7 @@ pub use layout::{Layout, Leaf, Planner};
 pub use map_reduce::measure::{Flat, LeafStats};
 pub use map_reduce::{Companion, LeafAt};
 pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
+pub use traversal::tied_places::TiedGrads;
 pub use tree::{
     Builder, Cell, DynTree, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree, Visitor,
     VisitorMut, Writer,

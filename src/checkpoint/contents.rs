@@ -11,9 +11,10 @@ use super::notes::{self, below, join, json};
 use super::stated::METADATA;
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
-use crate::layout::{AxisMap, Inner, Layout, Leaf, Place};
+use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::memory::allocation;
 use crate::traversal::validate::Take;
+use crate::tree::axes::AxisMap;
 use crate::tree::{LeafRef, Source};
 
 #[derive(Default)]

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::layout::{Inner, Layout, LeafId, Place};
 use crate::threads;
 use crate::traversal::in_place::{self, Put};
+use crate::traversal::rebuild::{LeafValues, Rebuilding, Values};
 use crate::traversal::validate::{self, Purpose};
-use crate::tree::{Builder, LeafMut, LeafValues, Tree, Values};
+use crate::tree::{LeafMut, Tree};
 
 /// How a file is matched to a model. Strict, with the names as they are, unless something else is
 /// said.
@@ -394,7 +395,7 @@ impl<'l, 'c> Load<'l, 'c> {
         &self,
         model: &mut T,
         floats: bool,
-        walk: impl FnOnce(&Pass<'_, 'l, 'c>, &mut T, Builder<'_>) -> Result<()>,
+        walk: impl FnOnce(&Pass<'_, 'l, 'c>, &mut T, Rebuilding<'_>) -> Result<()>,
     ) -> Result<()> {
         let (leaves, purpose) = if floats {
             (self.floats, Purpose::WriteTrainable)
@@ -409,7 +410,7 @@ impl<'l, 'c> Load<'l, 'c> {
         walk(
             &pass,
             model,
-            Builder::new(self.layout, Values::Elsewhere(&pass), &contents).in_place(),
+            Rebuilding::new(self.layout, Values::Elsewhere(&pass), &contents).in_place(),
         )
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::header::Header;
 use crate::error::{Error, Result};
-use crate::layout::AxisMap;
+use crate::tree::axes::AxisMap;
 
 /// The layout's fingerprint, in hexadecimal.
 pub(crate) const FINGERPRINT: &str = "flatleaf.fingerprint";

@@ -18,8 +18,9 @@ use super::notes::{FINGERPRINT, below};
 use super::sources::{Names, Stored};
 use crate::element::{Dtype, Element, FlatElement, to_elements};
 use crate::error::{Error, Result};
-use crate::layout::{AxisMap, Layout};
+use crate::layout::Layout;
 use crate::memory::allocation;
+use crate::tree::axes::AxisMap;
 
 /// A safetensors file of which the header has been read. Cheap to clone.
 ///

@@ -15,7 +15,8 @@ use super::open::Checkpoint;
 use super::rename::Rename;
 use crate::element::Dtype;
 use crate::error::{Error, Findings, Result};
-use crate::layout::{AxisMap, Layout, Leaf};
+use crate::layout::{Layout, Leaf};
+use crate::tree::axes::AxisMap;
 
 /// The names by which a model may ask for the tensors of a file.
 pub(crate) struct Names<'c> {

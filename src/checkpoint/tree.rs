@@ -6,7 +6,8 @@ use super::header::Tensor;
 use super::open::Checkpoint;
 use crate::element::ReadBytes;
 use crate::error::{Error, Result};
-use crate::layout::{MAX_LEVELS, split, unescape};
+use crate::tree::key::{split, unescape};
+use crate::tree::stack::MAX_LEVELS;
 use crate::tree::{Builder, Identity, Key, LeafRef, Source, Tree, Visitor, VisitorMut};
 
 /// The names of a file as a tree: children in the order in which they are met.

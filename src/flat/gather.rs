@@ -131,7 +131,7 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        values(&self.inner, tree)?.copy_to(flat, &self.inner);
+        values(&self.inner, tree)?.copy_to(flat);
         Ok(())
     }
 }

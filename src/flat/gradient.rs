@@ -9,34 +9,10 @@ use crate::memory::allocation;
 use crate::slices::copies;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::deferred_copies::Noted;
-use crate::traversal::elements::{TiedPlaces, elements_of};
+use crate::traversal::place_elements::elements_of;
+use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
 use crate::traversal::validate::{self, Purpose, Take};
 use crate::tree::{LeafRef, Tree};
-
-/// What the gradients at the places of a tie are.
-///
-/// ```
-/// use flatleaf::{Layout, TiedGrads};
-/// use std::rc::Rc;
-///
-/// let shared = Rc::new(vec![0.0_f32]);
-/// let layout = Layout::of(&(shared.clone(), shared))?;
-/// let grads = (vec![3.0_f32], vec![3.0_f32]);
-/// assert_eq!(*layout.gather_grad_with(&grads, TiedGrads::Sum)?, [6.0]);
-/// assert_eq!(*layout.gather_grad_with(&grads, TiedGrads::AlreadyTotal)?, [3.0]);
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TiedGrads {
-    /// One gradient a place: the parameter's is their sum. Optimisers.jl's rule, even where all
-    /// places hold the same object.
-    #[default]
-    Sum,
-    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out:
-    /// the first place that has one counts.
-    AlreadyTotal,
-}
 
 /// A flat gradient that remembers which leaves had none. Dereferences to its elements.
 ///
@@ -404,7 +380,7 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
         } = grad;
         present.fill(false);
         self.plain.leaves().for_each(|leaf| present[leaf] = true);
-        self.plain.copy_to(flat, self.layout);
+        self.plain.copy_to(flat);
         for (leaf, places) in self.tied.by_leaf() {
             present[leaf] = true;
             let to = &mut flat[self.layout.leaves[leaf].range()];

@@ -8,11 +8,12 @@ use crate::memory::blocks::Blocks;
 use crate::slices::copies::{self, Copies};
 use crate::slices::{AnyVec, Floats, FloatsMut};
 use crate::threads;
-use crate::traversal::borrow::lend;
-use crate::traversal::elements::{at_place, changed_type, write_floats};
+use crate::traversal::borrow::{self, lend};
 use crate::traversal::in_place::{self, Put};
+use crate::traversal::place_elements::{at_place, changed_type, write_floats};
+use crate::traversal::rebuild::{Rebuilding, Values, rebuild};
 use crate::traversal::validate::{self, Contents, Purpose, Take};
-use crate::tree::{Builder, LeafMut, LeafRef, Tree, Values};
+use crate::tree::{LeafMut, LeafRef, Tree};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
 ///
@@ -138,7 +139,7 @@ impl Layout {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
         if let Some(slices) = lend(&self.inner, tree) {
-            copy_out(&self.inner, flat, slices);
+            copy_out(flat, slices);
             return Ok(());
         }
         let contents = validate::check(&self.inner, tree, Purpose::WriteTrainable)?;
@@ -146,7 +147,7 @@ impl Layout {
             flat: Floats::of(flat),
             ready: Vec::new(),
         };
-        let builder = Builder::new(&self.inner, values, &contents).in_place();
+        let builder = Rebuilding::new(&self.inner, values, &contents).in_place();
         let mut put = WriteFlat {
             layout: &self.inner,
             flat,
@@ -189,7 +190,7 @@ impl Layout {
         validate::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
         let contents = validate::check(&self.inner, to, Purpose::WriteOthers)?;
         let builder =
-            Builder::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
+            Rebuilding::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
         in_place::write(
             &self.inner,
             to,
@@ -203,7 +204,7 @@ impl Layout {
 }
 
 /// Copies the flat vector to the slices of all leaves, large ones by all threads.
-fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
+fn copy_out<E: FlatElement>(flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
     let (mut rest, mut copies) = (flat, Copies::of(flat.len()));
     for to in slices.drain(..) {
         let from = rest
@@ -212,21 +213,7 @@ fn copy_out<E: FlatElement>(layout: &Inner, flat: &[E], mut slices: Vec<FloatsMu
         copies.add(to, Floats::of(from));
     }
     copies.finish();
-    layout.spare_mut.give(slices);
-}
-
-/// Walks a tree that has been checked and makes a new one.
-pub(crate) fn rebuild<T: Tree>(
-    layout: &Inner,
-    tree: &T,
-    values: Values<'_>,
-    contents: &Contents,
-) -> Result<T> {
-    let mut builder = Builder::new(layout, values, contents);
-    let rebuilt = tree
-        .rebuild(&mut builder)
-        .map_err(|error| error.or_at(|| builder.path()))?;
-    builder.find_missing().map(|()| rebuilt)
+    borrow::give_back(slices);
 }
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they

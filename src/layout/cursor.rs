@@ -1,8 +1,10 @@
 //! Where a walk over a tree stands in the paths of a layout.
 
-use super::paths::{Kind, MAX_LEVELS, Node, NodeId, Paths, ROOT, push_segment};
+use super::paths::{Kind, Node, NodeId, Paths, ROOT};
 use crate::error::{Error, Result};
 use crate::tree::Key;
+use crate::tree::key::push_segment;
+use crate::tree::stack::MAX_LEVELS;
 
 /// Follows a walk, one segment at a time: through the layout's nodes where it knows them, by name
 /// where it does not.

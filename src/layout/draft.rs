@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::axes::{AxisMap, Shape};
 use super::leaf::Leaf;
 use super::paths::{Kind, NodeId, Paths};
 use super::{Inner, LeafId, Place};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::tree::axes::{AxisMap, Shape};
 
 /// What a layout is made of, before anything is known to agree.
 #[derive(Clone, Debug)]

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-use super::axes::Shape;
 use super::paths::{NodeId, Paths};
 use super::pattern::Pattern;
 use crate::element::Dtype;
+use crate::tree::axes::Shape;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree.
 ///

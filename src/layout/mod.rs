@@ -4,7 +4,6 @@
 //! a tree is matched to it segment by segment ([`cursor`]). A layout is plain data: paths, shapes,
 //! offsets, ties, never addresses. Invariant: nothing here moves elements.
 
-mod axes;
 mod cursor;
 mod draft;
 mod leaf;
@@ -22,12 +21,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use axes::Shape;
-
-pub(crate) use axes::AxisMap;
 pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
-pub(crate) use paths::{Kind, MAX_LEVELS, NodeId, Paths, push_segment, split, unescape};
+pub(crate) use paths::{Kind, NodeId, Paths};
 pub(crate) use pattern::Pattern;
 #[cfg(feature = "safetensors")]
 pub(crate) use pattern::{Segment, captures};
@@ -35,10 +31,8 @@ pub use planner::Planner;
 
 use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};
-use crate::memory::pool::Spare;
-use crate::slices::FloatsMut;
-use crate::traversal::deferred_copies::Lent;
 use crate::tree::Tree;
+use crate::tree::axes::{AxisMap, Shape};
 
 /// Which leaf of a tree is where in one flat vector.
 ///
@@ -91,9 +85,6 @@ pub(crate) struct Inner {
     fingerprint: OnceLock<u64>,
     /// Whether every trainable leaf has one place, and leaves are met in flat order.
     pub(crate) is_plain: bool,
-    /// Room for those who read trees, and for those who write them.
-    pub(crate) spare: Spare<Lent<'static>>,
-    pub(crate) spare_mut: Spare<FloatsMut<'static>>,
 }
 
 /// One path at which a leaf is reached, with all that a walk over small leaves needs to know of it.
@@ -159,8 +150,6 @@ impl Inner {
             rounds_f64,
             is_plain,
             fingerprint: OnceLock::new(),
-            spare: Spare::default(),
-            spare_mut: Spare::default(),
         }
     }
 

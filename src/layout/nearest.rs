@@ -1,10 +1,11 @@
 //! What there is where somebody looked for a leaf in vain: the path that may have been meant, or
 //! what is below the part of it that exists.
 
-use super::paths::{Kind, NodeId, Paths, ROOT, push_segment, split, unescape};
+use super::paths::{Kind, NodeId, Paths, ROOT};
 use super::{Inner, Layout, Pattern};
 use crate::error::Error;
 use crate::tree::Key;
+use crate::tree::key::{push_segment, split, unescape};
 
 /// A longer segment is not taken for a misspelt one: comparing two costs the product of their
 /// lengths.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::axes::View;
+use crate::tree::axes::View;
 
 /// For each view the first of those that are one parameter with it, or two views that share some
 /// elements.

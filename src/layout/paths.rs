@@ -6,20 +6,17 @@
 //! one comparison of segments confirms.
 
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::tree::Key;
+use crate::tree::key::{order, push_segment, split, unescape};
 
 /// A node of [`Paths`].
 pub(crate) type NodeId = u32;
 
 /// The root of every tree.
 pub(crate) const ROOT: NodeId = 0;
-
-/// More levels than this are an error.
-pub(crate) const MAX_LEVELS: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -346,90 +343,4 @@ impl Paths {
         line.reverse();
         line
     }
-}
-
-impl<'k> Key<'k> {
-    /// A name that is written as an index is that index.
-    pub(crate) fn canonical(self) -> Key<'k> {
-        match self {
-            Key::Name(name) => as_index(name).map_or(self, Key::Index),
-            key => key,
-        }
-    }
-}
-
-fn as_index(name: &str) -> Option<usize> {
-    let canonical = name == "0" || name.starts_with(|first: char| ('1'..='9').contains(&first));
-    name.parse::<u32>()
-        .ok()
-        .filter(|_| canonical)
-        .map(|index| index as usize)
-}
-
-fn order(a: Key<'_>, b: Key<'_>) -> Ordering {
-    match (a, b) {
-        (Key::Index(a), Key::Index(b)) => a.cmp(&b),
-        (Key::Name(a), Key::Name(b)) => a.cmp(b),
-        (Key::Index(_), _) => Ordering::Less,
-        _ => Ordering::Greater,
-    }
-}
-
-/// Appends a segment to a path, with a dot before it unless it is the first, escaped so that no two
-/// places print alike.
-pub(crate) fn push_segment(path: &mut String, key: Key<'_>) {
-    if !path.is_empty() {
-        path.push('.');
-    }
-    match key {
-        Key::Index(index) => write!(path, "{index}").expect("a String takes any text"),
-        Key::Name("") => path.push_str("\\e"),
-        Key::Name(name) => escape_into(path, name),
-        Key::Same => {}
-    }
-}
-
-fn escape_into(path: &mut String, name: &str) {
-    for character in name.chars() {
-        if matches!(character, '.' | '\\' | '*') {
-            path.push('\\');
-        }
-        path.push(character);
-    }
-}
-
-/// The escaped segments of a path: cut at dots that no backslash precedes.
-pub(crate) fn split(path: &str) -> impl Iterator<Item = &str> {
-    let mut escaped = false;
-    path.split(move |character| {
-        let cut = character == '.' && !escaped;
-        escaped = character == '\\' && !escaped;
-        cut
-    })
-}
-
-/// The key that a segment stands for; `None` if it is not written as one.
-pub(crate) fn unescape(segment: &str) -> Option<String> {
-    match segment {
-        "" => None,
-        "\\e" => Some(String::new()),
-        _ => unescape_characters(segment),
-    }
-}
-
-fn unescape_characters(segment: &str) -> Option<String> {
-    let mut key = String::with_capacity(segment.len());
-    let mut characters = segment.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => key.push(
-                characters
-                    .next()
-                    .filter(|next| matches!(next, '.' | '\\' | '*'))?,
-            ),
-            '*' => return None,
-            _ => key.push(character),
-        }
-    }
-    Some(key)
 }

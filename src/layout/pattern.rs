@@ -8,9 +8,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::NodeId;
-use super::paths::{Paths, split};
+use super::paths::Paths;
 use crate::error::{Error, Result};
-use crate::tree::Key;
+use crate::tree::key::split;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
@@ -59,17 +59,9 @@ impl Pattern {
         let keys: Vec<String> = paths
             .line(node)
             .into_iter()
-            .map(|node| text_of(paths.key(node)))
+            .map(|node| paths.key(node).text())
             .collect();
         spans(&self.segments, &keys).is_some()
-    }
-}
-
-fn text_of(key: Key<'_>) -> String {
-    match key {
-        Key::Name(name) => name.to_owned(),
-        Key::Index(index) => index.to_string(),
-        Key::Same => String::new(),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::axes::{Shape, View};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
-use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT};
+use super::paths::{Kind, NodeId, Paths, ROOT};
 use crate::error::{Error, FirstError, Result};
+use crate::tree::axes::{Shape, View};
+use crate::tree::stack::MAX_LEVELS;
 use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
 
 /// A diamond of shared nodes has a place for every way down; more extra ones than this are an

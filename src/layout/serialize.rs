@@ -6,13 +6,15 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::axes::{AxisMap, Shape};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
-use super::paths::{Kind, MAX_LEVELS, NodeId, Paths, ROOT, split, unescape};
+use super::paths::{Kind, NodeId, Paths, ROOT};
 use super::{Inner, Layout, Leaf, LeafId};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::Key;
+use crate::tree::axes::{AxisMap, Shape};
+use crate::tree::key::{split, unescape};
+use crate::tree::stack::MAX_LEVELS;
 
 const FORMAT: &str = "flatleaf layout 1";
 

@@ -5,20 +5,21 @@
 //! closure is called once per leaf with one slice per tree. Two plain trees are zipped where they
 //! are.
 
+mod mask;
 pub(crate) mod measure;
 
 use std::borrow::Cow;
 use std::ops::Deref;
 
 use crate::error::Result;
-use crate::flat::gradient::TiedGrads;
-use crate::flat::restructure::rebuild;
 use crate::layout::{Layout, Leaf};
 use crate::memory::allocation;
 use crate::threads;
 use crate::traversal::leaf_slices::{self, Slices};
+use crate::traversal::rebuild::{Values, rebuild};
+use crate::traversal::tied_places::TiedGrads;
 use crate::traversal::validate::{self, Purpose};
-use crate::tree::{DynTree, Tree, Values};
+use crate::tree::Tree;
 
 /// A tree that is walked beside a model, and what it holds at the places of a tie.
 ///
@@ -338,32 +339,6 @@ impl Layout {
                 Ok(())
             },
         )
-    }
-
-    /// The gradients of the trainable leaves as a tree of the model's paths: a tie's sum at its
-    /// first place, all else absent.
-    ///
-    /// It can be walked or flattened again: `gather_grad(&mask(grads)?)` equals
-    /// `gather_grad(grads)`.
-    ///
-    /// # Errors
-    /// As [`gather_grad`](Layout::gather_grad).
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout, Tree};
-    ///
-    /// #[derive(Tree)]
-    /// struct Norm { scale: Vec<f32>, #[tree(frozen)] mean: Vec<f32> }
-    ///
-    /// let layout = Layout::of(&Norm { scale: vec![1.0], mean: vec![0.5] })?;
-    /// assert_eq!(layout.mask(&tree!({ "scale": [2.0], "mean": [3.0] }))?, tree!({ "scale": [2.0], "mean": null }));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn mask<T: Tree + ?Sized>(&self, grads: &T) -> Result<DynTree> {
-        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
-        Ok(DynTree::of_layout(&self.inner, |leaf| {
-            slices[leaf].as_deref()
-        }))
     }
 
     /// The L2 norm of a gradient tree's trainable part, in one pass over its leaves: a tie's

@@ -1,35 +1,32 @@
-//! Room that one call leaves to the next, so that a second one allocates nothing.
+//! The allocation of a list that one call leaves to the next call of its thread, so that a second one
+//! allocates nothing.
 
-use std::sync::Mutex;
+use std::cell::Cell;
+use std::thread::LocalKey;
 
-/// An empty list that has room.
-pub(crate) struct Spare<T>(Mutex<Vec<T>>);
+/// Keeps one empty list's allocation. Stands in a `thread_local!`, with the longest lifetime in the
+/// place of the elements' own: it never holds an element.
+pub(crate) struct Pool<T>(Cell<Vec<T>>);
 
-impl<T> Default for Spare<T> {
-    fn default() -> Self {
-        Spare(Mutex::default())
-    }
-}
-
-impl<T> Spare<T> {
-    /// What another thread is using just now is not waited for.
-    pub(crate) fn take(&self) -> Vec<T> {
-        self.0
-            .try_lock()
-            .map(|mut spare| std::mem::take(&mut *spare))
-            .unwrap_or_default()
+impl<T: 'static> Pool<T> {
+    pub(crate) const fn new() -> Self {
+        Pool(Cell::new(Vec::new()))
     }
 
-    /// Takes the room of a list whose elements may have lived shorter.
-    pub(crate) fn give<U>(&self, mut list: Vec<U>) {
+    /// An empty list: the kept one, or a new one while another call has that.
+    pub(crate) fn take(pool: &'static LocalKey<Self>) -> Vec<T> {
+        pool.try_with(|pool| pool.0.take()).unwrap_or_default()
+    }
+
+    /// Keeps the allocation of a list whose elements may have lived shorter.
+    pub(crate) fn give<U>(pool: &'static LocalKey<Self>, mut list: Vec<U>) {
         list.clear();
         // The standard library collects a vector's own iterator into the vector's memory.
         let empty = list
             .into_iter()
             .map(|_| unreachable!("it is empty"))
             .collect();
-        if let Ok(mut spare) = self.0.try_lock() {
-            *spare = empty;
-        }
+        // A thread that ends has no use for it.
+        let _ = pool.try_with(|pool| pool.0.set(empty));
     }
 }

@@ -8,10 +8,11 @@ use super::pass::{self, Part};
 use super::plan::Plan;
 use super::rule::Rule;
 use crate::error::{Error, Result};
-use crate::flat::gradient::{FlatGrad, TiedGrads};
+use crate::flat::gradient::FlatGrad;
 use crate::layout::{Layout, Pattern};
 use crate::memory::allocation;
 use crate::traversal::leaf_slices;
+use crate::traversal::tied_places::TiedGrads;
 use crate::tree::Tree;
 
 /// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or

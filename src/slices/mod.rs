@@ -210,6 +210,10 @@ impl<T: Element> FloatVec for Vec<T> {
 }
 
 impl AnyVec {
+    pub(crate) fn of<T: Element>(vector: Vec<T>) -> AnyVec {
+        AnyVec(Box::new(vector))
+    }
+
     /// An empty one that has room. `None` if no type of this name is known here: without the
     /// feature `half` there is neither `f16` nor `bf16`.
     pub(crate) fn with_room(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {

@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::element::FlatElement;
 use crate::error::{Error, Result};
-use crate::flat::gradient::{FlatGrad, TiedGrads};
+use crate::flat::gradient::FlatGrad;
 use crate::layout::Layout;
+use crate::traversal::tied_places::TiedGrads;
 use crate::tree::Tree;
 
 /// The function that takes a flat vector to the loss of a model and its flat gradient.

@@ -8,8 +8,18 @@
 use crate::element::Sink;
 use crate::error::{Error, Result};
 use crate::layout::{Cursor, Inner};
+use crate::memory::pool::Pool;
 use crate::slices::FloatsMut;
 use crate::tree::{Key, LeafMut, Shared, Tree, VisitorMut};
+
+thread_local! {
+    static SLICES: Pool<FloatsMut<'static>> = const { Pool::new() };
+}
+
+/// Keeps the allocation of a list of slices for the next call.
+pub(crate) fn give_back(slices: Vec<FloatsMut<'_>>) {
+    Pool::give(&SLICES, slices);
+}
 
 /// One for each trainable leaf, in flat order; `None` if the tree is not plain.
 pub(crate) fn lend<'a, T: Tree + ?Sized>(
@@ -19,7 +29,7 @@ pub(crate) fn lend<'a, T: Tree + ?Sized>(
     if !layout.is_plain {
         return None;
     }
-    let mut slices: Vec<FloatsMut<'a>> = layout.spare_mut.take();
+    let mut slices: Vec<FloatsMut<'a>> = Pool::take(&SLICES);
     slices.reserve_exact(layout.leaves.len());
     let mut lend = Lend {
         layout,

@@ -9,11 +9,16 @@ use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Inner, Place};
 use crate::memory::allocation;
+use crate::memory::pool::Pool;
 use crate::slices::copies;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::threads;
-use crate::traversal::elements::read_floats;
+use crate::traversal::place_elements::read_floats;
 use crate::tree::LeafRef;
+
+thread_local! {
+    static LENT: Pool<Lent<'static>> = const { Pool::new() };
+}
 
 /// Leaves of a tree that are on their way into a flat vector.
 pub(crate) struct Noted<'a, E> {
@@ -32,7 +37,7 @@ pub(crate) struct Lent<'a> {
 
 impl<'a, E: FlatElement> Noted<'a, E> {
     pub(crate) fn new(layout: &Inner) -> Self {
-        let mut lent: Vec<Lent<'a>> = layout.spare.take();
+        let mut lent: Vec<Lent<'a>> = Pool::take(&LENT);
         lent.reserve_exact(layout.leaves.len());
         Noted {
             lent,
@@ -81,11 +86,11 @@ impl<'a, E: FlatElement> Noted<'a, E> {
             self.lent
                 .iter()
                 .for_each(|lent| lent.floats.push_to(&mut flat));
-            layout.spare.give(self.lent);
+            Pool::give(&LENT, self.lent);
             return Ok(flat);
         }
         let mut flat = allocation::zeros(layout.len)?;
-        self.copy_to(&mut flat, layout);
+        self.copy_to(&mut flat);
         Ok(flat)
     }
 
@@ -98,7 +103,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     }
 
     /// Copies every leaf to its place in the flat vector, large ones by all threads.
-    pub(crate) fn copy_to(self, flat: &mut [E], layout: &Inner) {
+    pub(crate) fn copy_to(self, flat: &mut [E]) {
         let mut large = Vec::new();
         let is_parallel = threads::is_parallel(flat.len());
         for &Lent { start, floats, .. } in &self.lent {
@@ -117,7 +122,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
             flat[range].copy_from_slice(copy);
         }
         copy_ranges(flat, large);
-        layout.spare.give(self.lent);
+        Pool::give(&LENT, self.lent);
     }
 }
 

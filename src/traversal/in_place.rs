@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use crate::element::{Dtype, Sink, WriteBytes};
 use crate::error::{Error, FirstError, Result};
 use crate::layout::{Inner, NodeId, Place};
+use crate::traversal::rebuild::Rebuilding;
 use crate::traversal::validate::Seen;
 use crate::tree::{
     Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Tree, Visitor, VisitorMut,
@@ -33,7 +34,7 @@ pub(crate) trait Put<'a> {
 pub(crate) fn write<'a, T: Tree + ?Sized>(
     layout: &Inner,
     tree: &'a mut T,
-    builder: Builder<'_>,
+    builder: Rebuilding<'_>,
     put: &mut impl Put<'a>,
 ) -> Result<()> {
     let mut walk = InPlace::new(layout, builder, put);
@@ -52,7 +53,7 @@ pub(crate) fn write<'a, T: Tree + ?Sized>(
 pub(crate) fn check_new<'a, T: Tree + ?Sized>(
     layout: &Inner,
     tree: &mut T,
-    builder: Builder<'_>,
+    builder: Rebuilding<'_>,
     put: &mut impl Put<'a>,
 ) -> Result<()> {
     InPlace::new(layout, builder, put).prepare_all(tree)
@@ -66,7 +67,7 @@ fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
 
 struct InPlace<'l, 'b, 'p, 'a, P> {
     layout: &'l Inner,
-    builder: Builder<'b>,
+    builder: Rebuilding<'b>,
     put: &'p mut P,
     seen: Seen,
     written_through: HashSet<Identity>,
@@ -76,7 +77,7 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
 }
 
 impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
-    fn new(layout: &'l Inner, builder: Builder<'b>, put: &'p mut P) -> Self {
+    fn new(layout: &'l Inner, builder: Rebuilding<'b>, put: &'p mut P) -> Self {
         let written = |place| is_written(put, place);
         let written = if builder.meets_shared_nodes() {
             layout.places.iter().map(written).collect()
@@ -120,9 +121,9 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
 
     fn renew_all(mut self) -> Result<()> {
         for (node, handle) in std::mem::take(&mut self.to_renew) {
-            self.builder.cursor().go_to(node);
+            self.builder.cursor.go_to(node);
             handle
-                .renew(&mut self.builder)
+                .renew(&mut Builder::new(&mut self.builder))
                 .map_err(|error| error.or_at(|| self.builder.path()))?;
         }
         Ok(())
@@ -134,7 +135,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     }
 
     fn write_leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let Some(index) = self.builder.cursor().place() else {
+        let Some(index) = self.builder.cursor.place() else {
             return Ok(());
         };
         let place = self.layout.place(index);
@@ -204,7 +205,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         if handle.is_unique() {
             visit(self, handle)
         } else {
-            handle.prepare(&mut self.builder)
+            handle.prepare(&mut Builder::new(&mut self.builder))
         }
     }
 
@@ -236,18 +237,18 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
 
     #[inline]
     fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        if let Some(index) = self.builder.cursor().next_leaf(key) {
+        if let Some(index) = self.builder.cursor.next_leaf(key) {
             let place = self.layout.place(index);
             let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
             if fits && self.put.wants(place) && self.seen.mark_next(index) {
                 self.put.put(place, leaf)?;
-                self.builder.cursor().pass_leaf();
+                self.builder.cursor.pass_leaf();
                 return Ok(());
             }
         }
         self.enter(key)?;
         self.leaf(leaf)?;
-        self.builder.cursor().leave(key);
+        self.builder.cursor.leave(key);
         Ok(())
     }
 
@@ -266,12 +267,12 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
 
     #[inline]
     fn enter(&mut self, key: Key<'_>) -> Result<usize> {
-        self.builder.cursor().enter(key)
+        self.builder.cursor.enter(key)
     }
 
     #[inline]
     fn leave(&mut self, key: Key<'_>) {
-        self.builder.cursor().leave(key);
+        self.builder.cursor.leave(key);
     }
 }
 
@@ -304,7 +305,7 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, 
         self.0.shared(
             handle,
             |walk, handle| handle.visit_unique(&mut Guarded(walk)),
-            |walk, handle| handle.renew(&mut walk.builder),
+            |walk, handle| handle.renew(&mut Builder::new(&mut walk.builder)),
         )
     }
 
@@ -357,11 +358,11 @@ impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 
     }
 
     fn enter(&mut self, key: Key<'_>) -> Result<usize> {
-        self.0.builder.cursor().enter(key)
+        self.0.builder.cursor.enter(key)
     }
 
     fn leave(&mut self, key: Key<'_>) {
-        self.0.builder.cursor().leave(key);
+        self.0.builder.cursor.leave(key);
     }
 }
 
@@ -389,11 +390,11 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, 'a, P>>
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
-        self.walk.builder.cursor().enter(key)
+        self.walk.builder.cursor.enter(key)
     }
 
     fn leave(&mut self, key: Key<'_>) {
-        self.walk.builder.cursor().leave(key);
+        self.walk.builder.cursor.leave(key);
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {

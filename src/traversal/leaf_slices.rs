@@ -7,16 +7,18 @@ use std::borrow::Cow;
 
 use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
-use crate::flat::gradient::TiedGrads;
 use crate::layout::{Inner, Layout, Leaf, Place};
 use crate::slices::copies::{self, Copies};
 use crate::slices::{Floats, FloatsMut};
 use crate::threads;
 use crate::traversal::borrow::lend;
-use crate::traversal::elements::{TiedPlaces, changed_length, elements_of, write_floats};
 use crate::traversal::in_place::{self, Put};
+use crate::traversal::place_elements::{changed_length, elements_of, write_floats};
+use crate::traversal::rebuild::{Rebuilding, Values};
+use crate::traversal::tied_places::TiedGrads;
+use crate::traversal::tied_places::TiedPlaces;
 use crate::traversal::validate::{self, Contents, Purpose, Take};
-use crate::tree::{Builder, LeafMut, LeafRef, Tree, Values};
+use crate::tree::{LeafMut, LeafRef, Tree};
 
 /// One slice a leaf, in flat order; `None` for one that is absent.
 pub(crate) type Slices<'a> = Vec<Option<Cow<'a, [f32]>>>;
@@ -162,8 +164,8 @@ impl Copied {
         Ok(())
     }
 
-    fn builder<'b>(&'b self, layout: &'b Layout) -> Builder<'b> {
-        Builder::new(
+    fn builder<'b>(&'b self, layout: &'b Layout) -> Rebuilding<'b> {
+        Rebuilding::new(
             &layout.inner,
             Values::Leaves(Cow::Borrowed(&self.copies)),
             &self.contents,

@@ -2,7 +2,9 @@
 
 pub(crate) mod borrow;
 pub(crate) mod deferred_copies;
-pub(crate) mod elements;
 pub(crate) mod in_place;
 pub(crate) mod leaf_slices;
+pub(crate) mod place_elements;
+pub(crate) mod rebuild;
+pub(crate) mod tied_places;
 pub(crate) mod validate;

@@ -9,8 +9,9 @@ use bytemuck::Pod;
 
 use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
-use crate::layout::{AxisMap, Cursor, Inner, Kind, LeafId, NodeId, Place};
-use crate::traversal::elements::elements_of;
+use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
+use crate::traversal::place_elements::elements_of;
+use crate::tree::axes::AxisMap;
 use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Source, Tree, Visitor};
 
 /// What a tree is checked for.

@@ -213,14 +213,8 @@ impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        if let Some((tied, place)) = builder.tied_array(|builder| tied_leaf(self, builder))? {
-            let Some(tied) = tied else {
-                return Ok(self.clone());
-            };
-            let tied = match &place.axes {
-                Some(axes) => axes.to_place(tied),
-                None => tied,
-            };
+        // A tie that keeps its elements keeps its allocation.
+        if let Some(tied) = builder.tied_array(|builder| tied_leaf(self, builder))? {
             return tied.into_dimensionality().map_err(changed_shape);
         }
         Ok(rebuild(self, builder)?.map_or_else(|| self.clone(), Array::into_shared))
@@ -239,7 +233,7 @@ fn tied_leaf<E: Element, D: Dimension>(
         return Ok(None);
     };
     let new = new.into_shared().into_dyn();
-    Ok(Some(builder.as_leaf(new)))
+    Ok(Some(new))
 }
 
 impl<E: Element, D: Dimension> Shared for ArcArray<E, D> {

@@ -1,22 +1,20 @@
-//! What a tree is rebuilt with: the values of its leaves, and the shared parts that are new
-//! already.
+//! What a tree is rebuilt with: a face that implementations of `Tree` see, over the walk that knows
+//! what is new.
 
 use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use ndarray::{ArrayBase, ArrayViewD, IxDyn, RawData};
+use ndarray::{ArcArray, ArrayViewD, IxDyn};
 
+use super::axes::AxisMap;
 use super::identity::Identity;
 use super::leaf::LeafRef;
 use super::{Key, Tree, stack};
-use crate::element::to_elements;
-use crate::element::{Dtype, Element};
+use crate::element::{Dtype, Element, to_elements};
 use crate::error::{Error, Result};
-use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
 use crate::memory;
 use crate::slices::{AnyVec, Floats};
-use crate::traversal::validate::{Content, Contents};
 
 /// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their
 /// children and leaves, in the order in which they visit them.
@@ -52,149 +50,70 @@ use crate::traversal::validate::{Content, Contents};
 /// assert_eq!((doubled.weight, doubled.bias, doubled.name), (vec![2.0, 4.0], vec![6.0], "head"));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub struct Builder<'b> {
-    layout: &'b Inner,
-    cursor: Cursor<'b>,
-    values: Values<'b>,
-    contents: &'b Contents,
-    shared: HashMap<Identity, Box<dyn Any>>,
-    arrays: HashMap<LeafId, Box<dyn Any>>,
-    /// Whether it makes parts of a tree that is written in place.
-    in_place: bool,
-    /// Which places are then written, if there are shared nodes.
-    written: Vec<bool>,
-    /// Which trainable leaves the new tree has asked for.
-    asked: Vec<bool>,
+pub struct Builder<'b>(&'b mut (dyn Rebuild + 'b));
+
+/// What a builder asks of the walk that it stands for: a private trait, so that what a tree is needs
+/// to know nothing of layouts.
+pub(crate) trait Rebuild {
+    /// Goes down to a child; its level.
+    fn enter(&mut self, key: Key<'_>) -> Result<usize>;
+
+    fn leave(&mut self, key: Key<'_>);
+
+    /// What the leaf here becomes, if it has this shape and element type as on the first visit;
+    /// `None` if it keeps its elements.
+    fn new_leaf(&mut self, shape: &[usize], dtype: Dtype) -> Result<Option<NewLeaf<'_>>>;
+
+    /// How the leaf here is tied; `None` for a leaf with one place.
+    fn tied(&self) -> Option<Tied<'_>>;
+
+    /// Whether the shared node here stays in the new tree as it is.
+    fn keeps_node(&self, identity: &Identity) -> bool;
+
+    /// Whether anything here or below gets a new value.
+    fn changes(&self) -> bool;
+
+    /// What has been made for shared nodes and ties so far.
+    fn made(&mut self) -> &mut MadeParts;
 }
 
-/// Where a builder's values come from.
-pub(crate) enum Values<'b> {
-    /// From the old tree.
-    Template,
-    /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
-    Flat {
-        flat: Floats<'b>,
-        ready: Vec<Option<AnyVec>>,
-    },
-    /// Trainable leaves from vectors of their own.
-    Leaves(Cow<'b, [Vec<f32>]>),
-    /// Leaves that are not trainable from these, as bytes.
-    Others(&'b [Vec<u8>]),
-    /// Any leaves from elsewhere.
-    #[cfg(feature = "safetensors")]
-    Elsewhere(&'b dyn LeafValues),
+/// The new nodes of shared pointers and the new arrays of ties, so that every later place gets the
+/// same one.
+#[derive(Default)]
+pub(crate) struct MadeParts {
+    pub(crate) nodes: HashMap<Identity, Box<dyn Any>>,
+    pub(crate) arrays: HashMap<usize, Box<dyn Any>>,
 }
 
-/// Elements of leaves, as bytes, in row-major order.
-#[cfg(feature = "safetensors")]
-pub(crate) trait LeafValues {
-    fn has(&self, leaf: LeafId) -> bool;
-
-    /// The elements of a leaf that it has, as those of a type.
-    fn elements(&self, leaf: LeafId, dtype: Dtype) -> Option<Cow<'_, [u8]>>;
+/// The new elements of a leaf, and how the place where it is asked for shows them.
+pub(crate) struct NewLeaf<'b> {
+    pub(crate) elements: NewElements<'b>,
+    /// The leaf's own shape, in which the elements are in row-major order.
+    pub(crate) shape: &'b [usize],
+    pub(crate) axes: Option<&'b AxisMap>,
 }
 
-impl Values<'_> {
-    fn has(&self, leaf: LeafId) -> bool {
-        match self {
-            Values::Template => false,
-            Values::Flat { .. } | Values::Leaves(_) => leaf.trainable,
-            Values::Others(_) => !leaf.trainable,
-            #[cfg(feature = "safetensors")]
-            Values::Elsewhere(values) => values.has(leaf),
-        }
-    }
+pub(crate) enum NewElements<'b> {
+    /// Already in a vector of their own, which is given away.
+    Ready(AnyVec),
+    /// To be copied, and converted where the leaf is of another type.
+    Floats(Floats<'b>),
+    /// Of the leaf's type, as bytes that need not be aligned.
+    Bytes(Cow<'b, [u8]>),
+}
 
-    /// The elements of a leaf, if they stand in a vector of their own; each vector is given away
-    /// once.
-    fn take_ready<E: Element>(&mut self, id: LeafId, leaf: &Leaf) -> Option<Vec<E>> {
-        let ready = match self {
-            Values::Flat { ready, .. } => ready.get_mut(id.index as usize)?.take()?.into_vec(),
-            Values::Leaves(Cow::Owned(leaves))
-                if leaf.nodes.len() == 1 && E::DTYPE == Dtype::F32 =>
-            {
-                leaves
-                    .get_mut(id.index as usize)
-                    .map(std::mem::take)
-                    .and_then(same_type)
-            }
-            _ => None,
-        };
-        ready.filter(|ready| ready.len() == leaf.len())
-    }
-
-    /// The elements of a leaf that it has, in row-major order.
-    fn elements<E: Element>(&self, id: LeafId, leaf: &Leaf) -> Result<Cow<'_, [E]>> {
-        let elements = match self {
-            Values::Flat { flat, .. } => flat.slice(leaf.range()).elements(),
-            Values::Leaves(leaves) => Floats::of(&leaves[id.index as usize]).elements(),
-            Values::Others(others) => Cow::Owned(to_elements(&others[id.index as usize])),
-            #[cfg(feature = "safetensors")]
-            Values::Elsewhere(values) => Cow::Owned(to_elements(
-                &values.elements(id, E::DTYPE).unwrap_or_default(),
-            )),
-            Values::Template => Cow::Borrowed(&[][..]),
-        };
-        if elements.len() == leaf.len() {
-            Ok(elements)
-        } else {
-            Err(Error::unstable(
-                "a leaf of another length than on the first visit",
-            ))
-        }
-    }
+/// A leaf of several places.
+pub(crate) struct Tied<'b> {
+    /// The same number at all of its places, and at no other leaf's.
+    pub(crate) id: usize,
+    pub(crate) shape: &'b [usize],
+    /// How the place here shows the leaf.
+    pub(crate) axes: Option<&'b AxisMap>,
 }
 
 impl<'b> Builder<'b> {
-    pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
-        let cursor = Cursor::new(&layout.paths);
-        let (shared, arrays, asked) = (
-            HashMap::new(),
-            HashMap::new(),
-            vec![false; layout.leaves.len()],
-        );
-        Builder {
-            layout,
-            cursor,
-            values,
-            contents,
-            shared,
-            arrays,
-            in_place: false,
-            written: Vec::new(),
-            asked,
-        }
-    }
-
-    /// For the parts of a tree that is written in place: shared cells stay, and are written
-    /// through.
-    pub(crate) fn in_place(self) -> Self {
-        Builder {
-            in_place: true,
-            ..self
-        }
-    }
-
-    /// Which places of the tree are written.
-    pub(crate) fn writing(self, written: Vec<bool>) -> Self {
-        Builder { written, ..self }
-    }
-
-    pub(crate) fn meets_shared_nodes(&self) -> bool {
-        self.contents.has_shared()
-    }
-
-    pub(crate) fn path(&self) -> String {
-        self.cursor.path()
-    }
-
-    /// The node the walk is at, if the layout knows it.
-    pub(crate) fn node(&self) -> Option<NodeId> {
-        self.cursor.node()
-    }
-
-    pub(crate) fn cursor(&mut self) -> &mut Cursor<'b> {
-        &mut self.cursor
+    pub(crate) fn new(walk: &'b mut (dyn Rebuild + 'b)) -> Self {
+        Builder(walk)
     }
 
     /// Rebuilds a child.
@@ -228,9 +147,9 @@ impl<'b> Builder<'b> {
     /// ```
     #[inline]
     pub fn child<T: Tree>(&mut self, key: Key<'_>, tree: &T) -> Result<T> {
-        let level = self.cursor.enter(key)?;
+        let level = self.0.enter(key)?;
         let rebuilt = stack::with_room(level, || tree.rebuild(self))?;
-        self.cursor.leave(key);
+        self.0.leave(key);
         Ok(rebuilt)
     }
 
@@ -239,9 +158,9 @@ impl<'b> Builder<'b> {
         key: Key<'_>,
         rebuild: impl FnOnce(&mut Self) -> Result<R>,
     ) -> Result<R> {
-        self.cursor.enter(key)?;
+        self.0.enter(key)?;
         let rebuilt = rebuild(self)?;
-        self.cursor.leave(key);
+        self.0.leave(key);
         Ok(rebuilt)
     }
 
@@ -288,72 +207,10 @@ impl<'b> Builder<'b> {
     pub(crate) fn new_elements<E: Element>(
         &mut self,
         shape: &[usize],
-        axes: Option<&[usize]>,
+        order: Option<&[usize]>,
     ) -> Result<Option<Vec<E>>> {
-        let place = self.place(shape, E::DTYPE)?;
-        if place.leaf.trainable {
-            self.asked[place.leaf.index as usize] = true;
-        }
-        // In place, what is not written keeps its elements, and with them its ties.
-        if !self.values.has(place.leaf)
-            || !self
-                .cursor
-                .place()
-                .is_some_and(|place| self.is_written(place))
-        {
-            return Ok(None);
-        }
-        let leaf = self.layout.leaf(place.leaf);
-        if place.axes.is_none()
-            && axes.is_none()
-            && let Some(ready) = self.values.take_ready(place.leaf, leaf)
-        {
-            return Ok(Some(ready));
-        }
-        let elements = self.values.elements::<E>(place.leaf, leaf)?;
-        Ok(Some(match (&place.axes, axes) {
-            (None, None) => match elements {
-                Cow::Borrowed(elements) => memory::copy_of(elements),
-                Cow::Owned(elements) => elements,
-            },
-            (None, Some(axes)) => in_order(view_of(&leaf.shape, &elements)?, axes),
-            (Some(map), None) => map
-                .to_place(view_of(&leaf.shape, &elements)?)
-                .iter()
-                .copied()
-                .collect(),
-            (Some(map), Some(axes)) => {
-                in_order(map.to_place(view_of(&leaf.shape, &elements)?), axes)
-            }
-        }))
-    }
-
-    /// An error if a new tree has been made without the new values of a leaf.
-    pub(crate) fn find_missing(&self) -> Result<()> {
-        if let Values::Template = self.values {
-            return Ok(());
-        }
-        let mut asked = self.layout.leaves.iter().zip(&self.asked);
-        let missing = asked.find(|(leaf, asked)| !**asked && !leaf.is_empty());
-        missing.map_or(Ok(()), |(leaf, _)| {
-            Err(Error::unstable("a `rebuild` that does not ask for it").at(leaf.path()))
-        })
-    }
-
-    /// The place the walk is at, if the leaf is as it was seen first.
-    fn place(&self, shape: &[usize], dtype: Dtype) -> Result<&'b Place> {
-        let place = self.cursor.place().map(|place| self.layout.place(place));
-        let place =
-            place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
-        let is_same = place.has_shape(shape) && dtype == place.dtype;
-        let is_same = is_same || !self.values.has(place.leaf);
-        if is_same {
-            Ok(place)
-        } else {
-            Err(Error::unstable(
-                "a leaf of another shape or element type than on the first visit",
-            ))
-        }
+        let new = self.0.new_leaf(shape, E::DTYPE)?;
+        new.map(|new| new.arranged(order)).transpose()
     }
 
     /// The new node behind a shared pointer: made for the first handle of its identity, cloned for
@@ -398,95 +255,65 @@ impl<'b> Builder<'b> {
         old: &H,
         make: impl FnOnce(&mut Self) -> Result<H>,
     ) -> Result<H> {
-        let is_kept =
-            |content: Content| content.is_constant() || (self.in_place && self.stays(content));
-        if self.contents.of(&identity).is_some_and(is_kept) {
+        if self.0.keeps_node(&identity) {
             return Ok(old.clone());
         }
-        if let Some(made) = self.shared.get(&identity) {
+        if let Some(made) = self.0.made().nodes.get(&identity) {
             let handle = made.downcast_ref::<H>().cloned();
             return handle.ok_or_else(Error::two_types);
         }
         let made = make(self)?;
-        self.shared.insert(identity, Box::new(made.clone()));
+        let nodes = &mut self.0.made().nodes;
+        nodes.insert(identity, Box::new(made.clone()));
         Ok(made)
     }
 
-    /// The array of a tied leaf, made at the first of its places and kept; `None` for a leaf with
-    /// one place.
-    pub(crate) fn tied_array<A: Clone + 'static>(
+    /// The array of a tied leaf as the place here shows it, made at the first of its places and
+    /// kept; `None` for a leaf with one place, and for one that `make` keeps as it is.
+    pub(crate) fn tied_array<E: Element>(
         &mut self,
-        make: impl FnOnce(&mut Self) -> Result<A>,
-    ) -> Result<Option<(A, &'b Place)>> {
-        let Some(place) = self.cursor.place().map(|place| self.layout.place(place)) else {
+        make: impl FnOnce(&mut Self) -> Result<Option<ArcArray<E, IxDyn>>>,
+    ) -> Result<Option<ArcArray<E, IxDyn>>> {
+        let Some(Tied { id, .. }) = self.0.tied() else {
             return Ok(None);
         };
-        if self.layout.leaf(place.leaf).nodes.len() == 1 {
-            return Ok(None);
-        }
-        if let Some(made) = self
-            .arrays
-            .get(&place.leaf)
-            .and_then(|made| made.downcast_ref::<A>())
-        {
-            return Ok(Some((made.clone(), place)));
-        }
-        let made = make(self)?;
-        self.arrays.insert(place.leaf, Box::new(made.clone()));
-        Ok(Some((made, place)))
-    }
-
-    /// The array of the place here, as the first place of its leaf shows it.
-    pub(crate) fn as_leaf<S: RawData>(&self, array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
-        let place = self.cursor.place().map(|place| self.layout.place(place));
-        match place.and_then(|place| place.axes.as_ref().map(|axes| (axes, place))) {
-            Some((axes, place)) => axes.to_leaf(array, &self.layout.leaf(place.leaf).shape),
+        let known = self.0.made().arrays.get(&id);
+        let known = known.and_then(|made| made.downcast_ref::<ArcArray<E, IxDyn>>().cloned());
+        let array = match known {
+            Some(array) => array,
+            None => match make(self)? {
+                Some(array) => self.keep_tied_array(id, array),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(match self.0.tied().and_then(|tied| tied.axes) {
+            Some(axes) => axes.to_place(array),
             None => array,
-        }
+        }))
     }
 
-    /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
-    pub(crate) fn has_new(&self, identity: &Identity) -> bool {
-        let leaf = self
-            .cursor
-            .place()
-            .map(|place| self.layout.place(place).leaf);
-        self.shared.contains_key(identity)
-            || leaf.is_some_and(|leaf| self.arrays.contains_key(&leaf))
-    }
-
-    /// Whether the shared node here stays in a tree that is written in place, even within one that
-    /// is new: its other handles keep it too. A cell stays, whether anything in it is written or
-    /// not.
-    fn stays(&self, content: Content) -> bool {
-        !content.plain
-            || !self.cursor.node().is_some_and(|node| {
-                self.layout
-                    .place_ids_below(node)
-                    .any(|place| self.is_written(place))
-            })
-    }
-
-    fn is_written(&self, place: u32) -> bool {
-        self.written
-            .get(place as usize)
-            .is_none_or(|&written| written)
-    }
-
-    /// Whether all that is new in a shared node is in cells.
-    pub(crate) fn is_written_through(&self, identity: &Identity) -> bool {
-        self.contents
-            .of(identity)
-            .is_some_and(|content| content.guarded && !content.plain)
+    /// Keeps the array that the place here has made for its later places, as their leaf shows it.
+    fn keep_tied_array<E: Element>(
+        &mut self,
+        id: usize,
+        array: ArcArray<E, IxDyn>,
+    ) -> ArcArray<E, IxDyn> {
+        let array = match self.0.tied() {
+            Some(Tied {
+                axes: Some(axes),
+                shape,
+                ..
+            }) => axes.to_leaf(array, shape),
+            _ => array,
+        };
+        let arrays = &mut self.0.made().arrays;
+        arrays.insert(id, Box::new(array.clone()));
+        array
     }
 
     /// Whether anything here or below gets a new value.
     pub(crate) fn changes(&self) -> bool {
-        self.cursor.node().is_some_and(|node| {
-            self.layout
-                .leaves_below(node)
-                .any(|leaf| self.values.has(leaf))
-        })
+        self.0.changes()
     }
 
     /// Rebuilds into a box, of a sized type or of a trait object.
@@ -619,19 +446,51 @@ macro_rules! rebuild_object {
     };
 }
 
-fn view_of<'v, E>(shape: &[usize], elements: &'v [E]) -> Result<ArrayViewD<'v, E>> {
-    ArrayViewD::from_shape(IxDyn(shape), elements)
-        .map_err(|_| Error::unstable("a leaf of another length"))
+impl NewLeaf<'_> {
+    /// The elements as the place shows them, in the order of its axes permuted so.
+    fn arranged<E: Element>(self, order: Option<&[usize]>) -> Result<Vec<E>> {
+        let NewLeaf {
+            elements,
+            shape,
+            axes,
+        } = self;
+        if axes.is_none() && order.is_none() {
+            return elements.into_vec();
+        }
+        let elements = elements.borrowed::<E>()?;
+        let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements).map_err(|_| another_length())?;
+        let place = axes.map_or(leaf.clone(), |axes| axes.to_place(leaf));
+        let in_memory = match order {
+            Some(order) => place.permuted_axes(order),
+            None => place,
+        };
+        Ok(in_memory.iter().copied().collect())
+    }
 }
 
-/// A view's elements in the order of its axes permuted so.
-fn in_order<E: Copy>(view: ArrayViewD<'_, E>, axes: &[usize]) -> Vec<E> {
-    view.permuted_axes(axes).iter().copied().collect()
+impl<'b> NewElements<'b> {
+    fn into_vec<E: Element>(self) -> Result<Vec<E>> {
+        match self {
+            NewElements::Ready(vector) => vector.into_vec().ok_or_else(another_length),
+            elements => Ok(match elements.borrowed()? {
+                Cow::Borrowed(elements) => memory::copy_of(elements),
+                Cow::Owned(elements) => elements,
+            }),
+        }
+    }
+
+    fn borrowed<E: Element>(self) -> Result<Cow<'b, [E]>> {
+        match self {
+            NewElements::Ready(vector) => {
+                vector.into_vec().map(Cow::Owned).ok_or_else(another_length)
+            }
+            NewElements::Floats(floats) => Ok(floats.elements()),
+            NewElements::Bytes(bytes) => Ok(Cow::Owned(to_elements(&bytes))),
+        }
+    }
 }
 
-/// A vector of `f32` as one of `E`, if that is the same type.
-fn same_type<E: Element>(vector: Vec<f32>) -> Option<Vec<E>> {
-    (&mut Some(vector) as &mut dyn Any)
-        .downcast_mut::<Option<Vec<E>>>()
-        .and_then(Option::take)
+#[cold]
+fn another_length() -> Error {
+    Error::unstable("a leaf of another length than on the first visit")
 }

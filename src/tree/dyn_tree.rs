@@ -129,47 +129,16 @@ impl DynTree {
         Ok(copy.root.into_tree())
     }
 
-    /// A tree of a layout's paths with these elements at the first places of its trainable leaves,
-    /// and nothing at the others.
-    pub(crate) fn of_layout<'g>(
-        layout: &crate::layout::Inner,
-        elements: impl Fn(usize) -> Option<&'g [f32]>,
-    ) -> Self {
-        let paths = &layout.paths;
-        let mut trees: Vec<DynTree> = Vec::new();
-        trees.resize_with(paths.len(), DynTree::absent);
-        // Children come after their parents.
-        for node in paths.ids().rev() {
-            let place = paths
-                .place(node)
-                .map(|place| layout.place(place))
-                .filter(|place| place.first && place.leaf.trainable);
-            let leaf = place.and_then(|place| {
-                elements(place.leaf.index as usize).map(|elements| (place, elements))
-            });
-            let tree = match leaf {
-                Some((place, elements)) => {
-                    ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec())
-                        .map(DynTree::from)
-                        .unwrap_or_default()
-                }
-                None => {
-                    let child = |child| {
-                        (
-                            key_text(paths.key(child)),
-                            std::mem::take(&mut trees[child as usize]),
-                        )
-                    };
-                    Branch {
-                        children: paths.children(node).map(child).collect(),
-                        ..Branch::default()
-                    }
-                    .into_tree()
-                }
-            };
-            trees[node as usize] = tree;
+    /// A list if the keys are 0, 1, 2 and so on, a map if they are others, absent without children.
+    pub(crate) fn branch(children: Vec<(String, DynTree)>) -> Self {
+        let mut keys = children.iter().map(|child| &child.0).enumerate();
+        if children.is_empty() {
+            DynTree::absent()
+        } else if keys.all(|(index, key)| *key == index.to_string()) {
+            DynTree::list(children.into_iter().map(|child| child.1))
+        } else {
+            DynTree(Node::Map(children))
         }
-        std::mem::take(&mut trees[0])
     }
 
     /// Whether there is nothing here.
@@ -200,8 +169,8 @@ impl DynTree {
         if path.is_empty() {
             return Some(self);
         }
-        crate::layout::split(path).try_fold(self, |tree, segment| {
-            tree.child(&crate::layout::unescape(segment)?)
+        crate::tree::key::split(path).try_fold(self, |tree, segment| {
+            tree.child(&crate::tree::key::unescape(segment)?)
         })
     }
 
@@ -545,18 +514,9 @@ struct Branch {
 
 impl Branch {
     fn into_tree(self) -> DynTree {
-        if let Some(leaf) = self.leaf {
-            return leaf;
-        }
-        let is_list = self
-            .children
-            .iter()
-            .enumerate()
-            .all(|(index, (key, _))| *key == index.to_string());
-        match self.children {
-            children if children.is_empty() => DynTree::absent(),
-            children if is_list => DynTree::list(children.into_iter().map(|child| child.1)),
-            children => DynTree(Node::Map(children)),
+        match self.leaf {
+            Some(leaf) => leaf,
+            None => DynTree::branch(self.children),
         }
     }
 }
@@ -577,16 +537,8 @@ impl Copy {
         let mut path = String::new();
         self.open
             .iter()
-            .for_each(|(key, _)| crate::layout::push_segment(&mut path, Key::Name(key)));
+            .for_each(|(key, _)| crate::tree::key::push_segment(&mut path, Key::Name(key)));
         path
-    }
-}
-
-fn key_text(key: Key<'_>) -> String {
-    match key {
-        Key::Name(name) => name.to_owned(),
-        Key::Index(index) => index.to_string(),
-        Key::Same => String::new(),
     }
 }
 
@@ -612,14 +564,14 @@ impl<'a> Visitor<'a> for Copy {
             return Err(Error::too_many_places());
         }
         self.levels += 1;
-        if self.levels > crate::layout::MAX_LEVELS {
-            return Err(Error::too_deep(crate::layout::MAX_LEVELS));
+        if self.levels > crate::tree::stack::MAX_LEVELS {
+            return Err(Error::too_deep(crate::tree::stack::MAX_LEVELS));
         }
         if key == Key::Same {
             return Ok(self.levels);
         }
         self.open.push((
-            key_text(key),
+            key.text(),
             Branch {
                 is_part: true,
                 ..Branch::default()

@@ -1,26 +1,27 @@
 //! What a tree is: the trait, its promise of order, and what a visitor is told.
 
 mod arrays;
+pub(crate) mod axes;
 mod brief;
 mod builder;
 mod collections;
 mod dyn_tree;
 mod identity;
+pub(crate) mod key;
 mod leaf;
 mod literal;
 mod pointers;
 mod scalars;
 #[cfg(feature = "serde")]
 mod serialize;
-mod stack;
+pub(crate) mod stack;
 
 pub(crate) use brief::Brief;
-#[cfg(feature = "safetensors")]
-pub(crate) use builder::LeafValues;
-pub(crate) use builder::Values;
 pub use builder::{Builder, Slot};
+pub(crate) use builder::{MadeParts, NewElements, NewLeaf, Rebuild, Tied};
 pub use dyn_tree::DynTree;
 pub use identity::{Cell, Identity, Shared};
+pub use key::Key;
 pub(crate) use leaf::Source;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
 #[doc(hidden)]
@@ -210,42 +211,6 @@ pub trait Tree {
         let _ = (slice, builder);
         None
     }
-}
-
-/// The name of a child within its parent: one segment of a path.
-///
-/// A key that is a number without leading zeros and the index of that number are the same segment.
-///
-/// ```
-/// use flatleaf::{tree, Key, Layout, Result, Tree, Visitor};
-/// # use flatleaf::{Builder, VisitorMut};
-///
-/// struct Net { weight: Vec<f32>, scale: Vec<f32>, head: (Vec<f32>,) }
-///
-/// impl Tree for Net {
-///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-///         visitor.child(Key::Name("weight"), &self.weight)?;
-///         visitor.child(Key::Index(7), &self.scale)?;
-///         visitor.child(Key::Same, &self.head)
-///     }
-///     // and `visit_mut` and `rebuild`
-///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
-///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
-/// }
-///
-/// let layout = Layout::of(&Net { weight: vec![1.0], scale: vec![2.0], head: (vec![3.0],) })?;
-/// assert_eq!(layout.leaves().iter().map(|leaf| leaf.path()).collect::<Vec<_>>(), ["weight", "7", "0"]);
-/// assert_eq!(layout.gather(&tree!({ "weight": [4.0], "7": [5.0], "0": [6.0] }))?, [4.0, 5.0, 6.0]);
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key<'k> {
-    /// A field or a map key.
-    Name(&'k str),
-    /// A position in a list or a tuple.
-    Index(usize),
-    /// A wrapper that adds no segment; it counts as a level.
-    Same,
 }
 
 /// What is told about a tree that is read. Implementations of [`Tree::visit`] call its methods;

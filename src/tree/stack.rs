@@ -2,7 +2,9 @@
 //! are is the tree's affair.
 
 use crate::error::{Error, Result};
-use crate::layout::MAX_LEVELS;
+
+/// More levels than this are an error.
+pub(crate) const MAX_LEVELS: usize = 1024;
 
 /// Levels between two looks at the stack, so that a look costs nothing per leaf.
 const EVERY: usize = 32;

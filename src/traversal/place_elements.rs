@@ -1,5 +1,4 @@
-//! The elements at a place in the type of a flat vector and the order of its leaf, the way back,
-//! and what stands at the places of ties.
+//! The elements at a place in the type of a flat vector and the order of its leaf, and the way back.
 
 use std::borrow::Cow;
 
@@ -7,50 +6,11 @@ use ndarray::{ArrayViewD, IxDyn};
 
 use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
-use crate::layout::{AxisMap, Inner, Place};
+use crate::layout::{Inner, Place};
 use crate::memory::allocation;
 use crate::slices::{self, Floats, FloatsMut};
+use crate::tree::axes::AxisMap;
 use crate::tree::{LeafMut, LeafRef};
-
-/// What stands at the places of ties, noted down as it is met.
-pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<Tied<'a, E>>);
-
-struct Tied<'a, E: Copy> {
-    leaf: u32,
-    /// The place that names the leaf comes first, the others as in the layout.
-    place: (bool, u32),
-    elements: Cow<'a, [E]>,
-}
-
-impl<E: Copy> Default for TiedPlaces<'_, E> {
-    fn default() -> Self {
-        TiedPlaces(Vec::new())
-    }
-}
-
-impl<'a, E: Copy> TiedPlaces<'a, E> {
-    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>) {
-        self.0.push(Tied {
-            leaf: place.leaf.index,
-            place: (!place.first, place.node),
-            elements,
-        });
-    }
-
-    /// Every leaf with what its places hold, in the order of the places, so that a sum does not
-    /// depend on the order of the walk.
-    pub(crate) fn by_leaf(mut self) -> Vec<(usize, Vec<Cow<'a, [E]>>)> {
-        self.0.sort_by_key(|tied| (tied.leaf, tied.place));
-        let mut leaves: Vec<(usize, Vec<_>)> = Vec::new();
-        for Tied { leaf, elements, .. } in self.0 {
-            match leaves.last_mut() {
-                Some((last, places)) if *last == leaf as usize => places.push(elements),
-                _ => leaves.push((leaf as usize, vec![elements])),
-            }
-        }
-        leaves
-    }
-}
 
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
 #[inline]

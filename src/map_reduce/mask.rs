@@ -1,0 +1,69 @@
+//! A gradient cut down to what a model trains, as a tree again.
+
+use std::borrow::Cow;
+
+use ndarray::{ArrayD, IxDyn};
+
+use crate::error::Result;
+use crate::layout::{Inner, Layout, Place};
+use crate::traversal::leaf_slices;
+use crate::traversal::tied_places::TiedGrads;
+use crate::tree::{DynTree, Tree};
+
+impl Layout {
+    /// The gradients of the trainable leaves as a tree of the model's paths: a tie's sum at its
+    /// first place, all else absent.
+    ///
+    /// It can be walked or flattened again: `gather_grad(&mask(grads)?)` equals
+    /// `gather_grad(grads)`.
+    ///
+    /// # Errors
+    /// As [`gather_grad`](Layout::gather_grad).
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout, Tree};
+    ///
+    /// #[derive(Tree)]
+    /// struct Norm { scale: Vec<f32>, #[tree(frozen)] mean: Vec<f32> }
+    ///
+    /// let layout = Layout::of(&Norm { scale: vec![1.0], mean: vec![0.5] })?;
+    /// assert_eq!(layout.mask(&tree!({ "scale": [2.0], "mean": [3.0] }))?, tree!({ "scale": [2.0], "mean": null }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn mask<T: Tree + ?Sized>(&self, grads: &T) -> Result<DynTree> {
+        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
+        Ok(tree_of(&self.inner, &slices))
+    }
+}
+
+/// A tree of the layout's paths with these elements at the first places of its trainable leaves, and
+/// nothing at the others.
+fn tree_of(layout: &Inner, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
+    let paths = &layout.paths;
+    let mut trees: Vec<DynTree> = Vec::new();
+    trees.resize_with(paths.len(), DynTree::absent);
+    // Children come after their parents, so that they are ready when their parent takes them.
+    for node in paths.ids().rev() {
+        let place = paths.place(node).map(|place| layout.place(place));
+        let array = place.and_then(|place| array_at(place, leaves));
+        trees[node as usize] = array.unwrap_or_else(|| {
+            let mut take = |child| std::mem::take(&mut trees[child as usize]);
+            let children = paths.children(node);
+            DynTree::branch(
+                children
+                    .map(|child| (paths.key(child).text(), take(child)))
+                    .collect(),
+            )
+        });
+    }
+    std::mem::take(&mut trees[0])
+}
+
+fn array_at(place: &Place, leaves: &[Option<Cow<'_, [f32]>>]) -> Option<DynTree> {
+    if !place.first || !place.leaf.trainable {
+        return None;
+    }
+    let elements = leaves[place.leaf.index as usize].as_deref()?;
+    let array = ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec());
+    array.map(DynTree::from).ok()
+}

@@ -1,0 +1,273 @@
+//! Making a new tree after an old one, or the shared parts of one that is written in place: which
+//! leaf gets which new elements, and what of the old tree stays.
+
+use std::borrow::Cow;
+
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
+use crate::slices::{AnyVec, Floats};
+use crate::traversal::validate::{Content, Contents};
+use crate::tree::{Builder, Identity, Key, MadeParts, NewElements, NewLeaf, Rebuild, Tied, Tree};
+
+/// Where a builder's values come from.
+pub(crate) enum Values<'b> {
+    /// From the old tree.
+    Template,
+    /// Trainable leaves from a flat vector; some may stand ready in vectors of their own.
+    Flat {
+        flat: Floats<'b>,
+        ready: Vec<Option<AnyVec>>,
+    },
+    /// Trainable leaves from vectors of their own.
+    Leaves(Cow<'b, [Vec<f32>]>),
+    /// Leaves that are not trainable from these, as bytes.
+    Others(&'b [Vec<u8>]),
+    /// Any leaves from elsewhere.
+    #[cfg(feature = "safetensors")]
+    Elsewhere(&'b dyn LeafValues),
+}
+
+/// Elements of leaves, as bytes, in row-major order.
+#[cfg(feature = "safetensors")]
+pub(crate) trait LeafValues {
+    fn has(&self, leaf: LeafId) -> bool;
+
+    /// The elements of a leaf that it has, as those of a type.
+    fn elements(&self, leaf: LeafId, dtype: Dtype) -> Option<Cow<'_, [u8]>>;
+}
+
+impl Values<'_> {
+    fn has(&self, leaf: LeafId) -> bool {
+        match self {
+            Values::Template => false,
+            Values::Flat { .. } | Values::Leaves(_) => leaf.trainable,
+            Values::Others(_) => !leaf.trainable,
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => values.has(leaf),
+        }
+    }
+
+    /// The elements of a leaf that it has, in row-major order. A vector of their own is given away,
+    /// once, if the leaf has one place, where nobody asks for it again.
+    fn new_elements(&mut self, id: LeafId, leaf: &Leaf, dtype: Dtype) -> NewElements<'_> {
+        let index = id.index as usize;
+        match self {
+            Values::Template => NewElements::Bytes(Cow::Borrowed(&[])),
+            Values::Flat { flat, ready } => match ready.get_mut(index).and_then(Option::take) {
+                Some(vector) => NewElements::Ready(vector),
+                None => NewElements::Floats(flat.slice(leaf.range())),
+            },
+            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 && dtype == Dtype::F32 => {
+                NewElements::Ready(AnyVec::of(std::mem::take(&mut leaves[index])))
+            }
+            Values::Leaves(leaves) => NewElements::Floats(Floats::of(&leaves[index])),
+            Values::Others(others) => NewElements::Bytes(Cow::Borrowed(&others[index])),
+            #[cfg(feature = "safetensors")]
+            Values::Elsewhere(values) => {
+                NewElements::Bytes(values.elements(id, dtype).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// A new tree after an old one that has been validated.
+pub(crate) fn rebuild<T: Tree>(
+    layout: &Inner,
+    tree: &T,
+    values: Values<'_>,
+    contents: &Contents,
+) -> Result<T> {
+    let mut walk = Rebuilding::new(layout, values, contents);
+    let rebuilt = tree
+        .rebuild(&mut Builder::new(&mut walk))
+        .map_err(|error| error.or_at(|| walk.cursor.path()))?;
+    walk.find_missing().map(|()| rebuilt)
+}
+
+/// The walk behind a [`Builder`].
+pub(crate) struct Rebuilding<'b> {
+    layout: &'b Inner,
+    pub(crate) cursor: Cursor<'b>,
+    values: Values<'b>,
+    contents: &'b Contents,
+    made: MadeParts,
+    /// Whether it makes parts of a tree that is written in place.
+    in_place: bool,
+    /// Which places are then written, if there are shared nodes.
+    written: Vec<bool>,
+    /// Which trainable leaves the new tree has asked for.
+    asked: Vec<bool>,
+}
+
+impl<'b> Rebuilding<'b> {
+    pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
+        Rebuilding {
+            layout,
+            cursor: Cursor::new(&layout.paths),
+            values,
+            contents,
+            made: MadeParts::default(),
+            in_place: false,
+            written: Vec::new(),
+            asked: vec![false; layout.leaves.len()],
+        }
+    }
+
+    /// For the parts of a tree that is written in place: shared cells stay, and are written
+    /// through.
+    pub(crate) fn in_place(self) -> Self {
+        Rebuilding {
+            in_place: true,
+            ..self
+        }
+    }
+
+    /// Which places of the tree are written.
+    pub(crate) fn writing(self, written: Vec<bool>) -> Self {
+        Rebuilding { written, ..self }
+    }
+
+    pub(crate) fn meets_shared_nodes(&self) -> bool {
+        self.contents.has_shared()
+    }
+
+    /// An error if a new tree has been made without the new values of a leaf.
+    fn find_missing(&self) -> Result<()> {
+        if let Values::Template = self.values {
+            return Ok(());
+        }
+        let mut asked = self.layout.leaves.iter().zip(&self.asked);
+        let missing = asked.find(|(leaf, asked)| !**asked && !leaf.is_empty());
+        missing.map_or(Ok(()), |(leaf, _)| {
+            Err(Error::unstable("a `rebuild` that does not ask for it").at(leaf.path()))
+        })
+    }
+
+    /// The place the walk is at.
+    fn place(&self) -> Option<&'b Place> {
+        let place = self.cursor.place();
+        place.map(|place| self.layout.place(place))
+    }
+
+    /// The place the walk is at, if the leaf is as it was seen first.
+    fn unchanged_place(&self, shape: &[usize], dtype: Dtype) -> Result<&'b Place> {
+        let place = self.place();
+        let place =
+            place.ok_or_else(|| Error::unstable("a leaf that was not there on the first visit"))?;
+        let is_same = place.has_shape(shape) && dtype == place.dtype;
+        if is_same || !self.values.has(place.leaf) {
+            Ok(place)
+        } else {
+            Err(Error::unstable(
+                "a leaf of another shape or element type than on the first visit",
+            ))
+        }
+    }
+
+    /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
+    pub(crate) fn has_new(&self, identity: &Identity) -> bool {
+        let array = self.place().map(|place| id_of(place.leaf));
+        self.made.nodes.contains_key(identity)
+            || array.is_some_and(|array| self.made.arrays.contains_key(&array))
+    }
+
+    /// Whether the shared node here stays in a tree that is written in place, even within one that
+    /// is new: its other handles keep it too. A cell stays, whether anything in it is written or
+    /// not.
+    fn keeps_node_in_place(&self, content: Content) -> bool {
+        let is_written = |node| {
+            let mut places = self.layout.place_ids_below(node);
+            places.any(|place| self.is_written(place))
+        };
+        !content.plain || !self.cursor.node().is_some_and(is_written)
+    }
+
+    fn is_written(&self, place: u32) -> bool {
+        self.written
+            .get(place as usize)
+            .is_none_or(|&written| written)
+    }
+
+    /// Whether all that is new in a shared node is in cells.
+    pub(crate) fn is_written_through(&self, identity: &Identity) -> bool {
+        self.contents
+            .of(identity)
+            .is_some_and(|content| content.guarded && !content.plain)
+    }
+
+    /// The node the walk is at, if the layout knows it.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.cursor.node()
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.cursor.path()
+    }
+}
+
+/// A number that no other leaf has.
+fn id_of(leaf: LeafId) -> usize {
+    2 * leaf.index as usize + usize::from(leaf.trainable)
+}
+
+impl Rebuild for Rebuilding<'_> {
+    #[inline]
+    fn enter(&mut self, key: Key<'_>) -> Result<usize> {
+        self.cursor.enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.cursor.leave(key);
+    }
+
+    fn new_leaf(&mut self, shape: &[usize], dtype: Dtype) -> Result<Option<NewLeaf<'_>>> {
+        let place = self.unchanged_place(shape, dtype)?;
+        if place.leaf.trainable {
+            self.asked[place.leaf.index as usize] = true;
+        }
+        // In place, what is not written keeps its elements, and with them its ties.
+        let is_written = self.cursor.place().is_some_and(|at| self.is_written(at));
+        if !is_written || !self.values.has(place.leaf) {
+            return Ok(None);
+        }
+        let leaf = self.layout.leaf(place.leaf);
+        let elements = self.values.new_elements(place.leaf, leaf, dtype);
+        Ok(Some(NewLeaf {
+            elements,
+            shape: &leaf.shape,
+            axes: place.axes.as_deref(),
+        }))
+    }
+
+    fn tied(&self) -> Option<Tied<'_>> {
+        let place = self.place()?;
+        let leaf = self.layout.leaf(place.leaf);
+        (leaf.nodes.len() > 1).then(|| Tied {
+            id: id_of(place.leaf),
+            shape: &leaf.shape,
+            axes: place.axes.as_deref(),
+        })
+    }
+
+    /// One in which nothing is trainable and nothing can change is shared with the old tree.
+    fn keeps_node(&self, identity: &Identity) -> bool {
+        let is_kept = |content: Content| {
+            content.is_constant() || (self.in_place && self.keeps_node_in_place(content))
+        };
+        self.contents.of(identity).is_some_and(is_kept)
+    }
+
+    fn changes(&self) -> bool {
+        let changes = |node| {
+            let mut leaves = self.layout.leaves_below(node);
+            leaves.any(|leaf| self.values.has(leaf))
+        };
+        self.cursor.node().is_some_and(changes)
+    }
+
+    fn made(&mut self) -> &mut MadeParts {
+        &mut self.made
+    }
+}
