@@ -1,5 +1,5 @@
 //! Python reads what is written here and writes what is read here. The interpreter, with what
-//! `tests/interop/requirements.txt` names, is that of the variable `FLATLEAF_PYTHON`; without it
+//! `tests/checkpoint/interop/requirements.txt` names, is that of the variable `FLATLEAF_PYTHON`; without it
 //! these tests say so and pass.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ fn python(what: &str, folder: &Folder) -> bool {
         println!("skipped: FLATLEAF_PYTHON is not set");
         return false;
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/interop.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint/interop/interop.py");
     let status = Command::new(python)
         .arg(script)
         .arg(what)

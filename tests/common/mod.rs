@@ -1,4 +1,29 @@
-//! What the tests share: the menagerie, and a few words to speak about layouts.
+//! What the tests share: models of every kind, problems with a known solution, and a few words to
+//! speak about layouts.
+//!
+//! Where to add a case. The folders mirror `src`, each is one binary, and a file is one subject:
+//!
+//! | the case is about | it goes to |
+//! | --- | --- |
+//! | a new kind of tree or container | [`models`], over which every law runs |
+//! | the derive | `tree/derive.rs`; a message of the compiler: `ui/` |
+//! | pointers, cells and locks; ties | `tree/pointers.rs`, `tree/ties.rs` |
+//! | leaves that are read and written by callbacks | `tree/callback_leaves.rs` |
+//! | paths and patterns; what is trained | `layout/paths.rs`, `layout/freezing.rs` |
+//! | a layout or a tree that is stored and read | `layout/layout_serde.rs` |
+//! | tree ↔ vector; gradients; types of elements | `flat/` |
+//! | several trees at once | `map_reduce/companions.rs` |
+//! | a kernel over slices | `ops/` |
+//! | a rule: its loop, its fields, its numbers | `optim/naive.rs` and `rules.rs`, `fields.rs`, `golden.rs` |
+//! | the optimiser; its state, stored | `optim/optimizer.rs`, `optim/snapshots.rs` |
+//! | a loss as a function of a vector | `solvers/` |
+//! | a file, good or hostile | `checkpoint/` |
+//! | panics, lies, locks and sizes half-way through | `faults/` |
+//! | a kind of bad input, everywhere | `contract/errors.rs` |
+//! | a law of random trees | `contract/laws.rs` |
+//! | bytes at random | `../fuzz/checks`, run for seconds by `fuzz/` |
+//! | what is allocated when a plain tree is moved again | `allocation.rs` |
+//! | what a file of `src` may mention | `invariants.rs` |
 
 #![allow(dead_code)] // each test file uses its part
 

@@ -7,6 +7,6 @@ mod chaos;
 mod common;
 mod liars;
 mod locks;
+mod out_of_memory;
 mod panics;
-mod room;
 mod sizes;

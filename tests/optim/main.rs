@@ -1,6 +1,6 @@
 //! The rules: each against its formula in one loop, at every awkward length and vector width, on
-//! problems that have a solution, and on numbers that other systems publish. The optimiser that
-//! runs them is in `optimizer.rs`, whole trajectories of other systems in `golden.rs`.
+//! problems that have a solution, and on numbers and whole trajectories that other systems publish;
+//! and the optimiser that runs them.
 #![cfg(feature = "derive")]
 
 #[path = "../common/mod.rs"]
@@ -9,10 +9,14 @@ mod common;
 mod chains;
 mod convergence;
 mod fields;
-
+#[cfg(feature = "serde")]
+mod golden;
 mod naive;
 mod numbers;
+mod optimizer;
 mod rules;
+#[cfg(feature = "serde")]
+mod snapshots;
 mod steps;
 mod twins;
 mod updates;

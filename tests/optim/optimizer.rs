@@ -1,15 +1,11 @@
-//! The optimiser: who moves, who does not, and what it remembers. Rules and their numbers are in
-//! `optim/` and `golden.rs`.
-#![cfg(feature = "derive")]
-
-mod common;
+//! The optimiser: who moves, who does not, and what it remembers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use common::bits;
-use common::models::{self, Law};
+use crate::common::bits;
+use crate::common::models::{self, Law};
 use flatleaf::ops::NonFinite;
 use flatleaf::optim::{
     Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule,
@@ -170,7 +166,7 @@ fn adam_counts_the_steps_of_every_leaf() {
     ] {
         optimizer.update(&mut model, &grads).unwrap();
     }
-    let flat = common::flat(&model);
+    let flat = crate::common::flat(&model);
     approx::assert_relative_eq!(flat[0], -0.2, epsilon = 1e-6);
     approx::assert_relative_eq!(flat[1], -0.3, epsilon = 1e-6);
     assert_eq!(
@@ -446,7 +442,7 @@ fn norms_of_every_order_clip() {
         optimizer
             .update(&mut model, &tree!({ "a": [0.1], "g": [1.0, 10.0, 100.0] }))
             .unwrap();
-        common::flat(&model)
+        crate::common::flat(&model)
     };
     let near = |found: &[f32], expected: [f32; 4]| {
         found

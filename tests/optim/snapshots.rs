@@ -1,9 +1,6 @@
 //! An optimiser that is stored and taken up again, on the same layout or another.
-#![cfg(feature = "serde")]
 
-mod common;
-
-use common::bits;
+use crate::common::bits;
 use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Sgd, Snapshot};
 use flatleaf::{DynTree, Error, Layout, tree};
 use ndarray::{arr1, arr2};

@@ -1,13 +1,9 @@
 //! Paths: how the places of a tree are named, and found again.
 
-#![cfg(feature = "derive")]
-
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 
-use common::models::{self, Law};
-use common::{other_paths, paths};
+use crate::common::models::{self, Law};
+use crate::common::{other_paths, paths};
 use flatleaf::{Builder, DynTree, Key, Layout, Result, Tree, Visitor, VisitorMut, tree};
 use ndarray::{Array1, arr0, arr1};
 

@@ -1,5 +1,4 @@
 //! Map and reduce over a model and its companions.
-#![cfg(feature = "derive")]
 
 use std::cell::RefCell;
 use std::rc::Rc;

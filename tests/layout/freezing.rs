@@ -1,14 +1,10 @@
 //! What is trained: frozen fields, path patterns, predicates.
 
-#![cfg(feature = "derive")]
-
-mod common;
-
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use common::models::{self, Law};
-use common::{count_from, flat, other_paths, paths, present};
+use crate::common::models::{self, Law};
+use crate::common::{count_from, flat, other_paths, paths, present};
 use flatleaf::{DynTree, Layout, Planner, Tree, destructure, tree};
 use ndarray::{ArcArray2, Array1, Array2, arr0, arr1, arr2};
 

@@ -1,15 +1,11 @@
 //! Ties: one parameter at several places, by identity and never by value.
 
-#![cfg(feature = "derive")]
-
-mod common;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
-use common::models::{self, Tied};
-use common::{count_from, flat, other_paths, paths};
+use crate::common::models::{self, Tied};
+use crate::common::{count_from, flat, other_paths, paths};
 use flatleaf::{FlatGrad, Layout, Leaf, Tree, deep_clone, destructure, tree};
 use ndarray::{
     ArcArray, ArcArray1, ArcArray2, Array1, Array2, Axis, Dimension, arr0, arr1, arr2, s,
@@ -689,7 +685,7 @@ fn a_gradient_at_the_frozen_place_of_a_tie_is_ignored() {
     assert_eq!(*layout.gather_grad(&grads).unwrap(), [0.0, 11.0, 22.0]);
     let only_frozen = layout.gather_grad(&tree!({ "a": [100.0, 100.0] })).unwrap();
     assert_eq!(*only_frozen, [0.0; 3]);
-    assert_eq!(common::present(&only_frozen), [false, false]);
+    assert_eq!(crate::common::present(&only_frozen), [false, false]);
     assert_eq!(
         *layout
             .gather_grad(&tree!({ "a": [1.0, 2.0, 3.0], "b": [5.0] }))

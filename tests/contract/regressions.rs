@@ -1,5 +1,4 @@
 //! Faults that were found by reading and by fuzzing, each as it should be.
-#![cfg(feature = "derive")]
 
 use std::cell::RefCell;
 use std::rc::Rc;

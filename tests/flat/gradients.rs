@@ -1,15 +1,11 @@
 //! Gradient tree → flat gradient: what is absent, what is ignored, what is an error.
 
-#![cfg(feature = "derive")]
-
-mod common;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use common::models::{self, DenseGrad, Foo, Law};
-use common::{flat, flat_grad, present};
+use crate::common::models::{self, DenseGrad, Foo, Law};
+use crate::common::{flat, flat_grad, present};
 use flatleaf::{DynTree, FlatGrad, Layout, TiedGrads, Tree, destructure, tree};
 use ndarray::{Array1, Array2, arr0, arr1, arr2};
 

@@ -1,10 +1,8 @@
 //! The solvers of argmin find the least loss of a tree with a tie and a frozen leaf.
-#![cfg(all(feature = "argmin", feature = "derive"))]
-
-mod common;
 
 use std::rc::Rc;
 
+use crate::common::problems::{Quadratic, Rosenbrock};
 use approx::assert_abs_diff_eq;
 use argmin::core::{
     CostFunction, Executor, Hessian, IterState, Solver, TerminationReason, TerminationStatus,
@@ -27,7 +25,6 @@ use argmin_math::{
     ArgminAdd, ArgminConj, ArgminDiv, ArgminDot, ArgminL1Norm, ArgminL2Norm, ArgminMinMax,
     ArgminMul, ArgminScaledAdd, ArgminScaledSub, ArgminSignum, ArgminSub, ArgminZeroLike,
 };
-use common::problems::{Quadratic, Rosenbrock};
 use flatleaf::argmin::FlatVec;
 use flatleaf::{destructure, destructure_as, objective, objective_f64, tree};
 use ndarray::arr1;

@@ -1,6 +1,5 @@
 //! Shared pointers, cells and locks: what is new, what is written through, what is shared (decision
 //! by decision of the design).
-#![cfg(feature = "derive")]
 
 use std::cell::RefCell;
 use std::rc::Rc;

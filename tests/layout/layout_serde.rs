@@ -1,6 +1,5 @@
 //! Layouts and trees that are read: what is wrong with them is an error, never a panic and never a
 //! large allocation.
-#![cfg(feature = "serde")]
 
 use std::rc::Rc;
 

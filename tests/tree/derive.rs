@@ -1,6 +1,4 @@
 //! What `#[derive(Tree)]` makes of every shape of type, and of every word of `#[tree(...)]`.
-
-#![cfg(feature = "derive")]
 #![deny(warnings)]
 #![allow(missing_docs)]
 

@@ -1,16 +1,13 @@
 //! The loss of a model as a function of slices.
-#![cfg(feature = "derive")]
-
-mod common;
 
 use std::cell::{Cell, RefCell};
 use std::iter::zip;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use crate::common::models::{self, dense};
+use crate::common::problems::{Grads, Quadratic, Rosenbrock};
 use approx::assert_abs_diff_eq;
-use common::models::{self, dense};
-use common::problems::{Grads, Quadratic, Rosenbrock};
 use flatleaf::{
     Error, Layout, Objective, TiedGrads, destructure, destructure_as, objective, objective_f64,
     tree,

@@ -1,13 +1,9 @@
 //! Tree → flat → tree: order, shapes, and what is no parameter.
 
-#![cfg(feature = "derive")]
-
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 
-use common::models::{self, Law};
-use common::{bits, count_from, flat, other_paths, paths};
+use crate::common::models::{self, Law};
+use crate::common::{bits, count_from, flat, other_paths, paths};
 use flatleaf::{DynTree, Layout, Tree, deep_clone, destructure, tree};
 use ndarray::{Array0, Array1, Array2, ArrayView1, ArrayView2, CowArray, arr0, arr1, arr2, aview1};
 

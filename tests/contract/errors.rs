@@ -1,6 +1,5 @@
 //! What bad input gets: the kind, the paths, what was expected and found, and outputs that are as
 //! they were.
-#![cfg(feature = "derive")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

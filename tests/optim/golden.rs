@@ -1,8 +1,5 @@
 //! The rules against PyTorch and Optax: 20 steps on fixed gradients, written down by
 //! `golden/generate.py`.
-#![cfg(all(feature = "serde", feature = "derive"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use common::bits;
+use crate::common::bits;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,14 +1,11 @@
 //! Leaves of every float type in flat vectors of f32 and of f64: what is exact, what is rounded,
 //! what is an error.
-#![cfg(feature = "derive")]
-
-mod common;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use common::{count_from, other_paths, paths};
+use crate::common::{count_from, other_paths, paths};
 use flatleaf::Companion::Values;
 use flatleaf::{
     DynTree, FlatGrad, Layout, LeafAt, TiedGrads, Tree, deep_clone, destructure, destructure_as,
@@ -358,7 +355,7 @@ fn places_of_f64_that_differ_in_the_last_bit_are_no_tie() {
 #[test]
 fn gradients_of_any_float_type_enter_a_vector_of_f64_without_loss() {
     let layout = Layout::of(&tree!({ "x": [0, 0], "y": [0, 0, 0] })).unwrap();
-    let grads = common::models::Foo {
+    let grads = crate::common::models::Foo {
         x: arr1(&[1.2_f64, 3.4]),
         y: arr1(&[5.0_f32, 6.0, 7.5]),
     };
@@ -467,7 +464,7 @@ fn views_are_of_any_type() {
 #[test]
 fn a_tree_without_half_floats_or_doubles_goes_into_either_vector() {
     struct Same;
-    impl common::models::Law for Same {
+    impl crate::common::models::Law for Same {
         fn holds<T: Tree>(&self, name: &str, mut model: T) {
             let (flat, layout) = destructure(&model).unwrap();
             let (double, _) = destructure_as::<f64>(&model).unwrap();
@@ -496,7 +493,7 @@ fn a_tree_without_half_floats_or_doubles_goes_into_either_vector() {
             );
         }
     }
-    common::models::every(&Same);
+    crate::common::models::every(&Same);
 }
 
 /// Every float of f32 that is special, and some of all the others.
@@ -530,8 +527,8 @@ fn every_pattern_of_f32_comes_back_from_a_vector_of_f64() {
         .all(|(wide, x)| *wide == f64::from(*x) || (wide.is_nan() && x.is_nan()));
     assert!(exact);
     assert_eq!(
-        common::bits(&layout.restructure_as(&leaf, &flat).unwrap()),
-        common::bits(&leaf)
+        crate::common::bits(&layout.restructure_as(&leaf, &flat).unwrap()),
+        crate::common::bits(&leaf)
     );
 }
 
@@ -903,7 +900,7 @@ mod half_floats {
             let back = layout.restructure(&new, &single).unwrap();
             let double: Vec<u64> = bits(&layout.gather_as(&back).unwrap());
             limit(Width::Widest);
-            (common::bits(&single), double)
+            (crate::common::bits(&single), double)
         };
         let widest = all(Width::Widest);
         assert!(all(Width::Avx2) == widest && all(Width::Baseline) == widest);

@@ -1,0 +1,4 @@
+//! Several trees at once, and what names leaves: companions, norms, clipping.
+#![cfg(feature = "derive")]
+
+mod companions;

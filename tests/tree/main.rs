@@ -1,0 +1,13 @@
+//! What a tree is: the derive, pointers and ties, leaves that are no slice in memory.
+
+#[cfg(feature = "derive")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod callback_leaves;
+#[cfg(feature = "derive")]
+mod derive;
+#[cfg(feature = "derive")]
+mod pointers;
+#[cfg(feature = "derive")]
+mod ties;
