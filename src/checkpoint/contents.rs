@@ -12,7 +12,7 @@ use super::stated::METADATA;
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{Inner, Layout, Leaf, Place};
-use crate::memory::allocation;
+use crate::memory;
 use crate::traversal::validate::Take;
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafRef, Source};
@@ -158,7 +158,7 @@ impl<'a> Take<'a> for Elements<'a> {
                 Cow::Borrowed(bytes)
             }
             _ => {
-                let mut bytes = allocation::zeros(place.len * leaf.dtype.size())?;
+                let mut bytes = memory::try_zeroed(place.len * leaf.dtype.size())?;
                 leaf.read_bytes(&mut bytes)?;
                 Cow::Owned(bytes)
             }

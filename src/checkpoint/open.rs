@@ -19,7 +19,7 @@ use super::sources::{Names, Stored};
 use crate::element::{Dtype, Element, FlatElement, to_elements};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::memory::allocation;
+use crate::memory;
 use crate::tree::axes::AxisMap;
 
 /// A safetensors file of which the header has been read. Cheap to clone.
@@ -420,7 +420,7 @@ impl Checkpoint {
         {
             return Ok(Cow::Borrowed(flat));
         }
-        let mut flat = allocation::zeros(layout.len())?;
+        let mut flat = memory::try_zeroed(layout.len())?;
         for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
             stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
         }

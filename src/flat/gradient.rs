@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Place};
-use crate::memory::allocation;
+use crate::memory;
 use crate::slices::copies;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::deferred_copies::Noted;
@@ -59,7 +59,7 @@ impl<E: FlatElement> FlatGrad<E> {
     pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
         Ok(FlatGrad {
             layout: layout.clone(),
-            elements: allocation::zeros(layout.len())?,
+            elements: memory::try_zeroed(layout.len())?,
             present: vec![false; layout.leaves().len()],
         })
     }

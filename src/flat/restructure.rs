@@ -3,7 +3,7 @@
 use crate::element::{FlatElement, Sink};
 use crate::error::Result;
 use crate::layout::{Inner, Layout, Leaf, Place};
-use crate::memory::allocation;
+use crate::memory;
 use crate::memory::blocks::Blocks;
 use crate::slices::copies::{self, Copies};
 use crate::slices::{AnyVec, Floats, FloatsMut};
@@ -239,7 +239,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
             .sum(),
     );
     let room = |leaf: Option<&Leaf>| {
-        leaf.and_then(|leaf| AnyVec::with_room(leaf.len(), leaf.dtype, &mut blocks))
+        leaf.and_then(|leaf| AnyVec::with_capacity(leaf.len(), leaf.dtype, &mut blocks))
     };
     let mut ready: Vec<Option<AnyVec>> = leaves().map(room).collect();
     let is_streamed = copies::is_streamed(layout.len);
@@ -298,7 +298,7 @@ impl<'a> Take<'a> for CollectOthers {
 
     fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let bytes = &mut self.elements[place.leaf.index as usize];
-        allocation::extend(bytes, leaf.size())?;
+        memory::try_extend_zeroed(bytes, leaf.size())?;
         leaf.read_bytes(bytes)
     }
 }

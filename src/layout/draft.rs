@@ -134,7 +134,7 @@ impl Draft {
                 order.starts[draft],
             )
         };
-        let mut trainable = memory::with_room(order.trainable.len());
+        let mut trainable = memory::with_capacity(order.trainable.len());
         trainable.extend(order.trainable.iter().map(|&draft| leaf(draft, true)));
         let others = order
             .others
@@ -216,7 +216,7 @@ impl Draft {
     }
 
     fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
-        let mut places = memory::with_room(self.places.len());
+        let mut places = memory::with_capacity(self.places.len());
         for place in &self.places {
             let DraftLeaf {
                 dtype, ref shape, ..

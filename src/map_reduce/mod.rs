@@ -13,7 +13,7 @@ use std::ops::Deref;
 
 use crate::error::Result;
 use crate::layout::{Layout, Leaf};
-use crate::memory::allocation;
+use crate::memory;
 use crate::threads;
 use crate::traversal::leaf_slices::{self, Slices};
 use crate::traversal::rebuild::{Values, rebuild};
@@ -397,7 +397,7 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
             .filter(is_absent)
             .map(|index| layout.leaves()[index].len())
             .max();
-        let zeros = allocation::zeros(longest_absent.unwrap_or(0))?;
+        let zeros = memory::try_zeroed(longest_absent.unwrap_or(0))?;
         let trees = trees
             .try_into()
             .unwrap_or_else(|_| unreachable!("one for each companion"));

@@ -1,4 +1,4 @@
-//! Room for as many elements as a tree or a stored layout says that it has, which may be more than
+//! Fallible allocation: memory for as many elements as a tree or a stored layout says that it has, which may be more than
 //! any machine holds.
 //!
 //! The standard library makes vectors of zeros whose pages nobody has touched, but none that may
@@ -8,7 +8,6 @@
 use bytemuck::Zeroable;
 
 use crate::error::{Error, Result};
-use crate::memory;
 
 /// Vectors of fewer bytes are made without a question.
 const LARGE: usize = 64 << 20;
@@ -33,25 +32,28 @@ fn bytes<E>(len: usize) -> usize {
 
 /// # Errors
 /// No memory for so many elements.
-pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Result<Vec<E>> {
+pub(crate) fn try_zeroed<E: Zeroable + Clone>(len: usize) -> Result<Vec<E>> {
     check::<E>(len)?;
-    Ok(memory::zeros(len))
+    Ok(super::zeroed(len))
 }
 
 /// An empty vector for so many elements.
 ///
 /// # Errors
 /// No memory for so many elements.
-pub(crate) fn with_room<E>(len: usize) -> Result<Vec<E>> {
+pub(crate) fn try_with_capacity<E>(len: usize) -> Result<Vec<E>> {
     check::<E>(len)?;
-    Ok(memory::with_room(len))
+    Ok(super::with_capacity(len))
 }
 
 /// Adds so many zeros to a vector; where its first new element is.
 ///
 /// # Errors
 /// No memory for so many elements.
-pub(crate) fn extend<E: Zeroable + Clone>(vector: &mut Vec<E>, len: usize) -> Result<usize> {
+pub(crate) fn try_extend_zeroed<E: Zeroable + Clone>(
+    vector: &mut Vec<E>,
+    len: usize,
+) -> Result<usize> {
     vector
         .try_reserve(len)
         .map_err(|_| Error::out_of_memory(bytes::<E>(len)))?;

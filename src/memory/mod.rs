@@ -9,7 +9,7 @@ const LARGE: usize = 4 << 20;
 
 /// A vector of zeros that nothing has touched yet, where it is large: the first copy into it, from
 /// all threads, is what makes its pages.
-pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Vec<E> {
+pub(crate) fn zeroed<E: Zeroable + Clone>(len: usize) -> Vec<E> {
     let vector = vec![E::zeroed(); len];
     if len * size_of::<E>() >= LARGE {
         huge_pages::advise(&vector);
@@ -19,13 +19,13 @@ pub(crate) fn zeros<E: Zeroable + Clone>(len: usize) -> Vec<E> {
 
 /// A copy of a slice, each element written once.
 pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
-    let mut vector = with_room(slice.len());
+    let mut vector = with_capacity(slice.len());
     vector.extend_from_slice(slice);
     vector
 }
 
 /// An empty vector for so many elements.
-pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
+pub(crate) fn with_capacity<E>(len: usize) -> Vec<E> {
     let mut vector = Vec::with_capacity(len);
     if len * size_of::<E>() >= LARGE {
         huge_pages::advise(vector.spare_capacity_mut());
@@ -33,9 +33,11 @@ pub(crate) fn with_room<E>(len: usize) -> Vec<E> {
     vector
 }
 
-pub(crate) mod allocation;
+mod allocation;
 pub(crate) mod blocks;
 pub(crate) mod pool;
+
+pub(crate) use allocation::{try_extend_zeroed, try_with_capacity, try_zeroed};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) mod streamed;

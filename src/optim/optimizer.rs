@@ -10,7 +10,7 @@ use super::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
 use crate::layout::{Layout, Pattern};
-use crate::memory::allocation;
+use crate::memory;
 use crate::traversal::leaf_slices;
 use crate::traversal::tied_places::TiedGrads;
 use crate::tree::Tree;
@@ -139,7 +139,7 @@ impl<R: Rule> Optimizer<R> {
         let states = rule
             .states()
             .iter()
-            .map(|_| allocation::zeros(layout.len()))
+            .map(|_| memory::try_zeroed(layout.len()))
             .collect::<Result<_>>()?;
         Ok(Optimizer {
             layout: layout.clone(),

@@ -74,7 +74,7 @@ impl<'a> Floats<'a> {
     /// The elements as `T` in a vector of their own, each written once.
     #[inline(never)]
     pub(crate) fn to_vec<T: Element>(self) -> Vec<T> {
-        let mut vector = memory::with_room(self.len());
+        let mut vector = memory::with_capacity(self.len());
         self.push_to(&mut vector);
         vector
     }
@@ -214,16 +214,16 @@ impl AnyVec {
         AnyVec(Box::new(vector))
     }
 
-    /// An empty one that has room. `None` if no type of this name is known here: without the
+    /// An empty one with capacity for so many elements. `None` if no type of this name is known here: without the
     /// feature `half` there is neither `f16` nor `bf16`.
-    pub(crate) fn with_room(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {
+    pub(crate) fn with_capacity(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {
         Some(AnyVec(match dtype {
-            Dtype::F32 => Box::new(blocks.with_room::<f32>(len)),
-            Dtype::F64 => Box::new(blocks.with_room::<f64>(len)),
+            Dtype::F32 => Box::new(blocks.with_capacity::<f32>(len)),
+            Dtype::F64 => Box::new(blocks.with_capacity::<f64>(len)),
             #[cfg(feature = "half")]
-            Dtype::F16 => Box::new(blocks.with_room::<half::f16>(len)),
+            Dtype::F16 => Box::new(blocks.with_capacity::<half::f16>(len)),
             #[cfg(feature = "half")]
-            Dtype::BF16 => Box::new(blocks.with_room::<half::bf16>(len)),
+            Dtype::BF16 => Box::new(blocks.with_capacity::<half::bf16>(len)),
             _ => return None,
         }))
     }

@@ -172,7 +172,7 @@ impl ArgminL2Norm<f64> for FlatVec {
 
 impl ArgminZeroLike for FlatVec {
     fn zero_like(&self) -> FlatVec {
-        FlatVec(memory::zeros(self.len()))
+        FlatVec(memory::zeroed(self.len()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Inner, Place};
-use crate::memory::allocation;
+use crate::memory;
 use crate::memory::pool::Pool;
 use crate::slices::copies;
 use crate::slices::{self, Floats, FloatsMut};
@@ -62,7 +62,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     #[cold]
     #[inline(never)]
     fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let end = allocation::extend(&mut self.copies, place.len)?;
+        let end = memory::try_extend_zeroed(&mut self.copies, place.len)?;
         self.copied.push((place.range(), place.leaf.index));
         read_floats(leaf, &mut self.copies[end..])
     }
@@ -82,14 +82,14 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     /// No memory for so many elements.
     pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
         if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
-            let mut flat = allocation::with_room(layout.len)?;
+            let mut flat = memory::try_with_capacity(layout.len)?;
             self.lent
                 .iter()
                 .for_each(|lent| lent.floats.push_to(&mut flat));
             Pool::give(&LENT, self.lent);
             return Ok(flat);
         }
-        let mut flat = allocation::zeros(layout.len)?;
+        let mut flat = memory::try_zeroed(layout.len)?;
         self.copy_to(&mut flat);
         Ok(flat)
     }

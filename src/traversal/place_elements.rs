@@ -7,7 +7,7 @@ use ndarray::{ArrayViewD, IxDyn};
 use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{Inner, Place};
-use crate::memory::allocation;
+use crate::memory;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafMut, LeafRef};
@@ -31,7 +31,7 @@ fn copy_of<E: FlatElement>(
     place: &Place,
     leaf: &LeafRef<'_, '_>,
 ) -> Result<Vec<E>> {
-    let mut elements = allocation::zeros(leaf.len())?;
+    let mut elements = memory::try_zeroed(leaf.len())?;
     read_floats(leaf, &mut elements)?;
     let Some(axes) = &place.axes else {
         return Ok(elements);

@@ -13,7 +13,7 @@ use bytemuck::checked;
 use super::identity::Identity;
 use crate::element::{Dtype, Element, ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
-use crate::memory::allocation;
+use crate::memory;
 use crate::slices::Floats;
 
 /// A leaf that can be read.
@@ -284,7 +284,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         if let Some(slice) = self.slice() {
             return Ok(slice.to_vec());
         }
-        let mut bytes = allocation::zeros(self.size())?;
+        let mut bytes = memory::try_zeroed(self.size())?;
         self.read_bytes(&mut bytes)?;
         Ok(to_elements(&bytes))
     }
@@ -294,7 +294,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         match self.source {
             Source::Lent(bytes) | Source::Brief(bytes) => Ok(Cow::Borrowed(bytes)),
             Source::Reader(reader) => {
-                let mut bytes = allocation::zeros(self.size())?;
+                let mut bytes = memory::try_zeroed(self.size())?;
                 reader.read_bytes(&mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
