@@ -48,6 +48,9 @@ mod flat;
 // several trees at once, and what names leaves:
 mod map_reduce;
 
+// members of a run, and what they exchange:
+mod communicator;
+
 // rules that move a vector or a tree:
 pub mod optim;
 
@@ -60,6 +63,7 @@ pub use solvers::argmin;
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
 
+pub use communicator::{Alone, Communicator, Threads};
 pub use element::{Dtype, Element, FlatElement};
 pub use error::{Error, Result};
 pub use flat::gather::{destructure, destructure_as};

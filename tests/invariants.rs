@@ -43,7 +43,7 @@ const TREES: &[&str] = &["Tree", "DynTree", "Layout", "Leaf", "Visitor"];
 
 /// Data runs one way, down this list: a part uses itself and what stands above it, and nothing
 /// below.
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     part("error", TREES),
     part("element", TREES),
     part("memory", TREES),
@@ -57,6 +57,7 @@ const PARTS: [Part; 14] = [
     part("traversal", &["FlatGrad", "Optimizer"]),
     part("flat", &["Optimizer"]),
     part("map_reduce", &["Optimizer"]),
+    part("communicator", WALKS),
     // Rules over slices. Trees come and go as slices.
     part("optim", WALKS),
     part("solvers", WALKS),

@@ -72,6 +72,7 @@ enum Kind {
     Borrowed,
     ReadOnly,
     OtherLayout,
+    Member,
     Duplicate,
     Pattern,
     Unstable,
@@ -273,6 +274,18 @@ impl Error {
         /// # Ok::<(), flatleaf::Error>(())
         /// ```
         is_other_layout => OtherLayout;
+        /// Another member of a run is the reason: it failed, has ended, or does something else.
+        ///
+        /// ```
+        /// use flatleaf::{Communicator, Threads};
+        ///
+        /// let sums = Threads::run(2, |member| match member.rank() {
+        ///     0 => member.sum(&mut [1.0]),
+        ///     _ => Ok(()), // it has ended, and nobody can wait for it
+        /// });
+        /// assert!(sums[0].as_ref().unwrap_err().is_member());
+        /// ```
+        is_member => Member;
         /// One path twice.
         ///
         /// ```
@@ -679,6 +692,14 @@ impl Error {
             .into()
     }
 
+    /// Another member of a run is the reason.
+    pub(crate) fn member(rank: usize, message: impl fmt::Display) -> Self {
+        Problem::new(Kind::Member)
+            .expected("every member to go on".into())
+            .found(format!("member {rank}: {message}"))
+            .into()
+    }
+
     pub(crate) fn duplicate(path: String) -> Self {
         Problem::new(Kind::Duplicate)
             .path(path)
@@ -815,6 +836,7 @@ impl Error {
             self.0.first.kind,
             Kind::Length
                 | Kind::OtherLayout
+                | Kind::Member
                 | Kind::InvalidLayout
                 | Kind::Argument
                 | Kind::NonFinite

@@ -1,0 +1,62 @@
+//! How a flat vector is shared out among members.
+
+use std::ops::Range;
+
+use crate::layout::Layout;
+
+/// Within a leaf a shard may end at multiples of so many elements, counted from the leaf's start:
+/// the pieces in which norms are taken. So no piece has two owners, and a norm that is put together
+/// from the pieces of several members is the one that a single member takes. Determines rounding:
+/// changing it changes the result bits.
+pub(crate) const PIECE: usize = 1 << 15;
+
+impl Layout {
+    /// The flat vector in as many contiguous ranges, in order, of nearly equal length: range `r` is
+    /// what member `r` of a sharded run keeps the optimiser's state of.
+    ///
+    /// A range ends where a leaf starts, or within a leaf at a multiple of 32,768 elements from its
+    /// start, whichever is nearest to an even share. So a range is no further from an even share
+    /// than the longest leaf or 32,768 elements, whichever is less, and some are empty where there
+    /// is less to share than members. The ranges depend on the layout and the number alone.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![0.0_f32; 3], vec![0.0_f32; 4], vec![0.0_f32; 2]))?;
+    /// assert_eq!(layout.shards(2), [0..3, 3..9]); // leaves start at 0, 3 and 7; half is 4.5
+    /// assert_eq!(layout.shards(1), [0..9]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn shards(&self, count: usize) -> Vec<Range<usize>> {
+        assert!(count > 0, "a vector cannot be shared out among 0 members");
+        let mut start = 0;
+        let mut shard = |rank: usize| {
+            let share = (self.len() as u128 * (rank as u128 + 1) / count as u128) as usize;
+            // Cuts of growing shares never fall behind each other, so each range begins where the
+            // one before it ends.
+            let end = nearest_cut(self, share);
+            std::mem::replace(&mut start, end)..end
+        };
+        (0..count).map(&mut shard).collect()
+    }
+}
+
+/// The cut nearest to an offset; of two that are as near, the first.
+fn nearest_cut(layout: &Layout, offset: usize) -> usize {
+    let leaves = layout.leaves();
+    let at = leaves.partition_point(|leaf| leaf.range().end <= offset);
+    let Some(leaf) = leaves.get(at) else {
+        return layout.len();
+    };
+    let range = leaf.range();
+    let before = range.start + (offset - range.start) / PIECE * PIECE;
+    let after = (before + PIECE).min(range.end);
+    if offset - before <= after - offset {
+        before
+    } else {
+        after
+    }
+}
