@@ -83,9 +83,8 @@ impl Rule for Adam {
         )
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }
 
@@ -162,9 +161,8 @@ impl Rule for AdamW {
         )
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }
 

@@ -85,8 +85,7 @@ impl Rule for Adamax {
         })
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }

@@ -48,6 +48,10 @@ macro_rules! chain {
                 step
             }
 
+            fn lr_mut(&mut self) -> Option<&mut f64> {
+                None$(.or(self.$index.lr_mut()))+
+            }
+
             fn set_lr(&mut self, lr: f64) -> bool {
                 let mut any = false;
                 $(any |= self.$index.set_lr(lr);)+

@@ -95,8 +95,7 @@ impl Rule for OAdam {
         })
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }

@@ -79,9 +79,8 @@ impl Rule for RAdam {
         each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }
 

@@ -120,7 +120,38 @@ pub trait Rule: Clone + Send + Sync {
         step
     }
 
-    /// Sets the learning rate, if it has one, and says whether it has.
+    /// Its learning rate, to be read and changed; `None` of a rule that has none, which is what a
+    /// rule says that does not implement this. Of a chain the first that a stage has.
+    ///
+    /// A rule with a field `lr` returns `Some(&mut self.lr)`, and schedules and
+    /// [`Optimizer::set_lr`](super::Optimizer::set_lr) work.
+    ///
+    /// ```
+    /// use flatleaf::optim::{ClipNorm, Rule, Sgd};
+    ///
+    /// let mut chain = (ClipNorm::default(), Sgd::default());
+    /// *chain.lr_mut().unwrap() *= 0.5;
+    /// assert_eq!(chain.1.lr, 0.0005);
+    /// ```
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        None
+    }
+
+    /// The learning rate that [`lr_mut`](Rule::lr_mut) hands out, if there is one. Copies the
+    /// configuration, as it has no more than `lr_mut` to look through.
+    ///
+    /// ```
+    /// use flatleaf::optim::{ClipNorm, Rule, Sgd};
+    ///
+    /// assert_eq!((ClipNorm::default(), Sgd { lr: 0.5, ..Default::default() }).lr(), Some(0.5));
+    /// assert_eq!(ClipNorm::default().lr(), None);
+    /// ```
+    fn lr(&self) -> Option<f64> {
+        self.clone().lr_mut().copied()
+    }
+
+    /// Sets the learning rate, of a chain that of every stage which has one, and says whether
+    /// there was any to set. Nothing is validated here.
     ///
     /// ```
     /// use flatleaf::optim::{ClipNorm, Rule, Sgd};
@@ -130,8 +161,11 @@ pub trait Rule: Clone + Send + Sync {
     /// assert!(!ClipNorm::default().set_lr(0.5));
     /// ```
     fn set_lr(&mut self, lr: f64) -> bool {
-        let _ = lr;
-        false
+        let Some(rate) = self.lr_mut() else {
+            return false;
+        };
+        *rate = lr;
+        true
     }
 
     /// Refuses a rule that names fewer vectors than its kernel uses.

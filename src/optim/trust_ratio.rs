@@ -87,9 +87,8 @@ impl Rule for Lamb {
         )
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }
 
@@ -191,9 +190,8 @@ impl Rule for Lars {
         )
     }
 
-    fn set_lr(&mut self, lr: f64) -> bool {
-        self.lr = lr;
-        true
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
     }
 }
 
