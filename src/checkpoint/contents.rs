@@ -154,7 +154,7 @@ impl<'a> Take<'a> for Elements<'a> {
             ));
         }
         let elements = match leaf.source {
-            Source::Lent(bytes) if bytes.len() == place.len * leaf.dtype.size() => {
+            Source::Borrowed(bytes) if bytes.len() == place.len * leaf.dtype.size() => {
                 Cow::Borrowed(bytes)
             }
             _ => {

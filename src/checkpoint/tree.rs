@@ -115,7 +115,7 @@ impl Checkpoint {
         let copy = Copy(bytes);
         let is_lent = bytes.as_ptr().addr().is_multiple_of(dtype.size());
         let source = if is_lent {
-            Source::Lent(bytes)
+            Source::Borrowed(bytes)
         } else {
             Source::Reader(&copy)
         };

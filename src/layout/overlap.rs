@@ -1,19 +1,19 @@
 //! Which views are one parameter, which are separate, and which may not stand in one tree.
 //!
-//! Views of one lattice are a tie. Others may share no element. Most views lie apart, which sorting
+//! Views of one canonical form are a tie. Others may share no element. Most views lie apart, which sorting
 //! by address shows with one comparison each, against the furthest end seen so far; the elements of
 //! those that interleave are marked one by one.
 
 use std::collections::HashMap;
 
-use crate::tree::axes::View;
+use crate::tree::axes::StridedView;
 
 /// For each view the first of those that are one parameter with it, or two views that share some
 /// elements.
-pub(crate) fn group(views: &[View]) -> Result<Vec<usize>, (usize, usize)> {
+pub(crate) fn group(views: &[StridedView]) -> Result<Vec<usize>, (usize, usize)> {
     let mut leader: Vec<usize> = (0..views.len()).collect();
     let mut by_start: Vec<usize> = leader.clone();
-    by_start.sort_by_key(|&index| views[index].lattice.start);
+    by_start.sort_by_key(|&index| views[index].canonical.start);
     for cluster in clusters(views, &by_start) {
         group_cluster(views, cluster, &mut leader)?;
     }
@@ -21,11 +21,11 @@ pub(crate) fn group(views: &[View]) -> Result<Vec<usize>, (usize, usize)> {
 }
 
 /// Runs of views, sorted by start, whose spans hang together.
-fn clusters<'v>(views: &[View], by_start: &'v [usize]) -> Vec<&'v [usize]> {
+fn clusters<'v>(views: &[StridedView], by_start: &'v [usize]) -> Vec<&'v [usize]> {
     let mut end = 0;
     let mut cuts = Vec::new();
     for (position, &index) in by_start.iter().enumerate() {
-        if views[index].lattice.start >= end {
+        if views[index].canonical.start >= end {
             cuts.push(position);
         }
         end = end.max(views[index].end());
@@ -38,7 +38,7 @@ fn clusters<'v>(views: &[View], by_start: &'v [usize]) -> Vec<&'v [usize]> {
 }
 
 fn group_cluster(
-    views: &[View],
+    views: &[StridedView],
     cluster: &[usize],
     leader: &mut [usize],
 ) -> Result<(), (usize, usize)> {
@@ -47,7 +47,7 @@ fn group_cluster(
     members.sort_unstable();
     members.retain(|&index| {
         leader[index] = *first
-            .entry((&views[index].lattice, views[index].element_size))
+            .entry((&views[index].canonical, views[index].element_size))
             .or_insert(index);
         leader[index] == index
     });
@@ -58,7 +58,7 @@ fn group_cluster(
     }
 }
 
-fn check_disjoint(views: &[View], members: &[usize]) -> Result<(), (usize, usize)> {
+fn check_disjoint(views: &[StridedView], members: &[usize]) -> Result<(), (usize, usize)> {
     let mut taken = Marks::over(views, members);
     for (position, &index) in members.iter().enumerate() {
         if taken.touches(&views[index]) {
@@ -86,13 +86,16 @@ struct Marks {
 }
 
 impl Marks {
-    fn over(views: &[View], members: &[usize]) -> Self {
+    fn over(views: &[StridedView], members: &[usize]) -> Self {
         let members = || members.iter().map(|&index| &views[index]);
-        let start = members().map(|view| view.lattice.start).min().unwrap_or(0);
-        let end = members().map(View::end).max().unwrap_or(0);
+        let start = members()
+            .map(|view| view.canonical.start)
+            .min()
+            .unwrap_or(0);
+        let end = members().map(StridedView::end).max().unwrap_or(0);
         let size = members().map(|view| view.element_size).max().unwrap_or(1);
         let regular = members().all(|view| {
-            view.element_size == size && (view.lattice.start - start).is_multiple_of(size)
+            view.element_size == size && (view.canonical.start - start).is_multiple_of(size)
         });
         let unit = if regular { size } else { 1 };
         Marks {
@@ -102,7 +105,7 @@ impl Marks {
         }
     }
 
-    fn mark(&mut self, view: &View) {
+    fn mark(&mut self, view: &StridedView) {
         let units = view.element_size / self.unit;
         view.all_addresses(&mut |address| {
             let first = (address - self.start) / self.unit;
@@ -111,7 +114,7 @@ impl Marks {
         });
     }
 
-    fn touches(&self, view: &View) -> bool {
+    fn touches(&self, view: &StridedView) -> bool {
         let units = view.element_size / self.unit;
         !view.all_addresses(&mut |address| {
             let first = (address - self.start) / self.unit;

@@ -7,9 +7,9 @@ use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
 use super::paths::{Kind, NodeId, Paths, ROOT};
 use crate::error::{Error, FirstError, Result};
-use crate::tree::axes::{Shape, View};
+use crate::tree::axes::{Shape, StridedView};
 use crate::tree::stack::MAX_LEVELS;
-use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Tree, Visitor};
+use crate::tree::{Guarded, Identity, Key, LeafRef, Tree, UnderGuard, Visitor};
 
 /// A diamond of shared nodes has a place for every way down; more extra ones than this are an
 /// error.
@@ -38,7 +38,7 @@ struct Plan {
     levels: usize,
     leaves: Vec<DraftLeaf>,
     /// Leaves that may share memory with others, and where they lie.
-    views: Vec<(u32, View)>,
+    views: Vec<(u32, StridedView)>,
     shared: HashMap<Identity, SharedNode>,
     open: Vec<Identity>,
     identified: HashMap<Identity, u32>,
@@ -185,13 +185,18 @@ impl Plan {
     }
 
     /// Where a leaf lies that may share memory: a view always, a plain array behind a reference.
-    fn view(&self, leaf: &LeafRef<'_, '_>) -> Option<View> {
+    fn view(&self, leaf: &LeafRef<'_, '_>) -> Option<StridedView> {
         let may_overlap = leaf.may_overlap || self.levels >= self.borrowed_from;
         if !may_overlap || leaf.shape.contains(&0) {
             return None;
         }
         let (address, strides) = leaf.geometry()?;
-        Some(View::new(address, leaf.shape, &strides, leaf.dtype.size()))
+        Some(StridedView::new(
+            address,
+            leaf.shape,
+            &strides,
+            leaf.dtype.size(),
+        ))
     }
 
     /// A leaf with an identity of its own is the same leaf wherever that is met.
@@ -285,7 +290,7 @@ fn first_place(paths: &Paths, leaf: u32) -> String {
 struct Views {
     /// For each of them the leaf that leads its tie.
     ties: HashMap<u32, u32>,
-    views: HashMap<u32, View>,
+    views: HashMap<u32, StridedView>,
 }
 
 impl Views {
@@ -309,8 +314,8 @@ impl<'a> Visitor<'a> for Plan {
         self.set_kind(Kind::NoLeaf)
     }
 
-    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        let visited = cell.read(&mut |content| content.visit(&mut Brief(&mut *self)));
+    fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
+        let visited = cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)));
         visited.map_err(|error| self.noted(error))
     }
 

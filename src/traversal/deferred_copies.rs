@@ -48,7 +48,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
 
     #[inline]
     pub(crate) fn push(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        match leaf.lent_floats() {
+        match leaf.borrowed_floats() {
             Some(floats) if floats.has_len(place.len) => self.lent.push(Lent {
                 start: place.start,
                 leaf: place.leaf.index,

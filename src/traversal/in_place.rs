@@ -15,7 +15,8 @@ use crate::layout::{Inner, NodeId, Place};
 use crate::traversal::rebuild::Rebuilding;
 use crate::traversal::validate::Seen;
 use crate::tree::{
-    Brief, Builder, Cell, Identity, Key, LeafMut, LeafRef, Shared, Tree, Visitor, VisitorMut,
+    Builder, Guarded, Identity, Key, LeafMut, LeafRef, Shared, Tree, UnderGuard, Visitor,
+    VisitorMut,
 };
 
 /// Writes the leaves of a tree.
@@ -277,9 +278,9 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
 }
 
 /// The content of a cell, which lives only as long as the guard.
-struct Guarded<'w, W>(&'w mut W);
+struct UnderGuardMut<'w, W>(&'w mut W);
 
-impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, '_, 'a, P>> {
+impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for UnderGuardMut<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
         let LeafMut { dtype, shape, sink } = leaf;
         match sink {
@@ -304,7 +305,7 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for Guarded<'_, InPlace<'_, '_, 
     fn shared(&mut self, handle: &'guard mut dyn Shared) -> Result<()> {
         self.0.shared(
             handle,
-            |walk, handle| handle.visit_unique(&mut Guarded(walk)),
+            |walk, handle| handle.visit_unique(&mut UnderGuardMut(walk)),
             |walk, handle| handle.renew(&mut Builder::new(&mut walk.builder)),
         )
     }
@@ -382,11 +383,12 @@ impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, 'a, P>>
         Ok(())
     }
 
-    fn cell(&mut self, cell: &'s dyn Cell) -> Result<()> {
+    fn guarded(&mut self, cell: &'s dyn Guarded) -> Result<()> {
         if self.in_shared_cells > 0 {
-            return cell.write(&mut |content| content.visit_mut(&mut Guarded(&mut *self.walk)));
+            return cell
+                .write(&mut |content| content.visit_mut(&mut UnderGuardMut(&mut *self.walk)));
         }
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+        cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {

@@ -294,7 +294,7 @@ fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Float
     if leaf.dtype == Dtype::F32 || place.axes.is_some() || !copies::is_large(place.len) {
         return None;
     }
-    leaf.lent_floats()
+    leaf.borrowed_floats()
 }
 
 /// Copies as `f32`, made by all threads if they are many.

@@ -19,7 +19,7 @@ pub(crate) fn elements_of<'a, E: FlatElement>(
     place: &Place,
     leaf: &LeafRef<'_, 'a>,
 ) -> Result<Cow<'a, [E]>> {
-    match (&place.axes, leaf.lent()) {
+    match (&place.axes, leaf.borrowed()) {
         (None, Some(slice)) => Ok(Cow::Borrowed(slice)),
         _ => copy_of(layout, place, leaf).map(Cow::Owned),
     }

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
 use crate::slices::{AnyVec, Floats};
 use crate::traversal::validate::{Content, Contents};
-use crate::tree::{Builder, Identity, Key, MadeParts, NewElements, NewLeaf, Rebuild, Tied, Tree};
+use crate::tree::{
+    Builder, Identity, Key, MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace, Tree,
+};
 
 /// Where a builder's values come from.
 pub(crate) enum Values<'b> {
@@ -241,10 +243,10 @@ impl Rebuild for Rebuilding<'_> {
         }))
     }
 
-    fn tied(&self) -> Option<Tied<'_>> {
+    fn tied(&self) -> Option<TiedPlace<'_>> {
         let place = self.place()?;
         let leaf = self.layout.leaf(place.leaf);
-        (leaf.nodes.len() > 1).then(|| Tied {
+        (leaf.nodes.len() > 1).then(|| TiedPlace {
             id: id_of(place.leaf),
             shape: &leaf.shape,
             axes: place.axes.as_deref(),

@@ -12,7 +12,7 @@ use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
 use crate::traversal::place_elements::elements_of;
 use crate::tree::axes::AxisMap;
-use crate::tree::{Brief, Cell, Identity, Key, LeafRef, Source, Tree, Visitor};
+use crate::tree::{Guarded, Identity, Key, LeafRef, Source, Tree, UnderGuard, Visitor};
 
 /// What a tree is checked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +281,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     /// and lends its slice.
     #[inline]
     fn is_plain(&self, place: &Place, leaf: &LeafRef<'_, 'a>) -> bool {
-        let lent = matches!(leaf.source, Source::Lent(_));
+        let lent = matches!(leaf.source, Source::Borrowed(_));
         self.is_plain_here
             && place.plain
             && lent
@@ -595,14 +595,14 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
 
     /// Where the tree is to be written, the guard that is taken now is the one that writing will
     /// take.
-    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        self.enter_cell();
+    fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
+        self.enter_guarded();
         let visited = if self.purpose.is_writing() {
-            cell.write(&mut |content| content.visit(&mut Brief(&mut *self)))
+            cell.write(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
         } else {
-            cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+            cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
         };
-        self.leave_cell();
+        self.leave_guarded();
         visited.map_err(|error| self.noted(error))
     }
 
@@ -648,14 +648,14 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         }
     }
 
-    fn enter_cell(&mut self) {
+    fn enter_guarded(&mut self) {
         self.cells += 1;
         if let Some(open) = self.open.last_mut() {
             open.content.cells = true;
         }
     }
 
-    fn leave_cell(&mut self) {
+    fn leave_guarded(&mut self) {
         self.cells -= 1;
     }
 }

@@ -64,7 +64,7 @@ where
     'a: 'call,
 {
     let source = match array.as_slice() {
-        Some(elements) => Source::Lent(bytemuck::cast_slice(elements)),
+        Some(elements) => Source::Borrowed(bytemuck::cast_slice(elements)),
         None => Source::Reader(strided),
     };
     LeafRef::new(E::DTYPE, array.shape(), source)

@@ -14,25 +14,25 @@ pub(crate) type Shape = SmallVec<[usize; 4]>;
 
 /// A view's elements without the order of its axes: equal for two views of the same parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Lattice {
+pub(crate) struct CanonicalView {
     /// The lowest address.
     pub(crate) start: usize,
     /// (stride in bytes, length) of every axis longer than 1, by falling stride.
     pub(crate) axes: Vec<(usize, usize)>,
 }
 
-/// A view: its lattice, and where its own axes are in that.
+/// A view: its canonical, and where its own axes are in that.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
-    pub(crate) lattice: Lattice,
+pub(crate) struct StridedView {
+    pub(crate) canonical: CanonicalView,
     pub(crate) element_size: usize,
-    /// For each axis of the lattice: its rank among the view's axes longer than 1, and whether the
+    /// For each axis of the canonical: its rank among the view's axes longer than 1, and whether the
     /// view runs along it backwards.
     axes: Vec<(usize, bool)>,
     shape: Shape,
 }
 
-impl View {
+impl StridedView {
     pub(crate) fn new(
         address: usize,
         shape: &[usize],
@@ -53,7 +53,7 @@ impl View {
             }
         };
         let start = address - axes.iter().map(behind).sum::<usize>() * element_size;
-        let lattice = axes
+        let canonical = axes
             .iter()
             .map(|&(stride, len, _)| (stride.unsigned_abs() * element_size, len))
             .collect();
@@ -61,10 +61,10 @@ impl View {
             .iter()
             .map(|&(stride, _, rank)| (rank, stride < 0))
             .collect();
-        View {
-            lattice: Lattice {
+        StridedView {
+            canonical: CanonicalView {
                 start,
-                axes: lattice,
+                axes: canonical,
             },
             element_size,
             axes,
@@ -75,22 +75,22 @@ impl View {
     /// One past the last byte.
     pub(crate) fn end(&self) -> usize {
         let last: usize = self
-            .lattice
+            .canonical
             .axes
             .iter()
             .map(|&(stride, len)| (len - 1) * stride)
             .sum();
-        self.lattice.start + last + self.element_size
+        self.canonical.start + last + self.element_size
     }
 
     /// Calls `each` with the address of every element, once, until it returns false; whether it
     /// never did.
     pub(crate) fn all_addresses(&self, each: &mut impl FnMut(usize) -> bool) -> bool {
-        all_addresses(self.lattice.start, &self.lattice.axes, each)
+        all_addresses(self.canonical.start, &self.canonical.axes, each)
     }
 
-    /// How this view, at a place, lies on `leaf`, a view of the same lattice.
-    pub(crate) fn on(&self, leaf: &View) -> AxisMap {
+    /// How this view, at a place, lies on `leaf`, a view of the same canonical.
+    pub(crate) fn on(&self, leaf: &StridedView) -> AxisMap {
         let mut axes: SmallVec<_> = self.axes.iter().map(|_| (0, false)).collect();
         for (&(place, place_reversed), &(leaf, leaf_reversed)) in self.axes.iter().zip(&leaf.axes) {
             axes[place] = (leaf, place_reversed != leaf_reversed);

@@ -65,7 +65,7 @@ pub(crate) trait Rebuild {
     fn new_leaf(&mut self, shape: &[usize], dtype: Dtype) -> Result<Option<NewLeaf<'_>>>;
 
     /// How the leaf here is tied; `None` for a leaf with one place.
-    fn tied(&self) -> Option<Tied<'_>>;
+    fn tied(&self) -> Option<TiedPlace<'_>>;
 
     /// Whether the shared node here stays in the new tree as it is.
     fn keeps_node(&self, identity: &Identity) -> bool;
@@ -103,7 +103,7 @@ pub(crate) enum NewElements<'b> {
 }
 
 /// A leaf of several places.
-pub(crate) struct Tied<'b> {
+pub(crate) struct TiedPlace<'b> {
     /// The same number at all of its places, and at no other leaf's.
     pub(crate) id: usize,
     pub(crate) shape: &'b [usize],
@@ -148,7 +148,7 @@ impl<'b> Builder<'b> {
     #[inline]
     pub fn child<T: Tree>(&mut self, key: Key<'_>, tree: &T) -> Result<T> {
         let level = self.0.enter(key)?;
-        let rebuilt = stack::with_room(level, || tree.rebuild(self))?;
+        let rebuilt = stack::with_stack_space(level, || tree.rebuild(self))?;
         self.0.leave(key);
         Ok(rebuilt)
     }
@@ -274,7 +274,7 @@ impl<'b> Builder<'b> {
         &mut self,
         make: impl FnOnce(&mut Self) -> Result<Option<ArcArray<E, IxDyn>>>,
     ) -> Result<Option<ArcArray<E, IxDyn>>> {
-        let Some(Tied { id, .. }) = self.0.tied() else {
+        let Some(TiedPlace { id, .. }) = self.0.tied() else {
             return Ok(None);
         };
         let known = self.0.made().arrays.get(&id);
@@ -299,7 +299,7 @@ impl<'b> Builder<'b> {
         array: ArcArray<E, IxDyn>,
     ) -> ArcArray<E, IxDyn> {
         let array = match self.0.tied() {
-            Some(Tied {
+            Some(TiedPlace {
                 axes: Some(axes),
                 shape,
                 ..

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 impl<T: Tree> Tree for [T] {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         if let Some((dtype, bytes)) = T::elements(self) {
-            return visitor.leaf(LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)));
+            return visitor.leaf(LeafRef::new(dtype, &[self.len()], Source::Borrowed(bytes)));
         }
         for (index, item) in self.iter().enumerate() {
             visitor.child(Key::Index(index), item)?;
@@ -60,11 +60,11 @@ impl<T: Tree> Tree for [T] {
             return visitor.leaf_at(
                 key,
                 frozen,
-                LeafRef::new(dtype, &[self.len()], Source::Lent(bytes)),
+                LeafRef::new(dtype, &[self.len()], Source::Borrowed(bytes)),
             );
         }
         let level = visitor.enter(key, frozen)?;
-        stack::with_room(level, || self.visit(visitor))?;
+        stack::with_stack_space(level, || self.visit(visitor))?;
         visitor.leave(key);
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
-use super::brief::Brief;
-use super::identity::{Cell, Identity};
+use super::identity::{Guarded, Identity};
+use super::under_guard::UnderGuard;
 use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, FirstError, Result};
@@ -26,23 +26,23 @@ use crate::error::{Error, FirstError, Result};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Default)]
-pub struct DynTree(Node);
+pub struct DynTree(DynNode);
 
 /// A tree may be nested far deeper than one stack allows, and so here and below.
 impl Clone for DynTree {
     fn clone(&self) -> Self {
-        stack::grow(|| DynTree(self.0.clone()))
+        stack::with_grown_stack(|| DynTree(self.0.clone()))
     }
 }
 
 impl PartialEq for DynTree {
     fn eq(&self, other: &Self) -> bool {
-        stack::grow(|| self.0 == other.0)
+        stack::with_grown_stack(|| self.0 == other.0)
     }
 }
 
 #[derive(Clone, PartialEq, Default)]
-enum Node {
+enum DynNode {
     #[default]
     Absent,
     Leaf(Box<dyn AnyArray>),
@@ -62,7 +62,7 @@ impl DynTree {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn absent() -> Self {
-        DynTree(Node::Absent)
+        DynTree(DynNode::Absent)
     }
 
     /// A branch whose children are numbered.
@@ -76,7 +76,7 @@ impl DynTree {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn list(items: impl IntoIterator<Item = DynTree>) -> Self {
-        DynTree(Node::List(items.into_iter().collect()))
+        DynTree(DynNode::List(items.into_iter().collect()))
     }
 
     /// A branch whose children are named; they keep their order.
@@ -100,7 +100,7 @@ impl DynTree {
         if let Some(key) = duplicate(&entries) {
             panic!("a map has the key {key:?} twice");
         }
-        DynTree(Node::Map(entries))
+        DynTree(DynNode::Map(entries))
     }
 
     /// A copy of any tree: its leaves, frozen and carried ones too, under the same paths. Ties
@@ -122,7 +122,7 @@ impl DynTree {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn of<T: Tree + ?Sized>(tree: &T) -> Result<Self> {
-        let mut copy = Copy::default();
+        let mut copy = CopyingVisitor::default();
         tree.visit(&mut copy)
             .map_err(|error| error.or_at(|| copy.path()))?;
         copy.failed.into_result()?;
@@ -137,7 +137,7 @@ impl DynTree {
         } else if keys.all(|(index, key)| *key == index.to_string()) {
             DynTree::list(children.into_iter().map(|child| child.1))
         } else {
-            DynTree(Node::Map(children))
+            DynTree(DynNode::Map(children))
         }
     }
 
@@ -152,7 +152,7 @@ impl DynTree {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn is_absent(&self) -> bool {
-        matches!(self.0, Node::Absent)
+        matches!(self.0, DynNode::Absent)
     }
 
     /// The part at a dotted path; the empty path is the tree itself. Looks through the keys of
@@ -176,11 +176,11 @@ impl DynTree {
 
     fn child(&self, key: &str) -> Option<&DynTree> {
         match &self.0 {
-            Node::List(items) => match Key::Name(key).canonical() {
+            DynNode::List(items) => match Key::Name(key).canonical() {
                 Key::Index(index) => items.get(index),
                 _ => None,
             },
-            Node::Map(entries) => entries
+            DynNode::Map(entries) => entries
                 .iter()
                 .find(|entry| entry.0 == key)
                 .map(|entry| &entry.1),
@@ -200,24 +200,24 @@ impl DynTree {
     /// ```
     pub fn as_array<E: Element>(&self) -> Option<&ArrayD<E>> {
         match &self.0 {
-            Node::Leaf(array) => array.as_any().downcast_ref(),
+            DynNode::Leaf(array) => array.as_any().downcast_ref(),
             _ => None,
         }
     }
 
     #[cfg(feature = "serde")]
-    pub(crate) fn parts(&self) -> Parts<'_> {
+    pub(crate) fn parts(&self) -> DynParts<'_> {
         match &self.0 {
-            Node::Absent => Parts::Absent,
-            Node::Leaf(array) => Parts::Leaf(&**array),
-            Node::List(items) => Parts::List(items),
-            Node::Map(entries) => Parts::Map(entries),
+            DynNode::Absent => DynParts::Absent,
+            DynNode::Leaf(array) => DynParts::Leaf(&**array),
+            DynNode::List(items) => DynParts::List(items),
+            DynNode::Map(entries) => DynParts::Map(entries),
         }
     }
 }
 
 #[cfg(feature = "serde")]
-pub(crate) enum Parts<'t> {
+pub(crate) enum DynParts<'t> {
     Absent,
     Leaf(&'t dyn AnyArray),
     List(&'t [DynTree]),
@@ -310,7 +310,7 @@ impl PartialEq for Box<dyn AnyArray> {
 
 impl<E: Element, D: Dimension> From<Array<E, D>> for DynTree {
     fn from(array: Array<E, D>) -> Self {
-        DynTree(Node::Leaf(Box::new(array.into_dyn())))
+        DynTree(DynNode::Leaf(Box::new(array.into_dyn())))
     }
 }
 
@@ -336,10 +336,10 @@ impl<E: Element> From<E> for DynTree {
 impl Tree for DynTree {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         match &self.0 {
-            Node::Absent => Ok(()),
-            Node::Leaf(array) => array.as_tree().visit(visitor),
-            Node::List(items) => items.visit(visitor),
-            Node::Map(entries) => {
+            DynNode::Absent => Ok(()),
+            DynNode::Leaf(array) => array.as_tree().visit(visitor),
+            DynNode::List(items) => items.visit(visitor),
+            DynNode::Map(entries) => {
                 for (key, tree) in entries {
                     visitor.child(Key::Name(key), tree)?;
                 }
@@ -350,10 +350,10 @@ impl Tree for DynTree {
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         match &mut self.0 {
-            Node::Absent => Ok(()),
-            Node::Leaf(array) => array.as_tree_mut().visit_mut(visitor),
-            Node::List(items) => items.visit_mut(visitor),
-            Node::Map(entries) => {
+            DynNode::Absent => Ok(()),
+            DynNode::Leaf(array) => array.as_tree_mut().visit_mut(visitor),
+            DynNode::List(items) => items.visit_mut(visitor),
+            DynNode::Map(entries) => {
                 for (key, tree) in entries {
                     visitor.child(Key::Name(key), tree)?;
                 }
@@ -364,15 +364,15 @@ impl Tree for DynTree {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         Ok(DynTree(match &self.0 {
-            Node::Absent => Node::Absent,
-            Node::Leaf(array) => Node::Leaf(array.rebuild(builder)?),
-            Node::List(items) => Node::List(Tree::rebuild(items, builder)?),
-            Node::Map(entries) => {
+            DynNode::Absent => DynNode::Absent,
+            DynNode::Leaf(array) => DynNode::Leaf(array.rebuild(builder)?),
+            DynNode::List(items) => DynNode::List(Tree::rebuild(items, builder)?),
+            DynNode::Map(entries) => {
                 let mut rebuilt = Vec::with_capacity(entries.len());
                 for (key, tree) in entries {
                     rebuilt.push((key.clone(), builder.child(Key::Name(key), tree)?));
                 }
-                Node::Map(rebuilt)
+                DynNode::Map(rebuilt)
             }
         }))
     }
@@ -393,10 +393,10 @@ impl Drop for DynTree {
 
 impl DynTree {
     fn take_branches(&mut self, children: &mut Vec<DynTree>) {
-        let is_branch = |tree: &DynTree| matches!(tree.0, Node::List(_) | Node::Map(_));
+        let is_branch = |tree: &DynTree| matches!(tree.0, DynNode::List(_) | DynNode::Map(_));
         match &mut self.0 {
-            Node::List(items) => children.extend(items.drain(..).filter(is_branch)),
-            Node::Map(entries) => {
+            DynNode::List(items) => children.extend(items.drain(..).filter(is_branch)),
+            DynNode::Map(entries) => {
                 children.extend(entries.drain(..).map(|entry| entry.1).filter(is_branch))
             }
             _ => {}
@@ -429,12 +429,12 @@ impl DynTree {
     fn write(&self, f: &mut fmt::Formatter<'_>, level: usize) -> fmt::Result {
         match &self.0 {
             _ if level > SHOWN_LEVELS => f.write_str("…"),
-            Node::Absent => f.write_str("null"),
-            Node::Leaf(array) => write_array(f, &**array),
-            Node::List(items) => {
+            DynNode::Absent => f.write_str("null"),
+            DynNode::Leaf(array) => write_array(f, &**array),
+            DynNode::List(items) => {
                 write_children(f, ['[', ']'], level, items.iter().map(|item| (None, item)))
             }
-            Node::Map(entries) => write_children(
+            DynNode::Map(entries) => write_children(
                 f,
                 ['{', '}'],
                 level,
@@ -492,7 +492,7 @@ fn write_children<'t>(
 
 /// Copies a tree as it is visited.
 #[derive(Default)]
-struct Copy {
+struct CopyingVisitor {
     root: Branch,
     /// The branches the walk is in, below the root.
     open: Vec<(String, Branch)>,
@@ -521,7 +521,7 @@ impl Branch {
     }
 }
 
-impl Copy {
+impl CopyingVisitor {
     fn here(&mut self) -> &mut Branch {
         self.open
             .last_mut()
@@ -542,7 +542,7 @@ impl Copy {
     }
 }
 
-impl<'a> Visitor<'a> for Copy {
+impl<'a> Visitor<'a> for CopyingVisitor {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.here().leaf = Some(array_of(&leaf).map_err(|error| self.noted(error))?);
         Ok(())
@@ -553,8 +553,8 @@ impl<'a> Visitor<'a> for Copy {
         Ok(())
     }
 
-    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self)))
+    fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
+        cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
             .map_err(|error| self.noted(error))
     }
 

@@ -20,10 +20,10 @@ use crate::error::Result;
 /// assert_ne!(Identity::of(TensorId(7)), Identity::of(7_u64));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity(Kind);
+pub struct Identity(IdentityKind);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum IdentityKind {
     Address(usize),
     Own(OwnIdentity),
 }
@@ -45,7 +45,7 @@ impl Identity {
     /// assert_ne!(Identity::address(Rc::as_ptr(&shared)), Identity::address(Rc::as_ptr(&Rc::new([1.0_f32]))));
     /// ```
     pub fn address<T: ?Sized>(pointer: *const T) -> Self {
-        Identity(Kind::Address(pointer.cast::<()>() as usize))
+        Identity(IdentityKind::Address(pointer.cast::<()>() as usize))
     }
 
     /// An identifier that the library behind a foreign leaf gives out: candle's `TensorId`, burn's
@@ -62,7 +62,7 @@ impl Identity {
     /// assert_ne!(Identity::of(ParamId("embed".into())), Identity::of("embed".to_owned())); // the type is a part of it
     /// ```
     pub fn of<I: Clone + Eq + Hash + Send + Sync + 'static>(identifier: I) -> Self {
-        Identity(Kind::Own(OwnIdentity(Box::new(identifier))))
+        Identity(IdentityKind::Own(OwnIdentity(Box::new(identifier))))
     }
 }
 
@@ -118,18 +118,18 @@ impl fmt::Debug for OwnIdentity {
 /// its guard.
 ///
 /// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock
-/// with [`cell`](super::Visitor::cell) and never holds a guard while a sibling is visited. The
+/// with [`guarded`](super::Visitor::guarded) and never holds a guard while a sibling is visited. The
 /// content must be what the cell keeps, not a temporary made for the call: an address is an
 /// identity only while the object lives.
 ///
 /// ```
-/// use flatleaf::{destructure, Builder, Cell, Result, Tree, Visitor, VisitorMut};
+/// use flatleaf::{destructure, Builder, Guarded, Result, Tree, Visitor, VisitorMut};
 /// use std::sync::{Arc, Mutex, PoisonError};
 ///
 /// /// A lock that forgives the panic of who held it.
 /// struct Forgiving(Mutex<Vec<f32>>);
 ///
-/// impl Cell for Forgiving {
+/// impl Guarded for Forgiving {
 ///     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
 ///         visit(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
 ///     }
@@ -140,7 +140,7 @@ impl fmt::Debug for OwnIdentity {
 ///
 /// impl Tree for Forgiving {
 ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-///         visitor.cell(self)
+///         visitor.guarded(self)
 ///     }
 ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
 ///         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).visit_mut(visitor)
@@ -158,7 +158,7 @@ impl fmt::Debug for OwnIdentity {
 /// assert_eq!(*weight.0.lock().unwrap(), [2.0]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait Cell {
+pub trait Guarded {
     /// Calls `visit` with the content, for reading.
     ///
     /// # Errors

@@ -55,9 +55,9 @@ pub struct LeafRef<'call, 'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'call, 'a> {
     /// Row-major elements, as bytes, for as long as the tree is borrowed.
-    Lent(&'a [u8]),
+    Borrowed(&'a [u8]),
     /// The same, for this call only.
-    Brief(&'call [u8]),
+    Guarded(&'call [u8]),
     Reader(&'call dyn ReadBytes),
 }
 
@@ -78,7 +78,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         Self::new(
             E::DTYPE,
             shape,
-            Source::Lent(bytemuck::cast_slice(elements)),
+            Source::Borrowed(bytemuck::cast_slice(elements)),
         )
     }
 
@@ -175,7 +175,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// memory.
     pub(crate) fn geometry(&self) -> Option<(usize, Vec<isize>)> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) => {
+            Source::Borrowed(bytes) | Source::Guarded(bytes) => {
                 Some((bytes.as_ptr() as usize, row_major(self.shape)))
             }
             Source::Reader(reader) => reader
@@ -217,12 +217,12 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     /// The same leaf for a visitor of another lifetime, good for this call only.
-    pub(crate) fn brief<'other>(self) -> LeafRef<'call, 'other>
+    pub(crate) fn for_this_call<'other>(self) -> LeafRef<'call, 'other>
     where
         'a: 'call,
     {
         let source = match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) => Source::Brief(bytes),
+            Source::Borrowed(bytes) | Source::Guarded(bytes) => Source::Guarded(bytes),
             Source::Reader(reader) => Source::Reader(reader),
         };
         let LeafRef {
@@ -242,18 +242,18 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 
     /// The elements as a slice that outlives the call, if there is one and `E` is their type.
-    pub(crate) fn lent<E: Element>(&self) -> Option<&'a [E]> {
+    pub(crate) fn borrowed<E: Element>(&self) -> Option<&'a [E]> {
         match self.source {
-            Source::Lent(bytes) if self.dtype == E::DTYPE => Some(checked::cast_slice(bytes)),
+            Source::Borrowed(bytes) if self.dtype == E::DTYPE => Some(checked::cast_slice(bytes)),
             _ => None,
         }
     }
 
     /// The elements as they are in memory, if they are floats and outlive the call.
     #[inline]
-    pub(crate) fn lent_floats(&self) -> Option<Floats<'a>> {
+    pub(crate) fn borrowed_floats(&self) -> Option<Floats<'a>> {
         match self.source {
-            Source::Lent(bytes) => Floats::from_bytes(self.dtype, bytes),
+            Source::Borrowed(bytes) => Floats::from_bytes(self.dtype, bytes),
             _ => None,
         }
     }
@@ -261,7 +261,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// The elements as a slice, if there is one and `E` is their type.
     pub(crate) fn slice<E: Element>(&self) -> Option<&[E]> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) if self.dtype == E::DTYPE => {
+            Source::Borrowed(bytes) | Source::Guarded(bytes) if self.dtype == E::DTYPE => {
                 Some(checked::cast_slice(bytes))
             }
             _ => None,
@@ -292,7 +292,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// The elements as bytes, copied if they are no slice.
     pub(crate) fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) => Ok(Cow::Borrowed(bytes)),
+            Source::Borrowed(bytes) | Source::Guarded(bytes) => Ok(Cow::Borrowed(bytes)),
             Source::Reader(reader) => {
                 let mut bytes = memory::try_zeroed(self.size())?;
                 reader.read_bytes(&mut bytes)?;
@@ -303,10 +303,10 @@ impl<'call, 'a> LeafRef<'call, 'a> {
 
     pub(crate) fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
         match self.source {
-            Source::Lent(bytes) | Source::Brief(bytes) if bytes.len() == out.len() => {
+            Source::Borrowed(bytes) | Source::Guarded(bytes) if bytes.len() == out.len() => {
                 out.copy_from_slice(bytes)
             }
-            Source::Lent(_) | Source::Brief(_) => {
+            Source::Borrowed(_) | Source::Guarded(_) => {
                 return Err(Error::unstable(
                     "a leaf changed its length between two visits",
                 ));

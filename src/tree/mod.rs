@@ -2,7 +2,6 @@
 
 mod arrays;
 pub(crate) mod axes;
-mod brief;
 mod builder;
 mod collections;
 mod dyn_tree;
@@ -15,12 +14,12 @@ mod scalars;
 #[cfg(feature = "serde")]
 mod serialize;
 pub(crate) mod stack;
+mod under_guard;
 
-pub(crate) use brief::Brief;
 pub use builder::{Builder, Slot};
-pub(crate) use builder::{MadeParts, NewElements, NewLeaf, Rebuild, Tied};
+pub(crate) use builder::{MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace};
 pub use dyn_tree::DynTree;
-pub use identity::{Cell, Identity, Shared};
+pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;
 pub(crate) use leaf::Source;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
@@ -28,6 +27,7 @@ pub use leaf::{LeafMut, LeafRef, Reader, Writer};
 pub use literal::Literal;
 #[doc(hidden)]
 pub use scalars::param;
+pub(crate) use under_guard::UnderGuard;
 
 use crate::element::{Dtype, Sink};
 use crate::error::Result;
@@ -164,7 +164,7 @@ pub trait Tree {
         visitor: &mut dyn Visitor<'a>,
     ) -> Result<()> {
         let level = visitor.enter(key, frozen)?;
-        stack::with_room(level, || self.visit(visitor))?;
+        stack::with_stack_space(level, || self.visit(visitor))?;
         visitor.leave(key);
         Ok(())
     }
@@ -178,7 +178,7 @@ pub trait Tree {
         visitor: &mut dyn VisitorMut<'a>,
     ) -> Result<()> {
         let level = visitor.enter(key)?;
-        stack::with_room(level, || self.visit_mut(visitor))?;
+        stack::with_stack_space(level, || self.visit_mut(visitor))?;
         visitor.leave(key);
         Ok(())
     }
@@ -257,7 +257,7 @@ pub trait Visitor<'a> {
     ///
     /// # Errors
     /// What visiting the content returns; a poisoned lock, a borrowed cell.
-    fn cell(&mut self, cell: &'a dyn Cell) -> Result<()>;
+    fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()>;
 
     /// From here down nothing can be written.
     #[doc(hidden)]
@@ -287,10 +287,10 @@ pub trait Visitor<'a> {
     fn leave_shared(&mut self);
 
     #[doc(hidden)]
-    fn enter_cell(&mut self) {}
+    fn enter_guarded(&mut self) {}
 
     #[doc(hidden)]
-    fn leave_cell(&mut self) {}
+    fn leave_guarded(&mut self) {}
 }
 
 impl<'a> dyn Visitor<'a> + '_ {
@@ -416,7 +416,7 @@ impl<'a> dyn Visitor<'a> + '_ {
     /// ```
     #[inline]
     pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
-        stack::check_room()?;
+        stack::check_stack_space()?;
         if self.enter_shared(identity)? {
             tree.visit(self)?;
             self.leave_shared();

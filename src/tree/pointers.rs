@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::identity::{Cell, Identity, Shared};
+use super::identity::{Guarded, Identity, Shared};
 use super::{Builder, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 impl<T: Tree + ?Sized + 'static> Tree for Box<T> {
     #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        stack::check_room()?;
+        stack::check_stack_space()?;
         (**self).visit(visitor)
     }
 
@@ -130,7 +130,7 @@ shared_pointers!(Rc, Arc);
 impl<T: Tree> Tree for RefCell<T> {
     #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visitor.cell(self)
+        visitor.guarded(self)
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -145,7 +145,7 @@ impl<T: Tree> Tree for RefCell<T> {
     crate::rebuild_object!();
 }
 
-impl<T: Tree> Cell for RefCell<T> {
+impl<T: Tree> Guarded for RefCell<T> {
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
         visit(&*self.try_borrow().map_err(|_| Error::borrowed())?)
     }
@@ -162,7 +162,7 @@ macro_rules! locks {
         impl<T: Tree> Tree for $lock<T> {
             #[inline]
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-                visitor.cell(self)
+                visitor.guarded(self)
             }
 
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -177,7 +177,7 @@ macro_rules! locks {
             crate::rebuild_object!();
         }
 
-        impl<T: Tree> Cell for $lock<T> {
+        impl<T: Tree> Guarded for $lock<T> {
             fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
                 visit(&*self.$read().map_err(|_| Error::poisoned())?)
             }

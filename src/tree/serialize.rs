@@ -10,7 +10,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::dyn_tree::{AnyArray, Parts, duplicate};
+use super::dyn_tree::{AnyArray, DynParts, duplicate};
 use super::{DynTree, Literal, stack};
 use crate::element::to_elements;
 use crate::element::{Dtype, Element};
@@ -36,23 +36,23 @@ struct Plain<'t> {
 
 impl Serialize for Plain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        stack::grow(|| self.write(serializer))
+        stack::with_grown_stack(|| self.write(serializer))
     }
 }
 
 impl Plain<'_> {
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.tree.parts() {
-            Parts::Absent => serializer.serialize_unit(),
-            Parts::Leaf(array) => match natural(array).filter(|_| !self.tagged) {
+            DynParts::Absent => serializer.serialize_unit(),
+            DynParts::Leaf(array) => match natural(array).filter(|_| !self.tagged) {
                 Some(array) => Nested(array.view()).serialize(serializer),
                 None => serializer.collect_map([(TAG, Tagged(array))]),
             },
-            Parts::List(items) => {
+            DynParts::List(items) => {
                 let tagged = merges(items);
                 serializer.collect_seq(items.iter().map(|tree| Plain { tree, tagged }))
             }
-            Parts::Map(entries) => {
+            DynParts::Map(entries) => {
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
                 for (key, tree) in entries {
                     map.serialize_entry(
@@ -79,7 +79,7 @@ fn natural(array: &dyn AnyArray) -> Option<&ArrayD<f32>> {
 /// Whether a list of arrays would read back as one array.
 fn merges(items: &[DynTree]) -> bool {
     let shape = |tree: &DynTree| match tree.parts() {
-        Parts::Leaf(array) => natural(array).map(|array| array.shape().to_vec()),
+        DynParts::Leaf(array) => natural(array).map(|array| array.shape().to_vec()),
         _ => None,
     };
     let first = items.first().and_then(shape);

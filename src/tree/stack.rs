@@ -15,7 +15,7 @@ const GROWTH: usize = 2 << 20;
 /// An error if the stack runs out: pointers in pointers are no levels, but there may be any number
 /// of them.
 #[inline]
-pub(crate) fn check_room() -> Result<()> {
+pub(crate) fn check_stack_space() -> Result<()> {
     if stacker::remaining_stack().is_some_and(|left| left < RESERVE / 2) {
         Err(Error::too_deep(MAX_LEVELS))
     } else {
@@ -25,14 +25,14 @@ pub(crate) fn check_room() -> Result<()> {
 
 /// Goes on, on a new piece of stack if the old one runs out: for what is as deep as its maker made
 /// it.
-pub(crate) fn grow<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn with_grown_stack<R>(work: impl FnOnce() -> R) -> R {
     stacker::maybe_grow(RESERVE, GROWTH, work)
 }
 
 /// Visits what is at a level of the tree; now and then on a new piece of stack, if the old one runs
 /// out.
 #[inline]
-pub(crate) fn with_room<R>(level: usize, visit: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(crate) fn with_stack_space<R>(level: usize, visit: impl FnOnce() -> Result<R>) -> Result<R> {
     if level.is_multiple_of(EVERY) {
         stacker::maybe_grow(RESERVE, GROWTH, visit)
     } else {

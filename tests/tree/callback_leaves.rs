@@ -175,7 +175,7 @@ fn a_gradient_may_live_there_too() {
 /// A lock of another library.
 struct SpinLock<T>(std::sync::Mutex<T>);
 
-impl<T: Tree> flatleaf::Cell for SpinLock<T> {
+impl<T: Tree> flatleaf::Guarded for SpinLock<T> {
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
         visit(
             &*self
@@ -197,7 +197,7 @@ impl<T: Tree> flatleaf::Cell for SpinLock<T> {
 
 impl<T: Tree> Tree for SpinLock<T> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visitor.cell(self)
+        visitor.guarded(self)
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {

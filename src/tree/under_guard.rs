@@ -1,26 +1,26 @@
 //! Visiting what is under a guard.
 
-use super::identity::{Cell, Identity};
+use super::identity::{Guarded, Identity};
 use super::{Key, LeafRef, Visitor};
 use crate::error::Result;
 
 /// Shows the content of a cell, which lives only as long as the guard, to a visitor of the whole
 /// tree: slices are lent for the call.
-pub(crate) struct Brief<'v, 'a>(pub(crate) &'v mut dyn Visitor<'a>);
+pub(crate) struct UnderGuard<'v, 'a>(pub(crate) &'v mut dyn Visitor<'a>);
 
-impl<'guard> Visitor<'guard> for Brief<'_, '_> {
+impl<'guard> Visitor<'guard> for UnderGuard<'_, '_> {
     fn leaf(&mut self, leaf: LeafRef<'_, 'guard>) -> Result<()> {
-        self.0.leaf(leaf.brief())
+        self.0.leaf(leaf.for_this_call())
     }
 
     fn no_leaf(&mut self) -> Result<()> {
         self.0.no_leaf()
     }
 
-    fn cell(&mut self, cell: &'guard dyn Cell) -> Result<()> {
-        self.0.enter_cell();
-        cell.read(&mut |content| content.visit(&mut Brief(&mut *self.0)))?;
-        self.0.leave_cell();
+    fn guarded(&mut self, cell: &'guard dyn Guarded) -> Result<()> {
+        self.0.enter_guarded();
+        cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self.0)))?;
+        self.0.leave_guarded();
         Ok(())
     }
 
@@ -44,11 +44,11 @@ impl<'guard> Visitor<'guard> for Brief<'_, '_> {
         self.0.leave_shared();
     }
 
-    fn enter_cell(&mut self) {
-        self.0.enter_cell();
+    fn enter_guarded(&mut self) {
+        self.0.enter_guarded();
     }
 
-    fn leave_cell(&mut self) {
-        self.0.leave_cell();
+    fn leave_guarded(&mut self) {
+        self.0.leave_guarded();
     }
 }
