@@ -8,7 +8,8 @@
 //! `cargo run --release --example own_rule`
 
 use flatleaf::optim::{
-    Adam, ClipNorm, Kernel, Optimizer, Rule, each, fractions, non_negative, sign,
+    Adam, ClipNorm, Kernel, Optimizer, Rule, check_decay_rates, check_eps, check_non_negative,
+    each, sign,
 };
 use flatleaf::{Layout, Result, Tree};
 
@@ -26,9 +27,9 @@ struct Yogi {
 
 impl Rule for Yogi {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rates("betas", self.betas)?;
+        check_eps("eps", self.eps)
     }
 
     fn states(&self) -> Vec<&'static str> {

@@ -1,12 +1,13 @@
 //! Adam by how far the gradient is from what was expected.
 
 use super::kernel::{Kernel, each};
+use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Average, Quotient};
-use super::rule::{Rule, fractions, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Adam that divides by how far gradients are from their average, so that it takes long steps where
-/// they agree.
+/// Adam that divides by how far gradients are from their average in place of how large they are, so
+/// that it takes long steps where they agree.
 ///
 /// ```text
 /// m ← β₁·m + (1 − β₁)·g
@@ -17,7 +18,7 @@ use crate::error::Result;
 /// If `nesterov`, β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ) stands for m/(1 − β₁ᵗ). Zhuang et al.,
 /// *AdaBelief optimizer: adapting stepsizes by the belief in observed gradients*, 2020. Formula and
 /// defaults: Optax 0.2.8's `adabelief`; its lr has no default there and is Optimisers.jl's here,
-/// which has one eps for both.
+/// which has one eps for both. PyTorch has no such rule.
 ///
 /// ```
 /// use flatleaf::optim::{AdaBelief, Optimizer};
@@ -33,18 +34,23 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct AdaBelief {
-    /// The learning rate; 0.001.
+    /// The learning rate: about the length of an element's step while its gradients are noise, in
+    /// the parameters' unit. Finite and 0 or more; 0.001, Optimisers.jl's default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its squared distance from the first
+    /// average. Each from 0 to below 1; (0.9, 0.999), Optax' default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-16.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more; 1e-16,
+    /// Optax' default, for gradients far below 1.
     pub eps: f64,
-    /// Added to the second average at every step; 1e-16.
+    /// Added to the second average at every step, in the gradient's unit squared, so that it never
+    /// is 0. Finite and 0 or more; 1e-16, Optax' default.
     pub eps_root: f64,
-    /// Whether to look ahead by the momentum; no.
+    /// Whether to step to where the momentum will have carried the parameters, as
+    /// [`NAdam`](super::NAdam) does with another momentum. `false`, Optax' default.
     pub nesterov: bool,
 }
 
@@ -62,10 +68,10 @@ impl Default for AdaBelief {
 
 impl Rule for AdaBelief {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("eps_root", self.eps_root)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rates("betas", self.betas)?;
+        check_eps("eps", self.eps)?;
+        check_eps("eps_root", self.eps_root)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -74,14 +80,11 @@ impl Rule for AdaBelief {
 
     fn kernel(&self, step: u64) -> impl Kernel {
         let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
-        let (quotient, eps_root) = (
-            Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step),
-            self.eps_root as f32,
-        );
+        let quotient = Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step);
+        let eps_root = self.eps_root as f32;
         each(move |_, dx, [m, s]| {
             *m = first.mix(*m, dx);
-            let surprise = dx - *m;
-            *s = second.mix(*s, surprise * surprise) + eps_root;
+            *s = second.mix_square(*s, dx - *m) + eps_root;
             quotient.of(dx, *m, *s)
         })
     }

@@ -1,12 +1,14 @@
 //! Steps of the size of the last steps.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, each};
+use super::limits::{check_decay_rate, check_eps, check_non_negative};
 use super::moments::Average;
-use super::rule::{Rule, fraction, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Scales the gradient by the root of the average square of past steps over that of past gradients,
-/// so that steps have the parameters' unit.
+/// so that steps have the parameters' unit and no rate has to be chosen.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -17,7 +19,7 @@ use crate::error::Result;
 /// ```
 ///
 /// Zeiler, *ADADELTA: an adaptive learning rate method*, 2012. Formula and defaults: PyTorch 2.9's
-/// `Adadelta`. and Optax' `adadelta`. Optimisers.jl has no lr, and an eps of 1e-8, with which the
+/// `Adadelta` and Optax' `adadelta`. Optimisers.jl has no lr, and an eps of 1e-8, with which the
 /// first steps are a tenth as long.
 ///
 /// ```
@@ -34,16 +36,20 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct AdaDelta {
-    /// What steps are multiplied with; 1.
+    /// What steps are multiplied with; the averages do not see it. Finite and 0 or more; 1,
+    /// PyTorch's default and the method's own, takes them as they are.
     pub lr: f64,
-    /// Decay rate of both averages; 0.9.
+    /// Decay rate of the averages of squared gradients and squared steps: what share of either is
+    /// kept at a step. From 0 to below 1; 0.9, PyTorch's default.
     pub rho: f64,
-    /// What the first steps grow from; 1e-6.
+    /// Added to both averages within the roots: the size that the first steps grow from, squared.
+    /// Finite and 0 or more, but at 0 parameters become NaN; 1e-6, PyTorch's default.
     pub eps: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before the averages see
+    /// it. Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
 }
 
@@ -60,10 +66,10 @@ impl Default for AdaDelta {
 
 impl Rule for AdaDelta {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fraction("rho", self.rho)?;
-        non_negative("eps", self.eps)?;
-        non_negative("weight_decay", self.weight_decay)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rate("rho", self.rho)?;
+        check_eps("eps", self.eps)?;
+        check_non_negative("weight_decay", self.weight_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -72,14 +78,14 @@ impl Rule for AdaDelta {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let average = Average::new(self.rho);
-        let (lr, eps, weight_decay) = (self.lr as f32, self.eps as f32, self.weight_decay as f32);
-        each(move |x, dx, [squares, deltas]| {
-            let dx = dx + weight_decay * x;
-            *squares = average.mix(*squares, dx * dx);
+        let (lr, eps) = (self.lr as f32, self.eps as f32);
+        let ratio = each(move |_, dx, [squares, deltas]| {
+            *squares = average.mix_square(*squares, dx);
             let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
-            *deltas = average.mix(*deltas, delta * delta);
+            *deltas = average.mix_square(*deltas, delta);
             lr * delta
-        })
+        });
+        (penalty(self.weight_decay), ratio)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {

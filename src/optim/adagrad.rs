@@ -1,10 +1,13 @@
 //! Steps divided by the root of all squares so far.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, each};
-use super::rule::{Rule, non_negative};
+use super::limits::{check_eps, check_non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Divides by the root of the sum of all squares so far, so that what moved much moves less.
+/// Divides by the root of the sum of all squares so far, so that elements whose gradients are rare
+/// or small move as far as the others. Steps shrink as the sum grows.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -34,18 +37,23 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct AdaGrad {
-    /// The learning rate; 0.01.
+    /// The learning rate: the length of an element's first step, in the parameters' unit; later
+    /// ones are shorter. Finite and 0 or more; 0.01, PyTorch's default.
     pub lr: f64,
-    /// How fast the learning rate falls; 0.
+    /// How fast the learning rate falls: it is divided by 1 plus this times the steps that the leaf
+    /// has taken. Finite and 0 or more; 0, PyTorch's default, keeps it.
     pub lr_decay: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before it is squared.
+    /// Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
-    /// What the sum begins with; 0.
+    /// What the sum of squares begins with, in the gradient's unit squared: more makes the first
+    /// steps shorter. Finite and 0 or more; 0, PyTorch's default.
     pub initial_accumulator_value: f64,
-    /// Keeps the divisor from 0; 1e-10.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-10, PyTorch's default.
     pub eps: f64,
 }
 
@@ -63,11 +71,11 @@ impl Default for AdaGrad {
 
 impl Rule for AdaGrad {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        non_negative("lr_decay", self.lr_decay)?;
-        non_negative("weight_decay", self.weight_decay)?;
-        non_negative("initial_accumulator_value", self.initial_accumulator_value)?;
-        non_negative("eps", self.eps)
+        check_non_negative("lr", self.lr)?;
+        check_non_negative("lr_decay", self.lr_decay)?;
+        check_non_negative("weight_decay", self.weight_decay)?;
+        check_non_negative("initial_accumulator_value", self.initial_accumulator_value)?;
+        check_eps("eps", self.eps)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -75,18 +83,17 @@ impl Rule for AdaGrad {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let initial = if step == 1 {
-            self.initial_accumulator_value as f32
-        } else {
-            0.0
+        let initial = match step {
+            1 => self.initial_accumulator_value as f32,
+            _ => 0.0,
         };
-        let rate = (self.lr / (1.0 + (step - 1) as f64 * self.lr_decay)) as f32;
-        let (weight_decay, eps) = (self.weight_decay as f32, self.eps as f32);
-        each(move |x, dx, [sum]| {
-            let dx = dx + weight_decay * x;
+        let decayed = self.lr / (1.0 + (step - 1) as f64 * self.lr_decay);
+        let (rate, eps) = (decayed as f32, self.eps as f32);
+        let ratio = each(move |_, dx, [sum]| {
             *sum = *sum + initial + dx * dx;
             rate * dx / (sum.sqrt() + eps)
-        })
+        });
+        (penalty(self.weight_decay), ratio)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {

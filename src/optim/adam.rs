@@ -1,11 +1,14 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, choose, each};
+use super::limits::saturating_f32;
 use super::moments::{validate, weight};
 use super::rule::Rule;
 use crate::error::Result;
 
-/// Adam, with the L2 penalty in the gradient.
+/// Adam: a moving average of the gradient, divided by the root of a moving average of its square,
+/// so that steps do not depend on the gradient's scale. The L2 penalty is part of the gradient.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -35,18 +38,23 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Adam {
-    /// The learning rate; 0.001.
+    /// The learning rate: about the length of an element's step while its gradients agree, in the
+    /// parameters' unit. Finite and 0 or more; 0.001, PyTorch's default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its square: what share of the old average
+    /// is kept at a step. Each from 0 to below 1; (0.9, 0.999), PyTorch's default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before the averages see
+    /// it. Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
-    /// Whether to divide by the greatest second average so far; no.
+    /// Whether to divide by the root of the greatest second average so far in place of the present
+    /// one. Keeps one vector more; `false`, PyTorch's default.
     pub amsgrad: bool,
 }
 
@@ -72,15 +80,8 @@ impl Rule for Adam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let weight_decay = self.weight_decay as f32;
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        choose(
-            self.amsgrad,
-            each(move |x, dx, [m, v, greatest]| {
-                moments.amsgrad_step(dx + weight_decay * x, m, v, greatest)
-            }),
-            each(move |x, dx, [m, v]| moments.step(dx + weight_decay * x, m, v)),
-        )
+        (penalty(self.weight_decay), moments.kernel(self.amsgrad))
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
@@ -88,7 +89,8 @@ impl Rule for Adam {
     }
 }
 
-/// Adam with weight decay of its own, not in the gradient.
+/// Adam with decoupled weight decay: parameters shrink at every step by their own share, which the
+/// averages do not see, so that its strength does not depend on the gradient's scale.
 ///
 /// ```text
 /// m, v, w as for Adam, of the gradient alone
@@ -113,18 +115,23 @@ impl Rule for Adam {
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct AdamW {
-    /// The learning rate; 0.001.
+    /// The learning rate: about the length of an element's step while its gradients agree, and a
+    /// factor of the weight decay. Finite and 0 or more; 0.001, PyTorch's default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its square: what share of the old average
+    /// is kept at a step. Each from 0 to below 1; (0.9, 0.999), PyTorch's default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// A step shrinks the parameters by this times the learning rate; 0.01.
+    /// Decoupled weight decay: a step takes this share, times the learning rate, off the
+    /// parameters. Finite and 0 or more; 0.01, PyTorch's default. 0 gives the steps of [`Adam`].
     pub weight_decay: f64,
-    /// Whether to divide by the greatest second average so far; no.
+    /// Whether to divide by the root of the greatest second average so far in place of the present
+    /// one. Keeps one vector more; `false`, PyTorch's default.
     pub amsgrad: bool,
 }
 
@@ -150,14 +157,10 @@ impl Rule for AdamW {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let decay = (self.lr * self.weight_decay) as f32;
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        choose(
-            self.amsgrad,
-            each(move |x, dx, [m, v, greatest]| {
-                decay * x + moments.amsgrad_step(dx, m, v, greatest)
-            }),
-            each(move |x, dx, [m, v]| decay * x + moments.step(dx, m, v)),
+        (
+            moments.kernel(self.amsgrad),
+            penalty(self.lr * self.weight_decay),
         )
     }
 
@@ -191,23 +194,23 @@ impl Moments {
             fresh1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
             fresh2: (1.0 - beta2) as f32,
-            rate: (lr / weight(beta1, step)) as f32,
+            rate: saturating_f32(lr / weight(beta1, step)),
             correction: weight(beta2, step).sqrt().recip() as f32,
             eps: eps as f32,
         }
     }
 
-    #[inline(always)]
-    fn step(&self, grad: f32, m: &mut f32, v: &mut f32) -> f32 {
-        self.advance(grad, m, v);
-        self.ratio(*m, *v)
-    }
-
-    #[inline(always)]
-    fn amsgrad_step(&self, grad: f32, m: &mut f32, v: &mut f32, greatest: &mut f32) -> f32 {
-        self.advance(grad, m, v);
-        *greatest = if *greatest > *v { *greatest } else { *v };
-        self.ratio(*m, *greatest)
+    fn kernel(self, amsgrad: bool) -> impl Kernel {
+        let by_greatest = each(move |_, dx, [m, v, greatest]| {
+            self.advance(dx, m, v);
+            *greatest = if *greatest > *v { *greatest } else { *v };
+            self.ratio(*m, *greatest)
+        });
+        let by_present = each(move |_, dx, [m, v]| {
+            self.advance(dx, m, v);
+            self.ratio(*m, *v)
+        });
+        choose(amsgrad, by_greatest, by_present)
     }
 
     #[inline(always)]

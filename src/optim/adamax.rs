@@ -1,12 +1,14 @@
 //! Adam by the infinity norm.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, each};
+use super::limits::saturating_f32;
 use super::moments::{Average, validate, weight};
 use super::rule::Rule;
 use crate::error::Result;
 
 /// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of
-/// an average.
+/// an average of squares. Nothing is squared, so nothing overflows.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -33,16 +35,20 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Adamax {
-    /// The learning rate; 0.002.
+    /// The learning rate: the greatest length of an element's step, about, in the parameters' unit.
+    /// Finite and 0 or more; 0.002, PyTorch's default.
     pub lr: f64,
-    /// Decay rates of the average and of the greatest magnitude; (0.9, 0.999).
+    /// Decay rates of the average of the gradient and of the greatest magnitude: what share of
+    /// either is kept at a step. Each from 0 to below 1; (0.9, 0.999), PyTorch's default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the magnitude of every gradient, in its unit. Finite and 0 or more, but at 0 an
+    /// element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before the averages see
+    /// it. Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
 }
 
@@ -67,22 +73,18 @@ impl Rule for Adamax {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (average, fade, eps) = (
-            Average::new(self.betas.0),
-            self.betas.1 as f32,
-            self.eps as f32,
-        );
-        let (rate, weight_decay) = (
-            (self.lr / weight(self.betas.0, step)) as f32,
-            self.weight_decay as f32,
-        );
-        each(move |x, dx, [m, greatest]| {
-            let dx = dx + weight_decay * x;
+        let (beta1, beta2) = self.betas;
+        let average = Average::new(beta1);
+        let (fade, eps) = (beta2 as f32, self.eps as f32);
+        let rate = saturating_f32(self.lr / weight(beta1, step));
+        let ratio = each(move |_, dx, [m, greatest]| {
             *m = average.mix(*m, dx);
             let (faded, new) = (fade * *greatest, dx.abs() + eps);
+            // Not `f32::max`, which would lose a NaN of the gradient.
             *greatest = if faded > new { faded } else { new };
             rate * *m / *greatest
-        })
+        });
+        (penalty(self.weight_decay), ratio)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {

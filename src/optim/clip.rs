@@ -1,8 +1,9 @@
 //! Clipping as a stage of a chain.
 
 use super::kernel::{Kernel, Scale, each};
+use super::limits::check_that;
 use super::measure::{Measure, clip_scale};
-use super::rule::{Rule, check};
+use super::rule::Rule;
 use crate::error::Result;
 use crate::ops::NonFinite;
 
@@ -39,7 +40,7 @@ impl Default for ClipValue {
 
 impl Rule for ClipValue {
     fn validate(&self) -> Result<()> {
-        check("max", self.max, self.max >= 0.0, "a maximum of 0 or more")
+        check_that("max", self.max, self.max >= 0.0, "a maximum of 0 or more")
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
@@ -162,8 +163,8 @@ impl Rule for ClipNormPerLeaf {
 }
 
 fn validate(max: f64, p: f64) -> Result<()> {
-    check("max", max, max >= 0.0, "a maximum of 0 or more")?;
-    check("p", p, p > 0.0, "an order above 0")
+    check_that("max", max, max >= 0.0, "a maximum of 0 or more")?;
+    check_that("p", p, p > 0.0, "an order above 0")
 }
 
 fn clip(measure: Measure, max: f64) -> impl Kernel {

@@ -1,14 +1,15 @@
 //! Penalties on the parameters as stages of a chain.
 
-use super::kernel::{Kernel, each};
-use super::rule::{Rule, non_negative};
+use super::kernel::{Kernel, choose, each};
+use super::limits::{check_non_negative, saturating_f32};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Adds `weight_decay·x` to the direction: in front of a rule an L2 penalty, behind it decay of its
-/// own.
+/// Adds `weight_decay·x` to the direction: in front of a rule this is an L2 penalty, which the
+/// rule's averages see; behind it, decoupled weight decay, without the rule's rate as a factor.
 ///
-/// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`. Default: 5e-4 (Optimisers.jl's;
-/// Optax' is 0).
+/// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`, whose default of 5e-4 it has. In
+/// PyTorch it is an option of every rule.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd, WeightDecay};
@@ -24,10 +25,11 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct WeightDecay {
-    /// The parameters' weight in the direction.
+    /// The parameters' weight in the direction. Finite and 0 or more; 5e-4, Optimisers.jl's default
+    /// (Optax' is 0). Parameters of 0 or without a gradient are left alone.
     pub weight_decay: f64,
 }
 
@@ -39,18 +41,18 @@ impl Default for WeightDecay {
 
 impl Rule for WeightDecay {
     fn validate(&self) -> Result<()> {
-        non_negative("weight_decay", self.weight_decay)
+        check_non_negative("weight_decay", self.weight_decay)
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let weight_decay = self.weight_decay as f32;
-        each(move |x, dx, []| dx + weight_decay * x)
+        penalty(self.weight_decay)
     }
 }
 
-/// Adds `sign_decay·sign(x)` to the direction: an L1 penalty. The sign of 0 is 0.
+/// Adds `sign_decay·sign(x)` to the direction: an L1 penalty, which pulls all parameters towards 0
+/// by steps of one size and makes many of them small. The sign of 0 is 0.
 ///
-/// Optimisers.jl's `SignDecay` and its default, 1e-3.
+/// Optimisers.jl's `SignDecay` and its default, 1e-3. PyTorch and Optax have no such stage.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, SignDecay};
@@ -65,10 +67,11 @@ impl Rule for WeightDecay {
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct SignDecay {
-    /// The weight of the parameters' signs in the direction.
+    /// The weight of the parameters' signs in the direction: how far a step pulls, before a rule's
+    /// rate behind it. Finite and 0 or more; 1e-3, Optimisers.jl's default.
     pub sign_decay: f64,
 }
 
@@ -80,12 +83,32 @@ impl Default for SignDecay {
 
 impl Rule for SignDecay {
     fn validate(&self) -> Result<()> {
-        non_negative("sign_decay", self.sign_decay)
+        check_non_negative("sign_decay", self.sign_decay)
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let sign_decay = self.sign_decay as f32;
         each(move |x, dx, []| dx + sign_decay * sign(x))
+    }
+}
+
+/// Adds `weight_decay·x` to the direction. Where that is 0 nothing is added, and no product formed:
+/// a parameter may be −∞, as those of a mask are, and 0·∞ is NaN.
+pub(super) fn penalty(weight_decay: f64) -> impl Kernel {
+    let weight_decay = saturating_f32(weight_decay);
+    choose(
+        weight_decay == 0.0,
+        (),
+        each(move |x, dx, []| dx + weight_decay * x),
+    )
+}
+
+/// The parameters' weight in the gradient and in the step: one of them is 0.
+pub(super) fn coupling(lr: f64, weight_decay: f64, is_decoupled: bool) -> (f64, f64) {
+    if is_decoupled {
+        (0.0, lr * weight_decay)
+    } else {
+        (weight_decay, 0.0)
     }
 }
 

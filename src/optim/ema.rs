@@ -1,7 +1,8 @@
 //! A moving average of the parameters as the last stage of a chain.
 
 use super::kernel::{Kernel, choose, each};
-use super::rule::{Rule, check};
+use super::limits::check_that;
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Keeps a moving average of the parameters as the step leaves them, in the state vector `average`.
@@ -61,7 +62,7 @@ impl Default for Ema {
 
 impl Rule for Ema {
     fn validate(&self) -> Result<()> {
-        check(
+        check_that(
             "decay",
             self.decay,
             (0.0..=1.0).contains(&self.decay),

@@ -1,12 +1,13 @@
 //! The sign of a moving average.
 
-use super::decay::sign;
+use super::decay::{penalty, sign};
 use super::kernel::{Kernel, each};
+use super::limits::{check_decay_rates, check_non_negative};
 use super::moments::Average;
-use super::rule::{Rule, fractions, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Steps of one size, by the sign of an average of gradients, with weight decay of its own. Keeps
+/// Steps of one size, by the sign of an average of gradients, with decoupled weight decay. Keeps
 /// one vector where Adam keeps two.
 ///
 /// ```text
@@ -14,10 +15,10 @@ use crate::error::Result;
 /// m ← β₂·m + (1 − β₂)·g
 /// ```
 ///
-/// Chen et al., *Symbolic discovery of optimization algorithms*, 2023. Formula and defaults: Optax
-/// 0.2.8's `lion`; its lr has no default there and is Optimisers.jl's here. A tenth of Adam's rate
-/// and ten times its weight decay are a good start. In Optimisers.jl `beta[2]` is the weight of the
-/// new gradient, and there is no decay. The sign of 0 is 0.
+/// The sign of 0 is 0. Chen et al., *Symbolic discovery of optimization algorithms*, 2023. Formula
+/// and defaults: Optax 0.2.8's `lion`; its lr has no default there and is Optimisers.jl's here.
+/// PyTorch has no such rule. In Optimisers.jl `beta[2]` is the weight of the new gradient, and
+/// there is no decay.
 ///
 /// ```
 /// use flatleaf::optim::{Lion, Optimizer};
@@ -33,14 +34,17 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Lion {
-    /// The learning rate; 0.001.
+    /// The learning rate: the length of every element's step, in the parameters' unit; a tenth of
+    /// Adam's is a good start. Finite and 0 or more; 0.001, Optimisers.jl's default.
     pub lr: f64,
-    /// How much of the average is in the sign, and how much of it is kept; (0.9, 0.99).
+    /// What share of the average is in the sign, and what share of it is kept at a step. Each from
+    /// 0 to below 1; (0.9, 0.99), Optax' default and the paper's.
     pub betas: (f64, f64),
-    /// A step shrinks the parameters by this times the learning rate; 0.001.
+    /// Decoupled weight decay: a step takes this share, times the learning rate, off the
+    /// parameters; ten times Adam's is a good start. Finite and 0 or more; 0.001, Optax' default.
     pub weight_decay: f64,
 }
 
@@ -56,9 +60,9 @@ impl Default for Lion {
 
 impl Rule for Lion {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("weight_decay", self.weight_decay)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rates("betas", self.betas)?;
+        check_non_negative("weight_decay", self.weight_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -66,13 +70,14 @@ impl Rule for Lion {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let (direction, average) = (Average::new(self.betas.0), Average::new(self.betas.1));
-        let (lr, decay) = (self.lr as f32, (self.lr * self.weight_decay) as f32);
-        each(move |x, dx, [m]| {
-            let moved = decay * x + lr * sign(direction.mix(*m, dx));
+        let (of_sign, average) = (Average::new(self.betas.0), Average::new(self.betas.1));
+        let lr = self.lr as f32;
+        let by_sign = each(move |_, dx, [m]| {
+            let direction = sign(of_sign.mix(*m, dx));
             *m = average.mix(*m, dx);
-            moved
-        })
+            lr * direction
+        });
+        (by_sign, penalty(self.lr * self.weight_decay))
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {

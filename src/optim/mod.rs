@@ -39,6 +39,7 @@
 // What a rule is, and chains of them:
 mod chain;
 mod kernel;
+mod limits;
 mod row;
 mod rule;
 
@@ -81,6 +82,9 @@ pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
 pub use decay::{SignDecay, WeightDecay, sign};
 pub use ema::Ema;
 pub use kernel::{Kernel, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms};
+pub use limits::{
+    check_decay_rate, check_decay_rates, check_eps, check_non_negative, check_positive,
+};
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use oadam::OAdam;
@@ -88,7 +92,7 @@ pub use optimizer::{Clipped, Optimizer, Report};
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
-pub use rule::{Rule, fraction, fractions, non_negative, positive};
+pub use rule::Rule;
 pub use sgd::Sgd;
 pub use snapshot::{Migration, Snapshot};
 pub use trust_ratio::{Lamb, Lars};

@@ -4,7 +4,7 @@
 //! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this
 //! one their steps take a tenth longer in the cache.
 
-use super::rule::{fractions, non_negative};
+use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating_f32};
 use crate::error::Result;
 
 /// What the numbers that most of them have may be.
@@ -12,10 +12,10 @@ use crate::error::Result;
 /// # Errors
 /// The first that may not, with the name of its field.
 pub(super) fn validate(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> Result<()> {
-    non_negative("lr", lr)?;
-    fractions("betas", betas)?;
-    non_negative("eps", eps)?;
-    non_negative("weight_decay", weight_decay)
+    check_non_negative("lr", lr)?;
+    check_decay_rates("betas", betas)?;
+    check_eps("eps", eps)?;
+    check_non_negative("weight_decay", weight_decay)
 }
 
 /// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
@@ -37,20 +37,18 @@ impl Average {
     pub(super) fn mix(self, average: f32, new: f32) -> f32 {
         self.kept * average + self.fresh * new
     }
+
+    /// Of the square. It is multiplied into the share and not formed by itself, as in PyTorch: of
+    /// 1.85e19 and more it is infinite, a thousandth of it only of 5.8e20 and more.
+    #[inline(always)]
+    pub(super) fn mix_square(self, average: f32, new: f32) -> f32 {
+        self.kept * average + self.fresh * new * new
+    }
 }
 
 /// 1 − βᵗ: how much of the first `step` values there is in an average that began with 0.
 pub(super) fn weight(beta: f64, step: u64) -> f64 {
     1.0 - beta.powf(step as f64)
-}
-
-/// The parameters' weight in the gradient and in the step.
-pub(super) fn coupling(lr: f64, weight_decay: f64, is_decoupled: bool) -> (f32, f32) {
-    if is_decoupled {
-        (0.0, (lr * weight_decay) as f32)
-    } else {
-        (weight_decay as f32, 0.0)
-    }
 }
 
 /// (of_average·m + of_grad·g) / (√(correction·v + eps_root) + eps)
@@ -65,14 +63,12 @@ pub(super) struct Quotient {
 
 impl Quotient {
     pub(super) fn new(of_average: f64, of_grad: f64, correction: f64, eps: f64) -> Self {
-        let [of_average, of_grad, correction, eps] =
-            [of_average, of_grad, correction, eps].map(|number| number as f32);
         Quotient {
-            of_average,
-            of_grad,
-            correction,
+            of_average: saturating_f32(of_average),
+            of_grad: saturating_f32(of_grad),
+            correction: saturating_f32(correction),
             eps_root: 0.0,
-            eps,
+            eps: eps as f32,
         }
     }
 
@@ -85,14 +81,14 @@ impl Quotient {
         nesterov: bool,
         step: u64,
     ) -> Self {
-        let (average, grad) = match nesterov {
-            true => (
-                rate * beta1 / weight(beta1, step.saturating_add(1)),
-                rate * (1.0 - beta1) / weight(beta1, step),
-            ),
-            false => (rate / weight(beta1, step), 0.0),
-        };
-        Quotient::new(average, grad, weight(beta2, step).recip(), eps)
+        let correction = weight(beta2, step).recip();
+        let rate_now = rate / weight(beta1, step);
+        if !nesterov {
+            return Quotient::new(rate_now, 0.0, correction, eps);
+        }
+        let of_average = rate * beta1 / weight(beta1, step.saturating_add(1));
+        let of_grad = rate_now * (1.0 - beta1);
+        Quotient::new(of_average, of_grad, correction, eps)
     }
 
     pub(super) fn with_eps_root(self, eps_root: f64) -> Self {
@@ -129,7 +125,7 @@ impl Direction {
     #[inline(always)]
     pub(super) fn step(self, grad: f32, m: &mut f32, v: &mut f32) -> f32 {
         *m = self.first.mix(*m, grad);
-        *v = self.second.mix(*v, grad * grad);
+        *v = self.second.mix_square(*v, grad);
         self.quotient.of(grad, *m, *v)
     }
 }

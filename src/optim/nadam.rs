@@ -1,11 +1,14 @@
 //! Adam with Nesterov's momentum.
 
+use super::decay::{coupling, penalty};
 use super::kernel::{Kernel, each};
-use super::moments::{Direction, Quotient, coupling, validate, weight};
-use super::rule::{Rule, non_negative};
+use super::limits::check_non_negative;
+use super::moments::{Direction, Quotient, validate, weight};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Adam that looks ahead by its momentum, which rises over the first steps.
+/// Adam that steps to where its momentum will have carried the parameters; the momentum rises over
+/// the first steps, while the average is of few gradients.
 ///
 /// ```text
 /// g  ← g + weight_decay·x                  unless decoupled_weight_decay, which subtracts lr·weight_decay·x instead
@@ -33,20 +36,26 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct NAdam {
-    /// The learning rate; 0.002.
+    /// The learning rate: about the length of an element's step while its gradients agree, in the
+    /// parameters' unit. Finite and 0 or more; 0.002, PyTorch's default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its square: what share of the old average
+    /// is kept at a step. Each from 0 to below 1; (0.9, 0.999), PyTorch's default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// This times the parameters is added to the gradient, or to the step; 0.
+    /// Weight decay: this times the parameters is added to the gradient, or, decoupled, this times
+    /// the learning rate is taken off them. Finite and 0 or more; 0, PyTorch's default.
     pub weight_decay: f64,
-    /// How fast the momentum rises to β₁; 0.004. With 0 it stays at half of it.
+    /// How fast the momentum rises to the first of the betas, from half of it. Finite and 0 or
+    /// more; 0.004, PyTorch's default, takes some 4,000 steps. With 0 it stays at half.
     pub momentum_decay: f64,
-    /// Whether the weight decay is kept out of the averages, as by [`AdamW`](super::AdamW); no.
+    /// Whether the weight decay shrinks the parameters by themselves, as that of
+    /// [`AdamW`](super::AdamW), in place of being part of the gradient. `false`, PyTorch's default.
     pub decoupled_weight_decay: bool,
 }
 
@@ -66,7 +75,7 @@ impl Default for NAdam {
 impl Rule for NAdam {
     fn validate(&self) -> Result<()> {
         validate(self.lr, self.betas, self.eps, self.weight_decay)?;
-        non_negative("momentum_decay", self.momentum_decay)
+        check_non_negative("momentum_decay", self.momentum_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -74,22 +83,21 @@ impl Rule for NAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (momentum, next) = (self.momentum(step), self.momentum(step.saturating_add(1)));
+        let momentum = self.momentum(step);
+        let next = self.momentum(step.saturating_add(1));
         let product = self.momentum_product(step);
         let of_grad = self.lr * (1.0 - momentum) / (1.0 - product);
         let of_average = self.lr * next / (1.0 - product * next);
-        let direction = Direction::new(
-            self.betas,
-            Quotient::new(
-                of_average,
-                of_grad,
-                weight(self.betas.1, step).recip(),
-                self.eps,
-            ),
-        );
+        let correction = weight(self.betas.1, step).recip();
+        let quotient = Quotient::new(of_average, of_grad, correction, self.eps);
+        let direction = Direction::new(self.betas, quotient);
         let (coupled, decoupled) =
             coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
+        (
+            penalty(coupled),
+            each(move |_, dx, [m, v]| direction.step(dx, m, v)),
+            penalty(decoupled),
+        )
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
@@ -100,7 +108,8 @@ impl Rule for NAdam {
 impl NAdam {
     /// μᵢ
     fn momentum(&self, step: u64) -> f64 {
-        self.betas.0 * (1.0 - 0.5 * 0.96_f64.powf(step as f64 * self.momentum_decay))
+        let fading = 0.96_f64.powf(step as f64 * self.momentum_decay);
+        self.betas.0 * (1.0 - 0.5 * fading)
     }
 
     /// Mₜ in closed form, so that it needs no state and no loop over the steps:
@@ -112,9 +121,12 @@ impl NAdam {
     /// of which terms beyond k = 52 do not show.
     fn momentum_product(&self, step: u64) -> f64 {
         let (steps, ln_q) = (step as f64, self.momentum_decay * 0.96_f64.ln());
-        let terms = (1..=52)
-            .map(|k| 0.5_f64.powi(k) / f64::from(k) * geometric_sum(f64::from(k) * ln_q, steps));
-        self.betas.0.powf(steps) * (-terms.sum::<f64>()).exp()
+        let term = |k: i32| {
+            let sum = geometric_sum(f64::from(k) * ln_q, steps);
+            0.5_f64.powi(k) / f64::from(k) * sum
+        };
+        let ln_product: f64 = -(1..=52).map(term).sum::<f64>();
+        self.betas.0.powf(steps) * ln_product.exp()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Optimistic Adam, for games.
 
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, choose, each};
+use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating_f32};
 use super::moments::{Direction, Quotient};
-use super::rule::{Rule, fractions, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Adam that expects its next direction to change as the last did, which keeps two players of a
-/// game from circling each other.
+/// game, such as a generator and its critic, from circling each other.
 ///
 /// ```text
 /// r ← m̂ / (√(v/(1 − β₂ᵗ) + eps_root) + eps)                  m, v as for Adam
@@ -16,7 +17,7 @@ use crate::error::Result;
 /// m̂ is m/(1 − β₁ᵗ), or if `nesterov` β₁·m/(1 − β₁ᵗ⁺¹) + (1 − β₁)·g/(1 − β₁ᵗ). Daskalakis et al.,
 /// *Training GANs with optimism*, 2018. Formula and defaults: Optax 0.2.8's `optimistic_adam_v2`;
 /// its lr has no default there and is Optimisers.jl's here, whose first step is twice as long,
-/// which has betas of (0.5, 0.9), no Nesterov momentum, and keeps lr·r.
+/// which has betas of (0.5, 0.9), no Nesterov momentum, and keeps lr·r. PyTorch has no such rule.
 ///
 /// ```
 /// use flatleaf::optim::{OAdam, Optimizer};
@@ -32,22 +33,29 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct OAdam {
-    /// The learning rate; 0.001.
+    /// The learning rate: about the length of an element's step while its gradients agree, in the
+    /// parameters' unit. Finite and 0 or more; 0.001, Optimisers.jl's default.
     pub lr: f64,
-    /// The weight of the direction; 1.
+    /// The weight of the direction. Finite and 0 or more; 1, Optax' default, steps as far as Adam
+    /// where the direction does not change.
     pub alpha: f64,
-    /// The weight of its change; 1.
+    /// The weight of the direction's change since the step before: how much optimism. Finite and 0
+    /// or more; 1, Optax' default. With 0 it is Adam.
     pub beta: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its square: what share of the old average
+    /// is kept at a step. Each from 0 to below 1; (0.9, 0.999), Optax' default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, Optax' default.
     pub eps: f64,
-    /// The same within the root; 0.
+    /// Added to the second average within the root, in the gradient's unit squared. Finite and 0 or
+    /// more; 0, Optax' default.
     pub eps_root: f64,
-    /// Whether to look ahead by the momentum; yes.
+    /// Whether to step to where the momentum will have carried the parameters, as
+    /// [`NAdam`](super::NAdam) does with another momentum. `true`, Optax' default.
     pub nesterov: bool,
 }
 
@@ -67,12 +75,12 @@ impl Default for OAdam {
 
 impl Rule for OAdam {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        non_negative("alpha", self.alpha)?;
-        non_negative("beta", self.beta)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("eps_root", self.eps_root)
+        check_non_negative("lr", self.lr)?;
+        check_non_negative("alpha", self.alpha)?;
+        check_non_negative("beta", self.beta)?;
+        check_decay_rates("betas", self.betas)?;
+        check_eps("eps", self.eps)?;
+        check_eps("eps_root", self.eps_root)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -82,17 +90,21 @@ impl Rule for OAdam {
     fn kernel(&self, step: u64) -> impl Kernel {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step)
             .with_eps_root(self.eps_root);
-        let (direction, is_first) = (Direction::new(self.betas, quotient), step == 1);
-        let (of_new, of_previous) = (
-            (self.lr * (self.alpha + self.beta)) as f32,
-            (self.lr * self.beta) as f32,
-        );
-        each(move |_, dx, [m, v, previous]| {
+        let direction = Direction::new(self.betas, quotient);
+        let of_first = saturating_f32(self.lr * self.alpha);
+        let of_new = saturating_f32(self.lr * (self.alpha + self.beta));
+        let of_previous = saturating_f32(self.lr * self.beta);
+        let first = each(move |_, dx, [m, v, previous]| {
+            *previous = direction.step(dx, m, v);
+            of_first * *previous
+        });
+        let later = each(move |_, dx, [m, v, previous]| {
             let new = direction.step(dx, m, v);
-            let moved = of_new * new - of_previous * if is_first { new } else { *previous };
+            let moved = of_new * new - of_previous * *previous;
             *previous = new;
             moved
-        })
+        });
+        choose(step == 1, first, later)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {

@@ -1,12 +1,14 @@
 //! Adam that trusts its second average only when it has seen enough.
 
-use super::kernel::{Kernel, each};
-use super::moments::{Direction, Quotient, coupling, validate, weight};
+use super::decay::{coupling, penalty};
+use super::kernel::{Kernel, choose, each};
+use super::limits::saturating_f32;
+use super::moments::{Average, Direction, Quotient, validate, weight};
 use super::rule::Rule;
 use crate::error::Result;
 
 /// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and
-/// counts little in the next.
+/// counts little in the next, so that training needs no warm-up of the rate.
 ///
 /// ```text
 /// g  ← g + weight_decay·x                  unless decoupled_weight_decay, which subtracts lr·weight_decay·x instead
@@ -17,9 +19,10 @@ use crate::error::Result;
 /// x  ← x − lr · m/(1 − β₁ᵗ)                                   otherwise
 /// ```
 ///
-/// Liu et al., *On the variance of the adaptive learning rate and beyond*, 2020. Formula and
-/// defaults: PyTorch 2.9's `RAdam`. The paper and Optimisers.jl rectify from ρₜ > 4, Optax from 5
-/// on; both systems add eps to the corrected root.
+/// The first steps are as long as the gradient; clip it where that may be too much. Liu et al., *On
+/// the variance of the adaptive learning rate and beyond*, 2020. Formula and defaults: PyTorch
+/// 2.9's `RAdam`. The paper and Optimisers.jl rectify from ρₜ > 4, Optax from 5 on; both systems
+/// add eps to the corrected root.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RAdam};
@@ -35,19 +38,23 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct RAdam {
-    /// The learning rate; 0.001.
+    /// The learning rate: a factor of the gradient's average at the first steps, later about the
+    /// length of an element's step. Finite and 0 or more; 0.001, PyTorch's default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999). With a second of 2/3 or less there is never a
-    /// divisor.
+    /// Decay rates of the averages of the gradient and of its square. Each from 0 to below 1; (0.9,
+    /// 0.999), PyTorch's default. With a second of 2/3 or less there is never a divisor.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// This times the parameters is added to the gradient, or to the step; 0.
+    /// Weight decay: this times the parameters is added to the gradient, or, decoupled, this times
+    /// the learning rate is taken off them. Finite and 0 or more; 0, PyTorch's default.
     pub weight_decay: f64,
-    /// Whether the weight decay is kept out of the averages, as by [`AdamW`](super::AdamW); no.
+    /// Whether the weight decay shrinks the parameters by themselves, as that of
+    /// [`AdamW`](super::AdamW), in place of being part of the gradient. `false`, PyTorch's default.
     pub decoupled_weight_decay: bool,
 }
 
@@ -73,10 +80,29 @@ impl Rule for RAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let direction = Direction::new(self.betas, self.quotient(step));
+        let (beta1, beta2) = self.betas;
+        let rectification = self.rectification(step);
+        let rate = self.lr / weight(beta1, step);
+        let rectified_rate = rate * rectification.unwrap_or(0.0) * weight(beta2, step).sqrt();
+        let quotient = Quotient::new(rectified_rate, 0.0, 1.0, self.eps);
+        let direction = Direction::new(self.betas, quotient);
+        let (first, second) = (Average::new(beta1), Average::new(beta2));
+        let rate = saturating_f32(rate);
+        let rectified = each(move |_, dx, [m, v]| direction.step(dx, m, v));
+        // Not the quotient with a factor of 0 before v: v is infinite where the square of a
+        // gradient overflows, at 5.8e20 with the default rates, and 0·∞ is NaN.
+        let without_divisor = each(move |_, dx, [m, v]| {
+            *m = first.mix(*m, dx);
+            *v = second.mix_square(*v, dx);
+            rate * *m
+        });
         let (coupled, decoupled) =
             coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        each(move |x, dx, [m, v]| decoupled * x + direction.step(dx + coupled * x, m, v))
+        (
+            penalty(coupled),
+            choose(rectification.is_some(), rectified, without_divisor),
+            penalty(decoupled),
+        )
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
@@ -85,25 +111,14 @@ impl Rule for RAdam {
 }
 
 impl RAdam {
-    fn quotient(&self, step: u64) -> Quotient {
-        let rate = self.lr / weight(self.betas.0, step);
-        match self.rectification(step) {
-            Some(r) => Quotient::new(
-                rate * r * weight(self.betas.1, step).sqrt(),
-                0.0,
-                1.0,
-                self.eps,
-            ),
-            None => Quotient::new(rate, 0.0, 0.0, 1.0), // a divisor of 1
-        }
-    }
-
     /// r, where ρₜ is above 5.
     fn rectification(&self, step: u64) -> Option<f64> {
         let beta = self.betas.1;
         let end = 2.0 / (1.0 - beta) - 1.0;
-        let now = end - 2.0 * step as f64 * (1.0 - weight(beta, step)) / weight(beta, step);
-        (now > 5.0)
-            .then(|| ((now - 4.0) * (now - 2.0) * end / ((end - 4.0) * (end - 2.0) * now)).sqrt())
+        let kept = weight(beta, step);
+        let now = end - 2.0 * step as f64 * (1.0 - kept) / kept;
+        let of_now = (now - 4.0) * (now - 2.0) / now;
+        let of_end = (end - 4.0) * (end - 2.0) / end;
+        (now > 5.0).then(|| (of_now / of_end).sqrt())
     }
 }

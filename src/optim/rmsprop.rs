@@ -1,11 +1,14 @@
 //! Steps divided by the root of the last squares.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, choose, each};
+use super::limits::{check_decay_rate, check_eps, check_non_negative};
 use super::moments::Average;
-use super::rule::{Rule, fraction, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Divides by the root of a moving average of squares, or by the standard deviation.
+/// Divides the gradient by the root of a moving average of its square, or by its standard
+/// deviation, so that steps do not depend on the gradient's scale.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -18,9 +21,9 @@ use crate::error::Result;
 /// Tieleman and Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
 /// Graves, *Generating sequences with recurrent neural networks*, 2013. Formula and defaults:
 /// PyTorch 2.9's `RMSprop`, but for the maximum: where all gradients are equal, s − a² may round to
-/// below 0, and PyTorch's parameters become NaN. Optax' alpha is 0.9, its eps stands inside the
-/// root, and its momentum keeps lr·b. Optimisers.jl's lr and alpha are 0.001 and 0.9, and it has no
-/// momentum.
+/// below 0, and where squares overflow it is ∞ − ∞, and PyTorch's parameters become NaN. Optax'
+/// alpha is 0.9, its eps stands inside the root, and its momentum keeps lr·b. Optimisers.jl's lr
+/// and alpha are 0.001 and 0.9, and it has no momentum.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, RmsProp};
@@ -36,20 +39,26 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct RmsProp {
-    /// The learning rate; 0.01.
+    /// The learning rate: about the length of an element's step once the average has filled, in the
+    /// parameters' unit. Finite and 0 or more; 0.01, PyTorch's default.
     pub lr: f64,
-    /// Decay rate of the averages; 0.99.
+    /// Decay rate of the averages: what share of the old average is kept at a step. There is no
+    /// bias correction. From 0 to below 1; 0.99, PyTorch's default.
     pub alpha: f64,
-    /// Keeps the divisor from 0; 1e-8.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-8, PyTorch's default.
     pub eps: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before the averages see
+    /// it. Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
-    /// How much of the direction so far is kept; 0.
+    /// What share of the buffer, the sum of past directions, is kept at a step. Finite and 0 or
+    /// more; 0, PyTorch's default, is no momentum and keeps no buffer.
     pub momentum: f64,
-    /// Whether to divide by the standard deviation; no.
+    /// Whether to divide by the standard deviation, for which an average of the gradient is kept
+    /// too, in place of the root of the mean square. `false`, PyTorch's default.
     pub centered: bool,
 }
 
@@ -68,11 +77,11 @@ impl Default for RmsProp {
 
 impl Rule for RmsProp {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fraction("alpha", self.alpha)?;
-        non_negative("eps", self.eps)?;
-        non_negative("weight_decay", self.weight_decay)?;
-        non_negative("momentum", self.momentum)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rate("alpha", self.alpha)?;
+        check_eps("eps", self.eps)?;
+        check_non_negative("weight_decay", self.weight_decay)?;
+        check_non_negative("momentum", self.momentum)
     }
 
     /// The rarest last, since a kernel is given the first few.
@@ -82,34 +91,29 @@ impl Rule for RmsProp {
 
     fn kernel(&self, _step: u64) -> impl Kernel {
         let (average, eps) = (Average::new(self.alpha), self.eps as f32);
-        let (lr, momentum, weight_decay) = (
-            self.lr as f32,
-            self.momentum as f32,
-            self.weight_decay as f32,
-        );
-        let plain = move |grad: f32, squares: &mut f32| {
-            *squares = average.mix(*squares, grad * grad);
+        let (lr, momentum) = (self.lr as f32, self.momentum as f32);
+        let by_root = move |grad: f32, squares: &mut f32| {
+            *squares = average.mix_square(*squares, grad);
             grad / (squares.sqrt() + eps)
         };
         let by_deviation = move |grad: f32, squares: &mut f32, mean: &mut f32| {
-            *squares = average.mix(*squares, grad * grad);
+            *squares = average.mix_square(*squares, grad);
             *mean = average.mix(*mean, grad);
-            grad / (non_negative_part(*squares - *mean * *mean).sqrt() + eps)
+            grad / (variance(*squares, *mean).sqrt() + eps)
         };
-        let without_momentum =
-            each(move |x, dx, [squares]| lr * plain(dx + weight_decay * x, squares));
-        let with_momentum = each(move |x, dx, [squares, buffer]| {
-            *buffer = momentum * *buffer + plain(dx + weight_decay * x, squares);
+        let without_momentum = each(move |_, dx, [squares]| lr * by_root(dx, squares));
+        let with_momentum = each(move |_, dx, [squares, buffer]| {
+            *buffer = momentum * *buffer + by_root(dx, squares);
             lr * *buffer
         });
-        let centered = each(move |x, dx, [squares, buffer, mean]| {
-            *buffer = momentum * *buffer + by_deviation(dx + weight_decay * x, squares, mean);
+        let centered = each(move |_, dx, [squares, buffer, mean]| {
+            *buffer = momentum * *buffer + by_deviation(dx, squares, mean);
             lr * *buffer
         });
-        choose(
-            self.centered,
-            centered,
-            choose(momentum == 0.0, without_momentum, with_momentum),
+        let by_momentum = choose(momentum == 0.0, without_momentum, with_momentum);
+        (
+            penalty(self.weight_decay),
+            choose(self.centered, centered, by_momentum),
         )
     }
 
@@ -118,8 +122,15 @@ impl Rule for RmsProp {
     }
 }
 
-/// NaN of NaN, where `f32::max` would lose it.
+/// The mean square less the mean's square: 0 where that rounds to below 0, infinite where the mean
+/// square is, and NaN of NaN, where `f32::max` would lose it.
 #[inline(always)]
-fn non_negative_part(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
+fn variance(squares: f32, mean: f32) -> f32 {
+    // The mean's square may overflow too, and ∞ − ∞ is NaN.
+    let variance = if squares == f32::INFINITY {
+        squares
+    } else {
+        squares - mean * mean
+    };
+    if variance < 0.0 { 0.0 } else { variance }
 }

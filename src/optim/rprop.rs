@@ -2,23 +2,25 @@
 
 use super::decay::sign;
 use super::kernel::{Kernel, each};
-use super::rule::{Rule, check, non_negative};
+use super::limits::{check_eps, check_non_negative, check_positive, check_that};
+use super::rule::Rule;
 use crate::error::Result;
 
 /// Every element has a step size of its own, which grows while the sign of its gradient stays and
-/// shrinks where it changes.
+/// shrinks where it changes. The gradient's size plays no part.
 ///
 /// ```text
 /// size ← lr                                at the first step
-/// size ← clamp(size·η₊)                    if g·before > 0
-/// size ← clamp(size·η₋),  g ← 0            if g·before < 0
-/// size ← clamp(size)                       otherwise
+/// size ← clamp(size·η₊)                    if the signs of g and before agree
+/// size ← clamp(size·η₋),  g ← 0            if they are opposite
+/// size ← clamp(size)                       if either is 0
 /// x    ← x − size·sign(g),  before ← g
 /// ```
 ///
 /// For gradients of the whole data; noise turns signs. Riedmiller and Braun, *A direct adaptive
 /// method for faster backpropagation learning: the RPROP algorithm*, 1993, in the form of iRprop−
-/// (Igel and Hüsken, 2000). Formula and defaults: PyTorch 2.9's `Rprop`. Optax clamps sizes only
+/// (Igel and Hüsken, 2000). Formula and defaults: PyTorch 2.9's `Rprop`, which compares signs by
+/// the product g·before, so that gradients below 1e-23 agree with none. Optax clamps sizes only
 /// where they change; Optimisers.jl, which does too, has a rate of 0.001.
 ///
 /// ```
@@ -39,14 +41,17 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Rprop {
-    /// The first step size; 0.01. Later changes matter only to leaves that have not moved yet.
+    /// The first step size of every element, in the parameters' unit. Finite and 0 or more; 0.01,
+    /// PyTorch's default. Later changes matter only to leaves that have not moved yet.
     pub lr: f64,
-    /// The factors by which a size shrinks and grows; (0.5, 1.2).
+    /// The factors η₋ and η₊ by which a size shrinks and grows. The first is between 0 and 1, the
+    /// second finite and above 1; (0.5, 1.2), PyTorch's default and the paper's.
     pub etas: (f64, f64),
-    /// The least and the greatest size; (1e-6, 50).
+    /// The least and the greatest size of a step, in the parameters' unit. Finite, 0 or more, and
+    /// in this order; (1e-6, 50), PyTorch's default.
     pub step_sizes: (f64, f64),
 }
 
@@ -63,26 +68,18 @@ impl Default for Rprop {
 impl Rule for Rprop {
     fn validate(&self) -> Result<()> {
         let ((shrinking, growing), (least, greatest)) = (self.etas, self.step_sizes);
-        non_negative("lr", self.lr)?;
-        check(
-            "etas.0",
-            shrinking,
-            0.0 < shrinking && shrinking < 1.0,
-            "a number between 0 and 1",
-        )?;
-        check(
-            "etas.1",
-            growing,
-            growing > 1.0 && growing.is_finite(),
-            "a finite number above 1",
-        )?;
-        non_negative("step_sizes.0", least)?;
-        check(
-            "step_sizes.1",
-            greatest,
-            greatest >= least && greatest.is_finite(),
-            "a finite number of `step_sizes.0` or more",
-        )
+        check_non_negative("lr", self.lr)?;
+        let is_between = 0.0 < shrinking && (shrinking as f32) < 1.0;
+        check_that("etas.0", shrinking, is_between, "a number between 0 and 1")?;
+        check_positive("etas.0", shrinking)?;
+        let is_above = growing as f32 > 1.0 && growing.is_finite();
+        check_that("etas.1", growing, is_above, "a finite number above 1")?;
+        check_positive("etas.1", growing)?;
+        check_eps("step_sizes.0", least)?;
+        let is_ordered = greatest >= least && greatest.is_finite();
+        let expected = "a finite number of `step_sizes.0` or more";
+        check_that("step_sizes.1", greatest, is_ordered, expected)?;
+        check_eps("step_sizes.1", greatest)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -91,15 +88,20 @@ impl Rule for Rprop {
 
     /// In sums of what is 0 or 1: with branches the loop takes twice as long.
     fn kernel(&self, step: u64) -> impl Kernel {
-        let initial = if step == 1 { self.lr as f32 } else { 0.0 }; // sizes are 0 before
+        let initial = match step {
+            1 => self.lr as f32, // sizes are 0 before
+            _ => 0.0,
+        };
         let (shrinking, growing) = (self.etas.0 as f32, self.etas.1 as f32);
         let (least, greatest) = (self.step_sizes.0 as f32, self.step_sizes.1 as f32);
         each(move |_, dx, [before, size]| {
-            let agreement = sign(dx * *before);
+            // Of signs, whose product neither vanishes nor overflows.
+            let agreement = sign(dx) * sign(*before);
             let (agrees, turned) = (agreement.max(0.0), (-agreement).max(0.0));
             let factor = agrees * growing + turned * shrinking + (1.0 - agrees - turned);
             *size = (factor * (*size + initial)).max(least).min(greatest);
-            *before = dx * (1.0 - turned);
+            // A choice and no product, since ∞·0 is NaN.
+            *before = if turned == 1.0 { 0.0 } else { dx };
             *size * sign(*before)
         })
     }

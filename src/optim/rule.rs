@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// what the first made. `()` is the empty chain, which subtracts the gradient itself.
 ///
 /// ```
-/// use flatleaf::optim::{each, fraction, non_negative, sign, Kernel, Optimizer, Rule};
+/// use flatleaf::optim::{check_decay_rate, check_non_negative, each, sign, Kernel, Optimizer, Rule};
 /// use flatleaf::{tree, FlatGrad, Layout, Result};
 ///
 /// /// Steps of one size in the direction that most of the last gradients had.
@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 ///
 /// impl Rule for SignMomentum {
 ///     fn validate(&self) -> Result<()> {
-///         non_negative("lr", self.lr)?;
-///         fraction("momentum", self.momentum)
+///         check_non_negative("lr", self.lr)?;
+///         check_decay_rate("momentum", self.momentum)
 ///     }
 ///
 ///     fn states(&self) -> Vec<&'static str> {
@@ -50,8 +50,13 @@ pub trait Rule: Clone + Send + Sync {
     /// Refuses a configuration that makes no sense; called before it is used.
     ///
     /// # Errors
-    /// The field, what it may be and what it is: see [`non_negative`], [`positive`], [`fraction`]
-    /// and [`fractions`].
+    /// The field, what it may be and what it is. [`check_non_negative`], [`check_positive`],
+    /// [`check_eps`] and [`check_decay_rate`] make such errors.
+    ///
+    /// [`check_non_negative`]: super::check_non_negative
+    /// [`check_positive`]: super::check_positive
+    /// [`check_eps`]: super::check_eps
+    /// [`check_decay_rate`]: super::check_decay_rate
     ///
     /// ```
     /// use flatleaf::optim::{Rule, Sgd};
@@ -203,88 +208,4 @@ pub(super) fn short_name<R>() -> &'static str {
     let name = std::any::type_name::<R>();
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
-}
-
-/// Checks that a field is finite and 0 or more: for learning rates.
-///
-/// # Errors
-/// A value below 0, infinite or NaN, with the name of the field.
-///
-/// ```
-/// use flatleaf::optim::non_negative;
-///
-/// assert_eq!(non_negative("lr", -1.0).unwrap_err().to_string(), "`lr`: expected a finite number of 0 or more, found -1");
-/// ```
-pub fn non_negative(field: &str, value: f64) -> Result<()> {
-    check(
-        field,
-        value,
-        value >= 0.0 && value.is_finite(),
-        "a finite number of 0 or more",
-    )
-}
-
-/// Checks that a field is finite and above 0.
-///
-/// # Errors
-/// A value of 0 or below, infinite or NaN, with the name of the field.
-///
-/// ```
-/// use flatleaf::optim::positive;
-///
-/// assert!(positive("eps", 1e-8).is_ok());
-/// assert_eq!(positive("eps", 0.0).unwrap_err().to_string(), "`eps`: expected a finite number above 0, found 0");
-/// ```
-pub fn positive(field: &str, value: f64) -> Result<()> {
-    check(
-        field,
-        value,
-        value > 0.0 && value.is_finite(),
-        "a finite number above 0",
-    )
-}
-
-/// Checks that a field is from 0 to below 1: for decay rates, whose bias correction divides by 1 −
-/// β.
-///
-/// # Errors
-/// A value below 0, NaN, 1 or above, with the name of the field.
-///
-/// ```
-/// use flatleaf::optim::fraction;
-///
-/// assert!(fraction("momentum", 0.9).is_ok());
-/// assert_eq!(fraction("momentum", 1.0).unwrap_err().to_string(), "`momentum`: expected a number from 0 to below 1, found 1");
-/// ```
-pub fn fraction(field: &str, value: f64) -> Result<()> {
-    check(
-        field,
-        value,
-        (0.0..1.0).contains(&value),
-        "a number from 0 to below 1",
-    )
-}
-
-/// Checks both fields of a pair of decay rates, as [`fraction`] does one.
-///
-/// # Errors
-/// The first that is below 0, NaN, 1 or above, with the name of the field and `.0` or `.1`.
-///
-/// ```
-/// use flatleaf::optim::fractions;
-///
-/// assert!(fractions("betas", (0.9, 0.999)).is_ok());
-/// assert_eq!(fractions("betas", (0.9, 1.0)).unwrap_err().path(), Some("betas.1"));
-/// ```
-pub fn fractions(field: &str, (first, second): (f64, f64)) -> Result<()> {
-    fraction(&format!("{field}.0"), first)?;
-    fraction(&format!("{field}.1"), second)
-}
-
-pub(super) fn check(field: &str, value: f64, is_right: bool, expected: &str) -> Result<()> {
-    if is_right {
-        Ok(())
-    } else {
-        Err(Error::argument(expected, value).at(field))
-    }
 }

@@ -1,10 +1,13 @@
 //! Stochastic gradient descent.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, choose, each};
-use super::rule::{Rule, non_negative};
+use super::limits::{check_non_negative, saturating_f32};
+use super::rule::Rule;
 use crate::error::{Error, Result};
 
-/// Stochastic gradient descent, with momentum.
+/// Stochastic gradient descent: a step against the gradient, or against a sum of past gradients
+/// that fade, which is momentum. Keeps one vector, which costs no memory without momentum.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -16,8 +19,8 @@ use crate::error::{Error, Result};
 ///
 /// Formula and defaults: PyTorch 2.9's `SGD`; Nesterov's form is that of Sutskever et al., *On the
 /// importance of initialization and momentum in deep learning*, 2013. Optax and Optimisers.jl begin
-/// with b = 0, which is the same without dampening, and have none. Optimisers.jl's `Momentum` keeps
-/// lr·b in place of b, so that a change of the rate shows only gradually.
+/// with b = 0, which is equal without dampening, and have no dampening. Optimisers.jl's `Momentum`
+/// keeps lr·b in place of b, so that a change of the rate shows only gradually.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd};
@@ -33,18 +36,23 @@ use crate::error::{Error, Result};
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Sgd {
-    /// The learning rate; 0.001.
+    /// The learning rate: a step is this times the gradient, or times the buffer of the momentum.
+    /// Finite and 0 or more; 0.001, PyTorch's default.
     pub lr: f64,
-    /// How much of the direction so far is kept; 0.
+    /// What share of the buffer, the direction so far, is kept at a step. Finite and 0 or more, 0.9
+    /// where there is any; 0, PyTorch's default, is descent without momentum.
     pub momentum: f64,
-    /// How much of the gradient is left out of the momentum; 0.
+    /// What share of the gradient is left out of the buffer, but for the first. Finite and 0 or
+    /// more; 0, PyTorch's default. With dampening of `momentum` the buffer is an average.
     pub dampening: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before the buffer sees
+    /// it. Finite and 0 or more; 0, PyTorch's default, is no penalty.
     pub weight_decay: f64,
-    /// Whether to look ahead by the momentum; no. Needs momentum and no dampening.
+    /// Whether to step to where the momentum will have carried the parameters, and not only along
+    /// it. Needs `momentum` above 0 and `dampening` of 0; `false`, PyTorch's default.
     pub nesterov: bool,
 }
 
@@ -62,14 +70,17 @@ impl Default for Sgd {
 
 impl Rule for Sgd {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        non_negative("momentum", self.momentum)?;
-        non_negative("dampening", self.dampening)?;
-        non_negative("weight_decay", self.weight_decay)?;
+        check_non_negative("lr", self.lr)?;
+        check_non_negative("momentum", self.momentum)?;
+        check_non_negative("dampening", self.dampening)?;
+        check_non_negative("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
-            return Err(
-                Error::argument("momentum above 0 and dampening of 0", "another").at("nesterov"),
+            let found = format!(
+                "momentum of {} and dampening of {}",
+                self.momentum, self.dampening
             );
+            let expected = "momentum above 0 and dampening of 0";
+            return Err(Error::argument(expected, found).at("nesterov"));
         }
         Ok(())
     }
@@ -79,32 +90,24 @@ impl Rule for Sgd {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (lr, momentum, weight_decay) = (
-            self.lr as f32,
-            self.momentum as f32,
-            self.weight_decay as f32,
-        );
-        let fresh = if step == 1 {
-            1.0
-        } else {
-            (1.0 - self.dampening) as f32
+        let (lr, momentum) = (self.lr as f32, self.momentum as f32);
+        let fresh = match step {
+            1 => 1.0,
+            _ => saturating_f32(1.0 - self.dampening),
         };
-        let advance = move |x: f32, dx: f32, buffer: &mut f32| {
-            let dx = dx + weight_decay * x;
+        let plain = each(move |_, dx, []| lr * dx);
+        let heavy = each(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + fresh * dx;
-            dx
-        };
-        let plain = each(move |x, dx, []| lr * (dx + weight_decay * x));
-        let heavy = each(move |x, dx, [buffer]| {
-            advance(x, dx, buffer);
             lr * *buffer
         });
-        let looking_ahead =
-            each(move |x, dx, [buffer]| lr * (advance(x, dx, buffer) + momentum * *buffer));
-        choose(
-            momentum == 0.0,
-            plain,
-            choose(self.nesterov, looking_ahead, heavy),
+        let looking_ahead = each(move |_, dx, [buffer]| {
+            *buffer = momentum * *buffer + fresh * dx;
+            lr * (dx + momentum * *buffer)
+        });
+        let with_momentum = choose(self.nesterov, looking_ahead, heavy);
+        (
+            penalty(self.weight_decay),
+            choose(momentum == 0.0, plain, with_momentum),
         )
     }
 

@@ -1,11 +1,14 @@
 //! Steps in proportion to the parameters' own size, leaf by leaf: for batches of many thousands.
 
+use super::decay::penalty;
 use super::kernel::{Kernel, choose, each, scale_by_leaf_norms};
+use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Direction, Quotient};
-use super::rule::{Rule, fractions, non_negative};
+use super::rule::Rule;
 use crate::error::Result;
 
-/// Adam whose step on a leaf is as long as the leaf's norm, times the rate.
+/// Adam whose step on a leaf is as long as the leaf's norm, times the rate, so that no layer moves
+/// by more than its own size allows: for large batches.
 ///
 /// ```text
 /// d ← m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ) + eps_root) + eps) + weight_decay·x      m, v as for Adam
@@ -33,18 +36,23 @@ use crate::error::Result;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Lamb {
-    /// The learning rate: by how much of its norm a leaf moves; 0.001.
+    /// The learning rate: the length of a leaf's step as a share of the leaf's norm. Finite and 0
+    /// or more; 0.001 is ours, since Optax has no default.
     pub lr: f64,
-    /// Decay rates of the two averages; (0.9, 0.999).
+    /// Decay rates of the averages of the gradient and of its square: what share of the old average
+    /// is kept at a step. Each from 0 to below 1; (0.9, 0.999), Optax' default.
     pub betas: (f64, f64),
-    /// Keeps the divisor from 0; 1e-6.
+    /// Added to the root that is divided by, in the gradient's unit. Finite and 0 or more, but at 0
+    /// an element that never had a gradient becomes NaN; 1e-6, Optax' default.
     pub eps: f64,
-    /// The same within the root; 0.
+    /// Added to the second average within the root, in the gradient's unit squared. Finite and 0 or
+    /// more; 0, Optax' default.
     pub eps_root: f64,
-    /// The parameters' weight in the direction; 0.
+    /// The parameters' weight in the direction, whose length the ratio then sets: it turns the step
+    /// and does not lengthen it. Finite and 0 or more; 0, Optax' default.
     pub weight_decay: f64,
 }
 
@@ -62,11 +70,11 @@ impl Default for Lamb {
 
 impl Rule for Lamb {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        fractions("betas", self.betas)?;
-        non_negative("eps", self.eps)?;
-        non_negative("eps_root", self.eps_root)?;
-        non_negative("weight_decay", self.weight_decay)
+        check_non_negative("lr", self.lr)?;
+        check_decay_rates("betas", self.betas)?;
+        check_eps("eps", self.eps)?;
+        check_eps("eps_root", self.eps_root)?;
+        check_non_negative("weight_decay", self.weight_decay)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -76,13 +84,11 @@ impl Rule for Lamb {
     fn kernel(&self, step: u64) -> impl Kernel {
         let quotient =
             Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
-        let (direction, weight_decay, lr) = (
-            Direction::new(self.betas, quotient),
-            self.weight_decay as f32,
-            self.lr,
-        );
+        let direction = Direction::new(self.betas, quotient);
+        let lr = self.lr;
         (
-            each(move |x, dx, [m, v]| direction.step(dx, m, v) + weight_decay * x),
+            each(move |_, dx, [m, v]| direction.step(dx, m, v)),
+            penalty(self.weight_decay),
             scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, 1.0, 0.0)),
         )
     }
@@ -92,7 +98,8 @@ impl Rule for Lamb {
     }
 }
 
-/// Descent with momentum whose step on a leaf is in proportion to the leaf's norm.
+/// Descent with momentum whose step on a leaf is in proportion to the leaf's norm, so that layers
+/// with small weights and large gradients do not diverge: for large batches.
 ///
 /// ```text
 /// g ← g + weight_decay·x
@@ -123,20 +130,26 @@ impl Rule for Lamb {
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct Lars {
-    /// The learning rate; 0.001.
+    /// The learning rate, which multiplies `trust_coefficient`; rates of 1 and more are usual.
+    /// Finite and 0 or more; 0.001 is ours, since Optax has no default.
     pub lr: f64,
-    /// An L2 penalty: this times the parameters is added to the gradient; 0.
+    /// An L2 penalty: this times the parameters is added to the gradient, before its norm is taken.
+    /// Finite and 0 or more; 0, Optax' default, is no penalty.
     pub weight_decay: f64,
-    /// By how much of its norm, times the rate, a leaf moves; 0.001.
+    /// The length of a leaf's step as a share of the leaf's norm, before `lr` and momentum. Finite
+    /// and 0 or more; 0.001, Optax' default and the paper's.
     pub trust_coefficient: f64,
-    /// Keeps the divisor from 0; 0.
+    /// Added to the norm that is divided by, in the gradient's unit. Finite and 0 or more; 0, Optax'
+    /// default, is safe, since a norm of 0 has a ratio of 1.
     pub eps: f64,
-    /// How much of the direction so far is kept; 0.9.
+    /// What share of the buffer, the sum of past steps, is kept at a step. Finite and 0 or more;
+    /// 0.9, Optax' default. With 0 no buffer is kept.
     pub momentum: f64,
-    /// Whether to look ahead by the momentum; no.
+    /// Whether to step to where the momentum will have carried the parameters, and not only along
+    /// it. `false`, Optax' default.
     pub nesterov: bool,
 }
 
@@ -155,11 +168,11 @@ impl Default for Lars {
 
 impl Rule for Lars {
     fn validate(&self) -> Result<()> {
-        non_negative("lr", self.lr)?;
-        non_negative("weight_decay", self.weight_decay)?;
-        non_negative("trust_coefficient", self.trust_coefficient)?;
-        non_negative("eps", self.eps)?;
-        non_negative("momentum", self.momentum)
+        check_non_negative("lr", self.lr)?;
+        check_non_negative("weight_decay", self.weight_decay)?;
+        check_non_negative("trust_coefficient", self.trust_coefficient)?;
+        check_eps("eps", self.eps)?;
+        check_non_negative("momentum", self.momentum)
     }
 
     fn states(&self) -> Vec<&'static str> {
@@ -174,7 +187,7 @@ impl Rule for Lars {
             nesterov,
             ..
         } = *self;
-        let (weight_decay, momentum) = (self.weight_decay as f32, self.momentum as f32);
+        let momentum = self.momentum as f32;
         let heavy = each(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + dx;
             if nesterov {
@@ -184,7 +197,7 @@ impl Rule for Lars {
             }
         });
         (
-            each(move |x, dx, []| dx + weight_decay * x),
+            penalty(self.weight_decay),
             scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, trust_coefficient, eps)),
             choose(momentum == 0.0, (), heavy),
         )

@@ -5,11 +5,42 @@ use flatleaf::optim::{
     ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
     SignDecay, WeightDecay,
 };
-use flatleaf::{Layout, tree};
+use flatleaf::{FlatGrad, Layout, tree};
 
-const NON_NEGATIVE: &str = "a finite number of 0 or more";
-const FRACTION: &str = "a number from 0 to below 1";
-const MAXIMUM: &str = "a maximum of 0 or more";
+/// What a field takes: which numbers it refuses, with the words for what it expects of each.
+type Limits = fn() -> Vec<(f64, &'static str)>;
+
+const NON_NEGATIVE: Limits = || {
+    let expected = "a finite number of 0 or more";
+    let mut refused = vec![(1e39, FINITE_F32), (f64::MAX, FINITE_F32)];
+    refused.extend([-1.0, -f64::MIN_POSITIVE, f64::NAN, f64::INFINITY].map(|x| (x, expected)));
+    refused
+};
+
+/// What keeps a divisor from 0.
+const EPS: Limits = || {
+    let mut refused = NON_NEGATIVE();
+    refused.extend(
+        [1e-50, f64::MIN_POSITIVE]
+            .map(|x| (x, "a number that is not 0 as an f32, at least 1.4e-45")),
+    );
+    refused
+};
+
+const DECAY_RATE: Limits = || {
+    let mut refused = vec![(0.99999999, "a number from 0 to below 1 as an f32")];
+    refused.extend([-0.1, 1.0, 1.5, f64::NAN].map(|x| (x, "a number from 0 to below 1")));
+    refused
+};
+
+const MAXIMUM: Limits = || {
+    vec![
+        (-1.0, "a maximum of 0 or more"),
+        (f64::NAN, "a maximum of 0 or more"),
+    ]
+};
+
+const FINITE_F32: &str = "a number that is finite as an f32, at most 3.4e38";
 
 fn message(rule: impl Rule) -> String {
     let layout = Layout::of(&tree!([1.0])).unwrap();
@@ -18,24 +49,14 @@ fn message(rule: impl Rule) -> String {
     error.to_string()
 }
 
-/// Which numbers a field refuses, and the words for what it takes.
-fn refused(expected: &str) -> &'static [f64] {
-    match expected {
-        NON_NEGATIVE => &[-1.0, -f64::MIN_POSITIVE, f64::NAN, f64::INFINITY],
-        FRACTION => &[-0.1, 1.0, 1.5, f64::NAN],
-        MAXIMUM => &[-1.0, f64::NAN],
-        other => panic!("no field expects {other}"),
-    }
-}
-
 /// The rule with each number that the field refuses.
 macro_rules! check {
     ($($rule:ident { $($field:ident $(.$index:tt)?: $expected:expr),* $(,)? })*) => {$($(
-        for &number in refused($expected) {
+        for (number, expected) in $expected() {
             let mut rule = $rule::default();
             rule.$field $(.$index)? = number;
             let field = concat!(stringify!($field) $(, ".", stringify!($index))?);
-            assert_eq!(message(rule), format!("`{field}`: expected {}, found {number}", $expected), "{}", stringify!($rule));
+            assert_eq!(message(rule), format!("`{field}`: expected {expected}, found {number}"), "{}", stringify!($rule));
         }
     )*)*};
 }
@@ -44,32 +65,32 @@ macro_rules! check {
 fn a_number_that_makes_no_sense_is_an_error_that_names_its_field() {
     check! {
         Sgd { lr: NON_NEGATIVE, momentum: NON_NEGATIVE, dampening: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
-        Adam { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
-        AdamW { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        Adam { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
+        AdamW { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
         NAdam {
-            lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE,
+            lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE,
             momentum_decay: NON_NEGATIVE,
         }
-        RAdam { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
-        Adamax { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
+        RAdam { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
+        Adamax { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
         AdaGrad {
             lr: NON_NEGATIVE, lr_decay: NON_NEGATIVE, weight_decay: NON_NEGATIVE, initial_accumulator_value: NON_NEGATIVE,
-            eps: NON_NEGATIVE,
+            eps: EPS,
         }
-        AdaDelta { lr: NON_NEGATIVE, rho: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE }
-        RmsProp { lr: NON_NEGATIVE, alpha: FRACTION, eps: NON_NEGATIVE, weight_decay: NON_NEGATIVE, momentum: NON_NEGATIVE }
-        Rprop { lr: NON_NEGATIVE, step_sizes.0: NON_NEGATIVE }
-        Lion { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, weight_decay: NON_NEGATIVE }
-        AdaBelief { lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, eps_root: NON_NEGATIVE }
+        AdaDelta { lr: NON_NEGATIVE, rho: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
+        RmsProp { lr: NON_NEGATIVE, alpha: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE, momentum: NON_NEGATIVE }
+        Rprop { lr: NON_NEGATIVE, step_sizes.0: EPS }
+        Lion { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, weight_decay: NON_NEGATIVE }
+        AdaBelief { lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, eps_root: EPS }
         OAdam {
-            lr: NON_NEGATIVE, alpha: NON_NEGATIVE, beta: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE,
-            eps_root: NON_NEGATIVE,
+            lr: NON_NEGATIVE, alpha: NON_NEGATIVE, beta: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS,
+            eps_root: EPS,
         }
         Lamb {
-            lr: NON_NEGATIVE, betas.0: FRACTION, betas.1: FRACTION, eps: NON_NEGATIVE, eps_root: NON_NEGATIVE,
+            lr: NON_NEGATIVE, betas.0: DECAY_RATE, betas.1: DECAY_RATE, eps: EPS, eps_root: EPS,
             weight_decay: NON_NEGATIVE,
         }
-        Lars { lr: NON_NEGATIVE, weight_decay: NON_NEGATIVE, trust_coefficient: NON_NEGATIVE, eps: NON_NEGATIVE, momentum: NON_NEGATIVE }
+        Lars { lr: NON_NEGATIVE, weight_decay: NON_NEGATIVE, trust_coefficient: NON_NEGATIVE, eps: EPS, momentum: NON_NEGATIVE }
         WeightDecay { weight_decay: NON_NEGATIVE }
         SignDecay { sign_decay: NON_NEGATIVE }
         ClipValue { max: MAXIMUM }
@@ -86,13 +107,13 @@ fn fields_with_bounds_of_their_own() {
             ..Rprop::default()
         })
     };
-    for eta in [0.0, 1.0, -0.5, f64::NAN] {
+    for eta in [0.0, 1.0, 1.0 - 1e-10, -0.5, f64::NAN] {
         assert_eq!(
             etas(eta, 1.2),
             format!("`etas.0`: expected a number between 0 and 1, found {eta}")
         );
     }
-    for eta in [1.0, 0.5, f64::INFINITY, f64::NAN] {
+    for eta in [1.0, 1.0 + 1e-10, 0.5, f64::INFINITY, f64::NAN] {
         assert_eq!(
             etas(0.5, eta),
             format!("`etas.1`: expected a finite number above 1, found {eta}")
@@ -143,13 +164,14 @@ fn fields_with_bounds_of_their_own() {
 
 #[test]
 fn nesterov_needs_momentum_and_no_dampening() {
-    let expected = "`nesterov`: expected momentum above 0 and dampening of 0, found another";
+    let expected =
+        |found| format!("`nesterov`: expected momentum above 0 and dampening of 0, found {found}");
     assert_eq!(
         message(Sgd {
             nesterov: true,
             ..Sgd::default()
         }),
-        expected
+        expected("momentum of 0 and dampening of 0")
     );
     assert_eq!(
         message(Sgd {
@@ -158,7 +180,7 @@ fn nesterov_needs_momentum_and_no_dampening() {
             dampening: 0.1,
             ..Sgd::default()
         }),
-        expected
+        expected("momentum of 0.9 and dampening of 0.1")
     );
 }
 
@@ -209,4 +231,42 @@ fn every_rate_can_be_set() {
         )*};
     }
     check!(Sgd Adam AdamW NAdam RAdam Adamax AdaGrad AdaDelta RmsProp Rprop Lion AdaBelief OAdam Lamb Lars);
+}
+
+/// Fields are finite as f32, and so is what they make together: a rate of 1e38 by a correction of
+/// ten is beyond any f32, and infinity times a gradient of 0 would be NaN.
+#[test]
+fn the_greatest_numbers_leave_a_gradient_of_zero_alone() {
+    macro_rules! check {
+        ($($rule:ident)*) => {$(
+            let rule = $rule { lr: f32::MAX.into(), ..$rule::default() };
+            let mut flat = vec![0.0_f32];
+            let layout = Layout::of(&flat).unwrap();
+            let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+            for _ in 0..8 {
+                let zero = FlatGrad::from_flat(&layout, vec![0.0]).unwrap();
+                optimizer.step(&mut flat, &zero).unwrap();
+                assert_eq!(flat, [0.0], "{}", stringify!($rule));
+            }
+        )*};
+    }
+    check!(Sgd Adam AdamW NAdam RAdam Adamax AdaGrad AdaDelta RmsProp Rprop Lion AdaBelief OAdam Lamb Lars);
+}
+
+/// A configuration that was stored by an earlier version lacks the newest fields.
+#[cfg(feature = "serde")]
+#[test]
+fn a_field_that_is_not_stored_is_the_default() {
+    macro_rules! check {
+        ($($rule:ident)*) => {$(
+            let read: $rule = serde_json::from_str("{}").unwrap();
+            assert_eq!(read, $rule::default());
+            let error = serde_json::from_str::<$rule>(r#"{ "typo": 1 }"#).unwrap_err();
+            assert!(error.to_string().contains("unknown field `typo`"), "{error}");
+        )*};
+    }
+    check!(Sgd Adam AdamW NAdam RAdam Adamax AdaGrad AdaDelta RmsProp Rprop Lion AdaBelief OAdam Lamb Lars);
+    check!(WeightDecay SignDecay);
+    let read: Adam = serde_json::from_str(r#"{ "lr": 0.5 }"#).unwrap();
+    assert_eq!((read.lr, read.eps), (0.5, 1e-8));
 }

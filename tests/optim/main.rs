@@ -8,6 +8,7 @@ mod common;
 
 mod chains;
 mod convergence;
+mod extremes;
 mod fields;
 #[cfg(feature = "serde")]
 mod golden;

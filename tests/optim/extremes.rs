@@ -1,0 +1,121 @@
+//! Gradients and parameters at the ends of f32: a square that overflows, a product that vanishes, a
+//! parameter of −∞ beside a penalty of 0.
+
+use std::fmt::Debug;
+
+use flatleaf::optim::{
+    AdaBelief, Adam, AdamW, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
+};
+use flatleaf::{FlatGrad, Layout};
+
+use crate::naive::Twin;
+use crate::rules::{self, Law};
+
+/// What becomes of the parameters, step by step.
+fn trajectory<R: Rule>(rule: R, start: f32, gradients: &[f32]) -> Vec<f32> {
+    let mut flat = vec![start];
+    let layout = Layout::of(&flat).unwrap();
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    let mut step = |&gradient: &f32| {
+        let grad = FlatGrad::from_flat(&layout, vec![gradient]).unwrap();
+        optimizer.step(&mut flat, &grad).unwrap();
+        flat[0]
+    };
+    gradients.iter().map(&mut step).collect()
+}
+
+struct Finite;
+
+impl Law for Finite {
+    /// Rates are small, so a step is finite wherever the formula's is.
+    fn holds<R: Rule + Debug>(&self, rule: R, _: Twin<R>) {
+        // Squares overflow f32 from 1.85e19 on, and a thousandth of them from 5.8e20 on.
+        for size in [1e-45, 1e-30, 1.0, 1.85e19, 1e20, 5.8e20, 1e25, 1e30, 1e37] {
+            let gradients = [size, size, -size, 0.0, size, size, size, -size];
+            for x in trajectory(rule.clone(), 0.5, &gradients) {
+                assert!(x.is_finite(), "{rule:?} makes {x} of gradients of {size:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_are_finite_where_squares_overflow() {
+    rules::every(&Finite);
+}
+
+#[test]
+fn radam_does_not_multiply_an_infinite_average_by_zero() {
+    let rule = RAdam {
+        lr: 1e-3,
+        ..RAdam::default()
+    };
+    // As PyTorch: lr · m/(1 − β₁ᵗ), which is the gradient where all gradients are equal.
+    let found = trajectory(rule, 0.0, &[1e30; 2]);
+    assert!((found[0] / -1e27 - 1.0).abs() < 1e-6, "{found:?}");
+    assert!((found[1] / -2e27 - 1.0).abs() < 1e-6, "{found:?}");
+}
+
+/// PyTorch multiplies the share into the gradient and then by it again: 0.001·g·g is finite up to
+/// 5.8e20, where g² is infinite from 1.85e19 on.
+#[test]
+fn averages_of_squares_overflow_no_earlier_than_those_of_pytorch() {
+    fn check(rule: impl Rule + Debug) {
+        let mut flat = vec![0.0];
+        let layout = Layout::of(&flat).unwrap();
+        let mut optimizer = Optimizer::new(rule.clone(), &layout).unwrap();
+        let grad = FlatGrad::from_flat(&layout, vec![2e19]).unwrap();
+        optimizer.step(&mut flat, &grad).unwrap();
+        for (name, state) in optimizer.state() {
+            assert!(state[0].is_finite(), "`{name}` of {rule:?}: {state:?}");
+        }
+    }
+    check(Adam::default());
+    check(NAdam::default());
+    check(RAdam::default());
+    check(RmsProp::default());
+    check(RmsProp {
+        centered: true,
+        ..RmsProp::default()
+    });
+    check(AdaBelief::default());
+    check(OAdam::default());
+}
+
+/// The product of two gradients of 1e-30 is 0 as an f32, that of their signs is not.
+#[test]
+fn rprop_compares_the_signs_of_small_gradients() {
+    let rule = Rprop {
+        lr: 1.0,
+        etas: (0.5, 2.0),
+        ..Rprop::default()
+    };
+    let sizes = [-1e-30, -1e-30, 1e-30, 1e-30];
+    assert_eq!(trajectory(rule, 0.0, &sizes), [1.0, 3.0, 3.0, 2.0]);
+    // An infinite gradient that has turned waits like any other.
+    let turned = [-1.0, f32::INFINITY, -1.0];
+    assert_eq!(trajectory(rule, 0.0, &turned), [1.0, 1.0, 1.5]);
+}
+
+/// As PyTorch, which adds no penalty of 0: the −∞ of a mask is no NaN.
+#[test]
+fn an_infinite_parameter_without_a_gradient_stays() {
+    fn check(rule: impl Rule + Debug) {
+        for x in trajectory(rule.clone(), f32::NEG_INFINITY, &[0.0; 3]) {
+            assert_eq!(x, f32::NEG_INFINITY, "{rule:?}");
+        }
+    }
+    check(Sgd::default());
+    check(Sgd {
+        momentum: 0.9,
+        ..Sgd::default()
+    });
+    check(Adam::default());
+    check(AdamW {
+        weight_decay: 0.0,
+        ..AdamW::default()
+    });
+    check(NAdam::default());
+    check(RAdam::default());
+    check(RmsProp::default());
+}
