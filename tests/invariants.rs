@@ -51,7 +51,7 @@ const PARTS: [Part; 15] = [
     part("ops", TREES),
     part("slices", TREES),
     // What a tree is, whatever the plan.
-    part("tree", &["Layout", "Inner", "Place"]),
+    part("tree", &["Layout", "LayoutData", "Place"]),
     // Plain data: it moves no elements.
     part("layout", COPIES),
     part("traversal", &["FlatGrad", "Optimizer"]),

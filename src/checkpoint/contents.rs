@@ -11,7 +11,7 @@ use super::notes::{self, below, join, json};
 use super::stated::METADATA;
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Layout, Leaf, Place};
+use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::memory;
 use crate::traversal::validate::Take;
 use crate::tree::axes::AxisMap;
@@ -132,7 +132,7 @@ pub(crate) struct Elements<'a> {
 }
 
 impl Elements<'_> {
-    pub(crate) fn of(layout: &Inner, trainable: bool) -> Self {
+    pub(crate) fn of(layout: &LayoutData, trainable: bool) -> Self {
         Elements {
             leaves: vec![Cow::default(); layout.leaves.len()],
             others: vec![Cow::default(); layout.others.len()],

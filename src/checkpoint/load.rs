@@ -10,7 +10,7 @@ use super::rename::Rename;
 use super::sources::{Found, Names, Stored, reordered};
 use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Layout, LeafId, Place};
+use crate::layout::{Layout, LayoutData, LeafId, Place};
 use crate::threads;
 use crate::traversal::in_place::{self, Put};
 use crate::traversal::rebuild::{LeafValues, Rebuilding, Values};
@@ -360,7 +360,7 @@ fn report(layout: &Layout, found: &Found<'_>) -> Report {
 
 /// The elements that leaves get.
 struct Load<'l, 'c> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     floats: &'l [Option<Stored<'c>>],
     others: &'l [Option<Stored<'c>>],
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
-use crate::layout::{Segment, captures};
+use crate::layout::{PatternSegment, captures};
 
 pub(crate) enum Rename<'o> {
     Call(Box<dyn Fn(&str) -> String + 'o>),
@@ -43,8 +43,8 @@ impl Rename<'_> {
 
 /// Two patterns with the same stars in the same order.
 struct Replacement {
-    from: Vec<Segment>,
-    to: Vec<Segment>,
+    from: Vec<PatternSegment>,
+    to: Vec<PatternSegment>,
 }
 
 impl Replacement {
@@ -86,28 +86,28 @@ fn split(text: &str) -> Vec<&str> {
     }
 }
 
-fn segment(text: &str) -> Segment {
+fn segment(text: &str) -> PatternSegment {
     if text == "**" {
-        Segment::Any
+        PatternSegment::Any
     } else {
-        Segment::Pieces(text.split('*').map(str::to_owned).collect())
+        PatternSegment::Pieces(text.split('*').map(str::to_owned).collect())
     }
 }
 
 /// The stars of a pattern: single ones, and those that are a segment.
-fn stars(segments: &[Segment]) -> Vec<bool> {
-    let one = |segment: &Segment| match segment {
-        Segment::Any => vec![true],
-        Segment::Pieces(pieces) => vec![false; pieces.len() - 1],
+fn stars(segments: &[PatternSegment]) -> Vec<bool> {
+    let one = |segment: &PatternSegment| match segment {
+        PatternSegment::Any => vec![true],
+        PatternSegment::Pieces(pieces) => vec![false; pieces.len() - 1],
     };
     segments.iter().flat_map(one).collect()
 }
 
 /// A segment with what the stars stand for.
-fn fill(segment: &Segment, taken: &mut impl Iterator<Item = String>) -> String {
+fn fill(segment: &PatternSegment, taken: &mut impl Iterator<Item = String>) -> String {
     match segment {
-        Segment::Any => taken.next().unwrap_or_default(),
-        Segment::Pieces(pieces) => {
+        PatternSegment::Any => taken.next().unwrap_or_default(),
+        PatternSegment::Pieces(pieces) => {
             let filled = pieces[1..]
                 .iter()
                 .map(|piece| taken.next().unwrap_or_default() + piece);

@@ -32,10 +32,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<Problems>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Inner {
+struct Problems {
     first: Problem,
     /// The next seven, and how many more.
     others: Vec<Problem>,
@@ -45,7 +45,7 @@ struct Inner {
 /// One disagreement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
-    kind: Kind,
+    kind: ErrorKind,
     /// What it is about, if it is nothing at a path.
     what: Option<&'static str>,
     path: Option<String>,
@@ -57,7 +57,7 @@ struct Problem {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ErrorKind {
     Length,
     Shape,
     Missing,
@@ -97,7 +97,7 @@ macro_rules! predicates {
     ($($(#[$doc:meta])* $name:ident => $($kind:ident)|+;)*) => {$(
         $(#[$doc])*
         pub fn $name(&self) -> bool {
-            matches!(self.0.first.kind, $(Kind::$kind)|+)
+            matches!(self.0.first.kind, $(ErrorKind::$kind)|+)
         }
     )*};
 }
@@ -441,7 +441,7 @@ impl Error {
     /// ```
     #[cfg(feature = "safetensors")]
     pub fn is_invalid_file(&self) -> bool {
-        self.0.first.kind == Kind::InvalidFile
+        self.0.first.kind == ErrorKind::InvalidFile
     }
 
     /// What the system says of a file; [`path`](Error::path) is the file's.
@@ -469,7 +469,7 @@ impl Error {
     /// ```
     #[cfg(feature = "safetensors")]
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
-        if let Kind::Io(kind) = self.0.first.kind {
+        if let ErrorKind::Io(kind) = self.0.first.kind {
             Some(kind)
         } else {
             None
@@ -499,7 +499,7 @@ impl Error {
     /// assert_eq!(destructure(&model).unwrap_err().to_string(), "`1`: the device is gone");
     /// ```
     pub fn custom(message: impl fmt::Display) -> Self {
-        Problem::new(Kind::Foreign)
+        Problem::new(ErrorKind::Foreign)
             .found(message.to_string())
             .into()
     }
@@ -588,7 +588,7 @@ impl Error {
     pub(crate) fn length(what: &'static str, expected: usize, found: usize) -> Self {
         let problem = Problem {
             what: Some(what),
-            ..Problem::new(Kind::Length)
+            ..Problem::new(ErrorKind::Length)
         };
         problem
             .expected(format!("{expected} elements"))
@@ -597,7 +597,7 @@ impl Error {
     }
 
     pub(crate) fn shape(path: String, expected: &[usize], found: &[usize]) -> Self {
-        let problem = Problem::new(Kind::Shape).path(path);
+        let problem = Problem::new(ErrorKind::Shape).path(path);
         problem
             .expected(format!("shape {expected:?}"))
             .found(format!("shape {found:?}"))
@@ -605,7 +605,7 @@ impl Error {
     }
 
     pub(crate) fn missing(path: String, expected: String) -> Self {
-        Problem::new(Kind::Missing)
+        Problem::new(ErrorKind::Missing)
             .path(path)
             .expected(expected)
             .found("no leaf".into())
@@ -613,7 +613,7 @@ impl Error {
     }
 
     pub(crate) fn unknown(path: String, expected: &str, found: String) -> Self {
-        Problem::new(Kind::Unknown)
+        Problem::new(ErrorKind::Unknown)
             .path(path)
             .expected(expected.into())
             .found(found)
@@ -621,7 +621,7 @@ impl Error {
     }
 
     pub(crate) fn element_type(path: String, expected: String, found: String) -> Self {
-        Problem::new(Kind::ElementType)
+        Problem::new(ErrorKind::ElementType)
             .path(path)
             .expected(expected)
             .found(found)
@@ -629,12 +629,16 @@ impl Error {
     }
 
     pub(crate) fn broken_tie(first: String, second: String, expected: &str, found: &str) -> Self {
-        let problem = Problem::new(Kind::BrokenTie).path(first).other_path(second);
+        let problem = Problem::new(ErrorKind::BrokenTie)
+            .path(first)
+            .other_path(second);
         problem.expected(expected.into()).found(found.into()).into()
     }
 
     pub(crate) fn overlap(first: String, second: String) -> Self {
-        let problem = Problem::new(Kind::Overlap).path(first).other_path(second);
+        let problem = Problem::new(ErrorKind::Overlap)
+            .path(first)
+            .other_path(second);
         problem
             .expected(
                 "views of the same elements in another axis order, or of none in common".into(),
@@ -644,7 +648,7 @@ impl Error {
     }
 
     pub(crate) fn cycle(first: String) -> Self {
-        Problem::new(Kind::Cycle)
+        Problem::new(ErrorKind::Cycle)
             .other_path(first)
             .expected("a tree".into())
             .found("a shared node that contains itself".into())
@@ -652,41 +656,41 @@ impl Error {
     }
 
     pub(crate) fn too_deep(levels: usize) -> Self {
-        Problem::new(Kind::TooDeep)
+        Problem::new(ErrorKind::TooDeep)
             .expected(format!("at most {levels} levels"))
             .found("a tree that is nested too deep".into())
             .into()
     }
 
     pub(crate) fn too_many_places() -> Self {
-        let problem = Problem::new(Kind::TooManyPlaces)
+        let problem = Problem::new(ErrorKind::TooManyPlaces)
             .expected("at most 1048576 extra places of shared nodes, and 4294967295 in all".into());
         problem.found("more".into()).into()
     }
 
     pub(crate) fn poisoned() -> Self {
-        Problem::new(Kind::Poisoned)
+        Problem::new(ErrorKind::Poisoned)
             .expected("a lock".into())
             .found("a lock that a panic poisoned".into())
             .into()
     }
 
     pub(crate) fn borrowed() -> Self {
-        Problem::new(Kind::Borrowed)
+        Problem::new(ErrorKind::Borrowed)
             .expected("a free cell".into())
             .found("a cell that is borrowed elsewhere".into())
             .into()
     }
 
     pub(crate) fn read_only(found: &str) -> Self {
-        Problem::new(Kind::ReadOnly)
+        Problem::new(ErrorKind::ReadOnly)
             .expected("a leaf that can be written".into())
             .found(found.into())
             .into()
     }
 
     pub(crate) fn other_layout(expected: String, found: String) -> Self {
-        Problem::new(Kind::OtherLayout)
+        Problem::new(ErrorKind::OtherLayout)
             .expected(expected)
             .found(found)
             .into()
@@ -694,14 +698,14 @@ impl Error {
 
     /// Another member of a run is the reason.
     pub(crate) fn member(rank: usize, message: impl fmt::Display) -> Self {
-        Problem::new(Kind::Member)
+        Problem::new(ErrorKind::Member)
             .expected("every member to go on".into())
             .found(format!("member {rank}: {message}"))
             .into()
     }
 
     pub(crate) fn duplicate(path: String) -> Self {
-        Problem::new(Kind::Duplicate)
+        Problem::new(ErrorKind::Duplicate)
             .path(path)
             .expected("each path once".into())
             .found("it twice".into())
@@ -709,7 +713,7 @@ impl Error {
     }
 
     pub(crate) fn pattern(pattern: &str, expected: &str, found: &str) -> Self {
-        Problem::new(Kind::Pattern)
+        Problem::new(ErrorKind::Pattern)
             .path(pattern.into())
             .expected(expected.into())
             .found(found.into())
@@ -717,26 +721,26 @@ impl Error {
     }
 
     pub(crate) fn unstable(found: &str) -> Self {
-        Problem::new(Kind::Unstable)
+        Problem::new(ErrorKind::Unstable)
             .expected("a tree that answers twice alike".into())
             .found(found.into())
             .into()
     }
 
     pub(crate) fn argument(expected: &str, found: impl fmt::Display) -> Self {
-        Problem::new(Kind::Argument)
+        Problem::new(ErrorKind::Argument)
             .expected(expected.into())
             .found(found.to_string())
             .into()
     }
 
     pub(crate) fn non_finite(index: usize, value: f32) -> Self {
-        let problem = Problem::new(Kind::NonFinite).expected("finite elements".into());
+        let problem = Problem::new(ErrorKind::NonFinite).expected("finite elements".into());
         problem.found(format!("{value} at index {index}")).into()
     }
 
     pub(crate) fn non_finite_step() -> Self {
-        Problem::new(Kind::NonFinite)
+        Problem::new(ErrorKind::NonFinite)
             .expected("a finite norm of the step".into())
             .found("one that is not, of a finite gradient".into())
             .into()
@@ -745,35 +749,35 @@ impl Error {
     pub(crate) fn object(name: &str) -> Self {
         let expected = "a type that can be rebuilt in a box: `#[tree(object = \"…\")]` on the concrete type names a trait object, \
                         `flatleaf::rebuild_object!()` stands in an implementation by hand";
-        Problem::new(Kind::Object)
+        Problem::new(ErrorKind::Object)
             .expected(expected.into())
             .found(format!("a {name} that is not"))
             .into()
     }
 
     pub(crate) fn two_types() -> Self {
-        Problem::new(Kind::Object)
+        Problem::new(ErrorKind::Object)
             .expected("one type for all handles of a shared node".into())
             .found("two".into())
             .into()
     }
 
     pub(crate) fn invalid_layout(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidLayout)
+        Problem::new(ErrorKind::InvalidLayout)
             .expected("a layout that agrees with itself".into())
             .found(found.into())
             .into()
     }
 
     pub(crate) fn invalid_state(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidState)
+        Problem::new(ErrorKind::InvalidState)
             .expected("a state that agrees with itself".into())
             .found(found.into())
             .into()
     }
 
     pub(crate) fn out_of_memory(bytes: usize) -> Self {
-        Problem::new(Kind::OutOfMemory)
+        Problem::new(ErrorKind::OutOfMemory)
             .expected(format!("{bytes} bytes of memory"))
             .found("less".into())
             .into()
@@ -781,7 +785,7 @@ impl Error {
 
     #[cfg(feature = "serde")]
     pub(crate) fn invalid_tree(found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidTree)
+        Problem::new(ErrorKind::InvalidTree)
             .expected("a tree".into())
             .found(found.into())
             .into()
@@ -789,7 +793,7 @@ impl Error {
 
     #[cfg(feature = "safetensors")]
     pub(crate) fn invalid_file(expected: &str, found: impl Into<String>) -> Self {
-        Problem::new(Kind::InvalidFile)
+        Problem::new(ErrorKind::InvalidFile)
             .expected(expected.into())
             .found(found.into())
             .into()
@@ -797,7 +801,7 @@ impl Error {
 
     #[cfg(feature = "safetensors")]
     pub(crate) fn io(path: &std::path::Path, expected: &str, error: &std::io::Error) -> Self {
-        let problem = Problem::new(Kind::Io(error.kind())).path(path.display().to_string());
+        let problem = Problem::new(ErrorKind::Io(error.kind())).path(path.display().to_string());
         problem
             .expected(expected.into())
             .found(error.to_string())
@@ -807,7 +811,7 @@ impl Error {
     /// Leaves, at least one, that a file has nothing for.
     #[cfg(feature = "safetensors")]
     pub(crate) fn missing_tensors(paths: Vec<String>) -> Self {
-        let problem = Problem::new(Kind::Missing).paths(paths);
+        let problem = Problem::new(ErrorKind::Missing).paths(paths);
         problem
             .expected("a tensor in the file".into())
             .found("none".into())
@@ -817,7 +821,7 @@ impl Error {
     /// Tensors, at least one, that are no leaf's.
     #[cfg(feature = "safetensors")]
     pub(crate) fn unexpected_tensors(names: Vec<String>) -> Self {
-        let problem = Problem::new(Kind::Unknown).paths(names);
+        let problem = Problem::new(ErrorKind::Unknown).paths(names);
         problem
             .expected("a leaf in the model".into())
             .found("none".into())
@@ -834,12 +838,12 @@ impl Error {
     pub(crate) fn or_at(mut self, path: impl FnOnce() -> String) -> Self {
         let needs_path = !matches!(
             self.0.first.kind,
-            Kind::Length
-                | Kind::OtherLayout
-                | Kind::Member
-                | Kind::InvalidLayout
-                | Kind::Argument
-                | Kind::NonFinite
+            ErrorKind::Length
+                | ErrorKind::OtherLayout
+                | ErrorKind::Member
+                | ErrorKind::InvalidLayout
+                | ErrorKind::Argument
+                | ErrorKind::NonFinite
         );
         if self.0.first.path.is_none() && needs_path {
             self.0.first.path = Some(path());
@@ -849,7 +853,7 @@ impl Error {
 }
 
 impl Problem {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: ErrorKind) -> Self {
         Problem {
             kind,
             what: None,
@@ -902,7 +906,7 @@ impl Problem {
 
 impl From<Problem> for Error {
     fn from(first: Problem) -> Self {
-        Error(Box::new(Inner {
+        Error(Box::new(Problems {
             first,
             others: Vec::new(),
             unlisted: 0,

@@ -2,7 +2,7 @@
 
 use crate::element::FlatElement;
 use crate::error::Result;
-use crate::layout::{Inner, Layout, Place};
+use crate::layout::{Layout, LayoutData, Place};
 use crate::traversal::deferred_copies::Noted;
 use crate::traversal::validate::{self, Purpose, Take};
 use crate::tree::{LeafRef, Tree};
@@ -137,7 +137,7 @@ impl Layout {
 }
 
 fn values<'a, E: FlatElement>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &'a (impl Tree + ?Sized),
 ) -> Result<Noted<'a, E>> {
     let mut values = GatherValues(Noted::new(layout));

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::element::FlatElement;
 use crate::error::Result;
-use crate::layout::{Inner, Layout, Place};
+use crate::layout::{Layout, LayoutData, Place};
 use crate::memory;
 use crate::slices::copies;
 use crate::slices::{Floats, FloatsMut};
@@ -338,7 +338,7 @@ impl Layout {
 }
 
 struct GatherGrad<'l, 'a, E: Copy> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     plain: Noted<'a, E>,
     tied: TiedPlaces<'a, E>,
 }
@@ -361,7 +361,7 @@ impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, 'a, E> {
 }
 
 impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
-    fn walk(layout: &'l Inner, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
+    fn walk(layout: &'l LayoutData, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
         let mut gather = GatherGrad {
             layout,
             plain: Noted::new(layout),

@@ -2,7 +2,7 @@
 
 use crate::element::{FlatElement, Sink};
 use crate::error::Result;
-use crate::layout::{Inner, Layout, Leaf, Place};
+use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::memory;
 use crate::memory::blocks::Blocks;
 use crate::slices::copies::{self, Copies};
@@ -218,7 +218,7 @@ fn copy_out<E: FlatElement>(flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they
 /// belong.
-fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
+fn ready_leaves(layout: &LayoutData, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
     if !threads::is_parallel(layout.len) {
         return Vec::new();
     }
@@ -258,7 +258,7 @@ fn ready_leaves(layout: &Inner, flat: Floats<'_>, contents: &Contents) -> Vec<Op
 }
 
 struct WriteFlat<'l, 'a, E> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     flat: &'l [E],
     copies: Copies<'a, 'l>,
 }
@@ -304,7 +304,7 @@ impl<'a> Take<'a> for CollectOthers {
 }
 
 struct WriteOthers<'l> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     elements: &'l [Vec<u8>],
 }
 

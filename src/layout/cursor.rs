@@ -1,6 +1,6 @@
 //! Where a walk over a tree stands in the paths of a layout.
 
-use super::paths::{Kind, Node, NodeId, Paths, ROOT};
+use super::paths::{Node, NodeId, NodeKind, Paths, ROOT};
 use crate::error::{Error, Result};
 use crate::tree::Key;
 use crate::tree::key::push_segment;
@@ -14,7 +14,7 @@ pub(crate) struct Cursor<'l> {
     node: NodeId,
     /// The child that should come next.
     next: NodeId,
-    kind: Kind,
+    kind: NodeKind,
     levels: usize,
     /// The keys below `node` that the layout has not got.
     unknown: Vec<String>,
@@ -59,7 +59,7 @@ impl<'l> Cursor<'l> {
             && self.levels < MAX_LEVELS
             && self.paths.has_key(next, key);
         match next.kind {
-            Kind::Place(place) if expected => Some(place),
+            NodeKind::Place(place) if expected => Some(place),
             _ => None,
         }
     }
@@ -68,7 +68,7 @@ impl<'l> Cursor<'l> {
     #[inline]
     pub(crate) fn pass_leaf(&mut self) {
         self.next += 1;
-        self.kind = Kind::Branch;
+        self.kind = NodeKind::Branch;
     }
 
     #[cold]
@@ -109,7 +109,7 @@ impl<'l> Cursor<'l> {
         }
         let node = &self.nodes[self.node as usize];
         // A node that the layout knows children of is a branch.
-        (self.node, self.next, self.kind) = (node.parent, node.end, Kind::Branch);
+        (self.node, self.next, self.kind) = (node.parent, node.end, NodeKind::Branch);
     }
 
     /// Goes to a node that an earlier walk has been at.
@@ -127,7 +127,7 @@ impl<'l> Cursor<'l> {
     #[inline]
     pub(crate) fn place(&self) -> Option<u32> {
         match self.kind {
-            Kind::Place(place) if self.unknown.is_empty() => Some(place),
+            NodeKind::Place(place) if self.unknown.is_empty() => Some(place),
             _ => None,
         }
     }

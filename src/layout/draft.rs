@@ -6,8 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::leaf::Leaf;
-use super::paths::{Kind, NodeId, Paths};
-use super::{Inner, LeafId, Place};
+use super::paths::{NodeId, NodeKind, Paths};
+use super::{LayoutData, LeafId, Place};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -111,7 +111,7 @@ impl Draft {
     /// # Errors
     /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose
     /// places do not fit it; a tie of arrays without elements; too many elements.
-    pub(crate) fn assemble(self) -> Result<Inner> {
+    pub(crate) fn assemble(self) -> Result<LayoutData> {
         if let Some(node) = self.paths.duplicate_child() {
             return Err(Error::duplicate(self.paths.render(node)));
         }
@@ -141,7 +141,7 @@ impl Draft {
             .iter()
             .map(|&draft| leaf(draft, false))
             .collect();
-        Ok(Inner::new(
+        Ok(LayoutData::new(
             paths,
             places,
             trainable,
@@ -155,7 +155,7 @@ impl Draft {
     fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
         let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
         for (index, place) in self.places.iter().enumerate() {
-            if self.paths.node(place.node).kind != Kind::Place(index as u32) {
+            if self.paths.node(place.node).kind != NodeKind::Place(index as u32) {
                 return Err(Error::invalid_layout("a place that is no leaf of the tree"));
             }
             let nodes = nodes

@@ -1,21 +1,21 @@
 //! The plan: which leaf is where in the flat vector.
 //!
-//! One walk over a tree drafts it ([`plan`]), one validator guards it ([`draft`]), and from then on
+//! One walk over a tree drafts it ([`build`]), one validator guards it ([`draft`]), and from then on
 //! a tree is matched to it segment by segment ([`cursor`]). A layout is plain data: paths, shapes,
 //! offsets, ties, never addresses. Invariant: nothing here moves elements.
 
+mod build;
 mod cursor;
+mod display;
 mod draft;
 mod leaf;
 mod nearest;
 mod overlap;
 mod paths;
 mod pattern;
-mod plan;
 mod planner;
 #[cfg(feature = "serde")]
-mod serialize;
-mod table;
+mod serde;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,10 +23,10 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
-pub(crate) use paths::{Kind, NodeId, Paths};
+pub(crate) use paths::{NodeId, NodeKind, Paths};
 pub(crate) use pattern::Pattern;
 #[cfg(feature = "safetensors")]
-pub(crate) use pattern::{Segment, captures};
+pub(crate) use pattern::{PatternSegment, captures};
 pub use planner::Planner;
 
 use crate::element::{Dtype, FlatElement};
@@ -67,10 +67,10 @@ use crate::tree::axes::{AxisMap, Shape};
 /// ```
 #[derive(Clone)]
 pub struct Layout {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<LayoutData>,
 }
 
-pub(crate) struct Inner {
+pub(crate) struct LayoutData {
     pub(crate) paths: Arc<Paths>,
     /// In walk order.
     pub(crate) places: Vec<Place>,
@@ -126,7 +126,7 @@ pub(crate) struct LeafId {
     pub(crate) trainable: bool,
 }
 
-impl Inner {
+impl LayoutData {
     fn new(
         paths: Arc<Paths>,
         places: Vec<Place>,
@@ -140,7 +140,7 @@ impl Inner {
         let is_plain = places
             .iter()
             .all(|place| place.plain || !place.leaf.trainable);
-        Inner {
+        LayoutData {
             paths,
             places,
             leaves,
@@ -258,7 +258,7 @@ impl Layout {
         Planner::default()
     }
 
-    pub(crate) fn new(inner: Inner) -> Self {
+    pub(crate) fn new(inner: LayoutData) -> Self {
         Layout {
             inner: Arc::new(inner),
         }
@@ -351,7 +351,7 @@ impl Layout {
     pub fn index_of(&self, path: &str) -> Option<usize> {
         let node = self.inner.paths.find(path)?;
         match self.inner.paths.node(node).kind {
-            Kind::Place(place) => Some(self.inner.place(place).leaf)
+            NodeKind::Place(place) => Some(self.inner.place(place).leaf)
                 .filter(|leaf| leaf.trainable)
                 .map(|leaf| leaf.index as usize),
             _ => None,
@@ -402,8 +402,8 @@ impl Layout {
         let describe = |layout: &Layout| {
             let (leaves, elements) = (layout.leaves().len() as u128, layout.len() as u128);
             let (leaves, elements) = (
-                table::counted(leaves, "leaf", "leaves"),
-                table::counted(elements, "element", "elements"),
+                display::counted(leaves, "leaf", "leaves"),
+                display::counted(elements, "element", "elements"),
             );
             format!(
                 "{leaves}, {elements}, fingerprint {:016x}",
@@ -456,7 +456,7 @@ impl Layout {
     }
 }
 
-fn fingerprint(inner: &Inner) -> u64 {
+fn fingerprint(inner: &LayoutData) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     if inner.rounds_f64 {
         hash.field(b"f64 rounded to f32");

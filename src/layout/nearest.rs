@@ -1,8 +1,8 @@
 //! What there is where somebody looked for a leaf in vain: the path that may have been meant, or
 //! what is below the part of it that exists.
 
-use super::paths::{Kind, NodeId, Paths, ROOT};
-use super::{Inner, Layout, Pattern};
+use super::paths::{NodeId, NodeKind, Paths, ROOT};
+use super::{Layout, LayoutData, Pattern};
 use crate::error::Error;
 use crate::tree::Key;
 use crate::tree::key::{push_segment, split, unescape};
@@ -19,7 +19,7 @@ impl Layout {
     pub(crate) fn found_at(&self, path: &str) -> String {
         let paths = &self.inner.paths;
         match paths.find(path).map(|node| paths.node(node).kind) {
-            Some(Kind::Place(_)) => "one that is frozen or carried".into(),
+            Some(NodeKind::Place(_)) => "one that is frozen or carried".into(),
             _ => format!("no leaf there; {}", instead(&self.inner, path)),
         }
     }
@@ -63,7 +63,7 @@ impl Layout {
     }
 }
 
-impl Inner {
+impl LayoutData {
     /// The path of a trainable leaf that may have been meant by one at which there is none.
     pub(crate) fn meant(&self, path: &str) -> Option<String> {
         nearest(self, path)
@@ -72,7 +72,7 @@ impl Inner {
     }
 }
 
-fn instead(layout: &Inner, path: &str) -> String {
+fn instead(layout: &LayoutData, path: &str) -> String {
     let (paths, segments) = (&layout.paths, split(path));
     if let Some(meant) = layout.meant(path) {
         return format!("did you mean `{meant}`?");
@@ -85,7 +85,7 @@ fn instead(layout: &Inner, path: &str) -> String {
 }
 
 /// The trainable leaf to which the segments lead if each is the nearest of those that there are.
-fn nearest(layout: &Inner, path: &str) -> Option<NodeId> {
+fn nearest(layout: &LayoutData, path: &str) -> Option<NodeId> {
     let paths = &layout.paths;
     let near = |node, segment| {
         child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment))
@@ -167,7 +167,7 @@ fn below(paths: &Paths, node: NodeId) -> String {
         .map(|child| format!("`{}`", escaped(paths.key(child))))
         .collect();
     match paths.children(node).skip(LISTED).count() {
-        _ if keys.is_empty() && paths.node(node).kind == Kind::NoLeaf => {
+        _ if keys.is_empty() && paths.node(node).kind == NodeKind::NoLeaf => {
             format!("{whose} is no parameter (`#[tree(param)]` makes a number one)")
         }
         _ if keys.is_empty() => format!("{whose} has nothing below it"),

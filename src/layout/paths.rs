@@ -19,7 +19,7 @@ pub(crate) type NodeId = u32;
 pub(crate) const ROOT: NodeId = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum NodeKind {
     /// Children, or nothing at all: a struct, a list, a `None`.
     Branch,
     /// Known by name, but no part of the tree, or no array.
@@ -33,8 +33,8 @@ pub(crate) struct Node {
     pub(crate) parent: NodeId,
     /// One past the last node of the subtree.
     pub(crate) end: NodeId,
-    segment: Segment,
-    pub(crate) kind: Kind,
+    segment: PackedKey,
+    pub(crate) kind: NodeKind,
     /// Declared as not trainable: at this node, and after [`Paths::inherit_frozen`] also above it.
     pub(crate) frozen: bool,
     /// Declared as not trainable by what stands here, wherever else that may stand.
@@ -42,7 +42,7 @@ pub(crate) struct Node {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Segment {
+enum PackedKey {
     Index(u32),
     Name { start: u32, len: u32 },
 }
@@ -68,8 +68,8 @@ impl Paths {
         let root = Node {
             parent: ROOT,
             end: 1,
-            segment: Segment::Index(0),
-            kind: Kind::Branch,
+            segment: PackedKey::Index(0),
+            kind: NodeKind::Branch,
             frozen: false,
             frozen_content: false,
         };
@@ -99,7 +99,7 @@ impl Paths {
 
     pub(crate) fn place(&self, id: NodeId) -> Option<u32> {
         match self.node(id).kind {
-            Kind::Place(place) => Some(place),
+            NodeKind::Place(place) => Some(place),
             _ => None,
         }
     }
@@ -112,7 +112,7 @@ impl Paths {
     pub(crate) fn push(&mut self, parent: NodeId, key: Key<'_>, frozen: bool) -> Result<NodeId> {
         let segment = match key {
             Key::Index(index) => {
-                Segment::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?)
+                PackedKey::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?)
             }
             _ => self.segment(key)?,
         };
@@ -170,27 +170,27 @@ impl Paths {
         }
     }
 
-    fn push_segment(&mut self, parent: NodeId, segment: Segment, frozen: bool) -> Result<NodeId> {
+    fn push_segment(&mut self, parent: NodeId, segment: PackedKey, frozen: bool) -> Result<NodeId> {
         let id = NodeId::try_from(self.nodes.len()).map_err(|_| Error::too_many_places())?;
         self.nodes.push(Node {
             parent,
             end: id + 1,
             segment,
-            kind: Kind::Branch,
+            kind: NodeKind::Branch,
             frozen,
             frozen_content: false,
         });
         Ok(id)
     }
 
-    fn segment(&mut self, key: Key<'_>) -> Result<Segment> {
+    fn segment(&mut self, key: Key<'_>) -> Result<PackedKey> {
         let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::too_many_places());
         match key.canonical() {
-            Key::Index(index) => Ok(Segment::Index(narrow(index)?)),
+            Key::Index(index) => Ok(PackedKey::Index(narrow(index)?)),
             Key::Name(name) => {
                 let start = self.names.len();
                 self.names.push_str(name);
-                Ok(Segment::Name {
+                Ok(PackedKey::Name {
                     start: narrow(start)?,
                     len: narrow(self.names.len())? - narrow(start)?,
                 })
@@ -203,10 +203,10 @@ impl Paths {
         self.key_of(self.node(id).segment)
     }
 
-    fn key_of(&self, segment: Segment) -> Key<'_> {
+    fn key_of(&self, segment: PackedKey) -> Key<'_> {
         match segment {
-            Segment::Index(index) => Key::Index(index as usize),
-            Segment::Name { start, len } => {
+            PackedKey::Index(index) => Key::Index(index as usize),
+            PackedKey::Name { start, len } => {
                 Key::Name(&self.names[start as usize..(start + len) as usize])
             }
         }
@@ -216,22 +216,22 @@ impl Paths {
     pub(crate) fn has_key(&self, node: &Node, key: Key<'_>) -> bool {
         match key {
             Key::Index(index) => {
-                matches!(node.segment, Segment::Index(known) if known as usize == index)
+                matches!(node.segment, PackedKey::Index(known) if known as usize == index)
             }
             Key::Name(name) => self.has_name(node.segment, name),
             Key::Same => false,
         }
     }
 
-    fn has_name(&self, segment: Segment, name: &str) -> bool {
+    fn has_name(&self, segment: PackedKey, name: &str) -> bool {
         match segment {
-            Segment::Name { start, len } => {
+            PackedKey::Name { start, len } => {
                 self.names
                     .as_bytes()
                     .get(start as usize..(start + len) as usize)
                     == Some(name.as_bytes())
             }
-            Segment::Index(_) => self.key_of(segment) == Key::Name(name).canonical(),
+            PackedKey::Index(_) => self.key_of(segment) == Key::Name(name).canonical(),
         }
     }
 

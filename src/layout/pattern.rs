@@ -15,12 +15,12 @@ use crate::tree::key::split;
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     text: String,
-    segments: Vec<Segment>,
+    segments: Vec<PatternSegment>,
 }
 
 /// A segment of a pattern.
 #[derive(Clone, Debug)]
-pub(crate) enum Segment {
+pub(crate) enum PatternSegment {
     /// Any number of segments.
     Any,
     /// The literal pieces between the stars.
@@ -52,7 +52,7 @@ impl Pattern {
     pub(crate) fn is_path(&self) -> bool {
         self.segments
             .iter()
-            .all(|segment| matches!(segment, Segment::Pieces(pieces) if pieces.len() == 1))
+            .all(|segment| matches!(segment, PatternSegment::Pieces(pieces) if pieces.len() == 1))
     }
 
     pub(crate) fn matches(&self, paths: &Paths, node: NodeId) -> bool {
@@ -65,16 +65,16 @@ impl Pattern {
     }
 }
 
-fn parse_segment(text: &str, segment: &str) -> Result<Segment> {
+fn parse_segment(text: &str, segment: &str) -> Result<PatternSegment> {
     match segment {
         "" => Err(Error::pattern(
             text,
             "a segment between dots",
             "nothing; the empty key is `\\e`",
         )),
-        "**" => Ok(Segment::Any),
-        "\\e" => Ok(Segment::Pieces(vec![String::new()])),
-        _ => parse_pieces(text, segment).map(Segment::Pieces),
+        "**" => Ok(PatternSegment::Any),
+        "\\e" => Ok(PatternSegment::Pieces(vec![String::new()])),
+        _ => parse_pieces(text, segment).map(PatternSegment::Pieces),
     }
 }
 
@@ -103,19 +103,19 @@ fn parse_pieces(text: &str, segment: &str) -> Result<Vec<String>> {
 /// What the stars stand for, if the pattern matches: each takes as little as will do, the first
 /// ones first.
 #[cfg(feature = "safetensors")]
-pub(crate) fn captures(pattern: &[Segment], keys: &[&str]) -> Option<Vec<String>> {
+pub(crate) fn captures(pattern: &[PatternSegment], keys: &[&str]) -> Option<Vec<String>> {
     let (mut spans, mut keys) = (spans(pattern, keys)?.into_iter(), keys);
     let mut taken = Vec::new();
     for segment in pattern {
-        let len = if let Segment::Any = segment {
+        let len = if let PatternSegment::Any = segment {
             spans.next()?.len()
         } else {
             1
         };
         let (here, rest) = keys.split_at(len);
         match segment {
-            Segment::Any => taken.push(here.join(".")),
-            Segment::Pieces(pieces) => {
+            PatternSegment::Any => taken.push(here.join(".")),
+            PatternSegment::Pieces(pieces) => {
                 taken.extend(gaps(pieces, here[0])?.into_iter().map(str::to_owned))
             }
         }
@@ -126,17 +126,17 @@ pub(crate) fn captures(pattern: &[Segment], keys: &[&str]) -> Option<Vec<String>
 
 /// The keys that each `**` takes, if the pattern matches: on a mismatch the last one takes one key
 /// more, which is enough, as what stands before it fits where it is. Quadratic at worst.
-fn spans(pattern: &[Segment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usize>>> {
+fn spans(pattern: &[PatternSegment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usize>>> {
     let (mut at, mut key, mut after) = (0, 0, 0);
     let mut spans: Vec<Range<usize>> = Vec::new();
     loop {
         match pattern.get(at) {
-            Some(Segment::Any) => {
+            Some(PatternSegment::Any) => {
                 spans.push(key..key);
                 (at, after) = (at + 1, at + 1);
                 continue;
             }
-            Some(Segment::Pieces(pieces))
+            Some(PatternSegment::Pieces(pieces))
                 if keys
                     .get(key)
                     .is_some_and(|text| gaps(pieces, text.as_ref()).is_some()) =>

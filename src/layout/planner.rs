@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::pattern::Pattern;
-use super::{Inner, Layout, Leaf, plan};
+use super::{Layout, LayoutData, Leaf, build};
 use crate::error::Result;
 use crate::tree::Tree;
 
@@ -139,7 +139,7 @@ impl<'p> Planner<'p> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
-        let draft = plan::walk(tree, self.everything)?.rounding_f64(self.round_f64);
+        let draft = build::walk(tree, self.everything)?.rounding_f64(self.round_f64);
         if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {
             return draft.assemble().map(Layout::new);
         }
@@ -168,7 +168,7 @@ impl<'p> Planner<'p> {
     }
 }
 
-fn trained(whole: &Inner, place: usize, kept: &[bool]) -> bool {
+fn trained(whole: &LayoutData, place: usize, kept: &[bool]) -> bool {
     let leaf = whole.places[place].leaf;
     leaf.trainable && kept[leaf.index as usize]
 }

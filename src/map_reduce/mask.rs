@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::error::Result;
-use crate::layout::{Inner, Layout, Place};
+use crate::layout::{Layout, LayoutData, Place};
 use crate::traversal::leaf_slices;
 use crate::traversal::tied_places::TiedGrads;
 use crate::tree::{DynTree, Tree};
@@ -38,7 +38,7 @@ impl Layout {
 
 /// A tree of the layout's paths with these elements at the first places of its trainable leaves, and
 /// nothing at the others.
-fn tree_of(layout: &Inner, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
+fn tree_of(layout: &LayoutData, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
     let paths = &layout.paths;
     let mut trees: Vec<DynTree> = Vec::new();
     trees.resize_with(paths.len(), DynTree::absent);

@@ -7,7 +7,7 @@
 
 use crate::element::Sink;
 use crate::error::{Error, Result};
-use crate::layout::{Cursor, Inner};
+use crate::layout::{Cursor, LayoutData};
 use crate::memory::pool::Pool;
 use crate::slices::FloatsMut;
 use crate::tree::{Key, LeafMut, Shared, Tree, VisitorMut};
@@ -23,7 +23,7 @@ pub(crate) fn give_back(slices: Vec<FloatsMut<'_>>) {
 
 /// One for each trainable leaf, in flat order; `None` if the tree is not plain.
 pub(crate) fn lend<'a, T: Tree + ?Sized>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &'a mut T,
 ) -> Option<Vec<FloatsMut<'a>>> {
     if !layout.is_plain {
@@ -44,7 +44,7 @@ pub(crate) fn lend<'a, T: Tree + ?Sized>(
 }
 
 struct Lend<'l, 'a> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     cursor: Cursor<'l>,
     /// The place that should come next.
     next: u32,

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::element::FlatElement;
 use crate::error::Result;
-use crate::layout::{Inner, Place};
+use crate::layout::{LayoutData, Place};
 use crate::memory;
 use crate::memory::pool::Pool;
 use crate::slices::copies;
@@ -36,7 +36,7 @@ pub(crate) struct Lent<'a> {
 }
 
 impl<'a, E: FlatElement> Noted<'a, E> {
-    pub(crate) fn new(layout: &Inner) -> Self {
+    pub(crate) fn new(layout: &LayoutData) -> Self {
         let mut lent: Vec<Lent<'a>> = Pool::take(&LENT);
         lent.reserve_exact(layout.leaves.len());
         Noted {
@@ -80,7 +80,7 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     ///
     /// # Errors
     /// No memory for so many elements.
-    pub(crate) fn into_vec(self, layout: &Inner) -> Result<Vec<E>> {
+    pub(crate) fn into_vec(self, layout: &LayoutData) -> Result<Vec<E>> {
         if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
             let mut flat = memory::try_with_capacity(layout.len)?;
             self.lent

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use crate::element::{Dtype, Sink, WriteBytes};
 use crate::error::{Error, FirstError, Result};
-use crate::layout::{Inner, NodeId, Place};
+use crate::layout::{LayoutData, NodeId, Place};
 use crate::traversal::rebuild::Rebuilding;
 use crate::traversal::validate::Seen;
 use crate::tree::{
@@ -33,7 +33,7 @@ pub(crate) trait Put<'a> {
 /// # Errors
 /// What `put` returns; a tree that is not as it was checked.
 pub(crate) fn write<'a, T: Tree + ?Sized>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &'a mut T,
     builder: Rebuilding<'_>,
     put: &mut impl Put<'a>,
@@ -52,7 +52,7 @@ pub(crate) fn write<'a, T: Tree + ?Sized>(
 /// # Errors
 /// A node that cannot be rebuilt.
 pub(crate) fn check_new<'a, T: Tree + ?Sized>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &mut T,
     builder: Rebuilding<'_>,
     put: &mut impl Put<'a>,
@@ -67,7 +67,7 @@ fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
 }
 
 struct InPlace<'l, 'b, 'p, 'a, P> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     builder: Rebuilding<'b>,
     put: &'p mut P,
     seen: Seen,
@@ -78,7 +78,7 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
 }
 
 impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
-    fn new(layout: &'l Inner, builder: Rebuilding<'b>, put: &'p mut P) -> Self {
+    fn new(layout: &'l LayoutData, builder: Rebuilding<'b>, put: &'p mut P) -> Self {
         let written = |place| is_written(put, place);
         let written = if builder.meets_shared_nodes() {
             layout.places.iter().map(written).collect()

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Layout, Leaf, Place};
+use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::slices::copies::{self, Copies};
 use crate::slices::{Floats, FloatsMut};
 use crate::threads;
@@ -184,7 +184,7 @@ impl Copied {
 }
 
 struct Collect<'l, 'a> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     purpose: Purpose,
     slices: Slices<'a>,
     is_lent: Vec<bool>,
@@ -331,7 +331,7 @@ impl<'a> Put<'a> for LendSome<'_, 'a> {
 
 /// Writes copies back.
 struct PutBack<'l, 'a, W> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     is_wanted: W,
     copied: &'l Copied,
     writes: Copies<'a, 'l>,

@@ -6,7 +6,7 @@ use ndarray::{ArrayViewD, IxDyn};
 
 use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
-use crate::layout::{Inner, Place};
+use crate::layout::{LayoutData, Place};
 use crate::memory;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::tree::axes::AxisMap;
@@ -15,7 +15,7 @@ use crate::tree::{LeafMut, LeafRef};
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
 #[inline]
 pub(crate) fn elements_of<'a, E: FlatElement>(
-    layout: &Inner,
+    layout: &LayoutData,
     place: &Place,
     leaf: &LeafRef<'_, 'a>,
 ) -> Result<Cow<'a, [E]>> {
@@ -27,7 +27,7 @@ pub(crate) fn elements_of<'a, E: FlatElement>(
 
 #[inline(never)]
 fn copy_of<E: FlatElement>(
-    layout: &Inner,
+    layout: &LayoutData,
     place: &Place,
     leaf: &LeafRef<'_, '_>,
 ) -> Result<Vec<E>> {
@@ -62,7 +62,7 @@ pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E])
 /// Writes a leaf's elements at one of its places, rounded to nearest where its type does not hold
 /// them.
 pub(crate) fn write_floats<E: FlatElement>(
-    layout: &Inner,
+    layout: &LayoutData,
     place: &Place,
     leaf: LeafMut<'_, '_>,
     elements: &[E],

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use crate::element::Dtype;
 use crate::error::{Error, Result};
-use crate::layout::{Cursor, Inner, Leaf, LeafId, NodeId, Place};
+use crate::layout::{Cursor, LayoutData, Leaf, LeafId, NodeId, Place};
 use crate::slices::{AnyVec, Floats};
 use crate::traversal::validate::{Content, Contents};
 use crate::tree::{
@@ -75,7 +75,7 @@ impl Values<'_> {
 
 /// A new tree after an old one that has been validated.
 pub(crate) fn rebuild<T: Tree>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &T,
     values: Values<'_>,
     contents: &Contents,
@@ -89,7 +89,7 @@ pub(crate) fn rebuild<T: Tree>(
 
 /// The walk behind a [`Builder`].
 pub(crate) struct Rebuilding<'b> {
-    layout: &'b Inner,
+    layout: &'b LayoutData,
     pub(crate) cursor: Cursor<'b>,
     values: Values<'b>,
     contents: &'b Contents,
@@ -103,7 +103,7 @@ pub(crate) struct Rebuilding<'b> {
 }
 
 impl<'b> Rebuilding<'b> {
-    pub(crate) fn new(layout: &'b Inner, values: Values<'b>, contents: &'b Contents) -> Self {
+    pub(crate) fn new(layout: &'b LayoutData, values: Values<'b>, contents: &'b Contents) -> Self {
         Rebuilding {
             layout,
             cursor: Cursor::new(&layout.paths),

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
-use crate::layout::{Cursor, Inner, Kind, LeafId, NodeId, Place};
+use crate::layout::{Cursor, LayoutData, LeafId, NodeId, NodeKind, Place};
 use crate::traversal::place_elements::elements_of;
 use crate::tree::axes::AxisMap;
 use crate::tree::{Guarded, Identity, Key, LeafRef, Source, Tree, UnderGuard, Visitor};
@@ -74,7 +74,7 @@ pub(crate) trait Take<'a> {
 /// # Errors
 /// All leaves that disagree, in one; or the first that keeps the walk from going on.
 pub(crate) fn check<T: Tree + ?Sized>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &T,
     purpose: Purpose,
 ) -> Result<Contents> {
@@ -87,7 +87,7 @@ pub(crate) fn check<T: Tree + ?Sized>(
 /// # Errors
 /// As [`check`], and what `take` returns.
 pub(crate) fn check_and_take<'a, T: Tree + ?Sized>(
-    layout: &Inner,
+    layout: &LayoutData,
     tree: &'a T,
     purpose: Purpose,
     take: &mut impl Take<'a>,
@@ -153,7 +153,7 @@ impl Content {
 }
 
 struct Check<'l, 't, 'a, T> {
-    layout: &'l Inner,
+    layout: &'l LayoutData,
     take: &'t mut T,
     purpose: Purpose,
     cursor: Cursor<'l>,
@@ -205,7 +205,7 @@ enum Exact<'a> {
 }
 
 impl<'a> Exact<'a> {
-    fn of(layout: &Inner, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
+    fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
         match leaf.dtype {
             Dtype::F64 => elements_of(layout, place, leaf).map(Exact::F64),
             _ => elements_of(layout, place, leaf).map(Exact::F32),
@@ -226,7 +226,7 @@ fn same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
 }
 
 impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
-    fn new(layout: &'l Inner, purpose: Purpose, take: &'t mut T) -> Self {
+    fn new(layout: &'l LayoutData, purpose: Purpose, take: &'t mut T) -> Self {
         Check {
             layout,
             take,
@@ -429,16 +429,16 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let known = *self.layout.paths.node(self.cursor.known());
         let is_known = self.cursor.node().is_some();
         let (ignored, expected) = match known.kind {
-            Kind::NoLeaf => (true, "no leaf: the field holds no parameter"),
-            Kind::Place(index) => (
+            NodeKind::NoLeaf => (true, "no leaf: the field holds no parameter"),
+            NodeKind::Place(index) => (
                 !self.layout.place(index).leaf.trainable,
                 "nothing below a leaf",
             ),
-            Kind::Branch if is_known && known.end > self.cursor.known() + 1 => {
+            NodeKind::Branch if is_known && known.end > self.cursor.known() + 1 => {
                 (self.holds_no_leaf(self.cursor.known()), "a branch")
             }
-            Kind::Branch if is_known => (false, "nothing"),
-            Kind::Branch => (false, "a path that the layout has"),
+            NodeKind::Branch if is_known => (false, "nothing"),
+            NodeKind::Branch => (false, "a path that the layout has"),
         };
         if self.purpose == Purpose::ReadGradients && (ignored || known.frozen) {
             return;
@@ -460,7 +460,8 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     fn holds_no_leaf(&self, node: NodeId) -> bool {
         let mut kinds =
             (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
-        self.layout.places_below(node).next().is_none() && kinds.any(|kind| kind == Kind::NoLeaf)
+        self.layout.places_below(node).next().is_none()
+            && kinds.any(|kind| kind == NodeKind::NoLeaf)
     }
 
     /// Remembers an error, should the tree keep it to itself.

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
-use super::paths::{Kind, NodeId, Paths, ROOT};
+use super::paths::{NodeId, NodeKind, Paths, ROOT};
 use crate::error::{Error, FirstError, Result};
 use crate::tree::axes::{Shape, StridedView};
 use crate::tree::stack::MAX_LEVELS;
@@ -22,17 +22,17 @@ const MAX_EXTRA_NODES: usize = 1 << 22;
 /// # Errors
 /// See [`Layout::of`](super::Layout::of).
 pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
-    let mut plan = Plan::new();
-    tree.visit(&mut plan)
-        .map_err(|error| error.or_at(|| plan.paths.render(plan.node)))?;
-    std::mem::take(&mut plan.failed).into_result()?;
+    let mut builder = LayoutBuilder::new();
+    tree.visit(&mut builder)
+        .map_err(|error| error.or_at(|| builder.paths.render(builder.node)))?;
+    std::mem::take(&mut builder.failed).into_result()?;
     if everything {
-        plan.paths.thaw();
+        builder.paths.thaw();
     }
-    plan.finish()
+    builder.finish()
 }
 
-struct Plan {
+struct LayoutBuilder {
     paths: Paths,
     node: NodeId,
     levels: usize,
@@ -54,9 +54,9 @@ struct SharedNode {
     open: bool,
 }
 
-impl Plan {
+impl LayoutBuilder {
     fn new() -> Self {
-        Plan {
+        LayoutBuilder {
             paths: Paths::new(),
             node: ROOT,
             levels: 0,
@@ -86,15 +86,15 @@ impl Plan {
             .map(|(&id, leader)| (id, ids[leader]))
             .collect();
         let views = ids.iter().copied().zip(views).collect();
-        Ok(self.into_draft(&Views { ties, views }))
+        Ok(self.into_draft(&TiedViews { ties, views }))
     }
 
     /// Numbers the places in walk order and gives each tie to one leaf.
-    fn into_draft(mut self, views: &Views) -> Draft {
+    fn into_draft(mut self, views: &TiedViews) -> Draft {
         let mut places = Vec::with_capacity(self.leaves.len());
         for node in self.paths.ids() {
-            if let Kind::Place(seen) = self.paths.node(node).kind {
-                self.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
+            if let NodeKind::Place(seen) = self.paths.node(node).kind {
+                self.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
                 places.push(DraftPlace {
                     node,
                     leaf: seen,
@@ -121,7 +121,7 @@ impl Plan {
         if self.levels > MAX_LEVELS {
             return Err(Error::too_deep(MAX_LEVELS));
         }
-        if self.paths.node(self.node).kind != Kind::Branch {
+        if self.paths.node(self.node).kind != NodeKind::Branch {
             return Err(Error::unstable(
                 "a node that is both a leaf and something else",
             ));
@@ -168,7 +168,7 @@ impl Plan {
             Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, leaf)?,
             _ => self.add_leaf(leaf)?,
         };
-        self.set_kind(Kind::Place(id))
+        self.set_kind(NodeKind::Place(id))
     }
 
     fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
@@ -225,11 +225,11 @@ impl Plan {
         Ok(id)
     }
 
-    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+    fn set_kind(&mut self, kind: NodeKind) -> Result<()> {
         let id = self.node;
         let is_last = self.paths.len() == id as usize + 1;
         let node = self.paths.node_mut(id);
-        if node.kind != Kind::Branch || !is_last {
+        if node.kind != NodeKind::Branch || !is_last {
             return Err(Error::unstable(
                 "a node that is both a leaf and something else",
             ));
@@ -247,14 +247,14 @@ impl Plan {
         }
         self.paths.copy_subtree(original, self.node)?;
         let kind = self.paths.node(original).kind;
-        if kind != Kind::Branch {
+        if kind != NodeKind::Branch {
             self.set_kind(kind)?;
         }
         let (node, end) = (self.node, self.paths.len() as NodeId);
         let copies = || std::iter::once(node).chain(first_copy..end);
         copies().try_for_each(|copy| self.separate_if_empty(copy))?;
         self.extra_places += copies()
-            .filter(|&id| matches!(self.paths.node(id).kind, Kind::Place(_)))
+            .filter(|&id| matches!(self.paths.node(id).kind, NodeKind::Place(_)))
             .count();
         if self.extra_places > MAX_EXTRA_PLACES {
             Err(Error::too_many_places())
@@ -264,7 +264,7 @@ impl Plan {
     }
 }
 
-impl Plan {
+impl LayoutBuilder {
     /// An array without elements is never a tie, not even with itself.
     fn separate_if_empty(&mut self, node: NodeId) -> Result<()> {
         let Some(seen) = self.paths.place(node) else {
@@ -273,7 +273,7 @@ impl Plan {
         if self.leaves[seen as usize].shape.contains(&0) {
             let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
             self.leaves.push(self.leaves[seen as usize].clone());
-            self.paths.node_mut(node).kind = Kind::Place(id);
+            self.paths.node_mut(node).kind = NodeKind::Place(id);
         }
         Ok(())
     }
@@ -282,18 +282,18 @@ impl Plan {
 fn first_place(paths: &Paths, leaf: u32) -> String {
     let place = paths
         .ids()
-        .find(|&id| paths.node(id).kind == Kind::Place(leaf));
+        .find(|&id| paths.node(id).kind == NodeKind::Place(leaf));
     place.map(|id| paths.render(id)).unwrap_or_default()
 }
 
 /// What is known of the leaves that may share memory.
-struct Views {
+struct TiedViews {
     /// For each of them the leaf that leads its tie.
     ties: HashMap<u32, u32>,
     views: HashMap<u32, StridedView>,
 }
 
-impl Views {
+impl TiedViews {
     /// Gives all places of a tie to its leader.
     fn resolve(&self, places: &mut [DraftPlace]) {
         for place in places {
@@ -305,13 +305,13 @@ impl Views {
     }
 }
 
-impl<'a> Visitor<'a> for Plan {
+impl<'a> Visitor<'a> for LayoutBuilder {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.met_leaf(&leaf).map_err(|error| self.noted(error))
     }
 
     fn no_leaf(&mut self) -> Result<()> {
-        self.set_kind(Kind::NoLeaf)
+        self.set_kind(NodeKind::NoLeaf)
     }
 
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
-use super::paths::{Kind, NodeId, Paths, ROOT};
-use super::{Inner, Layout, Leaf, LeafId};
+use super::paths::{NodeId, NodeKind, Paths, ROOT};
+use super::{Layout, LayoutData, Leaf, LeafId};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::Key;
@@ -20,7 +20,7 @@ const FORMAT: &str = "flatleaf layout 1";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredLayout {
     format: String,
     len: u64,
     /// Whether leaves of `f64` are rounded in a vector of `f32`.
@@ -71,7 +71,7 @@ impl Serialize for Layout {
             .ids()
             .filter_map(|node| stored_node(inner, node))
             .collect();
-        Stored {
+        StoredLayout {
             format: FORMAT.into(),
             len: inner.len as u64,
             round_f64: inner.rounds_f64,
@@ -92,7 +92,7 @@ fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
     }
 }
 
-fn stored_node(inner: &Inner, id: NodeId) -> Option<StoredNode> {
+fn stored_node(inner: &LayoutData, id: NodeId) -> Option<StoredNode> {
     let node = inner.paths.node(id);
     let has_children = node.end > id + 1;
     let place = inner.paths.place(id).map(|place| inner.place(place));
@@ -102,14 +102,14 @@ fn stored_node(inner: &Inner, id: NodeId) -> Option<StoredNode> {
     Some(StoredNode {
         path: inner.paths.render(id),
         leaf: place.map(|place| number(inner, place.leaf)),
-        no_leaf: node.kind == Kind::NoLeaf,
+        no_leaf: node.kind == NodeKind::NoLeaf,
         frozen_from: frozen_from(&inner.paths, id),
         axes: place.and_then(|place| place.axes.as_deref().cloned()),
     })
 }
 
 /// Leaves and others are counted through.
-fn number(inner: &Inner, leaf: LeafId) -> u32 {
+fn number(inner: &LayoutData, leaf: LeafId) -> u32 {
     if leaf.trainable {
         leaf.index
     } else {
@@ -125,12 +125,12 @@ fn frozen_from(paths: &Paths, id: NodeId) -> Option<u32> {
 
 impl<'de> Deserialize<'de> for Layout {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let stored = Stored::deserialize(deserializer)?;
+        let stored = StoredLayout::deserialize(deserializer)?;
         stored.into_layout().map_err(de::Error::custom)
     }
 }
 
-impl Stored {
+impl StoredLayout {
     fn into_layout(self) -> Result<Layout> {
         if self.format != FORMAT {
             return Err(Error::invalid_layout(format!(
@@ -149,7 +149,7 @@ impl Stored {
             .iter()
             .map(StoredLeaf::draft)
             .collect::<Result<Vec<_>>>()?;
-        let (mut tree, mut places) = (Tree::new(), Vec::new());
+        let (mut tree, mut places) = (PathsBuilder::new(), Vec::new());
         for stored in &self.nodes {
             if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some())
                 && (stored.leaf.is_some() || stored.axes.is_some())
@@ -161,7 +161,7 @@ impl Stored {
             }
             let node = tree.push(stored)?;
             if let Some(leaf) = stored.leaf {
-                tree.paths.node_mut(node).kind = Kind::Place(places.len() as u32);
+                tree.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
                 places.push(DraftPlace {
                     node,
                     leaf,
@@ -228,15 +228,15 @@ impl StoredLeaf {
 }
 
 /// Segments of paths in walk order, made into a tree again.
-struct Tree {
+struct PathsBuilder {
     paths: Paths,
     /// The nodes from the root to the last one, with their keys.
     line: Vec<(NodeId, String)>,
 }
 
-impl Tree {
+impl PathsBuilder {
     fn new() -> Self {
-        Tree {
+        PathsBuilder {
             paths: Paths::new(),
             line: vec![(ROOT, String::new())],
         }
@@ -260,16 +260,16 @@ impl Tree {
         }
         let node = self.line.last().map_or(ROOT, |node| node.0);
         self.paths.node_mut(node).kind = if stored.no_leaf {
-            Kind::NoLeaf
+            NodeKind::NoLeaf
         } else {
-            Kind::Branch
+            NodeKind::Branch
         };
         Ok(node)
     }
 
     fn open(&mut self, key: String, frozen: bool) -> Result<()> {
         let parent = self.line.last().map_or(ROOT, |node| node.0);
-        if self.paths.node(parent).kind != Kind::Branch {
+        if self.paths.node(parent).kind != NodeKind::Branch {
             return Err(Error::invalid_layout(format!(
                 "`{}`, which is a leaf, with something below it",
                 self.paths.render(parent)
