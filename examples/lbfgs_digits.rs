@@ -16,14 +16,15 @@ use std::path::{Path, PathBuf};
 
 use argmin::core::{Executor, IterState};
 use argmin::solver::{linesearch::MoreThuenteLineSearch, quasinewton::LBFGS};
+use digits::{SplitMix64, TRAINING_ROWS, read_digits};
 use flatleaf::argmin::FlatVec;
 use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer};
 use flatleaf::{Layout, destructure, objective, ops};
 use ndarray::{Array2, Axis};
 use plotters::prelude::*;
-use quickstart::{Net, SplitMix64, TRAINING_ROWS, read_digits};
+use quickstart::Net;
 
-/// The network and the digits; not its `main` and what only that needs.
+/// The network; not its `main` and what only that needs.
 #[allow(dead_code)]
 #[path = "quickstart.rs"]
 mod quickstart;

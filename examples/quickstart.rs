@@ -8,27 +8,22 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS.
+//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS. The
+//! digits themselves are read by `digits.rs`.
 
 use std::error::Error;
-use std::fs::File;
-use std::io::Read;
 use std::iter::zip;
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
+use digits::{PIXELS, SplitMix64, TRAINING_ROWS, read_digits};
 use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf::{Layout, Tree};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, Axis, s};
 
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv.gz");
-pub(crate) const TRAINING_ROWS: usize = 1500;
-const PIXELS: usize = 64;
 const HIDDEN: usize = 64;
 const CLASSES: usize = 10;
 
-const EPOCHS: u64 = 30;
+const EPOCHS: usize = 30;
 const BATCH: usize = 50;
 
 #[derive(Tree)]
@@ -70,7 +65,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         &layout,
     )?;
-    let bar = progress_bar();
     for epoch in 1..=EPOCHS {
         let mut loss = 0.0;
         for rows in random.shuffled(TRAINING_ROWS).chunks(BATCH) {
@@ -78,9 +72,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             optimizer.update(&mut net, &grads)?;
             loss += batch_loss * rows.len() as f32 / TRAINING_ROWS as f32;
         }
-        report(&bar, epoch, loss);
+        if epoch == 1 || epoch.is_multiple_of(5) {
+            println!("epoch {epoch:2}  loss {loss:.4}");
+        }
     }
-    bar.finish();
 
     let accuracy = net.accuracy(&test);
     println!(
@@ -203,65 +198,4 @@ fn softmax(mut logits: ArrayViewMut1<f32>) {
     let max = logits.fold(f32::NEG_INFINITY, |max, &x| max.max(x));
     logits.mapv_inplace(|x| (x - max).exp());
     logits /= logits.sum();
-}
-
-/// The rows to train on and the rows to test on: 64 pixels and a label each. Shuffled, since the
-/// last ones in the file are harder.
-pub(crate) fn read_digits(
-    random: &mut SplitMix64,
-) -> Result<(Array2<f32>, Array2<f32>), Box<dyn Error>> {
-    let mut text = String::new();
-    GzDecoder::new(File::open(DIGITS)?).read_to_string(&mut text)?;
-    let numbers = text
-        .trim_end()
-        .split([',', '\n'])
-        .map(str::parse)
-        .collect::<Result<Vec<f32>, _>>()?;
-    let rows = Array2::from_shape_vec((numbers.len() / (PIXELS + 1), PIXELS + 1), numbers)?;
-    let order = random.shuffled(rows.nrows());
-    let (train, test) = order.split_at(TRAINING_ROWS);
-    Ok((rows.select(Axis(0), train), rows.select(Axis(0), test)))
-}
-
-/// Hidden where stdout is no terminal.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("epoch {pos}/{len}  {bar:40}  {msg}")
-        .expect("a valid template");
-    ProgressBar::with_draw_target(Some(EPOCHS), ProgressDrawTarget::stdout()).with_style(style)
-}
-
-fn report(bar: &ProgressBar, epoch: u64, loss: f32) {
-    bar.set_message(format!("loss {loss:.4}"));
-    bar.set_position(epoch);
-    if bar.is_hidden() && (epoch == 1 || epoch.is_multiple_of(5)) {
-        println!("epoch {epoch:2}  loss {loss:.4}");
-    }
-}
-
-/// Sebastiano Vigna's generator: the same numbers everywhere.
-pub(crate) struct SplitMix64(pub(crate) u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform, with variance 1 / inputs, so that activations keep their size from layer to layer.
-    fn weight(&mut self, inputs: usize, outputs: usize) -> Arc<Array2<f32>> {
-        let bound = (3.0 / inputs as f32).sqrt();
-        let uniform = || bound * ((self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0);
-        Arc::new(Array2::from_shape_simple_fn((inputs, outputs), uniform))
-    }
-
-    /// The numbers below `len` in random order.
-    pub(crate) fn shuffled(&mut self, len: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..len).collect();
-        for i in (1..len).rev() {
-            order.swap(i, (self.next() % (i as u64 + 1)) as usize);
-        }
-        order
-    }
 }

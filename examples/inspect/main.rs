@@ -24,7 +24,7 @@ use table::{Column, grouped, number};
 
 const SAMPLE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/examples/data/silero_vad_16k.safetensors"
+    "/data/silero_vad_16k.safetensors"
 );
 
 /// A tensor and what its elements are like, if they are numbers.

@@ -6,7 +6,7 @@
 //! | the case is about | it goes to |
 //! | --- | --- |
 //! | a new kind of tree or container | [`models`], over which every law runs |
-//! | the derive | `tree/derive.rs`; a message of the compiler: `ui/` |
+//! | the derive | `tree/derive.rs`; a message of the compiler: `../derive/tests/ui/` |
 //! | pointers, cells and locks; ties | `tree/pointers.rs`, `tree/ties.rs` |
 //! | leaves that are read and written by callbacks | `tree/callback_leaves.rs` |
 //! | paths and patterns; what is trained | `layout/paths.rs`, `layout/freezing.rs` |
