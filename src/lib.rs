@@ -130,6 +130,6 @@ pub mod __private {
 pub mod design {}
 
 /// The examples of the README.
-#[cfg(all(doctest, feature = "derive"))]
+#[cfg(all(doctest, feature = "derive", feature = "safetensors"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
