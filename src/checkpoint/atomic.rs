@@ -18,7 +18,7 @@ const BUFFER: usize = 1 << 16;
 const EARLY: usize = 8 << 20;
 
 /// A new file, on its way to be the one at a path.
-pub(crate) struct Output<'f> {
+pub(crate) struct FileWriter<'f> {
     writer: BufWriter<&'f File>,
     path: &'f Path,
     /// Bytes since the last word to who synchronises, and that.
@@ -26,7 +26,7 @@ pub(crate) struct Output<'f> {
     written: Sender<()>,
 }
 
-impl Output<'_> {
+impl FileWriter<'_> {
     /// # Errors
     /// What the system says.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -50,13 +50,13 @@ fn write_safely(
     file: &File,
     path: &Path,
     len: usize,
-    write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    write: impl FnOnce(&mut FileWriter<'_>) -> Result<()>,
 ) -> Result<()> {
     let (written, news) = mpsc::channel();
     thread::scope(|scope| {
         let early = (len >= EARLY)
             .then(|| thread::Builder::new().spawn_scoped(scope, move || synchronise(file, &news)));
-        let mut output = Output {
+        let mut output = FileWriter {
             writer: BufWriter::with_capacity(BUFFER, file),
             path,
             since: 0,
@@ -105,7 +105,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 pub(crate) fn replace(
     path: &Path,
     len: usize,
-    write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    write: impl FnOnce(&mut FileWriter<'_>) -> Result<()>,
 ) -> Result<()> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path

@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use super::atomic::{self, Output};
+use super::atomic::{self, FileWriter};
 use super::dtype;
-use super::header::{Header, Tensor};
-use super::notes;
+use super::header::Header;
 use super::stream::Streams;
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 
 /// Writes the average of checkpoints (a model soup): each float element is summed in `f64` and
@@ -106,7 +106,7 @@ fn write(
     streams: &mut Streams,
     tensor: &[usize],
     combine: impl Fn(&mut [Vec<f64>]),
-    output: &mut Output<'_>,
+    output: &mut FileWriter<'_>,
 ) -> Result<()> {
     let dtype = streams.first().tensors[tensor[0]].element_type()?;
     if !dtype.is_float() {
@@ -151,10 +151,5 @@ fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
             first.tensors[tensor[0]].shape().to_vec(),
         )
     });
-    let mut metadata = first.metadata.clone();
-    metadata.remove(notes::PARTS);
-    metadata
-        .retain(|name, _| !(first.notes.aliases.contains_key(name) && first.notes.is_beside(name)));
-    first.notes.write_axes(&mut metadata);
-    Header::lay_out(entries.collect(), metadata)
+    Header::lay_out(entries.collect(), first.metadata.of_model())
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::header::Tensor;
 use super::stream::Streams;
+use super::tensor::Tensor;
 use crate::error::Result;
 
 /// What differs between two files. Made by [`compare`].
@@ -176,7 +176,8 @@ fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
     let (mut comparison, mut pairs) = (Comparison::default(), Vec::new());
     let mut met = vec![false; second.tensors.len()];
     for (index, tensor) in first.models() {
-        let Some(other) = first.names_of(index).find_map(|name| second.find_any(name)) else {
+        let mut names = first.names_of(index);
+        let Some((other, _)) = names.find_map(|name| second.find_any(name)) else {
             comparison.only_in_first.push(tensor.name.clone());
             continue;
         };

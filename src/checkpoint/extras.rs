@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::open::Checkpoint;
 use crate::tree::Tree;
 
 /// What else to write into a file: averages of the weights, an optimiser's state, metadata.
@@ -36,7 +37,7 @@ use crate::tree::Tree;
 #[must_use]
 pub struct Extras<'e> {
     pub(crate) others: Others<'e>,
-    pub(crate) parts: Vec<(String, Part<'e>)>,
+    pub(crate) parts: Vec<(String, ExtraPart<'e>)>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) is_plain: bool,
 }
@@ -51,7 +52,7 @@ pub(crate) enum Others<'e> {
     LeftOut,
 }
 
-pub(crate) enum Part<'e> {
+pub(crate) enum ExtraPart<'e> {
     Vector(&'e [f32]),
     Tree(&'e dyn Tree),
 }
@@ -92,7 +93,7 @@ impl<'e> Extras<'e> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn vector(mut self, name: impl Into<String>, vector: &'e [f32]) -> Self {
-        self.parts.push((name.into(), Part::Vector(vector)));
+        self.parts.push((name.into(), ExtraPart::Vector(vector)));
         self
     }
 
@@ -108,7 +109,7 @@ impl<'e> Extras<'e> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tree(mut self, name: impl Into<String>, tree: &'e dyn Tree) -> Self {
-        self.parts.push((name.into(), Part::Tree(tree)));
+        self.parts.push((name.into(), ExtraPart::Tree(tree)));
         self
     }
 
@@ -125,6 +126,29 @@ impl<'e> Extras<'e> {
     /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The [`user_metadata`](Checkpoint::user_metadata) of a file, for another version of it.
+    /// Entries that were given before under the same keys are replaced.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-metadata-of-{}", std::process::id()));
+    ///
+    /// checkpoint::save_with(&path, &vec![1.0_f32], &Extras::new().metadata("license", "MIT"))?;
+    /// let before = checkpoint::open(&path)?;
+    /// let extras = Extras::new().metadata_of(&before).metadata("epoch", "4");
+    /// checkpoint::save_with(&path, &vec![2.0_f32], &extras)?;
+    /// let after = checkpoint::open(&path)?;
+    /// assert_eq!((&*after.metadata()["license"], &*after.metadata()["epoch"]), ("MIT", "4"));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn metadata_of(mut self, file: &Checkpoint) -> Self {
+        let entries = file.user_metadata();
+        self.metadata
+            .extend(entries.map(|(key, value)| (key.to_owned(), value.to_owned())));
         self
     }
 

@@ -1,183 +1,22 @@
 //! The header of a file, and the one validator that every header goes through, read or written.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use safetensors::Dtype as OnDisk;
 use safetensors::tensor::TensorInfo;
 
-use super::dtype;
-use super::notes::{self, Notes};
-use super::stated::{METADATA, Stated};
-use crate::element::Dtype;
+use super::metadata::{self, Metadata};
+use super::names::path_of;
+use super::raw_header::{METADATA, RawHeader};
+use super::tensor::{MAX_AXES, Tensor};
 use crate::error::{Error, Result};
+use crate::tree::axes::AxisMap;
 
 /// Bytes of the length before a header.
 pub(crate) const LENGTH: usize = 8;
 
 /// The most bytes a header may have.
 pub(crate) const LONGEST: usize = 100_000_000;
-
-/// One tensor of a file, as the header has it.
-///
-/// ```
-/// use flatleaf::{checkpoint, tree};
-/// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-{}", std::process::id()));
-///
-/// checkpoint::save(&path, &tree!({ "layers": [{ "w": [[1.0, 2.0]] }] }))?;
-/// let file = checkpoint::open(&path)?;
-/// let rows = file.tensors().iter().map(|tensor| format!("{} {} {:?}", tensor.name(), tensor.type_name(), tensor.shape()));
-/// assert_eq!(rows.collect::<Vec<_>>(), ["layers.0.w F32 [1, 2]"]);
-/// # std::fs::remove_file(path)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tensor {
-    pub(crate) name: String,
-    pub(crate) on_disk: OnDisk,
-    shape: Vec<usize>,
-    /// In the data, which comes after the header.
-    bytes: Range<usize>,
-}
-
-impl Header {
-    /// Bytes of all tensors together.
-    pub(crate) fn data_len(&self) -> usize {
-        self.tensors.iter().map(|tensor| tensor.bytes.len()).sum()
-    }
-}
-
-impl Tensor {
-    /// Its name: the path of a leaf.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-name-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "layers": [{ "w": [1.0] }] }))?;
-    /// assert_eq!(checkpoint::open(&path)?.tensors()[0].name(), "layers.0.w");
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The length of each axis; empty for a 0-d tensor.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-shape-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "temperature": 0.5 }))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(["w", "temperature"].map(|name| file.tensor(name).unwrap().shape()), [&[1, 2][..], &[]]);
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The number of its elements.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-len-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "temperature": 0.5 }))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(["w", "temperature"].map(|name| file.tensor(name).unwrap().len()), [2, 1]);
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Whether it has no elements.
-    ///
-    /// ```
-    /// use flatleaf::checkpoint;
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-is-empty-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &(vec![1.0_f32], Vec::<f32>::new()))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert!(!file.tensor("0").unwrap().is_empty() && file.tensor("1").unwrap().is_empty());
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The type of its elements, if arrays can hold such: `None` for floats of 8 bits and less and
-    /// for complex numbers.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint::Checkpoint, Dtype};
-    ///
-    /// // {"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}
-    /// # let header = br#"{"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}"#;
-    /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0; 5]].concat();
-    /// let file = Checkpoint::from_bytes(bytes)?;
-    /// assert_eq!(["w", "x"].map(|name| file.tensor(name).unwrap().dtype()), [Some(Dtype::F32), None]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn dtype(&self) -> Option<Dtype> {
-        dtype::in_memory(self.on_disk)
-    }
-
-    /// The name of that type as the format has it: `F32`, `BF16`, `F8_E4M3`.
-    ///
-    /// ```
-    /// use flatleaf::checkpoint::Checkpoint;
-    ///
-    /// // {"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}
-    /// # let header = br#"{"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
-    /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0]].concat();
-    /// assert_eq!(Checkpoint::from_bytes(bytes)?.tensors()[0].type_name(), "F8_E4M3");
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn type_name(&self) -> String {
-        self.on_disk.to_string()
-    }
-
-    /// Where its bytes are in the data, which begins after the header.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-tensor-bytes-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(["w", "b"].map(|name| file.tensor(name).unwrap().byte_range()), [0..8, 8..12]);
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn byte_range(&self) -> Range<usize> {
-        self.bytes.clone()
-    }
-
-    pub(crate) fn renamed(&self, name: String) -> Tensor {
-        Tensor {
-            name,
-            ..self.clone()
-        }
-    }
-
-    /// # Errors
-    /// A type of which arrays hold no elements.
-    pub(crate) fn element_type(&self) -> Result<Dtype> {
-        self.dtype().ok_or_else(|| {
-            Error::element_type(
-                self.name.clone(),
-                "a type that arrays can hold".into(),
-                self.type_name(),
-            )
-        })
-    }
-}
 
 /// What a file says of itself.
 #[derive(Clone, Debug, Default)]
@@ -186,8 +25,9 @@ pub(crate) struct Header {
     pub(crate) tensors: Vec<Tensor>,
     /// Indices of the tensors, by name.
     by_name: Vec<u32>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) notes: Notes,
+    /// Names that are not written as the paths they stand for, by these.
+    by_path: BTreeMap<String, String>,
+    pub(crate) metadata: Metadata,
 }
 
 impl Header {
@@ -231,12 +71,12 @@ impl Header {
     pub(crate) fn parse(text: &[u8], data: u64) -> Result<Header> {
         let text = std::str::from_utf8(text)
             .map_err(|error| Error::invalid_file("a header in UTF-8", error.to_string()))?;
-        let stated: Stated = serde_json::from_str(text)
+        let raw: RawHeader = serde_json::from_str(text)
             .map_err(|error| Error::invalid_file("a header in JSON", error.to_string()))?;
         let data = usize::try_from(data).map_err(|_| {
             Error::invalid_file("data that fits an address space", format!("{data} bytes"))
         })?;
-        Header::validate(stated.tensors, stated.metadata, data)
+        Header::validate(raw.tensors, raw.metadata, data)
     }
 
     /// Brings the tensors into the order of the file and checks that they cover the data, each byte
@@ -244,23 +84,24 @@ impl Header {
     ///
     /// # Errors
     /// A name twice; a gap, an overlap, data that is left over; a shape that overflows or does not
-    /// fit its bytes; notes of this crate that do not fit.
+    /// fit its bytes; metadata of this crate that do not fit.
     fn validate(
-        stated: Vec<(String, TensorInfo)>,
+        mut raw: Vec<(String, TensorInfo)>,
         metadata: BTreeMap<String, String>,
         data: usize,
     ) -> Result<Header> {
-        let mut stated = stated;
-        stated.sort_by_key(|tensor| tensor.1.data_offsets);
+        // Tensors without elements begin where the next one does, and their end says so.
+        raw.sort_by_key(|tensor| tensor.1.data_offsets);
         let mut end = 0;
-        let mut tensors = Vec::with_capacity(stated.len());
-        for (name, info) in stated {
+        let mut tensors = Vec::with_capacity(raw.len());
+        for (name, info) in raw {
             end = check(&info, end, data).map_err(|error| error.at(&name))?;
             tensors.push(Tensor {
                 name,
                 on_disk: info.dtype,
                 shape: info.shape,
                 bytes: info.data_offsets.0..info.data_offsets.1,
+                axes: None,
             });
         }
         if end != data {
@@ -273,56 +114,70 @@ impl Header {
     }
 
     /// # Errors
-    /// A name twice; notes of this crate that do not fit.
-    pub(crate) fn of(tensors: Vec<Tensor>, metadata: BTreeMap<String, String>) -> Result<Header> {
-        let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
-        by_name.sort_by_key(|&index| &tensors[index as usize].name);
-        let twice = by_name
-            .windows(2)
-            .find(|pair| tensors[pair[0] as usize].name == tensors[pair[1] as usize].name);
-        if let Some(pair) = twice {
-            return Err(Error::invalid_file("each name once", "it twice")
-                .at(&tensors[pair[0] as usize].name));
-        }
-        let mut header = Header {
+    /// A name twice; metadata of this crate that do not fit.
+    pub(crate) fn of(tensors: Vec<Tensor>, entries: BTreeMap<String, String>) -> Result<Header> {
+        let by_name = sorted_names(&tensors)?;
+        let find = |name: &str| search(&tensors, &by_name, name);
+        let metadata = Metadata::read(entries, &tensors, find)?;
+        Ok(Header::with(tensors, by_name, metadata))
+    }
+
+    /// Of tensors whose aliases are known.
+    ///
+    /// # Errors
+    /// A name twice.
+    pub(crate) fn of_part(tensors: Vec<Tensor>, metadata: Metadata) -> Result<Header> {
+        let by_name = sorted_names(&tensors)?;
+        Ok(Header::with(tensors, by_name, metadata))
+    }
+
+    fn with(tensors: Vec<Tensor>, by_name: Vec<u32>, metadata: Metadata) -> Header {
+        let own = tensors.iter().map(|tensor| &tensor.name);
+        let names = own.chain(metadata.aliases().iter().map(|alias| &alias.name));
+        let by_path = names.filter_map(|name| {
+            let path = path_of(name);
+            (path != name.as_str()).then(|| (path.into_owned(), name.clone()))
+        });
+        Header {
+            by_path: by_path.collect(),
             tensors,
             by_name,
             metadata,
-            notes: Notes::default(),
-        };
-        header.notes = Notes::read(&header)?;
-        Ok(header)
+        }
+    }
+
+    /// Bytes of all tensors together.
+    pub(crate) fn data_len(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.bytes.len()).sum()
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        let found = self
-            .by_name
-            .binary_search_by_key(&name, |&index| &self.tensors[index as usize].name);
-        found.ok().map(|position| self.by_name[position] as usize)
+        search(&self.tensors, &self.by_name, name)
     }
 
-    /// The tensor of a name or an alias.
-    pub(crate) fn find_any(&self, name: &str) -> Option<usize> {
-        self.find(name)
-            .or_else(|| self.notes.aliases.get(name).map(|alias| alias.tensor))
+    /// The tensor of a name, an alias, or the path of one, and the axes with which it is seen.
+    pub(crate) fn find_any(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
+        let named = |name: &str| {
+            let own = self.find(name);
+            let own = own.map(|tensor| (tensor, self.tensors[tensor].axes.as_ref()));
+            let alias = || self.metadata.alias(name);
+            own.or_else(|| alias().map(|alias| (alias.tensor, alias.axes.as_ref())))
+        };
+        named(name).or_else(|| named(self.by_path.get(name)?))
     }
 
-    /// The tensors that are not beside the model.
+    /// The tensors that are the model's, not those of the sections beside it.
     pub(crate) fn models(&self) -> impl Iterator<Item = (usize, &Tensor)> {
         self.tensors
             .iter()
             .enumerate()
-            .filter(|(_, tensor)| !self.notes.is_beside(&tensor.name))
+            .filter(|(_, tensor)| !self.metadata.is_extra(&tensor.name))
     }
 
     /// A tensor's name and its aliases.
     pub(crate) fn names_of(&self, tensor: usize) -> impl Iterator<Item = &str> {
-        let aliases = self
-            .notes
-            .aliases
-            .iter()
-            .filter(move |(_, alias)| alias.tensor == tensor);
-        std::iter::once(self.tensors[tensor].name()).chain(aliases.map(|(name, _)| name.as_str()))
+        let aliases = self.metadata.aliases_of(tensor);
+        std::iter::once(self.tensors[tensor].name()).chain(aliases.map(|alias| alias.name.as_str()))
     }
 
     /// The bytes before the data: length, header and the padding that aligns the data.
@@ -331,22 +186,16 @@ impl Header {
     /// More than a header may have.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let mut text = String::from("{");
-        if !self.metadata.is_empty() {
-            push_entry(&mut text, METADATA, &self.metadata);
+        if !self.metadata.entries.is_empty() {
+            push_entry(&mut text, METADATA, &self.metadata.entries);
         }
-        for Tensor {
-            name,
-            on_disk,
-            shape,
-            bytes,
-        } in &self.tensors
-        {
+        for tensor in &self.tensors {
             let info = TensorInfo {
-                dtype: *on_disk,
-                shape: shape.clone(),
-                data_offsets: (bytes.start, bytes.end),
+                dtype: tensor.on_disk,
+                shape: tensor.shape.clone(),
+                data_offsets: (tensor.bytes.start, tensor.bytes.end),
             };
-            push_entry(&mut text, name, &info);
+            push_entry(&mut text, &tensor.name, &info);
         }
         text.push('}');
         text.extend(std::iter::repeat_n(
@@ -374,15 +223,16 @@ impl Header {
         mut entries: Vec<(String, OnDisk, Vec<usize>)>,
         metadata: BTreeMap<String, String>,
     ) -> Result<Header> {
+        // A tensor that begins behind wider ones begins at a multiple of its own element's size.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.1.bitsize()));
         let mut end = 0_usize;
-        let mut stated = Vec::with_capacity(entries.len());
+        let mut raw = Vec::with_capacity(entries.len());
         for (name, dtype, shape) in entries {
             let start = end;
             end = size(dtype, &shape)
                 .and_then(|size| end.checked_add(size))
                 .ok_or_else(|| overflow(&shape).at(&name))?;
-            stated.push((
+            raw.push((
                 name,
                 TensorInfo {
                     dtype,
@@ -391,17 +241,40 @@ impl Header {
                 },
             ));
         }
-        Header::validate(stated, metadata, end)
+        Header::validate(raw, metadata, end)
     }
+}
+
+/// Indices of the tensors, by name.
+///
+/// # Errors
+/// A name twice.
+fn sorted_names(tensors: &[Tensor]) -> Result<Vec<u32>> {
+    let name = |index: u32| tensors[index as usize].name.as_str();
+    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+    by_name.sort_by(|&a, &b| name(a).cmp(name(b)));
+    // JSON allows a key twice, and other readers let the last one win.
+    let twice = by_name
+        .windows(2)
+        .find(|pair| name(pair[0]) == name(pair[1]));
+    match twice {
+        Some(pair) => Err(Error::invalid_file("each name once", "it twice").at(name(pair[0]))),
+        None => Ok(by_name),
+    }
+}
+
+fn search(tensors: &[Tensor], by_name: &[u32], name: &str) -> Option<usize> {
+    let found = by_name.binary_search_by(|&index| tensors[index as usize].name.as_str().cmp(name));
+    found.ok().map(|position| by_name[position] as usize)
 }
 
 fn push_entry(text: &mut String, name: &str, value: &impl serde::Serialize) {
     if text.len() > 1 {
         text.push(',');
     }
-    text.push_str(&notes::json(&name));
+    text.push_str(&metadata::json(&name));
     text.push(':');
-    text.push_str(&notes::json(value));
+    text.push_str(&metadata::json(value));
 }
 
 /// Checks a tensor that should begin where the one before it ends; where it ends itself.
@@ -413,6 +286,13 @@ fn check(info: &TensorInfo, begin: usize, data: usize) -> Result<usize> {
         return Err(Error::invalid_file(
             &format!("bytes from {begin} on"),
             format!("{}: {what}", found()),
+        ));
+    }
+    if info.shape.len() > MAX_AXES {
+        let found = format!("{} of them", info.shape.len());
+        return Err(Error::invalid_file(
+            &format!("at most {MAX_AXES} axes"),
+            found,
         ));
     }
     let size = size(info.dtype, &info.shape).ok_or_else(|| overflow(&info.shape))?;
@@ -441,6 +321,7 @@ fn overflow(shape: &[usize]) -> Error {
 /// The bytes of a tensor, if they are whole and an array of the shape can exist, without elements
 /// too.
 fn size(dtype: OnDisk, shape: &[usize]) -> Option<usize> {
+    // An array of shape [0, 2⁶³] has no elements, and still no address space holds its strides.
     let mut nonzero = shape.iter().filter(|&&len| len != 0);
     let elements = nonzero.try_fold(1_usize, |count, &len| count.checked_mul(len))?;
     let bits = elements

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-use super::dtype;
 use super::open::{Checkpoint, open};
-use super::rename::Rename;
-use super::sources::{Found, Names, Stored, reordered};
+use super::rename::{NamePattern, Rename};
+use super::sources::{FoundLeaves, StoredLeaf, TensorNames, UnexpectedTensor, reordered};
 use crate::element::{Dtype, Sink};
-use crate::error::{Error, Result};
-use crate::layout::{Layout, LayoutData, LeafId, Place};
-use crate::threads;
+use crate::error::{Error, Findings, Result};
+use crate::layout::{Layout, LayoutData, LeafId, NodeKind, Place};
+use crate::slices::copies::Copies;
+use crate::slices::{Floats, FloatsMut};
 use crate::traversal::in_place::{self, Put};
 use crate::traversal::rebuild::{LeafValues, Rebuilding, Values};
 use crate::traversal::validate::{self, Purpose};
@@ -44,6 +44,7 @@ use crate::tree::{LeafMut, Tree};
 #[must_use]
 pub struct LoadOptions<'o> {
     is_lax: bool,
+    lax_names: Vec<NamePattern>,
     renames: Vec<Rename<'o>>,
 }
 
@@ -66,7 +67,7 @@ impl<'o> LoadOptions<'o> {
         Self::default()
     }
 
-    /// Loads what fits and leaves the rest of the model as it is; the [`Report`] says what did not
+    /// Loads what fits and leaves the rest of the model as it is; the [`LoadReport`] says what did not
     /// fit.
     ///
     /// ```
@@ -83,6 +84,34 @@ impl<'o> LoadOptions<'o> {
     /// ```
     pub fn lax(mut self) -> Self {
         self.is_lax = true;
+        self
+    }
+
+    /// Strict but for names that a pattern matches: leaves and tensors of these names may be
+    /// missing, unexpected, or of another shape, and the [`LoadReport`] lists them. `head.**` is
+    /// for a pretrained body under a new head. `*` is any run within a segment, `**` as a segment
+    /// any number of segments; a leaf is matched by any of its places, a tensor by its name after
+    /// renames. Loading fails if the pattern matches neither a leaf nor a tensor
+    /// ([`is_pattern`](Error::is_pattern)).
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-load-lax-matching-{}", std::process::id()));
+    ///
+    /// checkpoint::save(&path, &tree!({ "body": [1.0], "head": { "w": [1.0, 2.0] } }))?;
+    /// let mut model = tree!({ "body": [0.0], "head": { "w": [0.0, 0.0, 0.0], "b": [0.0] } });
+    /// let options = LoadOptions::new().lax_matching("head.**");
+    /// let report = checkpoint::load_into(&path, &mut model, &options)?;
+    /// assert_eq!(report.loaded(), ["body"]);
+    /// assert_eq!((report.missing(), report.mismatched()[0].path()), (&["head.b".to_owned()][..], Some("head.w")));
+    ///
+    /// let mut other = tree!({ "body": [0.0], "tail": [0.0] });
+    /// assert!(checkpoint::load_into(&path, &mut other, &options).unwrap_err().is_missing());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lax_matching(mut self, pattern: impl Into<String>) -> Self {
+        self.lax_names.push(NamePattern::new(pattern.into()));
         self
     }
 
@@ -150,14 +179,14 @@ impl<'o> LoadOptions<'o> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct LoadReport {
     loaded: Vec<String>,
     missing: Vec<String>,
     unexpected: Vec<String>,
     mismatched: Vec<Error>,
 }
 
-impl Report {
+impl LoadReport {
     /// The paths of the leaves that have new values, in the order of the layout.
     ///
     /// ```
@@ -243,7 +272,7 @@ impl Report {
 }
 
 /// `3 leaves loaded; missing: …; unexpected: …`
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} leaves loaded", self.loaded.len())?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
@@ -293,7 +322,7 @@ pub fn load_into<T: Tree + ?Sized>(
     path: impl AsRef<Path>,
     model: &mut T,
     options: &LoadOptions<'_>,
-) -> Result<Report> {
+) -> Result<LoadReport> {
     open(path)?.load_into(model, options)
 }
 
@@ -320,12 +349,14 @@ impl Checkpoint {
         &self,
         model: &mut T,
         options: &LoadOptions<'_>,
-    ) -> Result<Report> {
+    ) -> Result<LoadReport> {
         // Frozen leaves are written like trained ones; integers and booleans remain.
         let layout = Layout::everything(model)?;
-        let found = Names::new(self, &options.renames)?.find(&layout, layout.inner.all_leaves())?;
+        let names = TensorNames::new(self, &options.renames)?;
+        let found = names.find(&layout, layout.inner.all_leaves())?;
+        check_patterns(&options.lax_names, &layout, &names)?;
         if !options.is_lax {
-            found.differences(found.unexpected.clone())?;
+            check_differences(&layout, &found, &options.lax_names)?;
         }
         let report = report(&layout, &found);
         let (floats, others) = found.leaves.split_at(layout.leaves().len());
@@ -344,16 +375,105 @@ impl Checkpoint {
     }
 }
 
-fn report(layout: &Layout, found: &Found<'_>) -> Report {
+/// # Errors
+/// A pattern that matches no place of the model and no tensor.
+fn check_patterns(
+    patterns: &[NamePattern],
+    layout: &Layout,
+    names: &TensorNames<'_>,
+) -> Result<()> {
+    for pattern in patterns {
+        let mut places = layout.inner.all_leaves().flat_map(|leaf| leaf.places());
+        let is_used = places.any(|place| pattern.matches(place))
+            || names.paths().any(|path| pattern.matches(path));
+        if !is_used {
+            return Err(Error::pattern(
+                &pattern.text,
+                "a pattern that matches a leaf of the model or a tensor of the file",
+                "none that it matches",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All that keeps the file from being the model's, in one error; names that a pattern matches are
+/// excused.
+///
+/// # Errors
+/// If there is anything.
+fn check_differences(
+    layout: &Layout,
+    found: &FoundLeaves<'_>,
+    excused: &[NamePattern],
+) -> Result<()> {
+    let is_excused = |name: &str| excused.iter().any(|pattern| pattern.matches(name));
+    let is_excused_leaf = |path: &str| {
+        let places = layout.leaf(path).map_or(&[][..], |leaf| leaf.places());
+        is_excused(path) || places.iter().any(|place| is_excused(place))
+    };
+    let mut findings = Findings::default();
+    let missing = found.missing.iter();
+    let missing: Vec<String> = missing
+        .filter(|path| !is_excused_leaf(path))
+        .cloned()
+        .collect();
+    if !missing.is_empty() {
+        findings.add(Error::missing_tensors(missing));
+    }
+    let unexpected = found.unexpected.iter();
+    let unexpected = unexpected.filter(|tensor| !is_excused(&tensor.path));
+    // What is a field, and no leaf, is told apart from what is nowhere: the way out is another.
+    let is_field = |tensor: &&UnexpectedTensor| {
+        let node = layout.inner.paths.find(&tensor.path);
+        node.is_some_and(|node| layout.inner.paths.node(node).kind == NodeKind::NoLeaf)
+    };
+    let (fields, unknown): (Vec<_>, Vec<_>) = unexpected.partition(is_field);
+    if !unknown.is_empty() {
+        let names = unknown.iter().map(|tensor| tensor.name.clone());
+        findings.add(Error::unexpected_tensors(names.collect()));
+    }
+    for tensor in fields {
+        findings.add(no_leaf(tensor));
+    }
+    for error in &found.mismatched {
+        if !error.path().is_some_and(is_excused_leaf) {
+            findings.add(error.clone());
+        }
+    }
+    findings.into_result()
+}
+
+/// A tensor for which the model has a field that is no leaf: a bare number, most often.
+fn no_leaf(tensor: &UnexpectedTensor) -> Error {
+    let found = match tensor.type_name.as_str() {
+        "F32" | "F64" => {
+            "a field that is no leaf: mark it `#[tree(param)]`, or `#[tree(param, frozen)]`, or \
+             hold an `Array0`"
+                .to_owned()
+        }
+        other => {
+            let element = other.to_lowercase();
+            format!("a field that is no leaf: an `Array0<{element}>` is one, a bare number is not")
+        }
+    };
+    Error::unknown(tensor.path.clone(), "a leaf in the model", found)
+}
+
+fn report(layout: &Layout, found: &FoundLeaves<'_>) -> LoadReport {
     let loaded = layout
         .inner
         .all_leaves()
         .zip(&found.leaves)
         .filter(|(_, stored)| stored.is_some());
-    Report {
+    LoadReport {
         loaded: loaded.map(|(leaf, _)| leaf.path().to_owned()).collect(),
         missing: found.missing.clone(),
-        unexpected: found.unexpected.clone(),
+        unexpected: found
+            .unexpected
+            .iter()
+            .map(|tensor| tensor.name.clone())
+            .collect(),
         mismatched: found.mismatched.clone(),
     }
 }
@@ -361,12 +481,12 @@ fn report(layout: &Layout, found: &Found<'_>) -> Report {
 /// The elements that leaves get.
 struct Load<'l, 'c> {
     layout: &'l LayoutData,
-    floats: &'l [Option<Stored<'c>>],
-    others: &'l [Option<Stored<'c>>],
+    floats: &'l [Option<StoredLeaf<'c>>],
+    others: &'l [Option<StoredLeaf<'c>>],
 }
 
 impl<'l, 'c> Load<'l, 'c> {
-    fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
+    fn of(&self, leaf: LeafId) -> Option<&'l StoredLeaf<'c>> {
         let leaves = if leaf.trainable {
             self.floats
         } else {
@@ -380,11 +500,7 @@ impl<'l, 'c> Load<'l, 'c> {
         self.pass(model, floats, |pass, model, builder| {
             let mut write = Write::new(pass);
             in_place::write(self.layout, model, builder, &mut write)?;
-            threads::share(
-                &mut write.tasks,
-                |task| task.to.len() / size_of::<f32>(),
-                Task::run,
-            );
+            write.copies.finish();
             Ok(())
         })
     }
@@ -422,7 +538,7 @@ struct Pass<'p, 'l, 'c> {
 }
 
 impl<'l, 'c> Pass<'_, 'l, 'c> {
-    fn of(&self, leaf: LeafId) -> Option<&'l Stored<'c>> {
+    fn of(&self, leaf: LeafId) -> Option<&'l StoredLeaf<'c>> {
         if leaf.trainable == self.floats {
             self.load.of(leaf)
         } else {
@@ -443,8 +559,8 @@ impl LeafValues for Pass<'_, '_, '_> {
 
 struct Write<'p, 'l, 'c, 'a> {
     pass: &'p Pass<'p, 'l, 'c>,
-    /// Slices that all threads fill once the walk is done.
-    tasks: Vec<Task<'l, 'a>>,
+    /// Large leaves are copied by all threads, once the walk is done.
+    copies: Copies<'a, 'l>,
 }
 
 impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
@@ -458,7 +574,13 @@ impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
             Sink::Bytes(to)
                 if place.axes.is_none() && to.len() == place.len * place.dtype.size() =>
             {
-                Task::push(&mut self.tasks, stored, place.dtype, to);
+                match Floats::from_bytes(stored.dtype, &stored.elements) {
+                    Some(from) => {
+                        let to = FloatsMut::from_bytes(place.dtype, to);
+                        self.copies.add(to.expect("floats take floats"), from);
+                    }
+                    None => to.copy_from_slice(&stored.elements),
+                }
                 Ok(())
             }
             _ => leaf.write_bytes(&self.at_place(place, stored)),
@@ -469,45 +591,17 @@ impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
 impl<'p, 'l, 'c> Write<'p, 'l, 'c, '_> {
     fn new(pass: &'p Pass<'p, 'l, 'c>) -> Self {
         Write {
+            copies: Copies::of(pass.load.layout.len),
             pass,
-            tasks: Vec::new(),
         }
     }
 
-    fn at_place<'s>(&self, place: &Place, stored: &'s Stored<'_>) -> Cow<'s, [u8]> {
+    fn at_place<'s>(&self, place: &Place, stored: &'s StoredLeaf<'_>) -> Cow<'s, [u8]> {
         let elements = stored.converted(place.dtype);
         let Some(axes) = &place.axes else {
             return elements;
         };
         let shape = self.pass.load.layout.leaf(place.leaf).shape();
         reordered(&elements, place.dtype, shape, |order| axes.to_place(order)).into()
-    }
-}
-
-/// Elements to be written to a slice.
-struct Task<'l, 'a> {
-    from: Dtype,
-    elements: &'l [u8],
-    dtype: Dtype,
-    to: &'a mut [u8],
-}
-
-impl<'l, 'a> Task<'l, 'a> {
-    /// Elements of one task: few enough that threads get equal shares.
-    const ELEMENTS: usize = 1 << 18;
-
-    fn push(tasks: &mut Vec<Self>, stored: &'l Stored<'_>, dtype: Dtype, to: &'a mut [u8]) {
-        let pieces = stored.elements.chunks(Self::ELEMENTS * stored.dtype.size());
-        let pieces = pieces.zip(to.chunks_mut(Self::ELEMENTS * dtype.size()));
-        tasks.extend(pieces.map(|(elements, to)| Task {
-            from: stored.dtype,
-            elements,
-            dtype,
-            to,
-        }));
-    }
-
-    fn run(&mut self) {
-        dtype::convert(self.from, self.elements, self.dtype, self.to);
     }
 }

@@ -67,19 +67,23 @@ compile_error!(
 // What a file says of itself:
 mod dtype;
 mod header;
-mod notes;
-mod stated;
+mod metadata;
+mod names;
+mod raw_header;
+mod tensor;
 
 // model → file:
 mod atomic;
-mod contents;
 mod extras;
+mod file_contents;
 mod save;
 
 // file → model:
 mod bytes;
+mod flat;
 mod load;
 mod open;
+mod part;
 mod rename;
 mod sources;
 mod tree;
@@ -92,8 +96,8 @@ mod stream;
 pub use average::{average, ema};
 pub use compare::{Comparison, Difference, compare, compare_with};
 pub use extras::Extras;
-pub use header::Tensor;
-pub use load::{LoadOptions, Report, load_into};
+pub use load::{LoadOptions, LoadReport, load_into};
 pub use open::{Checkpoint, open};
 pub use save::{save, save_flat, save_with};
 pub use stream::scan;
+pub use tensor::Tensor;

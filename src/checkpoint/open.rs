@@ -1,9 +1,7 @@
 //! A file that is open: its header is read, its elements are where they are.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,13 +11,12 @@ use safetensors::Dtype as OnDisk;
 
 use super::bytes::Bytes;
 use super::dtype;
-use super::header::{Header, LENGTH, Tensor};
-use super::notes::{FINGERPRINT, below};
-use super::sources::{Names, Stored};
-use crate::element::{Dtype, Element, FlatElement, to_elements};
+use super::header::{Header, LENGTH};
+use super::metadata::FINGERPRINT;
+use super::tensor::Tensor;
+use crate::element::{Dtype, Element, to_elements};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::memory;
 use crate::tree::axes::AxisMap;
 
 /// A safetensors file of which the header has been read. Cheap to clone.
@@ -136,8 +133,8 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.find(name)
-            .map(|(tensor, _)| &self.header.tensors[tensor])
+        let (tensor, _axes) = self.header.find_any(name)?;
+        Some(&self.header.tensors[tensor])
     }
 
     /// The other names of tensors, each with the name it stands for, sorted.
@@ -154,14 +151,18 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.header
-            .notes
-            .aliases
-            .iter()
-            .map(|(name, alias)| (name.as_str(), self.header.tensors[alias.tensor].name()))
+        let aliases = self.header.metadata.aliases().iter();
+        aliases.map(|alias| {
+            (
+                alias.name.as_str(),
+                self.header.tensors[alias.tensor].name(),
+            )
+        })
     }
 
-    /// The names of what was written beside the model.
+    /// The names of the sections that were written beside the model with
+    /// [`Extras`](super::Extras): averages of the weights, an optimiser's state. Each of them is a
+    /// file of its own by [`part`](Checkpoint::part).
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -173,10 +174,12 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn parts(&self) -> &[String] {
-        &self.header.notes.parts
+        &self.header.metadata.parts
     }
 
-    /// The metadata, aliases and the notes of this crate among them.
+    /// All entries of the metadata: those that were given when the file was written, ties, and
+    /// this crate's own, which begin with `flatleaf.`. [`user_metadata`](Checkpoint::user_metadata)
+    /// has only the first of these.
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -189,7 +192,28 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.header.metadata
+        &self.header.metadata.entries
+    }
+
+    /// The entries of the metadata that whoever wrote the file gave it: no ties, and none of this
+    /// crate's. In a file of another program an entry that leads to the name of a tensor counts as
+    /// a tie. [`Extras::metadata_of`](super::Extras::metadata_of) writes them into another file.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// use std::rc::Rc;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-user-metadata-{}", std::process::id()));
+    ///
+    /// let shared = Rc::new(vec![1.0_f32]);
+    /// checkpoint::save_with(&path, &(shared.clone(), shared), &Extras::new().metadata("epoch", "3"))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.metadata().len(), 4); // a tie, the list of ties and the fingerprint too
+    /// assert_eq!(file.user_metadata().collect::<Vec<_>>(), [("epoch", "3")]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn user_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.header.metadata.user_entries()
     }
 
     /// The [fingerprint](Layout::fingerprint) of the layout that was saved, if the file has one.
@@ -206,62 +230,6 @@ impl Checkpoint {
     /// ```
     pub fn fingerprint(&self) -> Option<u64> {
         u64::from_str_radix(self.metadata().get(FINGERPRINT)?, 16).ok()
-    }
-
-    /// What was written beside the model under a name, or any tensors below a dotted prefix, as a
-    /// file of their own: names without the prefix, the same bytes.
-    ///
-    /// # Errors
-    /// A prefix below which there is nothing.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-part-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "encoder": { "w": [1.0] }, "head": { "w": [2.0] } }))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(file.part("head")?.view::<f32>("w")?[0], 2.0);
-    /// assert!(file.part("decoder").unwrap_err().is_unknown());
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn part(&self, prefix: &str) -> Result<Checkpoint> {
-        let header = &self.header;
-        let rest = |name: &str| below(prefix, name).map(str::to_owned);
-        let renamed = |tensor: &Tensor| rest(&tensor.name).map(|name| tensor.renamed(name));
-        let tensors: Vec<Tensor> = header.tensors.iter().filter_map(renamed).collect();
-        if tensors.is_empty() {
-            return Err(Error::unknown(
-                prefix.to_owned(),
-                "a name or prefix of tensors",
-                "no tensor of that name or below it".into(),
-            ));
-        }
-        let mut part = Header::of(tensors, BTreeMap::new())?;
-        part.notes.parts = header
-            .notes
-            .parts
-            .iter()
-            .filter_map(|name| rest(name).filter(|name| !name.is_empty()))
-            .collect();
-        for (name, alias) in &header.notes.aliases {
-            let tensor =
-                rest(header.tensors[alias.tensor].name()).and_then(|kept| part.find(&kept));
-            if let (Some(name), Some(tensor)) = (rest(name), tensor) {
-                part.notes.aliases.insert(
-                    name,
-                    super::notes::Alias {
-                        tensor,
-                        axes: alias.axes.clone(),
-                    },
-                );
-            }
-        }
-        Ok(Checkpoint {
-            header: Arc::new(part),
-            start: self.start,
-            bytes: Arc::clone(&self.bytes),
-        })
     }
 
     /// The array of a name or an alias. It is not copied, unless its bytes are not aligned or it
@@ -282,8 +250,7 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn view<E: Element>(&self, name: &str) -> Result<CowArray<'_, E, IxDyn>> {
-        let unknown = || Error::unknown(name.to_owned(), "the name of a tensor", "another".into());
-        let (tensor, axes) = self.find(name).ok_or_else(unknown)?;
+        let (tensor, axes) = self.find(name)?;
         let tensor = &self.header.tensors[tensor];
         if dtype::on_disk(E::DTYPE).is_ok_and(|own| own == tensor.on_disk) {
             return self.array(tensor, axes);
@@ -305,24 +272,44 @@ impl Checkpoint {
         let bytes = self.bytes_of(tensor);
         let view = match checked::try_cast_slice(bytes) {
             Ok(elements) if E::DTYPE != Dtype::Bool => {
-                ArrayViewD::from_shape(IxDyn(tensor.shape()), elements).map(CowArray::from)
+                ArrayViewD::from_shape(IxDyn(tensor.stored_shape()), elements).map(CowArray::from)
             }
-            _ => ndarray::ArrayD::from_shape_vec(IxDyn(tensor.shape()), to_elements(bytes))
+            _ => ndarray::ArrayD::from_shape_vec(IxDyn(tensor.stored_shape()), to_elements(bytes))
                 .map(CowArray::from),
         };
         let array =
             view.map_err(|_| Error::unstable("a tensor of another length than its shape"))?;
-        let Some(axes) = axes else { return Ok(array) };
-        match array.is_view() {
-            true => {
-                let view =
-                    ArrayViewD::from_shape(IxDyn(tensor.shape()), checked::cast_slice(bytes));
-                Ok(CowArray::from(axes.to_place(view.map_err(|_| {
-                    Error::unstable("a tensor of another length")
-                })?)))
-            }
-            false => Ok(CowArray::from(axes.to_place(array.into_owned()))),
-        }
+        Ok(match axes {
+            Some(axes) => axes.to_place(array),
+            None => array,
+        })
+    }
+
+    /// The bytes of a tensor as they lie in the file, by its name or an alias: of any type, those
+    /// that arrays cannot hold too. Never copied.
+    ///
+    /// # Errors
+    /// [`is_unknown`](Error::is_unknown): the file has no tensor of that name.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::Checkpoint;
+    ///
+    /// // {"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}
+    /// # let header = br#"{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}"#;
+    /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0x38, 0x40]].concat();
+    /// let file = Checkpoint::from_bytes(bytes)?;
+    /// assert_eq!(file.bytes("w")?, [0x38, 0x40]);
+    /// assert!(file.bytes("v").unwrap_err().is_unknown());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        let (tensor, _axes) = self.find(name)?;
+        Ok(self.bytes_of(&self.header.tensors[tensor]))
+    }
+
+    fn find(&self, name: &str) -> Result<(usize, Option<&AxisMap>)> {
+        let unknown = || Error::unknown(name.to_owned(), "the name of a tensor", "another".into());
+        self.header.find_any(name).ok_or_else(unknown)
     }
 
     /// The layout of the file: its float tensors are the leaves, in the order of the file, its
@@ -345,118 +332,14 @@ impl Checkpoint {
         Layout::of(self)
     }
 
-    /// The flat vector of that layout: every float of the file once. It is not copied if all are
-    /// `f32`, lie together in the order of the layout and are aligned, as [`save`](super::save)
-    /// leaves a model of `f32`.
-    ///
-    /// # Errors
-    /// As [`layout`](Checkpoint::layout); `f64` tensors.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree};
-    /// use std::borrow::Cow;
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "w": [[1.0, 2.0]], "b": [3.0] }))?;
-    /// assert!(matches!(checkpoint::open(&path)?.flat()?, Cow::Borrowed([1.0, 2.0, 3.0])));
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn flat(&self) -> Result<Cow<'_, [f32]>> {
-        self.flat_for(&self.layout()?)
-    }
-
-    /// The flat vector of a layout, by the names of its leaves. It is not copied where the leaves
-    /// are `f32` in the file and lie together in flat order; otherwise one pass copies or converts
-    /// them. Tensors that are no leaves are passed by.
-    ///
-    /// # Errors
-    /// Leaves that are missing or of another shape or type; an `f64` leaf; a tie whose places have
-    /// tensors of their own that differ; more elements than there is memory for.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, tree, Layout};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-for-{}", std::process::id()));
-    ///
-    /// checkpoint::save(&path, &tree!({ "w": [1.0], "b": [2.0] }))?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(file.flat_for(&Layout::of(&tree!({ "b": [0.0], "w": [0.0] }))?)?, [2.0, 1.0].as_slice());
-    ///
-    /// let error = file.flat_for(&Layout::of(&tree!({ "head": [0.0] }))?).unwrap_err();
-    /// assert_eq!((error.is_missing(), error.path()), (true, Some("head")));
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn flat_for(&self, layout: &Layout) -> Result<Cow<'_, [f32]>> {
-        self.flat_for_as(layout)
-    }
-
-    /// The same as `f32` or `f64`.
-    ///
-    /// # Errors
-    /// As [`flat_for`](Checkpoint::flat_for); an `f64` leaf only if the vector is of `f32`.
-    ///
-    /// ```
-    /// use flatleaf::{checkpoint, Layout};
-    /// # let path = std::env::temp_dir().join(format!("flatleaf-open-flat-for-as-{}", std::process::id()));
-    ///
-    /// let model = (vec![0.1_f64], vec![2.0_f32]);
-    /// checkpoint::save(&path, &model)?;
-    /// let layout = Layout::of(&model)?;
-    /// let file = checkpoint::open(&path)?;
-    /// assert_eq!(file.flat_for_as::<f64>(&layout)?, [0.1, 2.0].as_slice());
-    /// assert!(file.flat_for_as::<f32>(&layout).unwrap_err().is_element_type());
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn flat_for_as<E: FlatElement>(&self, layout: &Layout) -> Result<Cow<'_, [E]>> {
-        layout.check_element::<E>()?;
-        let found = Names::new(self, &[])?.find(layout, layout.leaves().iter())?;
-        found.differences(Vec::new())?;
-        let leaves: Vec<Stored<'_>> = found.leaves.into_iter().flatten().collect();
-        let range = self.contiguous(&leaves, dtype::on_disk(E::DTYPE)?);
-        if let Some(flat) =
-            range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok())
-        {
-            return Ok(Cow::Borrowed(flat));
+    pub(crate) fn with_header(&self, header: Arc<Header>) -> Checkpoint {
+        Checkpoint {
+            header,
+            ..self.clone()
         }
-        let mut flat = memory::try_zeroed(layout.len())?;
-        for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
-            stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
-        }
-        Ok(Cow::Owned(flat))
     }
 
-    /// Where the leaves lie, if they are of a type and one after the other.
-    fn contiguous(&self, leaves: &[Stored<'_>], dtype: OnDisk) -> Option<Range<usize>> {
-        let mut range: Option<Range<usize>> = None;
-        for stored in leaves.iter().filter(|stored| !stored.elements.is_empty()) {
-            let own = stored.in_place(dtype, &self.header)?;
-            let range = range.get_or_insert(own.start..own.start);
-            if range.end != own.start {
-                return None;
-            }
-            range.end = own.end;
-        }
-        Some(range.unwrap_or(0..0))
-    }
-
-    /// The tensor of a name or an alias, and the axes with which the alias shows it.
-    fn find(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
-        let alias = || {
-            self.header
-                .notes
-                .aliases
-                .get(name)
-                .map(|alias| (alias.tensor, alias.axes.as_ref()))
-        };
-        self.header
-            .find(name)
-            .map(|tensor| (tensor, None))
-            .or_else(alias)
-    }
-
-    fn data(&self) -> &[u8] {
+    pub(crate) fn data(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 

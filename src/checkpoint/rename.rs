@@ -77,6 +77,25 @@ impl Replacement {
     }
 }
 
+/// A pattern of names: whoever loads says with it what may be missing.
+pub(crate) struct NamePattern {
+    pub(crate) text: String,
+    segments: Vec<PatternSegment>,
+}
+
+impl NamePattern {
+    pub(crate) fn new(text: String) -> Self {
+        NamePattern {
+            segments: split(&text).into_iter().map(segment).collect(),
+            text,
+        }
+    }
+
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        captures(&self.segments, &split(name)).is_some()
+    }
+}
+
 /// Names are cut at every dot, with a backslash before it or not.
 fn split(text: &str) -> Vec<&str> {
     if text.is_empty() {

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::contents::{Contents, Elements, own_type};
-use super::extras::{Extras, Others, Part};
-use super::{dtype, notes};
+use super::extras::{ExtraPart, Extras, Others};
+use super::file_contents::{FileContents, LeafBytes, own_type};
+use super::{dtype, metadata};
 use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
@@ -61,7 +61,7 @@ pub fn save_with<T: Tree + ?Sized>(
     extras: &Extras<'_>,
 ) -> Result<()> {
     let layout = Layout::of(model)?;
-    let mut contents = Contents::default();
+    let mut contents = FileContents::default();
     push_tree(&mut contents, "", &layout, model)?;
     push_extras(&mut contents, &layout, extras)?;
     contents.write(path.as_ref())
@@ -96,7 +96,7 @@ pub fn save_flat<E: FlatElement>(
     flat: &[E],
     extras: &Extras<'_>,
 ) -> Result<()> {
-    let mut contents = Contents::default();
+    let mut contents = FileContents::default();
     push_vector(&mut contents, "", layout, flat)?;
     push_others(&mut contents, layout, &extras.others)?;
     push_extras(&mut contents, layout, extras)?;
@@ -104,12 +104,12 @@ pub fn save_flat<E: FlatElement>(
 }
 
 fn push_tree<'a, T: Tree + ?Sized>(
-    contents: &mut Contents<'a>,
+    contents: &mut FileContents<'a>,
     prefix: &str,
     layout: &Layout,
     tree: &'a T,
 ) -> Result<()> {
-    let mut elements = Elements::of(&layout.inner, true);
+    let mut elements = LeafBytes::of(&layout.inner, true);
     validate::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
     let all = elements.leaves.into_iter().chain(elements.others);
     layout
@@ -122,12 +122,17 @@ fn push_tree<'a, T: Tree + ?Sized>(
 }
 
 fn push_vector<'a, E: FlatElement>(
-    contents: &mut Contents<'a>,
+    contents: &mut FileContents<'a>,
     prefix: &str,
     layout: &Layout,
     flat: &'a [E],
 ) -> Result<()> {
-    layout.check_len("the flat vector", flat.len())?;
+    if prefix.is_empty() {
+        layout.check_len("the flat vector", flat.len())?;
+    } else {
+        let checked = layout.check_len("a vector beside the model", flat.len());
+        checked.map_err(|error| error.at(prefix))?;
+    }
     let on_disk = dtype::on_disk(E::DTYPE)?;
     layout.leaves().iter().try_for_each(|leaf| {
         let elements = Cow::Borrowed(bytemuck::cast_slice(&flat[leaf.range()]));
@@ -136,7 +141,7 @@ fn push_vector<'a, E: FlatElement>(
 }
 
 fn push_others<'a>(
-    contents: &mut Contents<'a>,
+    contents: &mut FileContents<'a>,
     layout: &Layout,
     others: &Others<'a>,
 ) -> Result<()> {
@@ -144,7 +149,7 @@ fn push_others<'a>(
         Others::LeftOut => Ok(()),
         Others::Unknown => no_others(layout),
         Others::Of(tree) => {
-            let mut elements = Elements::of(&layout.inner, false);
+            let mut elements = LeafBytes::of(&layout.inner, false);
             validate::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
             let mut all = layout.others().iter().zip(elements.others);
             all.try_for_each(|(leaf, elements)| {
@@ -164,7 +169,7 @@ fn no_others(layout: &Layout) -> Result<()> {
 }
 
 fn push_extras<'a>(
-    contents: &mut Contents<'a>,
+    contents: &mut FileContents<'a>,
     layout: &Layout,
     extras: &Extras<'a>,
 ) -> Result<()> {
@@ -174,15 +179,16 @@ fn push_extras<'a>(
         .try_for_each(|(name, _)| contents.open_part(name))?;
     for (name, part) in &extras.parts {
         match part {
-            Part::Vector(vector) => push_vector(contents, name, layout, vector)?,
-            Part::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
+            ExtraPart::Vector(vector) => push_vector(contents, name, layout, vector)?,
+            ExtraPart::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
         }
     }
     if !extras.is_plain {
-        contents.note(notes::FINGERPRINT, format!("{:016x}", layout.fingerprint()))?;
+        let fingerprint = format!("{:016x}", layout.fingerprint());
+        contents.insert_entry(metadata::FINGERPRINT, fingerprint)?;
     }
     extras
         .metadata
         .iter()
-        .try_for_each(|(key, value)| contents.note(key, value))
+        .try_for_each(|(key, value)| contents.insert_user_entry(key, value))
 }

@@ -10,93 +10,92 @@ use ndarray::{Array, ArrayD, IxDyn};
 use safetensors::Dtype as OnDisk;
 
 use super::dtype;
-use super::header::{Header, Tensor};
+use super::header::Header;
+use super::names::path_of;
 use super::open::Checkpoint;
 use super::rename::Rename;
+use super::tensor::Tensor;
 use crate::element::Dtype;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf};
 use crate::tree::axes::AxisMap;
 
-/// The names by which a model may ask for the tensors of a file.
-pub(crate) struct Names<'c> {
+/// The paths by which a model may ask for the tensors of a file.
+pub(crate) struct TensorNames<'c> {
     file: &'c Checkpoint,
-    sources: BTreeMap<Cow<'c, str>, Source<'c>>,
+    by_path: BTreeMap<Cow<'c, str>, NamedTensor<'c>>,
 }
 
 #[derive(Clone, Copy)]
-struct Source<'c> {
+struct NamedTensor<'c> {
     tensor: usize,
     /// Whether the name is the tensor's own.
     is_own: bool,
+    /// Whether the name is a guess: an entry of another program's metadata that looks like a tie.
+    is_guess: bool,
     axes: Option<&'c AxisMap>,
 }
 
 /// What a file has for the leaves of a layout.
-pub(crate) struct Found<'c> {
+#[derive(Default)]
+pub(crate) struct FoundLeaves<'c> {
     /// For each leaf that was asked for.
-    pub(crate) leaves: Vec<Option<Stored<'c>>>,
+    pub(crate) leaves: Vec<Option<StoredLeaf<'c>>>,
     /// Leaves that the file has nothing for.
     pub(crate) missing: Vec<String>,
     /// Leaves of another shape or type.
     pub(crate) mismatched: Vec<Error>,
-    /// Tensors that are no leaf's.
-    pub(crate) unexpected: Vec<String>,
+    /// Tensors that are no leaf's, sorted by name.
+    pub(crate) unexpected: Vec<UnexpectedTensor>,
+}
+
+/// A tensor that no leaf of a model asked for.
+#[derive(Clone)]
+pub(crate) struct UnexpectedTensor {
+    pub(crate) name: String,
+    /// Where the model would have it, after renames.
+    pub(crate) path: String,
+    pub(crate) type_name: String,
 }
 
 /// A leaf's elements in a file, in the order of the leaf.
-pub(crate) struct Stored<'c> {
+pub(crate) struct StoredLeaf<'c> {
     pub(crate) tensor: usize,
     pub(crate) dtype: Dtype,
     pub(crate) elements: Cow<'c, [u8]>,
 }
 
-impl<'c> Names<'c> {
+impl<'c> TensorNames<'c> {
     /// # Errors
-    /// Two tensors that get one name; a pattern that is malformed or matches no name.
-    pub(crate) fn new(file: &'c Checkpoint, renames: &[Rename<'_>]) -> Result<Names<'c>> {
-        let header = &file.header;
-        let own = header.tensors.iter().enumerate();
-        let own = own.map(|(tensor, stated)| {
-            (
-                stated.name(),
-                Source {
-                    tensor,
-                    is_own: true,
-                    axes: None,
-                },
-            )
-        });
-        let aliases = header.notes.aliases.iter();
-        let aliases = aliases.map(|(name, alias)| {
-            (
-                name.as_str(),
-                Source {
-                    tensor: alias.tensor,
-                    is_own: false,
-                    axes: alias.axes.as_ref(),
-                },
-            )
-        });
-        let all: Vec<_> = own
-            .chain(aliases)
-            .filter(|(name, _)| !header.notes.is_beside(name))
-            .collect();
+    /// Two tensors that get one path; a pattern that is malformed or matches no name.
+    pub(crate) fn new(file: &'c Checkpoint, renames: &[Rename<'_>]) -> Result<TensorNames<'c>> {
+        let all = named_tensors(file);
         let mut names: Vec<Cow<'c, str>> =
             all.iter().map(|&(name, _)| Cow::Borrowed(name)).collect();
-        renames
-            .iter()
-            .try_for_each(|rename| rename.apply(&mut names))?;
-        let mut sources = BTreeMap::new();
-        for (name, (_, source)) in names.into_iter().zip(all) {
-            match sources.entry(name) {
-                Entry::Vacant(new) => drop(new.insert(source)),
+        for rename in renames {
+            rename.apply(&mut names)?;
+        }
+        let mut by_path = BTreeMap::new();
+        for (name, (_, tensor)) in names.into_iter().zip(all) {
+            let path = match name {
+                Cow::Borrowed(name) => path_of(name),
+                Cow::Owned(name) => Cow::Owned(path_of(&name).into_owned()),
+            };
+            match by_path.entry(path) {
+                Entry::Vacant(new) => drop(new.insert(tensor)),
+                // What is no more than a guess gives way. Tensors come before aliases.
+                Entry::Occupied(_) if tensor.is_guess => {}
                 Entry::Occupied(taken) => {
                     return Err(Error::duplicate(taken.key().clone().into_owned()));
                 }
             }
         }
-        Ok(Names { file, sources })
+        Ok(TensorNames { file, by_path })
+    }
+
+    /// The paths that the tensors of the file have, after renames.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.by_path.keys().map(|path| &**path)
     }
 
     /// Looks for leaves by any of their places.
@@ -107,13 +106,8 @@ impl<'c> Names<'c> {
         &self,
         layout: &'l Layout,
         leaves: impl Iterator<Item = &'l Leaf>,
-    ) -> Result<Found<'c>> {
-        let mut found = Found {
-            leaves: Vec::new(),
-            missing: Vec::new(),
-            mismatched: Vec::new(),
-            unexpected: Vec::new(),
-        };
+    ) -> Result<FoundLeaves<'c>> {
+        let mut found = FoundLeaves::default();
         let mut used = vec![false; self.file.tensors().len()];
         let mut broken = Findings::default();
         for leaf in leaves {
@@ -138,31 +132,41 @@ impl<'c> Names<'c> {
             found.leaves.push(stored);
         }
         broken.into_result()?;
-        let unused = self
-            .sources
-            .values()
-            .filter(|source| source.is_own && !used[source.tensor]);
-        found.unexpected = unused
-            .map(|source| self.file.tensors()[source.tensor].name().to_owned())
-            .collect();
-        found.unexpected.sort_unstable();
+        let unused = self.by_path.iter();
+        let unused = unused.filter(|(_, named)| named.is_own && !used[named.tensor]);
+        let unexpected = unused.map(|(path, named)| {
+            let tensor = &self.file.tensors()[named.tensor];
+            UnexpectedTensor {
+                name: tensor.name().to_owned(),
+                path: path.clone().into_owned(),
+                type_name: tensor.type_name(),
+            }
+        });
+        found.unexpected = unexpected.collect();
+        found
+            .unexpected
+            .sort_unstable_by(|a, b| a.name.cmp(&b.name));
         found.missing.sort_unstable();
         Ok(found)
     }
 
     /// The places of a leaf that the file has something for; a tensor of that very name first.
-    fn places<'l>(&self, layout: &'l Layout, leaf: &'l Leaf) -> Vec<Place<'l, 'c>> {
+    fn places<'l>(&self, layout: &'l Layout, leaf: &'l Leaf) -> Vec<StoredPlace<'l, 'c>> {
         let place = |(path, &node): (&'l String, &u32)| {
-            let source = *self.sources.get(path.as_str())?;
+            let source = *self.by_path.get(path.as_str())?;
             let place = layout.inner.place(layout.inner.paths.place(node)?);
-            Some(Place {
+            // A guess that does not fit is no tie but any other entry of the metadata.
+            if source.is_guess && self.shape_of(&source) != &*place.shape {
+                return None;
+            }
+            Some(StoredPlace {
                 path,
                 shape: &place.shape,
                 axes: place.axes.as_deref(),
                 source,
             })
         };
-        let mut places: Vec<Place<'l, 'c>> = leaf
+        let mut places: Vec<StoredPlace<'l, 'c>> = leaf
             .places()
             .iter()
             .zip(&leaf.nodes)
@@ -172,8 +176,19 @@ impl<'c> Names<'c> {
         places
     }
 
+    fn shape_of(&self, named: &NamedTensor<'c>) -> &[usize] {
+        match named.axes {
+            Some(axes) => &axes.shape,
+            None => self.file.tensors()[named.tensor].stored_shape(),
+        }
+    }
+
     /// The elements of a leaf, the same at each of its places.
-    fn stored(&self, leaf: &Leaf, places: &[Place<'_, 'c>]) -> Result<Option<Stored<'c>>> {
+    fn stored(
+        &self,
+        leaf: &Leaf,
+        places: &[StoredPlace<'_, 'c>],
+    ) -> Result<Option<StoredLeaf<'c>>> {
         let Some((first, others)) = places.split_first() else {
             return Ok(None);
         };
@@ -197,10 +212,10 @@ impl<'c> Names<'c> {
     }
 
     /// The elements that a place has in the file, in the order of its leaf.
-    fn at_place(&self, leaf: &Leaf, place: &Place<'_, 'c>) -> Result<Stored<'c>> {
-        let Source { tensor, axes, .. } = place.source;
+    fn at_place(&self, leaf: &Leaf, place: &StoredPlace<'_, 'c>) -> Result<StoredLeaf<'c>> {
+        let NamedTensor { tensor, axes, .. } = place.source;
         let stated = &self.file.tensors()[tensor];
-        let shape = axes.map_or(stated.shape(), |axes| &axes.shape);
+        let shape = self.shape_of(&place.source);
         if shape != place.shape {
             return Err(Error::shape(place.path.to_owned(), place.shape, shape));
         }
@@ -208,7 +223,7 @@ impl<'c> Names<'c> {
         self.file.check_booleans(stated)?;
         let mut elements = Cow::Borrowed(self.file.bytes_of(stated));
         if let Some(axes) = axes {
-            elements = reordered(&elements, dtype, stated.shape(), |order| {
+            elements = reordered(&elements, dtype, stated.stored_shape(), |order| {
                 axes.to_place(order)
             })
             .into();
@@ -219,7 +234,7 @@ impl<'c> Names<'c> {
             })
             .into();
         }
-        Ok(Stored {
+        Ok(StoredLeaf {
             tensor,
             dtype,
             elements,
@@ -227,11 +242,37 @@ impl<'c> Names<'c> {
     }
 }
 
-struct Place<'l, 'c> {
+/// The tensors and aliases of the model, without the sections beside it.
+fn named_tensors(file: &Checkpoint) -> Vec<(&str, NamedTensor<'_>)> {
+    let header = &file.header;
+    let own = header.tensors.iter().enumerate().map(|(index, tensor)| {
+        let named = NamedTensor {
+            tensor: index,
+            is_own: true,
+            is_guess: false,
+            axes: tensor.axes.as_ref(),
+        };
+        (tensor.name(), named)
+    });
+    let aliases = header.metadata.aliases().iter().map(|alias| {
+        let named = NamedTensor {
+            tensor: alias.tensor,
+            is_own: false,
+            is_guess: !alias.is_stated,
+            axes: alias.axes.as_ref(),
+        };
+        (alias.name.as_str(), named)
+    });
+    let all = own.chain(aliases);
+    all.filter(|(name, _)| !header.metadata.is_extra(name))
+        .collect()
+}
+
+struct StoredPlace<'l, 'c> {
     path: &'l str,
     shape: &'l [usize],
     axes: Option<&'l AxisMap>,
-    source: Source<'c>,
+    source: NamedTensor<'c>,
 }
 
 fn check_type(tensor: &Tensor, leaf: &Leaf) -> Result<Dtype> {
@@ -267,28 +308,7 @@ pub(crate) fn reordered(
         .collect()
 }
 
-impl Found<'_> {
-    /// All that keeps the file from being the layout's, and further differences, in one error.
-    ///
-    /// # Errors
-    /// If there are any.
-    pub(crate) fn differences(&self, unexpected: Vec<String>) -> Result<()> {
-        let mut findings = Findings::default();
-        if !self.missing.is_empty() {
-            findings.add(Error::missing_tensors(self.missing.clone()));
-        }
-        if !unexpected.is_empty() {
-            findings.add(Error::unexpected_tensors(unexpected));
-        }
-        self.mismatched
-            .iter()
-            .cloned()
-            .for_each(|error| findings.add(error));
-        findings.into_result()
-    }
-}
-
-impl Stored<'_> {
+impl StoredLeaf<'_> {
     pub(crate) fn write(&self, dtype: Dtype, out: &mut [u8]) {
         dtype::convert(self.dtype, &self.elements, dtype, out);
     }

@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::dtype;
-use super::header::{Header, LENGTH, Tensor};
+use super::header::{Header, LENGTH};
+use super::tensor::Tensor;
 use crate::error::{Error, Findings, Result};
 
 /// Elements that are read at a time.

@@ -799,6 +799,17 @@ impl Error {
             .into()
     }
 
+    /// Two names of a file of which one is the beginning of the other's path.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn leaf_and_branch(leaf: &str, below: &str) -> Self {
+        let problem = Problem::new(Kind::InvalidFile).path(leaf.into());
+        problem
+            .other_path(below.into())
+            .expected("names of which none is the beginning of another's path".into())
+            .found("a tensor of the first name, and one below it".into())
+            .into()
+    }
+
     #[cfg(feature = "safetensors")]
     pub(crate) fn io(path: &std::path::Path, expected: &str, error: &std::io::Error) -> Self {
         let problem = Problem::new(ErrorKind::Io(error.kind())).path(path.display().to_string());

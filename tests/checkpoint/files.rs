@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flatleaf::checkpoint::{Checkpoint, LoadOptions, Report};
+use flatleaf::checkpoint::{Checkpoint, LoadOptions, LoadReport};
 use flatleaf::{Result, Tree, checkpoint};
 
 /// A folder of its own for a test, removed with all that is in it.
@@ -88,7 +88,7 @@ pub(crate) fn open(bytes: &[u8]) -> Result<Checkpoint> {
 }
 
 /// Loads bytes, strictly.
-pub(crate) fn load<T: Tree + ?Sized>(bytes: &[u8], model: &mut T) -> Result<Report> {
+pub(crate) fn load<T: Tree + ?Sized>(bytes: &[u8], model: &mut T) -> Result<LoadReport> {
     open(bytes)?.load_into(model, &LoadOptions::new())
 }
 

@@ -16,36 +16,36 @@ use serde::{Deserialize, Deserializer};
 pub(crate) const METADATA: &str = "__metadata__";
 
 /// A header as it is written, before anything is known to agree.
-pub(crate) struct Stated {
+pub(crate) struct RawHeader {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tensors: Vec<(String, TensorInfo)>,
 }
 
-impl<'de> Deserialize<'de> for Stated {
+impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(StatedVisitor)
+        deserializer.deserialize_map(RawHeaderVisitor)
     }
 }
 
-struct StatedVisitor;
+struct RawHeaderVisitor;
 
-impl<'de> Visitor<'de> for StatedVisitor {
-    type Value = Stated;
+impl<'de> Visitor<'de> for RawHeaderVisitor {
+    type Value = RawHeader;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of tensors")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Stated, M::Error> {
-        let (mut tensors, mut metadata) = (Vec::new(), None::<Texts>);
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
+        let (mut tensors, mut metadata) = (Vec::new(), None::<StringMap>);
         while let Some(name) = map.next_key::<String>()? {
             if name != METADATA {
-                tensors.push((name, map.next_value::<Info>()?.0));
+                tensors.push((name, map.next_value::<RawTensor>()?.0));
             } else if metadata.replace(map.next_value()?).is_some() {
                 return Err(M::Error::custom("`__metadata__` twice"));
             }
         }
-        Ok(Stated {
+        Ok(RawHeader {
             metadata: metadata.unwrap_or_default().0,
             tensors,
         })
@@ -54,31 +54,31 @@ impl<'de> Visitor<'de> for StatedVisitor {
 
 /// A map of text, each key once.
 #[derive(Default)]
-struct Texts(BTreeMap<String, String>);
+struct StringMap(BTreeMap<String, String>);
 
-impl<'de> Deserialize<'de> for Texts {
+impl<'de> Deserialize<'de> for StringMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(TextsVisitor)
+        deserializer.deserialize_map(StringMapVisitor)
     }
 }
 
-struct TextsVisitor;
+struct StringMapVisitor;
 
-impl<'de> Visitor<'de> for TextsVisitor {
-    type Value = Texts;
+impl<'de> Visitor<'de> for StringMapVisitor {
+    type Value = StringMap;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of strings")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<StringMap, M::Error> {
         let mut texts = BTreeMap::new();
         while let Some((key, text)) = map.next_entry::<String, String>()? {
             if let Some(_first) = texts.insert(key, text) {
                 return Err(M::Error::custom("a key of `__metadata__` twice"));
             }
         }
-        Ok(Texts(texts))
+        Ok(StringMap(texts))
     }
 }
 
@@ -92,30 +92,30 @@ struct Fields {
     data_offsets: (usize, usize),
 }
 
-struct Info(TensorInfo);
+struct RawTensor(TensorInfo);
 
-impl<'de> Deserialize<'de> for Info {
+impl<'de> Deserialize<'de> for RawTensor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(InfoVisitor)
+        deserializer.deserialize_map(RawTensorVisitor)
     }
 }
 
-struct InfoVisitor;
+struct RawTensorVisitor;
 
-impl<'de> Visitor<'de> for InfoVisitor {
-    type Value = Info;
+impl<'de> Visitor<'de> for RawTensorVisitor {
+    type Value = RawTensor;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map with dtype, shape and data_offsets")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Info, M::Error> {
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<RawTensor, M::Error> {
         let Fields {
             dtype,
             shape,
             data_offsets,
         } = Fields::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Info(TensorInfo {
+        Ok(RawTensor(TensorInfo {
             dtype,
             shape,
             data_offsets,

@@ -1,14 +1,15 @@
 //! What goes into a file: tensors with their elements, and the metadata that ties them.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use safetensors::Dtype as OnDisk;
 
 use super::header::Header;
-use super::notes::{self, below, join, json};
-use super::stated::METADATA;
+use super::metadata::{self, json};
+use super::names::{below, join};
+use super::raw_header::METADATA;
 use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
@@ -18,15 +19,16 @@ use crate::tree::axes::AxisMap;
 use crate::tree::{LeafRef, Source};
 
 #[derive(Default)]
-pub(crate) struct Contents<'a> {
+pub(crate) struct FileContents<'a> {
     entries: Vec<(String, OnDisk, Vec<usize>)>,
-    elements: HashMap<String, Cow<'a, [u8]>>,
+    elements: BTreeMap<String, Cow<'a, [u8]>>,
     metadata: BTreeMap<String, String>,
+    ties: BTreeSet<String>,
     axes: BTreeMap<String, AxisMap>,
     parts: Vec<String>,
 }
 
-impl<'a> Contents<'a> {
+impl<'a> FileContents<'a> {
     /// Adds a leaf, below a prefix, with the elements of its first place; its other places as
     /// aliases.
     ///
@@ -50,23 +52,45 @@ impl<'a> Contents<'a> {
                 .and_then(|place| layout.inner.place(place).axes.as_deref());
             self.axes
                 .extend(axes.map(|axes| (alias.clone(), axes.clone())));
-            self.note(alias, name.clone())?;
+            self.insert_entry(alias.clone(), name.clone())?;
+            self.ties.insert(alias);
         }
-        if name == METADATA || self.elements.insert(name.clone(), elements).is_some() {
+        if name == METADATA {
+            return Err(reserved_name(&name));
+        }
+        if self.elements.insert(name.clone(), elements).is_some() {
             return Err(Error::duplicate(name));
         }
         self.entries.push((name, on_disk, leaf.shape().to_vec()));
         Ok(())
     }
 
+    /// Adds an entry of this crate's own to the metadata.
+    ///
     /// # Errors
     /// A key that is taken.
-    pub(crate) fn note(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
+    pub(crate) fn insert_entry(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<()> {
         let key = key.into();
         match self.metadata.insert(key.clone(), value.into()) {
             None => Ok(()),
             Some(_first) => Err(Error::duplicate(key)),
         }
+    }
+
+    /// Adds an entry of the caller's to the metadata.
+    ///
+    /// # Errors
+    /// A key that is taken, or is kept for this crate.
+    pub(crate) fn insert_user_entry(&mut self, key: &str, value: &str) -> Result<()> {
+        if key.starts_with(metadata::RESERVED) {
+            let expected = format!("a key that does not begin with `{}`", metadata::RESERVED);
+            return Err(Error::argument(&expected, "one that this crate writes itself").at(key));
+        }
+        self.insert_entry(key, value)
     }
 
     /// Names a part; what is added below it is not the model's.
@@ -80,13 +104,18 @@ impl<'a> Contents<'a> {
                 "an empty one",
             ));
         }
-        let names = self
-            .entries
-            .iter()
-            .map(|entry| &entry.0)
-            .chain(self.metadata.keys());
-        if let Some(taken) = names.filter(|name| below(part, name).is_some()).min() {
-            return Err(Error::duplicate(taken.clone()));
+        let first = |names: &mut dyn Iterator<Item = &String>| {
+            let from_part = names.take_while(|name| name.starts_with(part));
+            from_part
+                .filter(|name| below(part, name).is_some())
+                .min()
+                .cloned()
+        };
+        let start = part.to_owned();
+        let tensors = &mut self.elements.range(start.clone()..).map(|entry| entry.0);
+        let entries = &mut self.metadata.range(start..).map(|entry| entry.0);
+        if let Some(taken) = first(tensors).or_else(|| first(entries)) {
+            return Err(Error::duplicate(taken));
         }
         self.parts.push(part.to_owned());
         Ok(())
@@ -97,11 +126,16 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// A name that is taken; a header that is too long; what the system says.
     pub(crate) fn write(mut self, path: &Path) -> Result<()> {
+        // An entry that leads to a tensor is a tie to whoever reads it, unless the file has a list.
+        let is_name = |value: &String| self.elements.contains_key(value);
+        if self.metadata.values().any(is_name) {
+            self.insert_entry(metadata::TIES, json(&self.ties))?;
+        }
         if !self.parts.is_empty() {
-            self.note(notes::PARTS, json(&self.parts))?;
+            self.insert_entry(metadata::PARTS, json(&self.parts))?;
         }
         if !self.axes.is_empty() {
-            self.note(notes::AXES, json(&self.axes))?;
+            self.insert_entry(metadata::AXES, json(&self.axes))?;
         }
         if let Some(name) = self
             .metadata
@@ -122,18 +156,23 @@ impl<'a> Contents<'a> {
     }
 }
 
+fn reserved_name(name: &str) -> Error {
+    let expected = "a path that is a tensor's name: safetensors keeps this one for the metadata";
+    Error::argument(expected, "a leaf of that path; rename it").at(name)
+}
+
 /// The elements of a tree's leaves, as bytes, each as its first place shows it: lent where the tree
 /// lends them.
-pub(crate) struct Elements<'a> {
+pub(crate) struct LeafBytes<'a> {
     pub(crate) leaves: Vec<Cow<'a, [u8]>>,
     pub(crate) others: Vec<Cow<'a, [u8]>>,
     /// Whether the trainable ones are taken too.
     trainable: bool,
 }
 
-impl Elements<'_> {
+impl LeafBytes<'_> {
     pub(crate) fn of(layout: &LayoutData, trainable: bool) -> Self {
-        Elements {
+        LeafBytes {
             leaves: vec![Cow::default(); layout.leaves.len()],
             others: vec![Cow::default(); layout.others.len()],
             trainable,
@@ -141,7 +180,7 @@ impl Elements<'_> {
     }
 }
 
-impl<'a> Take<'a> for Elements<'a> {
+impl<'a> Take<'a> for LeafBytes<'a> {
     fn wants(&self, place: &Place) -> bool {
         place.first && (self.trainable || !place.leaf.trainable)
     }
