@@ -3,7 +3,7 @@
 use flatleaf::{DynTree, checkpoint};
 use safetensors::SafeTensors;
 
-use crate::files::{Folder, f32s, load, open, raw, tensors};
+use crate::files::{Folder, f32s, load, open, raw, saved, tensors};
 
 /// What is said of a file; opened and streamed alike.
 fn refused(bytes: &[u8]) -> String {
@@ -265,15 +265,15 @@ fn fields_that_are_missing() {
 
 /// Ours are notes of ours, or an error: nobody else writes them.
 #[test]
-fn notes_that_are_none() {
+fn metadata_of_ours_that_is_none() {
     let with = |metadata: &str| refused(&tensors(&[("a", "F32", &f32s(&[1.0, 2.0]))], metadata));
     assert!(
         with(r#"{"flatleaf.parts":"nonsense"}"#)
-            .starts_with("`flatleaf.parts`: expected a note of this crate")
+            .starts_with("`flatleaf.parts`: expected metadata as this crate writes it")
     );
     assert!(
         with(r#"{"flatleaf.axes":"{\"b\":3}"}"#)
-            .starts_with("`flatleaf.axes`: expected a note of this crate")
+            .starts_with("`flatleaf.axes`: expected metadata as this crate writes it")
     );
     let axes = |shape: &str, axes: &str| {
         with(&format!(
@@ -315,13 +315,86 @@ fn a_byte_that_is_no_boolean() {
 fn names_that_make_no_tree() {
     let both = open(&tensors(&[("a", "U8", &[1]), ("a.b", "U8", &[2])], "")).unwrap();
     let error = both.layout().unwrap_err();
+    assert!(error.is_invalid_file());
+    assert_eq!((error.path(), error.other_path()), (Some("a"), Some("a.b")));
     assert_eq!(
         error.to_string(),
-        "`a.b`: expected a name that is not the beginning of another's path, found one that is"
+        "`a` and `a.b`: expected names of which none is the beginning of another's path, found a \
+         tensor of the first name, and one below it"
     );
     assert_eq!(both.view::<u8>("a.b").unwrap()[0], 2);
     let root = open(&tensors(&[("", "U8", &[1]), ("a", "U8", &[2])], "")).unwrap();
     assert!(root.layout().unwrap_err().is_invalid_file());
+    // What comes between them in the alphabet does not part them.
+    let three = [
+        ("l.w", "U8", &[1][..]),
+        ("l.w-b", "U8", &[2]),
+        ("l.w.absmax", "U8", &[3]),
+    ];
+    let error = DynTree::of(&open(&tensors(&three, "")).unwrap()).unwrap_err();
+    assert_eq!(error.path(), Some("l.w"));
+    assert_eq!(error.other_path(), Some("l.w.absmax"));
     let deep = open(&tensors(&[(&"a.".repeat(2000), "U8", &[1])], "")).unwrap();
     assert!(deep.layout().unwrap_err().is_too_deep());
+}
+
+#[test]
+fn more_axes_than_arrays_have_elsewhere() {
+    let with = |axes: usize| {
+        let shape = vec!["1"; axes].join(",");
+        format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#)
+    };
+    let file = open(&raw(&with(64), &[7])).unwrap();
+    assert_eq!(file.view::<u8>("a").unwrap().ndim(), 64);
+    assert_eq!(
+        refused(&raw(&with(65), &[7])),
+        "`a`: expected at most 64 axes, found 65 of them"
+    );
+    let shape = vec!["1"; 20_000].join(",");
+    let metadata =
+        format!(r#"{{"b":"a","flatleaf.axes":"{{\"b\":{{\"shape\":[{shape}],\"axes\":[]}}}}"}}"#);
+    assert_eq!(
+        refused(&tensors(&[("a", "U8", &[7])], &metadata)),
+        "`b`: expected at most 64 axes, found 20000 of them"
+    );
+}
+
+/// Names that are no paths as this crate writes them: stars, backslashes, empty segments. Whatever
+/// they are, one name is one leaf in every way of reading.
+#[test]
+fn names_that_are_written_otherwise() {
+    for (name, path) in [
+        ("a.*", "a.\\*"),
+        ("a..b", "a.\\e.b"),
+        ("a.", "a.\\e"),
+        (".", "\\e.\\e"),
+        ("*", "\\*"),
+        ("a\\\\x", "a\\\\x"),
+        ("a\\.b", "a\\.b"),
+        ("a\\x", "a\\\\x"),
+        ("", ""),
+    ] {
+        let json = name.replace('\\', "\\\\");
+        let bytes = tensors(&[(&json, "F32", &f32s(&[7.0]))], "");
+        let file = open(&bytes).unwrap();
+        let layout = file.layout().unwrap();
+        assert_eq!(layout.leaves()[0].path(), path, "{name}");
+        assert_eq!(file.flat().unwrap(), [7.0].as_slice(), "{name}");
+        assert_eq!(file.view::<f32>(name).unwrap()[0], 7.0);
+        assert_eq!(file.view::<f32>(path).unwrap()[0], 7.0);
+        let copy = DynTree::of(&file).unwrap();
+        let mut target = copy.clone();
+        load(&bytes, &mut target).unwrap();
+        assert_eq!(target, copy);
+        // And saved again it is a path.
+        assert_eq!(open(&saved(&copy)).unwrap().tensors()[0].name(), path);
+    }
+    let twice = tensors(&[("a.*", "U8", &[1]), ("a.\\\\*", "U8", &[2])], "");
+    assert!(
+        DynTree::of(&open(&twice).unwrap())
+            .unwrap_err()
+            .is_invalid_file()
+    );
+    let mut target = DynTree::map([("a", DynTree::map([("*", DynTree::from(vec![0_u8]))]))]);
+    assert!(load(&twice, &mut target).unwrap_err().is_duplicate());
 }

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use flatleaf::checkpoint::LoadOptions;
+use flatleaf::checkpoint::{self, LoadOptions};
 use flatleaf::{Builder, DynTree, Result, Tree, Visitor, VisitorMut, tree};
 use ndarray::{Array1, arr1};
 
 use crate::common::models;
-use crate::files::{f32s, load, open, saved, tensors};
+use crate::files::{Folder, f32s, load, open, saved, tensors};
 
 fn model() -> DynTree {
     tree!({ "b": { "weight": [1.0, 2.0], "bias": [3.0] }, "a": { "weight": [4.0], "n": (vec![5_i64]) } })
@@ -292,4 +292,77 @@ fn large_tensors_are_loaded_by_all_threads() {
             .zip(&model[0])
             .all(|(narrow, x)| *narrow == half::bf16::from_f32(*x))
     );
+}
+
+/// Strict but for the head: what its pattern matches is in the report, all else is an error.
+#[test]
+fn strict_but_for_a_pattern() {
+    let folder = Folder::new();
+    let path = folder.path("m");
+    checkpoint::save(
+        &path,
+        &tree!({ "body": [1.0], "head": { "w": [1.0, 2.0], "old": [3.0] } }),
+    )
+    .unwrap();
+    let model = || tree!({ "body": [0.0], "head": { "w": [0.0], "b": [0.0] } });
+    let lax_head = || LoadOptions::new().lax_matching("head.**");
+
+    let mut target = model();
+    let report = checkpoint::load_into(&path, &mut target, &lax_head()).unwrap();
+    assert_eq!(
+        target,
+        tree!({ "body": [1.0], "head": { "w": [0.0], "b": [0.0] } })
+    );
+    assert_eq!(
+        (report.loaded(), report.missing()),
+        (&["body".to_owned()][..], &["head.b".to_owned()][..])
+    );
+    assert_eq!(report.unexpected(), ["head.old"]);
+    assert_eq!(report.mismatched()[0].path(), Some("head.w"));
+
+    let mut other = tree!({ "body": [0.0, 0.0], "tail": [0.0], "head": { "w": [0.0] } });
+    let error = checkpoint::load_into(&path, &mut other, &lax_head()).unwrap_err();
+    assert_eq!(error.paths().collect::<Vec<_>>(), ["tail", "body"]);
+    let error =
+        checkpoint::load_into(&path, &mut model(), &lax_head().lax_matching("neck.*")).unwrap_err();
+    assert!(error.is_pattern());
+    assert_eq!(error.path(), Some("neck.*"));
+    // A tie is matched by any of its places.
+    let mut tied = models::tied();
+    let bytes = tensors(&[("z", "F32", &f32s(&[1.0, 2.0, 3.0]))], "");
+    let report = open(&bytes)
+        .unwrap()
+        .load_into(&mut tied, &LoadOptions::new().lax_matching("y"))
+        .unwrap();
+    assert_eq!(report.missing(), ["x"]);
+}
+
+#[derive(flatleaf::Tree)]
+struct Norm {
+    weight: Vec<f32>,
+    num_batches_tracked: i64,
+}
+
+/// A tensor for a field that is no leaf says what would be one.
+#[test]
+fn a_bare_number_points_to_an_array() {
+    let bytes = tensors(
+        &[
+            ("num_batches_tracked", "I64", &7_i64.to_le_bytes()),
+            ("weight", "F32", &f32s(&[1.0])),
+        ],
+        "",
+    );
+    let mut norm = Norm {
+        weight: vec![0.0],
+        num_batches_tracked: 0,
+    };
+    let error = load(&bytes, &mut norm).unwrap_err();
+    assert!(error.is_unknown());
+    assert_eq!(
+        error.to_string(),
+        "`num_batches_tracked`: expected a leaf in the model, found a field that is no leaf: an \
+         `Array0<i64>` is one, a bare number is not"
+    );
+    assert_eq!((norm.weight[0], norm.num_batches_tracked), (0.0, 0));
 }

@@ -54,6 +54,7 @@ fn a_vector_of_another_length_is_refused() {
     )
     .unwrap_err();
     assert!(error.is_length());
+    assert_eq!(error.path(), Some("ema")); // which of the vectors
     assert!(folder.names().is_empty());
 }
 
@@ -137,11 +138,12 @@ fn names_are_given_once() {
     );
     assert!(refused(&Extras::new().vector("", &vector)).is_argument());
     let reserved = DynTree::map([("__metadata__", DynTree::from(vec![1.0_f32]))]);
+    let error = checkpoint::save(folder.path("m"), &reserved).unwrap_err();
+    assert!(error.is_argument());
     assert_eq!(
-        checkpoint::save(folder.path("m"), &reserved)
-            .unwrap_err()
-            .path(),
-        Some("__metadata__")
+        error.to_string(),
+        "`__metadata__`: expected a path that is a tensor's name: safetensors keeps this one for \
+         the metadata, found a leaf of that path; rename it"
     );
     assert!(folder.names().is_empty());
 }
@@ -295,4 +297,18 @@ fn a_link_stays_a_link() {
             .unwrap(),
         [2.0].as_slice()
     );
+}
+
+/// A vector of no elements is a part like any other.
+#[test]
+fn an_empty_part_can_be_opened() {
+    let folder = Folder::new();
+    let model = (vec![1_u64],);
+    let extras = Extras::new().vector("ema", &[]);
+    checkpoint::save_with(folder.path("m"), &model, &extras).unwrap();
+    let file = checkpoint::open(folder.path("m")).unwrap();
+    assert_eq!(file.parts(), ["ema"]);
+    let part = file.part("ema").unwrap();
+    assert_eq!((part.tensors().len(), part.flat().unwrap().len()), (0, 0));
+    assert!(file.part("em").unwrap_err().is_unknown());
 }

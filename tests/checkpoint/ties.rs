@@ -312,3 +312,183 @@ fn the_layout_of_a_file_has_its_ties() {
     let copy = DynTree::of(&file).unwrap();
     assert_eq!(copy.get("y"), copy.get("x"));
 }
+
+/// A place whose tensor is stored under another prefix is in the part.
+#[test]
+fn a_part_has_the_ties_whose_tensor_is_elsewhere() {
+    let embed = Rc::new(arr1(&[1.0_f32, 2.0]));
+    let model = (
+        (embed.clone(), arr1(&[3.0_f32])),
+        (embed.clone(), arr1(&[4.0_f32]), embed),
+    );
+    let file = open(&saved(&model)).unwrap();
+    let part = file.part("1").unwrap();
+    let names: Vec<_> = part.tensors().iter().map(|tensor| tensor.name()).collect();
+    assert_eq!(names, ["0", "1"]); // as their bytes lie in the file
+    assert_eq!(part.aliases().collect::<Vec<_>>(), [("2", "0")]);
+    assert_eq!(part.flat().unwrap(), [1.0, 2.0, 4.0].as_slice());
+    let mut decoder = (
+        arr1(&[0.0_f32, 0.0]),
+        arr1(&[0.0_f32]),
+        arr1(&[0.0_f32, 0.0]),
+    );
+    let report = part.load_into(&mut decoder, &LoadOptions::new()).unwrap();
+    assert_eq!(report.loaded(), ["0", "1", "2"]);
+    assert_eq!(decoder.0, arr1(&[1.0, 2.0]));
+    assert_eq!(decoder.2, decoder.0);
+    assert_eq!(
+        file.part("0").unwrap().flat().unwrap(),
+        [1.0, 2.0, 3.0].as_slice()
+    );
+}
+
+#[test]
+fn a_part_has_the_transposed_places_of_a_tie() {
+    let square = arr2(&[[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]]).into_shared();
+    let model = tree_of_transposed(square);
+    let file = open(&saved(&model)).unwrap();
+    let part = file.part("decoder").unwrap();
+    assert_eq!(part.tensor("t").unwrap().shape(), [3, 2]);
+    assert_eq!(
+        part.view::<f32>("t").unwrap(),
+        part.view::<f32>("u").unwrap()
+    );
+    assert_eq!(part.view::<f32>("t").unwrap()[[2, 0]], 3.0);
+    let mut target = tree!({ "t": [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], "u": [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]] });
+    part.load_into(&mut target, &LoadOptions::new()).unwrap();
+    let expected = tree!([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]);
+    assert_eq!(target.get("t"), Some(&expected));
+    assert_eq!(target.get("u"), Some(&expected));
+    // The tree of the part, and of the whole, has the places too.
+    assert_eq!(DynTree::of(&part).unwrap(), target);
+    assert_eq!(
+        DynTree::of(&file).unwrap().get("decoder.u"),
+        Some(&expected)
+    );
+    let layout = file.layout().unwrap();
+    assert_eq!((layout.len(), layout.leaves().len()), (6, 1));
+    assert_eq!(
+        part.flat().unwrap(),
+        [1.0, 4.0, 2.0, 5.0, 3.0, 6.0].as_slice()
+    );
+}
+
+type Square = ndarray::ArcArray<f32, ndarray::Ix2>;
+
+fn tree_of_transposed(
+    square: Square,
+) -> std::collections::BTreeMap<String, std::collections::BTreeMap<String, Square>> {
+    let transposed = square.clone().reversed_axes();
+    let branch = |entries: &[(&str, &Square)]| {
+        let entries = entries.iter();
+        entries
+            .map(|(key, array)| (key.to_string(), Square::clone(array)))
+            .collect()
+    };
+    [
+        ("coder".to_owned(), branch(&[("m", &square)])),
+        (
+            "decoder".to_owned(),
+            branch(&[("t", &transposed), ("u", &transposed)]),
+        ),
+    ]
+    .into()
+}
+
+/// Metadata whose value is a tensor's name is no tie in a file of ours.
+#[test]
+fn metadata_that_leads_to_a_tensor_is_no_tie() {
+    let folder = Folder::new();
+    let path = folder.path("m");
+    let model = tree!({ "w": [1.0, 2.0], "v": [3.0, 4.0] });
+    let extras = checkpoint::Extras::new().metadata("best_layer", "v");
+    for extras in [
+        extras,
+        checkpoint::Extras::new()
+            .metadata("best_layer", "v")
+            .plain(),
+    ] {
+        checkpoint::save_with(&path, &model, &extras).unwrap();
+        let file = checkpoint::open(&path).unwrap();
+        assert_eq!(file.aliases().count(), 0);
+        assert_eq!(
+            file.user_metadata().collect::<Vec<_>>(),
+            [("best_layer", "v")]
+        );
+        let mut target = tree!({ "w": [0.0, 0.0], "v": [0.0, 0.0], "best_layer": [5.0, 6.0] });
+        let error = file
+            .load_into(&mut target, &LoadOptions::new())
+            .unwrap_err();
+        assert_eq!(
+            (error.is_missing(), error.path()),
+            (true, Some("best_layer"))
+        );
+        file.load_into(&mut target, &LoadOptions::new().lax())
+            .unwrap();
+        assert_eq!(target.get("best_layer"), Some(&tree!([5.0, 6.0])));
+    }
+    // The metadata of the README on a model of numbered leaves.
+    let four = (vec![1.0_f32], vec![2.0_f32], vec![3.0_f32], vec![4.0_f32]);
+    checkpoint::save_with(
+        &path,
+        &four,
+        &checkpoint::Extras::new().metadata("epoch", "3"),
+    )
+    .unwrap();
+    let file = checkpoint::open(&path).unwrap();
+    assert_eq!(
+        (file.aliases().count(), file.layout().unwrap().len()),
+        (0, 4)
+    );
+}
+
+/// In a file of others it may be one, where the model has such a leaf.
+#[test]
+fn a_guess_counts_where_the_model_has_a_leaf_of_that_shape() {
+    let bytes = tensors(
+        &[("v", "F32", &f32s(&[3.0, 4.0]))],
+        r#"{"tied":"v","best_layer":"v"}"#,
+    );
+    let mut target = tree!({ "v": [0.0, 0.0], "tied": [0.0, 0.0] });
+    load(&bytes, &mut target).unwrap();
+    assert_eq!(target, tree!({ "v": [3.0, 4.0], "tied": [3.0, 4.0] }));
+    let mut target = tree!({ "v": [0.0, 0.0], "best_layer": [0.0] });
+    let error = load(&bytes, &mut target).unwrap_err();
+    assert!(error.is_missing() && !error.is_shape());
+    assert_eq!(error.path(), Some("best_layer"));
+}
+
+/// A guess that makes no tree with the tensors is none.
+#[test]
+fn a_guess_gives_way_to_tensors() {
+    let bytes = tensors(
+        &[("v.w", "F32", &f32s(&[1.0])), ("x", "F32", &f32s(&[2.0]))],
+        r#"{"v":"x","x.y":"x"}"#,
+    );
+    let file = open(&bytes).unwrap();
+    assert_eq!(file.flat().unwrap(), [1.0, 2.0].as_slice());
+    assert_eq!(
+        DynTree::of(&file).unwrap(),
+        tree!({ "v": { "w": [1.0] }, "x": [2.0] })
+    );
+}
+
+/// Metadata of a file goes into the next version of it, ties and this crate's own entries anew.
+#[test]
+fn metadata_is_carried_over() {
+    let folder = Folder::new();
+    let first = checkpoint::Extras::new()
+        .metadata("license", "MIT")
+        .metadata("best", "x");
+    checkpoint::save_with(folder.path("a"), &models::tied(), &first).unwrap();
+    let file = checkpoint::open(folder.path("a")).unwrap();
+    let second = checkpoint::Extras::new().metadata_of(&file);
+    checkpoint::save_with(folder.path("b"), &models::tied(), &second).unwrap();
+    assert_eq!(
+        std::fs::read(folder.path("a")).unwrap(),
+        std::fs::read(folder.path("b")).unwrap()
+    );
+    let users: Vec<_> = file.user_metadata().collect();
+    assert_eq!(users, [("best", "x"), ("license", "MIT")]);
+    assert_eq!(file.metadata()["flatleaf.ties"], r#"["y"]"#);
+}
