@@ -1,8 +1,8 @@
 //! Replacing a file as a whole: whoever reads it, and whenever the machine stops, there is the old
 //! file or the new one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -94,77 +94,219 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 }
 
 /// Writes a new file, of about so many bytes, beside the one at a path and renames it over that.
-/// What a path links to is replaced, not the link.
+/// What a path links to is replaced, not the link; the new file has the old one's permissions, and
+/// its owner where that is allowed, before its first byte is written.
 ///
-/// Synchronised in this order: the new file's bytes, the rename, the folder's entry. A process that
-/// is killed on the way leaves the old file, and may leave the new one under a name that begins
-/// with `.flatleaf-`.
+/// In this order: the folder is opened, the new file is written and synchronised, it is renamed,
+/// the folder is synchronised. An error before the rename leaves the old file. The folder's own
+/// synchronisation is all that can fail after it: the new file is there then, and a crash of the
+/// machine may bring the old one back.
+///
+/// A process that is killed on the way leaves the old file, and may leave the new one under a name
+/// that begins with `.flatleaf-`. Whoever saves into that folder next removes it: a file that is
+/// being written is locked, and the lock ends with its process.
 ///
 /// # Errors
-/// What the system or `write` says; then the new file is removed.
+/// What the system or `write` says; then the new file is removed. A path at which there is
+/// something else than a file.
 pub(crate) fn replace(
     path: &Path,
     len: usize,
     write: impl FnOnce(&mut FileWriter<'_>) -> Result<()>,
 ) -> Result<()> {
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &target_of(path).map_err(|error| failed(path, &error))?;
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let (new, file) = create_beside(folder).map_err(|error| failed(path, &error))?;
+    let opened = platform::open_folder(folder).map_err(|error| failed(path, &error))?;
+    remove_abandoned(folder);
+    let old = fs::metadata(path).ok();
+    let (new, file) = create_beside(folder, old.as_ref()).map_err(|error| failed(path, &error))?;
     let written = write_safely(&file, path, len, write);
-    let old = keep_open(path);
+    let old = old.and_then(|old| platform::keep_open(path, &old));
     let replaced =
         written.and_then(|()| fs::rename(&new, path).map_err(|error| failed(path, &error)));
     if replaced.is_err() {
         let _ = fs::remove_file(&new);
         return replaced;
     }
-    let synced = sync_folder(folder).map_err(|error| failed(path, &error));
+    let synced = platform::sync_folder(&opened).map_err(|error| {
+        Error::io(
+            folder,
+            "a folder that can be synchronised: the new file is in it, but may not outlive a crash",
+            &error,
+        )
+    });
     if let Some(old) = old {
         let _ = thread::Builder::new().spawn(move || drop(old));
     }
     synced
 }
 
-/// A large file that is about to be replaced. Whoever closes its last handle frees what is cached
-/// of it, 15 ms for 90 MB, and that need not be who waits for the new one.
-#[cfg(unix)]
-fn keep_open(path: &Path) -> Option<File> {
-    let is_large = |about: fs::Metadata| about.is_file() && about.len() >= EARLY as u64;
-    if fs::metadata(path).is_ok_and(is_large) {
-        File::open(path).ok()
-    } else {
-        None
+/// The file that a path means: what its links lead to, whether that is there or not.
+///
+/// # Errors
+/// A folder, a pipe or a device; links that lead in a circle.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::symlink_metadata(&target) {
+            Ok(found) if found.is_symlink() => {
+                let link = fs::read_link(&target)?;
+                // A link's own folder is where a relative one begins.
+                target = target.parent().unwrap_or(Path::new("")).join(link);
+            }
+            Ok(found) if found.is_file() => return Ok(target),
+            Ok(found) if found.is_dir() => {
+                return Err(io::Error::new(ErrorKind::IsADirectory, "a folder"));
+            }
+            // To rename over a pipe would take it from those who read from it.
+            Ok(_) => {
+                let found = "a pipe, a socket or a device, which is not replaced by a file";
+                return Err(io::Error::new(ErrorKind::InvalidInput, found));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(target),
+            Err(error) => return Err(error),
+        }
     }
+    let found = "links that lead in a circle";
+    Err(io::Error::new(ErrorKind::InvalidInput, found))
 }
 
-/// Elsewhere a file that is open may not be replaced.
-#[cfg(not(unix))]
-fn keep_open(_path: &Path) -> Option<File> {
-    None
-}
+const PREFIX: &str = ".flatleaf-";
+const SUFFIX: &str = ".tmp";
 
-fn create_beside(folder: &Path) -> io::Result<(PathBuf, File)> {
+fn create_beside(folder: &Path, old: Option<&fs::Metadata>) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!(".flatleaf-{}-{count}.tmp", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return created.map(|file| (path, file)),
+        let path = folder.join(format!("{PREFIX}{}-{count}{SUFFIX}", std::process::id()));
+        let file = match platform::create(&path, old) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            created => created?,
+        };
+        // Between these two lines another process may have taken it for an abandoned one.
+        if platform::lock_new(&path, &file) {
+            return Ok((path, file));
+        }
+    }
+}
+
+/// Removes what killed processes have left in a folder. It is no error if that cannot be done.
+fn remove_abandoned(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.filter_map(io::Result::ok) {
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if is_ours && platform::is_abandoned(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
 
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+mod platform {
+    use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+    use std::io;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+    use std::path::Path;
+
+    /// Who may read, write and execute.
+    const PERMISSIONS: u32 = 0o777;
+
+    pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
+        File::open(folder)
+    }
+
+    pub(super) fn sync_folder(folder: &File) -> io::Result<()> {
+        folder.sync_all()
+    }
+
+    /// Creates a file that has the old one's owner and permissions.
+    pub(super) fn create(path: &Path, old: Option<&Metadata>) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let Some(old) = old else {
+            return options.open(path);
+        };
+        // Nobody else may read it before it has the permissions that the old one has.
+        let file = options.mode(0o600).open(path)?;
+        let mut mode = old.mode() & PERMISSIONS;
+        if fchown(&file, Some(old.uid()), Some(old.gid())).is_err()
+            && fchown(&file, None, Some(old.gid())).is_err()
+        {
+            // What the old group was allowed another one is not: it gets what all others have.
+            mode = (mode & !0o070) | ((mode & 0o007) << 3);
+        }
+        file.set_permissions(Permissions::from_mode(mode))?;
+        Ok(file)
+    }
+
+    /// Locks a file that was just created; whether it is still the one at its path. Where files
+    /// cannot be locked none is ever taken for abandoned either.
+    pub(super) fn lock_new(path: &Path, file: &File) -> bool {
+        let _ = file.lock();
+        let is_same = |at_path: &Metadata, file: &Metadata| {
+            (at_path.dev(), at_path.ino()) == (file.dev(), file.ino())
+        };
+        match (fs::metadata(path), file.metadata()) {
+            (Ok(at_path), Ok(file)) => is_same(&at_path, &file),
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_abandoned(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+    }
+
+    /// A large file that is about to be replaced. Whoever closes its last handle frees what is
+    /// cached of it, 15 ms for 90 MB, and that need not be who waits for the new one.
+    pub(super) fn keep_open(path: &Path, old: &Metadata) -> Option<File> {
+        if old.len() >= super::EARLY as u64 {
+            File::open(path).ok()
+        } else {
+            None
+        }
+    }
 }
 
-/// Elsewhere a folder is no file.
 #[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
-    Ok(())
+mod platform {
+    use std::fs::{File, Metadata, OpenOptions};
+    use std::io;
+    use std::path::Path;
+
+    /// Here a folder is no file, and needs no synchronisation.
+    pub(super) fn open_folder(_folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn sync_folder(_folder: &()) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn create(path: &Path, _old: Option<&Metadata>) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    /// Here a file that is locked cannot be written by others, and is not renamed by all of them.
+    pub(super) fn lock_new(_path: &Path, _file: &File) -> bool {
+        true
+    }
+
+    pub(super) fn is_abandoned(_path: &Path) -> bool {
+        false
+    }
+
+    /// Here a file that is open may not be replaced.
+    pub(super) fn keep_open(_path: &Path, _old: &Metadata) -> Option<File> {
+        None
+    }
 }

@@ -6,8 +6,7 @@ use std::path::Path;
 use super::atomic::{self, FileWriter};
 use super::dtype;
 use super::header::Header;
-use super::stream::Streams;
-use super::tensor::Tensor;
+use super::stream::{Streams, all_in_one};
 use crate::error::{Error, Result};
 
 /// Writes the average of checkpoints (a model soup): each float element is summed in `f64` and
@@ -16,7 +15,12 @@ use crate::error::{Error, Result};
 /// out. One pass over the files in constant memory; `out` may be one of them.
 ///
 /// # Errors
-/// As [`scan`](super::scan) and [`save`](super::save).
+/// [`is_missing`](Error::is_missing), [`is_unknown`](Error::is_unknown),
+/// [`is_shape`](Error::is_shape), [`is_element_type`](Error::is_element_type): the files do not
+/// have the same names, shapes and kinds of numbers; the file is named, and
+/// [`AverageOptions::lax`] leaves such tensors out. [`is_io`](Error::is_io) and
+/// [`is_invalid_file`](Error::is_invalid_file): a file cannot be read or is no safetensors file,
+/// `out` cannot be written. [`is_argument`](Error::is_argument): there is no file at all.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -32,15 +36,171 @@ use crate::error::{Error, Result};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn average<P: AsRef<Path>>(paths: &[P], out: impl AsRef<Path>) -> Result<()> {
-    let count = paths.len() as f64;
-    combine(paths, |sum, x| sum + x, |sum| sum / count, out.as_ref())
+    average_with(paths, &AverageOptions::new(), out).map(drop)
+}
+
+/// Writes the average of checkpoints, as [`average`] does, with weights or without the tensors
+/// that are not everywhere; says which tensors are averaged.
+///
+/// # Errors
+/// What [`average`] refuses. [`is_argument`](Error::is_argument): not as many weights as files,
+/// weights that are not finite or whose sum is 0.
+///
+/// ```
+/// use flatleaf::checkpoint::{self, AverageOptions};
+/// use flatleaf::tree;
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-average-with-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, b, soup] = ["a", "b", "soup"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [1.0, 2.0], "head": [1.0] }))?;
+/// checkpoint::save(&b, &tree!({ "w": [3.0, 6.0], "head": [1.0, 2.0] }))?;
+/// let options = AverageOptions::new().weights([3.0, 1.0]).lax();
+/// let report = checkpoint::average_with(&[&a, &b], &options, &soup)?;
+/// assert_eq!(checkpoint::open(&soup)?.flat()?, [1.5, 3.0].as_slice());
+/// assert_eq!((report.averaged, report.left_out[0].path()), (vec!["w".to_owned()], Some("head")));
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn average_with<P: AsRef<Path>>(
+    paths: &[P],
+    options: &AverageOptions,
+    out: impl AsRef<Path>,
+) -> Result<AverageReport> {
+    let streams = Streams::open(paths)?;
+    let weights = match &options.weights {
+        Some(weights) => weights.clone(),
+        None => vec![1.0; paths.len()],
+    };
+    let total: f64 = weights.iter().sum();
+    if weights.len() != paths.len() {
+        let expected = format!("a weight for each of {} files", paths.len());
+        return Err(Error::argument(&expected, weights.len()));
+    }
+    if !total.is_finite() || total == 0.0 {
+        let expected = "finite weights whose sum is not 0";
+        return Err(Error::argument(expected, format!("{weights:?}")));
+    }
+    let average = |files: &[Vec<f64>], index: usize| {
+        let weighted = files.iter().zip(&weights);
+        let sum: f64 = weighted.clone().map(|(file, w)| w * file[index]).sum();
+        if sum.is_finite() {
+            return sum / total;
+        }
+        // Of a sum that overflows the average need not: weights that add up to 1 come first then.
+        weighted.map(|(file, w)| w / total * file[index]).sum()
+    };
+    combine(streams, average, options.is_lax, out.as_ref())
+}
+
+/// How files are averaged: all alike and strictly, unless something else is said.
+///
+/// ```
+/// use flatleaf::checkpoint::AverageOptions;
+///
+/// let options = AverageOptions::new().weights([0.75, 0.25]); // of two files
+/// assert_eq!(options, AverageOptions::new().weights(vec![0.75, 0.25]));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub struct AverageOptions {
+    weights: Option<Vec<f64>>,
+    is_lax: bool,
+}
+
+impl AverageOptions {
+    /// Strict, and every file counts the same: what [`average`] does.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::AverageOptions;
+    ///
+    /// assert_eq!(AverageOptions::new(), AverageOptions::default());
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A weight for each file, in their order. They need not add up to 1: the sum of the weighted
+    /// elements is divided by the sum of the weights. Negative ones lead away from a file.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, AverageOptions};
+    /// use flatleaf::tree;
+    /// # let folder = std::env::temp_dir().join(format!("flatleaf-average-weights-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let [a, b, out] = ["a", "b", "out"].map(|name| folder.join(name));
+    ///
+    /// checkpoint::save(&a, &tree!({ "w": [1.0] }))?;
+    /// checkpoint::save(&b, &tree!({ "w": [3.0] }))?;
+    /// checkpoint::average_with(&[&a, &b], &AverageOptions::new().weights([1.0, 3.0]), &out)?;
+    /// assert_eq!(checkpoint::open(&out)?.flat()?, [2.5].as_slice());
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn weights(mut self, weights: impl Into<Vec<f64>>) -> Self {
+        self.weights = Some(weights.into());
+        self
+    }
+
+    /// Leaves out tensors that are not in all files in one shape and kind of numbers; the
+    /// [`AverageReport`] says which. The new file does not have them.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, AverageOptions};
+    /// use flatleaf::tree;
+    /// # let folder = std::env::temp_dir().join(format!("flatleaf-average-lax-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let [a, b, out] = ["a", "b", "out"].map(|name| folder.join(name));
+    ///
+    /// checkpoint::save(&a, &tree!({ "w": [1.0], "old": [1.0] }))?;
+    /// checkpoint::save(&b, &tree!({ "w": [3.0] }))?;
+    /// let report = checkpoint::average_with(&[&a, &b], &AverageOptions::new().lax(), &out)?;
+    /// assert_eq!((report.averaged.len(), report.left_out.len()), (1, 1));
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lax(mut self) -> Self {
+        self.is_lax = true;
+        self
+    }
+}
+
+/// Which tensors an average has, and which it has not. Made by [`average_with`].
+///
+/// ```
+/// use flatleaf::checkpoint::{self, AverageOptions};
+/// use flatleaf::tree;
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-average-report-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let [a, out] = ["a", "out"].map(|name| folder.join(name));
+///
+/// checkpoint::save(&a, &tree!({ "w": [1.0] }))?;
+/// let report = checkpoint::average_with(&[&a, &a], &AverageOptions::new(), &out)?;
+/// assert_eq!((report.averaged, report.left_out), (vec!["w".to_owned()], vec![]));
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct AverageReport {
+    /// The names of the tensors of the new file, in its order; carried ones too.
+    pub averaged: Vec<String>,
+    /// For each tensor that does not fit, its name and what keeps it out.
+    pub left_out: Vec<Error>,
 }
 
 /// Writes the exponential moving average of a sequence of checkpoints: the first as it is, then for
-/// each `x` `ema ← decay · ema + (1 − decay) · x`, in `f64`. Otherwise as [`average`].
+/// each `x` `ema ← decay · ema + (1 − decay) · x`, in `f64`, rounded once to the type of the first
+/// file. Integers and booleans are those of the last. One pass over the files in constant memory;
+/// `out` may be one of them.
 ///
 /// # Errors
-/// As [`average`]; a decay that is not between 0 and 1.
+/// [`is_argument`](Error::is_argument): the decay is not from 0 to 1, or there is no file.
+/// [`is_missing`](Error::is_missing), [`is_unknown`](Error::is_unknown),
+/// [`is_shape`](Error::is_shape), [`is_element_type`](Error::is_element_type): the files do not
+/// have the same names, shapes and kinds of numbers. [`is_io`](Error::is_io) and
+/// [`is_invalid_file`](Error::is_invalid_file): a file cannot be read or is no safetensors file,
+/// `out` cannot be written.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -60,44 +220,45 @@ pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Re
     if !(0.0..=1.0).contains(&decay) {
         return Err(Error::argument("a decay from 0 to 1", decay));
     }
-    combine(
-        paths,
-        |ema, x| decay * ema + (1.0 - decay) * x,
-        |ema| ema,
-        out.as_ref(),
-    )
+    let moving = |files: &[Vec<f64>], index: usize| {
+        let elements = files.iter().map(|file| file[index]);
+        let next = |ema, x| decay * ema + (1.0 - decay) * x;
+        elements.reduce(next).unwrap_or(0.0)
+    };
+    combine(Streams::open(paths)?, moving, false, out.as_ref()).map(drop)
 }
 
-/// Writes what comes of folding the elements of the files, in their order, and finishing that.
-fn combine<P: AsRef<Path>>(
-    paths: &[P],
-    fold: impl Fn(f64, f64) -> f64,
-    finish: impl Fn(f64) -> f64,
+/// Writes what `combine` makes of the element that has one index in a chunk of every file.
+fn combine(
+    mut streams: Streams,
+    combine: impl Fn(&[Vec<f64>], usize) -> f64,
+    is_lax: bool,
     out: &Path,
-) -> Result<()> {
-    let mut streams = Streams::open(paths)?;
-    let mut tensors = streams.common()?;
-    check_types(&streams, &tensors)?;
+) -> Result<AverageReport> {
+    let (mut tensors, mut left_out) = streams.common();
+    tensors.retain(|tensor| match check_types(&streams, tensor) {
+        Ok(()) => true,
+        Err(error) => {
+            left_out.push(error);
+            false
+        }
+    });
+    if !is_lax {
+        all_in_one(std::mem::take(&mut left_out))?;
+    }
     tensors.sort_by_key(|tensor| Reverse(streams.first().tensors[tensor[0]].on_disk.bitsize()));
     let header = header(&streams, &tensors)?;
     let start = header.encode()?;
-    let combined = |chunks: &mut [Vec<f64>]| {
-        let (result, others) = chunks.split_first_mut().expect("a file");
-        for other in others {
-            result
-                .iter_mut()
-                .zip(&*other)
-                .for_each(|(result, x)| *result = fold(*result, *x));
-        }
-        result
-            .iter_mut()
-            .for_each(|result| *result = finish(*result));
-    };
     atomic::replace(out, header.data_len(), |output| {
         output.write(&start)?;
         tensors
             .iter()
-            .try_for_each(|tensor| write(&mut streams, tensor, combined, output))
+            .try_for_each(|tensor| write(&mut streams, tensor, &combine, output))
+    })?;
+    let names = header.tensors.into_iter().map(|tensor| tensor.name);
+    Ok(AverageReport {
+        averaged: names.collect(),
+        left_out,
     })
 }
 
@@ -105,51 +266,49 @@ fn combine<P: AsRef<Path>>(
 fn write(
     streams: &mut Streams,
     tensor: &[usize],
-    combine: impl Fn(&mut [Vec<f64>]),
+    combine: impl Fn(&[Vec<f64>], usize) -> f64,
     output: &mut FileWriter<'_>,
 ) -> Result<()> {
     let dtype = streams.first().tensors[tensor[0]].element_type()?;
     if !dtype.is_float() {
         return streams.copy_last(tensor, |bytes| output.write(bytes));
     }
-    let mut bytes = Vec::new();
+    let (mut results, mut bytes) = (Vec::new(), Vec::new());
     streams.read(tensor, |chunks| {
-        combine(chunks);
-        bytes.resize(chunks[0].len() * dtype.size(), 0);
-        dtype::narrow(&chunks[0], dtype, &mut bytes);
+        let len = chunks[0].len();
+        results.clear();
+        results.extend((0..len).map(|index| combine(chunks, index)));
+        bytes.resize(len * dtype.size(), 0);
+        dtype::narrow(&results, dtype, &mut bytes);
         output.write(&bytes)
     })
 }
 
 /// # Errors
 /// A tensor that is of floats in one file and not in another, or of another type than arrays hold.
-fn check_types(streams: &Streams, tensors: &[Vec<usize>]) -> Result<()> {
-    for tensor in tensors {
-        let first = streams.first().tensors[tensor[0]].element_type()?;
-        for (file, &index) in streams.files.iter().zip(tensor) {
-            let other = &file.header.tensors[index];
-            if !dtype::is_convertible(other.on_disk, first) {
-                return Err(Error::element_type(
-                    other.name.clone(),
-                    first.to_string(),
-                    other.type_name(),
-                ));
-            }
+fn check_types(streams: &Streams, tensor: &[usize]) -> Result<()> {
+    let first = streams.first().tensors[tensor[0]].element_type()?;
+    for (file, &index) in streams.files.iter().zip(tensor) {
+        let other = &file.header.tensors[index];
+        if !dtype::is_convertible(other.on_disk, first) {
+            let (name, expected) = (other.name.clone(), first.to_string());
+            let error = Error::element_type(name, expected, other.type_name());
+            return Err(error.found_in(&file.path));
         }
     }
     Ok(())
 }
 
-/// The first file's tensors, without what was written beside the model.
+/// These tensors as the first file has them, and its metadata as far as they are about these.
 fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
     let first = streams.first();
+    let mut is_kept = vec![false; first.tensors.len()];
     let entries = tensors.iter().map(|tensor| {
-        let Tensor { name, on_disk, .. } = &first.tensors[tensor[0]];
-        (
-            name.clone(),
-            *on_disk,
-            first.tensors[tensor[0]].shape().to_vec(),
-        )
+        is_kept[tensor[0]] = true;
+        let tensor = &first.tensors[tensor[0]];
+        (tensor.name.clone(), tensor.on_disk, tensor.shape().to_vec())
     });
-    Header::lay_out(entries.collect(), first.metadata.of_model())
+    let entries = entries.collect();
+    let metadata = first.metadata.of_tensors(|tensor| is_kept[tensor]);
+    Header::lay_out(entries, metadata)
 }

@@ -131,15 +131,16 @@ impl Metadata {
         self.extra.cover(name)
     }
 
-    /// The entries for a file of the model's tensors without the sections beside it.
-    pub(crate) fn of_model(&self) -> BTreeMap<String, String> {
+    /// The entries for a file of some of the tensors, none of them of the sections beside the
+    /// model.
+    pub(crate) fn of_tensors(&self, is_kept: impl Fn(usize) -> bool) -> BTreeMap<String, String> {
         let mut entries = self.entries.clone();
         entries.remove(PARTS);
         entries.remove(AXES);
-        let (dropped, kept): (Vec<&Alias>, Vec<&Alias>) = self
+        let (kept, dropped): (Vec<&Alias>, Vec<&Alias>) = self
             .aliases
             .iter()
-            .partition(|alias| self.is_extra(&alias.name));
+            .partition(|alias| is_kept(alias.tensor) && !self.is_extra(&alias.name));
         for alias in dropped {
             entries.remove(&alias.name);
         }

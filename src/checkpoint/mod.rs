@@ -93,7 +93,7 @@ mod average;
 mod compare;
 mod stream;
 
-pub use average::{average, ema};
+pub use average::{AverageOptions, AverageReport, average, average_with, ema};
 pub use compare::{Comparison, Difference, compare, compare_with};
 pub use extras::Extras;
 pub use load::{LoadOptions, LoadReport, load_into};

@@ -15,13 +15,21 @@ use crate::tree::Tree;
 /// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
 ///
 /// The file is written beside the old one, synchronised and renamed, so that a crash at any moment
-/// leaves the old file or the new one (and perhaps a file whose name begins with `.flatleaf-`). A
-/// folder that is gone or full is an error, and the old file stays. Cost: one walk and one write;
-/// leaves behind a lock or on a device, and strided arrays, are copied first.
+/// leaves the old file or the new one (and perhaps a file whose name begins with `.flatleaf-`,
+/// which the next save into that folder removes). It has the permissions of the old one, and its
+/// owner where that is allowed. A link is followed, whether what it leads to is there or not. Cost:
+/// one walk and one write; leaves behind a lock or on a device, and strided arrays, are copied
+/// first.
 ///
 /// # Errors
-/// As [`Layout::of`]; integers of 128 bits; names that make a header of more than 100 MB; what the
-/// system says of the file ([`is_io`](Error::is_io)).
+/// [`is_io`](Error::is_io): the folder is gone, full, or cannot be read; at the path there is a
+/// folder, a pipe or a device. The old file stays then, unless the error speaks of a folder that
+/// cannot be synchronised, the last step: the new file is in place, but may not outlive a crash of
+/// the machine. [`is_element_type`](Error::is_element_type): integers of 128 bits.
+/// [`is_argument`](Error::is_argument): a leaf is called `__metadata__`, which the format keeps for
+/// itself. [`is_invalid_file`](Error::is_invalid_file): the names make a header of more than
+/// 100 MB. What planning the model refuses: a cycle, views that overlap, a poisoned lock, more than
+/// 1,024 levels.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -38,11 +46,14 @@ pub fn save<T: Tree + ?Sized>(path: impl AsRef<Path>, model: &T) -> Result<()> {
     save_with(path, model, &Extras::new())
 }
 
-/// Writes a model and what is to stand beside it.
+/// Writes a model and what is to stand beside it: averages of the weights, an optimiser's state,
+/// other trees, metadata. All else is as [`save`] does it.
 ///
 /// # Errors
-/// As [`save`]; a vector of another length than the flat one; a name that is given twice, or that
-/// the model has.
+/// [`is_length`](Error::is_length): a vector is not as long as the flat one; its name is the path.
+/// [`is_duplicate`](Error::is_duplicate): a name that is given twice, or that the model has.
+/// [`is_argument`](Error::is_argument): an empty name, or a metadata key that begins with
+/// `flatleaf.`. And what [`save`] refuses.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, Extras}, tree};
@@ -75,8 +86,9 @@ pub fn save_with<T: Tree + ?Sized>(
 /// that has some needs that, or [`Extras::trainable_only`].
 ///
 /// # Errors
-/// As [`save_with`]; a vector of another length than the layout's; frozen or carried leaves that
-/// are nowhere.
+/// [`is_length`](Error::is_length): the vector is not as long as the layout.
+/// [`is_missing`](Error::is_missing): frozen or carried leaves that are nowhere. And what
+/// [`save_with`] refuses.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, Extras}, destructure, tree};

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::bytes::open_file;
 use super::dtype;
 use super::header::{Header, LENGTH};
 use super::tensor::Tensor;
@@ -15,7 +16,7 @@ pub(crate) const CHUNK: usize = 1 << 16;
 /// A file of which the header has been read, and an element is read when its turn comes.
 pub(crate) struct Stream {
     pub(crate) header: Header,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     file: File,
     /// Where the data begin.
     start: u64,
@@ -29,7 +30,7 @@ impl Stream {
     /// What the system says; a header that is not one.
     pub(crate) fn open(path: &Path) -> Result<Stream> {
         let failed = |error: &std::io::Error| Error::io(path, "a file that can be read", error);
-        let mut file = File::open(path).map_err(|error| failed(&error))?;
+        let mut file = open_file(path)?;
         let len = file.metadata().map_err(|error| failed(&error))?.len();
         let mut first = Vec::new();
         file.by_ref()
@@ -116,57 +117,47 @@ impl Streams {
     }
 
     /// The tensors of the first file that are the model's, in its order, each with its index in
-    /// every file.
-    ///
-    /// # Errors
-    /// Tensors that another file has not got, has besides, or has in another shape.
-    pub(crate) fn common(&self) -> Result<Vec<Vec<usize>>> {
-        let mut findings = Findings::default();
+    /// every file; and what keeps the others from being there: tensors that another file has not
+    /// got, has besides, or has in another shape.
+    pub(crate) fn common(&self) -> (Vec<Vec<usize>>, Vec<Error>) {
+        let (mut common, mut unfit) = (Vec::new(), Vec::new());
         let first = self.first();
-        let common = first
-            .models()
-            .map(|(_, tensor)| self.everywhere(tensor, &mut findings))
-            .collect();
-        for file in &self.files[1..] {
-            for (_, tensor) in file
-                .header
-                .models()
-                .filter(|(_, tensor)| first.find(&tensor.name).is_none())
-            {
-                let expected = format!("the tensors of `{}`", self.files[0].path.display());
-                findings.add(Error::unknown(
-                    tensor.name.clone(),
-                    &expected,
-                    format!("another in `{}`", file.path.display()),
-                ));
+        for (_, tensor) in first.models() {
+            match self.everywhere(tensor) {
+                Ok(indices) => common.push(indices),
+                Err(error) => unfit.push(error),
             }
         }
-        findings.into_result().map(|()| common)
+        for file in &self.files[1..] {
+            let others = file.header.models();
+            for (_, tensor) in others.filter(|other| first.find(&other.1.name).is_none()) {
+                let expected = format!("the tensors of `{}`", self.files[0].path.display());
+                let found = format!("another in `{}`", file.path.display());
+                unfit.push(Error::unknown(tensor.name.clone(), &expected, found));
+            }
+        }
+        (common, unfit)
     }
 
-    fn everywhere(&self, tensor: &Tensor, findings: &mut Findings) -> Vec<usize> {
+    /// # Errors
+    /// A file that has no such tensor, or one of another shape.
+    fn everywhere(&self, tensor: &Tensor) -> Result<Vec<usize>> {
         let mut indices = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            match file.header.find(&tensor.name) {
-                Some(index) if file.header.tensors[index].shape() == tensor.shape() => {
-                    indices.push(index)
-                }
-                Some(index) => findings.add(Error::shape(
-                    tensor.name.clone(),
-                    tensor.shape(),
-                    file.header.tensors[index].shape(),
-                )),
-                None => {
-                    let expected = format!(
-                        "a tensor of shape {:?} in `{}`",
-                        tensor.shape(),
-                        file.path.display()
-                    );
-                    findings.add(Error::missing(tensor.name.clone(), expected));
-                }
+            let name = tensor.name.clone();
+            let Some(index) = file.header.find(&name) else {
+                let (shape, path) = (tensor.shape(), file.path.display());
+                let expected = format!("a tensor of shape {shape:?} in `{path}`");
+                return Err(Error::missing(name, expected));
+            };
+            let other = &file.header.tensors[index];
+            if other.shape() != tensor.shape() {
+                let error = Error::shape(name, tensor.shape(), other.shape());
+                return Err(error.found_in(&file.path));
             }
+            indices.push(index);
         }
-        indices
+        Ok(indices)
     }
 
     /// Reads a tensor, by its index in every file, side by side: `each` gets as many elements of
@@ -218,7 +209,11 @@ impl Streams {
 /// arrays cannot hold, and what was written beside the model, are passed by.
 ///
 /// # Errors
-/// As [`open`](super::open); no file; files that do not have the same names and shapes.
+/// [`is_io`](Error::is_io): a file cannot be read. [`is_invalid_file`](Error::is_invalid_file): it
+/// is no safetensors file. [`is_argument`](Error::is_argument): there is no file at all.
+/// [`is_missing`](Error::is_missing), [`is_unknown`](Error::is_unknown),
+/// [`is_shape`](Error::is_shape): the files do not have the same names and shapes; the file is
+/// named.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -235,7 +230,9 @@ impl Streams {
 /// ```
 pub fn scan<P: AsRef<Path>>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64>])) -> Result<()> {
     let mut streams = Streams::open(paths)?;
-    for tensor in streams.common()? {
+    let (common, unfit) = streams.common();
+    all_in_one(unfit)?;
+    for tensor in common {
         let stated = streams.first().tensors[tensor[0]].clone();
         if stated.dtype().is_some() {
             streams.read(&tensor, |chunks| {
@@ -245,4 +242,14 @@ pub fn scan<P: AsRef<Path>>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64
         }
     }
     Ok(())
+}
+
+/// # Errors
+/// If there are any errors.
+pub(crate) fn all_in_one(errors: Vec<Error>) -> Result<()> {
+    let mut findings = Findings::default();
+    for error in errors {
+        findings.add(error);
+    }
+    findings.into_result()
 }

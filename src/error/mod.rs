@@ -839,6 +839,15 @@ impl Error {
             .into()
     }
 
+    /// The file in which that was found.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn found_in(mut self, file: &std::path::Path) -> Self {
+        if let Some(found) = &mut self.0.first.found {
+            *found = format!("{found} in `{}`", file.display());
+        }
+        self
+    }
+
     /// The path of an element, for an error about one of a slice.
     pub(crate) fn at(mut self, path: &str) -> Self {
         self.0.first.path = Some(path.to_owned());

@@ -51,5 +51,7 @@ fn there_is_always_a_whole_file() {
         let flat = file.flat().unwrap();
         assert_eq!(flat.len(), 600_000);
         assert!(flat[0] >= 2.0 && flat.iter().all(|&x| x == flat[0]));
+        // No more than the last one has left.
+        assert!(folder.names().len() <= 2, "{:?}", folder.names());
     }
 }

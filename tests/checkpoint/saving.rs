@@ -233,12 +233,13 @@ fn what_goes_wrong_with_the_file_names_it() {
     );
     // A folder where a file should be.
     fs::create_dir(folder.path("folder")).unwrap();
-    assert!(checkpoint::open(folder.path("folder")).unwrap_err().is_io());
-    assert!(
-        checkpoint::save(folder.path("folder"), &models::pair())
-            .unwrap_err()
-            .is_io()
-    );
+    let opened = checkpoint::open(folder.path("folder")).unwrap_err();
+    assert_eq!(opened.io_kind(), Some(std::io::ErrorKind::IsADirectory));
+    assert_eq!(opened.found(), Some("a folder"));
+    let scanned = checkpoint::scan(&[folder.path("folder")], |_, _| ()).unwrap_err();
+    assert_eq!(scanned, opened);
+    let saved = checkpoint::save(folder.path("folder"), &models::pair()).unwrap_err();
+    assert_eq!(saved.io_kind(), Some(std::io::ErrorKind::IsADirectory));
     assert_eq!(folder.names(), ["folder"]);
 }
 
@@ -311,4 +312,98 @@ fn an_empty_part_can_be_opened() {
     let part = file.part("ema").unwrap();
     assert_eq!((part.tensors().len(), part.flat().unwrap().len()), (0, 0));
     assert!(file.part("em").unwrap_err().is_unknown());
+}
+
+/// What was private stays private, from the first byte on; a new file is as the system makes it.
+#[cfg(unix)]
+#[test]
+fn permissions_stay() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let folder = Folder::new();
+    let path = folder.path("m");
+    checkpoint::save(&path, &vec![1.0_f32]).unwrap();
+    fs::write(folder.path("other"), "").unwrap();
+    let mode = |name: &str| fs::metadata(folder.path(name)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("m"), mode("other"));
+    for wanted in [0o600, 0o640, 0o444, 0o755] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        checkpoint::save(&path, &vec![2.0_f32]).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(mode("m"), wanted);
+        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+        assert_ne!(after.ino(), before.ino());
+    }
+}
+
+/// A link to a file that is not there yet is followed; a pipe is no file.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let folder = Folder::new();
+    fs::create_dir(folder.path("runs")).unwrap();
+    symlink("runs/epoch-1", folder.path("latest")).unwrap();
+    checkpoint::save(folder.path("latest"), &vec![1.0_f32]).unwrap();
+    assert!(
+        fs::symlink_metadata(folder.path("latest"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(fs::metadata(folder.path("runs/epoch-1")).unwrap().is_file());
+
+    symlink("b", folder.path("a")).unwrap();
+    symlink("a", folder.path("b")).unwrap();
+    assert!(
+        checkpoint::save(folder.path("a"), &vec![1.0_f32])
+            .unwrap_err()
+            .is_io()
+    );
+
+    let made = std::process::Command::new("mkfifo")
+        .arg(folder.path("pipe"))
+        .status();
+    if made.is_ok_and(|status| status.success()) {
+        let error = checkpoint::save(folder.path("pipe"), &vec![1.0_f32]).unwrap_err();
+        assert_eq!(error.io_kind(), Some(std::io::ErrorKind::InvalidInput));
+        assert!(
+            error.to_string().contains("a pipe, a socket or a device"),
+            "{error}"
+        );
+        assert!(
+            fs::metadata(folder.path("pipe"))
+                .unwrap()
+                .file_type()
+                .is_fifo()
+        );
+    }
+    assert_eq!(
+        folder.names().len(),
+        4 + usize::from(folder.path("pipe").exists())
+    );
+}
+
+/// What a killed process has left goes with the next save; what another one is writing stays.
+#[cfg(unix)]
+#[test]
+fn abandoned_files_are_removed() {
+    let folder = Folder::new();
+    for name in [
+        ".flatleaf-1-0.tmp",
+        ".flatleaf-1-1.tmp",
+        ".flatleaf-notes",
+        "x.tmp",
+    ] {
+        fs::write(folder.path(name), "half a model").unwrap();
+    }
+    let being_written = fs::File::open(folder.path(".flatleaf-1-1.tmp")).unwrap();
+    being_written.lock().unwrap();
+    checkpoint::save(folder.path("m"), &vec![1.0_f32]).unwrap();
+    assert_eq!(
+        folder.names(),
+        [".flatleaf-1-1.tmp", ".flatleaf-notes", "m", "x.tmp"]
+    );
+    drop(being_written);
+    checkpoint::save(folder.path("m"), &vec![1.0_f32]).unwrap();
+    assert_eq!(folder.names(), [".flatleaf-notes", "m", "x.tmp"]);
 }

@@ -6,8 +6,9 @@
 //!    when it is dropped; the slices that are given out borrow it.
 //! 2. *The bytes are initialised.* Those of a file are; what lies beyond its end in the last page
 //!    is zero.
-//! 3. *Nobody writes to the bytes while they are borrowed.* The mapping is private and for reading,
-//!    so nothing in this process does through it. Another process that writes into the file, or
+//! 3. *Nobody writes to the bytes while they are borrowed.* The mapping is for reading, so nothing
+//!    in this process writes through it; it is shared, so what is written into the file shows in
+//!    it. (A private one might show it too: POSIX leaves that open.) Another process that writes, or
 //!    this one through another handle, would: this is the caller's to prevent and
 //!    [`open`](crate::checkpoint::open) says so. Files that this crate saves are replaced by a
 //!    rename, never written into, so a file that is mapped and saved anew keeps its old bytes.

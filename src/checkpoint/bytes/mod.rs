@@ -1,6 +1,7 @@
 //! The bytes of a file: mapped where that is possible and asked for, read otherwise.
 
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -8,6 +9,21 @@ use crate::error::{Error, Result};
 
 #[cfg(feature = "mmap")]
 mod mapped;
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// What the system says. It opens folders, and says of them that there is no such device when they
+/// are read.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let opened = File::open(path).and_then(|file| {
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::new(ErrorKind::IsADirectory, "a folder"));
+        }
+        Ok(file)
+    });
+    opened.map_err(|error| Error::io(path, "a file that can be opened", &error))
+}
 
 pub(crate) enum Bytes {
     #[cfg(feature = "mmap")]
@@ -20,8 +36,7 @@ impl Bytes {
     /// What the system says.
     #[cfg(feature = "mmap")]
     pub(crate) fn open(path: &Path) -> Result<Bytes> {
-        let file = File::open(path)
-            .map_err(|error| Error::io(path, "a file that can be opened", &error))?;
+        let file = open_file(path)?;
         mapped::Mapped::new(&file)
             .map(Bytes::Mapped)
             .map_err(|error| Error::io(path, "a file that can be mapped", &error))
@@ -31,8 +46,7 @@ impl Bytes {
     /// What the system says.
     #[cfg(not(feature = "mmap"))]
     pub(crate) fn open(path: &Path) -> Result<Bytes> {
-        let mut file = File::open(path)
-            .map_err(|error| Error::io(path, "a file that can be opened", &error))?;
+        let mut file = open_file(path)?;
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut bytes)
             .map_err(|error| Error::io(path, "a file that can be read", &error))?;
