@@ -802,7 +802,7 @@ impl Error {
     /// Two names of a file of which one is the beginning of the other's path.
     #[cfg(feature = "safetensors")]
     pub(crate) fn leaf_and_branch(leaf: &str, below: &str) -> Self {
-        let problem = Problem::new(Kind::InvalidFile).path(leaf.into());
+        let problem = Problem::new(ErrorKind::InvalidFile).path(leaf.into());
         problem
             .other_path(below.into())
             .expected("names of which none is the beginning of another's path".into())
