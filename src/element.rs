@@ -168,7 +168,24 @@ pub trait Element:
 /// assert!(total::<f32>(&model).unwrap_err().is_element_type());
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait FlatElement: Element + Pod + AddAssign {}
+pub trait FlatElement: FloatElement + Pod + AddAssign {}
+
+/// A number that a bare field may be a parameter of: any float.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`#[tree(param)]` is for a bare float, not for `{Self}`",
+    label = "not a float",
+    note = "an array is a parameter without it; what is no parameter needs no attribute, or `#[tree(skip)]`",
+    note = "a type parameter is a float where it is bounded by `FlatElement`"
+)]
+pub trait FloatElement: Element {}
+
+impl FloatElement for f32 {}
+impl FloatElement for f64 {}
+#[cfg(feature = "half")]
+impl FloatElement for half::f16 {}
+#[cfg(feature = "half")]
+impl FloatElement for half::bf16 {}
 
 impl FlatElement for f32 {}
 impl FlatElement for f64 {}

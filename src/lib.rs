@@ -99,8 +99,8 @@ pub use map_reduce::{Companion, LeafAt};
 pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
 pub use traversal::tied_places::TiedGrads;
 pub use tree::{
-    Builder, DynTree, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Tree,
-    Visitor, VisitorMut, Writer,
+    Builder, DynTree, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, StateArray,
+    StateDict, Tree, Visitor, VisitorMut, Writer,
 };
 
 #[doc(hidden)]

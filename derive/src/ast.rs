@@ -75,6 +75,11 @@ impl<'a> Input<'a> {
         self.variants.iter().flat_map(|variant| &variant.fields)
     }
 
+    /// Whether every bare float among the fields is a parameter.
+    pub(crate) fn has_params(&self) -> bool {
+        self.attrs.params.is_some()
+    }
+
     pub(crate) fn is_transparent(&self) -> bool {
         self.attrs.transparent.is_some()
     }

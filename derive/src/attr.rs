@@ -19,6 +19,7 @@ pub(crate) struct Attrs {
     pub(crate) default: Option<Word>,
     pub(crate) param: Option<Word>,
     pub(crate) rename: Option<Word<LitStr>>,
+    pub(crate) params: Option<Word>,
     pub(crate) transparent: Option<Word>,
     pub(crate) object: Vec<Word<Type>>,
     pub(crate) bound: Option<Word<Predicates>>,
@@ -34,7 +35,7 @@ pub(crate) struct Word<T = ()> {
 pub(crate) type Predicates = Punctuated<WherePredicate, Token![,]>;
 
 const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `rename = \"...\"`; \
-                     a type takes `transparent`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
+                     a type takes `params`, `transparent`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
 
 pub(crate) fn parse(attributes: &[Attribute]) -> Result<Attrs> {
     let mut attrs = Attrs::default();
@@ -77,15 +78,14 @@ impl Attrs {
 
     /// The words that only a type takes.
     pub(crate) fn type_words(&self) -> impl Iterator<Item = &Ident> {
-        let (transparent, objects) = (
-            self.transparent.iter().map(Word::name),
-            self.object.iter().map(Word::name),
-        );
+        let flags = [&self.params, &self.transparent];
+        let flags = flags.into_iter().flatten().map(Word::name);
+        let objects = self.object.iter().map(Word::name);
         let (bound, krate) = (
             self.bound.iter().map(Word::name),
             self.krate.iter().map(Word::name),
         );
-        transparent.chain(objects).chain(bound).chain(krate)
+        flags.chain(objects).chain(bound).chain(krate)
     }
 
     fn read(&mut self, attribute: &Attribute) -> Result<()> {
@@ -106,6 +106,7 @@ impl Attrs {
             "default" => set(&mut self.default, flag(name, meta)?),
             "param" => set(&mut self.param, flag(name, meta)?),
             "rename" => set(&mut self.rename, text(name, "name", meta)?),
+            "params" => set(&mut self.params, flag(name, meta)?),
             "transparent" => set(&mut self.transparent, flag(name, meta)?),
             "object" => add_object(
                 &mut self.object,

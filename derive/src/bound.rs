@@ -31,7 +31,7 @@ fn bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {
     let parameters = parameters_among(&words, input);
     match field.role() {
         _ if parameters.is_empty() => vec![],
-        Role::Param { .. } => vec![],
+        Role::Param { .. } => vec![parse_quote!(#ty: #krate::__private::param::FloatElement)],
         Role::Skipped { default: false } => vec![parse_quote!(#ty: ::core::clone::Clone)],
         Role::Skipped { default: true } => vec![parse_quote!(#ty: ::core::default::Default)],
         Role::Child { .. } if is_recursive(&words, input) => parameters

@@ -56,6 +56,10 @@ fn visit_field(input: &Input, field: &Field) -> TokenStream {
     let Field { ty, binding, .. } = field;
     let (krate, key) = (&input.krate, key(input, field));
     match field.role() {
+        // Only the type knows whether it is a bare float, by whatever name it stands here.
+        Role::Child { frozen } if input.has_params() => {
+            quote!(<#ty as #krate::Tree>::visit_param_at(#binding, #key, #frozen, __visitor)?;)
+        }
         Role::Child { frozen: false } => quote!(__visitor.child::<#ty>(#key, #binding)?;),
         Role::Child { frozen: true } => quote!(__visitor.frozen::<#ty>(#key, #binding)?;),
         Role::Param { frozen } => {
@@ -87,6 +91,9 @@ fn visit_field_mut(input: &Input, field: &Field) -> TokenStream {
     let Field { ty, binding, .. } = field;
     let (krate, key) = (&input.krate, key(input, field));
     match field.role() {
+        Role::Child { .. } if input.has_params() => {
+            quote!(<#ty as #krate::Tree>::visit_param_mut_at(#binding, #key, __visitor)?;)
+        }
         Role::Child { .. } => quote!(__visitor.child::<#ty>(#key, #binding)?;),
         Role::Param { .. } => {
             quote!(#krate::__private::param::visit_mut::<#ty>(__visitor, #key, #binding)?;)
@@ -121,6 +128,9 @@ fn rebuild_field(input: &Input, field: &Field) -> TokenStream {
     } = field;
     let (krate, key) = (&input.krate, key(input, field));
     match field.role() {
+        Role::Child { .. } if input.has_params() => {
+            quote!(#member: <#ty as #krate::Tree>::rebuild_param_at(#binding, #key, __builder)?)
+        }
         Role::Child { .. } => quote!(#member: __builder.child::<#ty>(#key, #binding)?),
         Role::Param { .. } => {
             quote!(#member: #krate::__private::param::rebuild::<#ty>(__builder, #key, #binding)?)

@@ -25,7 +25,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | --- | --- |
 /// | `frozen` | is in the tree, not trainable |
 /// | `skip` | is no part of the tree and cloned into a new one; its type need not be a tree |
-/// | `skip, default` | the same, with `Default::default()` in place of the clone |
+/// | `skip, default` | is no part of the tree and `Default::default()` in a new one |
 /// | `param` | is a bare float that is a 0-d leaf; goes with `frozen` |
 /// | `rename = "name"` | has this key in paths |
 ///
@@ -33,6 +33,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// | `#[tree(…)]` | |
 /// | --- | --- |
+/// | `params` | the bare floats among its fields are parameters, as if each said `param`, unless skipped |
 /// | `transparent` | the one field of a struct that is not skipped adds no segment to paths |
 /// | `object = "dyn Layer + Send"` | a `Box` of this trait object can be rebuilt from this type; repeatable |
 /// | `bound = "T: Tree"` | replaces the bounds that are derived from the field types |

@@ -426,7 +426,7 @@ fn check_differences(
     // What is a field, and no leaf, is told apart from what is nowhere: the way out is another.
     let is_field = |tensor: &&UnexpectedTensor| {
         let node = layout.inner.paths.find(&tensor.path);
-        node.is_some_and(|node| layout.inner.paths.node(node).kind == NodeKind::NoLeaf)
+        node.is_some_and(|node| matches!(layout.inner.paths.node(node).kind, NodeKind::NoLeaf(_)))
     };
     let (fields, unknown): (Vec<_>, Vec<_>) = unexpected.partition(is_field);
     if !unknown.is_empty() {

@@ -662,6 +662,23 @@ impl Error {
             .into()
     }
 
+    pub(crate) fn too_many_axes(expected: usize, found: usize) -> Self {
+        Problem::new(ErrorKind::Shape)
+            .expected(format!("an array of at most {expected} axes"))
+            .found(format!("one of {found} or more"))
+            .into()
+    }
+
+    /// A name that is a leaf's, and one that lies below it.
+    pub(crate) fn below_a_leaf(leaf: &str, below: &str) -> Self {
+        let problem = Problem::new(ErrorKind::Duplicate).path(leaf.into());
+        problem
+            .other_path(below.into())
+            .expected("nothing below a leaf".into())
+            .found("a leaf whose name is the beginning of another's: rename one of the two".into())
+            .into()
+    }
+
     pub(crate) fn too_many_places() -> Self {
         let problem = Problem::new(ErrorKind::TooManyPlaces)
             .expected("at most 1048576 extra places of shared nodes, and 4294967295 in all".into());
@@ -746,12 +763,15 @@ impl Error {
             .into()
     }
 
-    pub(crate) fn object(name: &str) -> Self {
-        let expected = "a type that can be rebuilt in a box: `#[tree(object = \"…\")]` on the concrete type names a trait object, \
-                        `flatleaf::rebuild_object!()` stands in an implementation by hand";
+    /// A box of `wanted` that holds a `concrete`, which does not say how it is rebuilt there.
+    pub(crate) fn object(wanted: &str, concrete: &str) -> Self {
+        let expected = format!(
+            "a type that can be rebuilt in a box: `#[tree(object = \"{wanted}\")]` on `{concrete}`, \
+             or `flatleaf::rebuild_object!({wanted});` where it is implemented by hand"
+        );
         Problem::new(ErrorKind::Object)
-            .expected(expected.into())
-            .found(format!("a {name} that is not"))
+            .expected(expected)
+            .found(format!("`{concrete}` in a box of `{wanted}`, without it"))
             .into()
     }
 

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
 use super::paths::{NodeId, NodeKind, Paths, ROOT};
+use crate::element::Dtype;
 use crate::error::{Error, FirstError, Result};
 use crate::tree::axes::{Shape, StridedView};
 use crate::tree::stack::MAX_LEVELS;
@@ -311,7 +312,11 @@ impl<'a> Visitor<'a> for LayoutBuilder {
     }
 
     fn no_leaf(&mut self) -> Result<()> {
-        self.set_kind(NodeKind::NoLeaf)
+        self.set_kind(NodeKind::NoLeaf(None))
+    }
+
+    fn bare_number(&mut self, dtype: Dtype) -> Result<()> {
+        self.set_kind(NodeKind::NoLeaf(Some(dtype)))
     }
 
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {

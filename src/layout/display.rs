@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Layout, Leaf};
+use crate::element::Dtype;
 
 const HEADER: [&str; 7] = [
     "path", "shape", "type", "offset", "count", "share", "also at",
@@ -10,7 +11,8 @@ const HEADER: [&str; 7] = [
 /// Columns of numbers are set flush right.
 const NUMBERS: std::ops::Range<usize> = 3..6;
 
-/// One row a leaf, in flat order, then the frozen and carried ones; totals last.
+/// One row a leaf, in flat order, then the frozen and carried ones and the bare floats that are no
+/// parameters; totals last.
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<[String; 7]> = self
@@ -18,6 +20,7 @@ impl fmt::Display for Layout {
             .iter()
             .chain(self.others())
             .map(|leaf| row(leaf, self.len()))
+            .chain(self.settings().map(|(path, dtype)| setting(path, dtype)))
             .collect();
         let widths = widths(&rows);
         let header = HEADER.map(str::to_owned);
@@ -51,6 +54,25 @@ fn row(leaf: &Leaf, total: usize) -> [String; 7] {
         grouped(leaf.len() as u128),
         share,
         other_places(leaf),
+    ]
+}
+
+/// A bare float: somebody may have meant it to be trained.
+fn setting(path: String, dtype: Dtype) -> [String; 7] {
+    let path = if path.is_empty() {
+        "(root)".into()
+    } else {
+        path
+    };
+    let (shape, offset, count) = ("[]".into(), "setting".into(), "1".into());
+    [
+        path,
+        shape,
+        dtype.to_string(),
+        offset,
+        count,
+        String::new(),
+        String::new(),
     ]
 }
 

@@ -320,6 +320,30 @@ impl Layout {
         &self.inner.others
     }
 
+    /// The bare floats of the model that are no parameters, with their element types: settings, or
+    /// numbers that were meant to be trained and lack `#[tree(param)]`.
+    ///
+    /// They are no leaves and hold no place in the flat vector: a new tree takes them over from the
+    /// old one. Printing the layout lists them too.
+    ///
+    /// ```
+    /// use flatleaf::{Dtype, Layout, Tree};
+    ///
+    /// #[derive(Tree)]
+    /// struct Spring { rest: Vec<f64>, #[tree(param)] k: f64, damping: f64 }
+    ///
+    /// let layout = Layout::of(&Spring { rest: vec![1.0], k: 2.0, damping: 0.1 })?;
+    /// assert_eq!(layout.settings().collect::<Vec<_>>(), [("damping".to_owned(), Dtype::F64)]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn settings(&self) -> impl Iterator<Item = (String, Dtype)> {
+        let paths = &self.inner.paths;
+        paths.ids().filter_map(|id| match paths.node(id).kind {
+            NodeKind::NoLeaf(Some(dtype)) if dtype.is_float() => Some((paths.render(id), dtype)),
+            _ => None,
+        })
+    }
+
     /// The trainable leaf with this path among its places.
     ///
     /// Sorts the paths on the first call; then **O(length of the path · log n)**.

@@ -167,7 +167,7 @@ fn below(paths: &Paths, node: NodeId) -> String {
         .map(|child| format!("`{}`", escaped(paths.key(child))))
         .collect();
     match paths.children(node).skip(LISTED).count() {
-        _ if keys.is_empty() && paths.node(node).kind == NodeKind::NoLeaf => {
+        _ if keys.is_empty() && matches!(paths.node(node).kind, NodeKind::NoLeaf(_)) => {
             format!("{whose} is no parameter (`#[tree(param)]` makes a number one)")
         }
         _ if keys.is_empty() => format!("{whose} has nothing below it"),

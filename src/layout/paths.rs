@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::sync::OnceLock;
 
+use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::Key;
 use crate::tree::key::{order, push_segment, split, unescape};
@@ -22,8 +23,8 @@ pub(crate) const ROOT: NodeId = 0;
 pub(crate) enum NodeKind {
     /// Children, or nothing at all: a struct, a list, a `None`.
     Branch,
-    /// Known by name, but no part of the tree, or no array.
-    NoLeaf,
+    /// Known by name, but no part of the tree, or no array; the type of one that is a bare number.
+    NoLeaf(Option<Dtype>),
     /// An index into the layout's places.
     Place(u32),
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
-use super::paths::{NodeId, NodeKind, Paths, ROOT};
+use super::paths::{Node, NodeId, NodeKind, Paths, ROOT};
 use super::{Layout, LayoutData, Leaf, LeafId};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
@@ -50,6 +50,9 @@ struct StoredNode {
     /// Known by name, but no array: gradients here are ignored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_leaf: bool,
+    /// The type of a field that is a bare number, and so no leaf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number: Option<Dtype>,
     /// How many segments of the path lead from the root to the first node that is frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     frozen_from: Option<u32>,
@@ -92,6 +95,14 @@ fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
     }
 }
 
+/// The type of a field that is a bare number.
+fn bare_number(node: &Node) -> Option<Dtype> {
+    match node.kind {
+        NodeKind::NoLeaf(number) => number,
+        _ => None,
+    }
+}
+
 fn stored_node(inner: &LayoutData, id: NodeId) -> Option<StoredNode> {
     let node = inner.paths.node(id);
     let has_children = node.end > id + 1;
@@ -102,7 +113,8 @@ fn stored_node(inner: &LayoutData, id: NodeId) -> Option<StoredNode> {
     Some(StoredNode {
         path: inner.paths.render(id),
         leaf: place.map(|place| number(inner, place.leaf)),
-        no_leaf: node.kind == NodeKind::NoLeaf,
+        no_leaf: matches!(node.kind, NodeKind::NoLeaf(_)),
+        number: bare_number(node),
         frozen_from: frozen_from(&inner.paths, id),
         axes: place.and_then(|place| place.axes.as_deref().cloned()),
     })
@@ -151,6 +163,12 @@ impl StoredLayout {
             .collect::<Result<Vec<_>>>()?;
         let (mut tree, mut places) = (PathsBuilder::new(), Vec::new());
         for stored in &self.nodes {
+            if stored.number.is_some() && !stored.no_leaf {
+                return Err(Error::invalid_layout(format!(
+                    "`{}`, which is a bare number and something else",
+                    stored.path
+                )));
+            }
             if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some())
                 && (stored.leaf.is_some() || stored.axes.is_some())
             {
@@ -260,7 +278,7 @@ impl PathsBuilder {
         }
         let node = self.line.last().map_or(ROOT, |node| node.0);
         self.paths.node_mut(node).kind = if stored.no_leaf {
-            NodeKind::NoLeaf
+            NodeKind::NoLeaf(stored.number)
         } else {
             NodeKind::Branch
         };

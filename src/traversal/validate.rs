@@ -429,7 +429,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let known = *self.layout.paths.node(self.cursor.known());
         let is_known = self.cursor.node().is_some();
         let (ignored, expected) = match known.kind {
-            NodeKind::NoLeaf => (true, "no leaf: the field holds no parameter"),
+            NodeKind::NoLeaf(number) => (true, expected_of_no_leaf(number)),
             NodeKind::Place(index) => (
                 !self.layout.place(index).leaf.trainable,
                 "nothing below a leaf",
@@ -461,7 +461,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         let mut kinds =
             (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
         self.layout.places_below(node).next().is_none()
-            && kinds.any(|kind| kind == NodeKind::NoLeaf)
+            && kinds.any(|kind| matches!(kind, NodeKind::NoLeaf(_)))
     }
 
     /// Remembers an error, should the tree keep it to itself.
@@ -658,6 +658,20 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
 
     fn leave_guarded(&mut self) {
         self.cells -= 1;
+    }
+}
+
+/// What to do where a tree has a leaf and the model a field that is none.
+fn expected_of_no_leaf(number: Option<Dtype>) -> &'static str {
+    match number {
+        None => "no leaf: the field holds no parameter",
+        Some(dtype) if dtype.is_float() => {
+            "no leaf: the field is a bare float, which is a parameter by `#[tree(param)]`"
+        }
+        Some(_) => {
+            "no leaf: the field is a bare number, which is carried as a leaf by `Array0<…>`, \
+             `Array0<i64>` say"
+        }
     }
 }
 

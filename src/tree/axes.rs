@@ -1,8 +1,23 @@
 //! How the array at one place of a tie lies on the array of its leaf.
 //!
 //! Two views are one parameter if one is an axis permutation or reversal of the other over the same
-//! elements. Axes of length 1 carry no information and are dropped: the remaining axes, sorted by
-//! stride, and the lowest address are what two such views share.
+//! elements. What two such views share is their canonical form: the lowest address, and stride and
+//! length of every axis, sorted by falling stride. Axes of length 1 carry no information and are
+//! dropped; the sign of a stride says only from which end one reads.
+//!
+//! An example: a 2×3 matrix of f32 at address 1000, and its transpose.
+//!
+//! ```text
+//!             shape   strides (elements)   axes by falling stride (bytes, length)   start
+//! matrix      [2, 3]  [3, 1]               (12, 2), (4, 3)                          1000
+//! transpose   [3, 2]  [1, 3]               (12, 2), (4, 3)                          1000
+//! upside down [2, 3]  [-3, 1], from 1012   (12, 2), (4, 3)                          1000
+//! first row   [3]     [1]                  (4, 3)                                   1000
+//! ```
+//!
+//! The first three are one parameter. The row is none of it, shares elements with it, and so is an
+//! error. The transpose lies on the matrix by the map `[1, 0]`: its first axis is the matrix's
+//! second. Upside down it is `[0 reversed, 1]`.
 
 use ndarray::{ArrayBase, Axis, IxDyn, RawData};
 use smallvec::SmallVec;
@@ -21,12 +36,12 @@ pub(crate) struct CanonicalView {
     pub(crate) axes: Vec<(usize, usize)>,
 }
 
-/// A view: its canonical, and where its own axes are in that.
+/// A view: its canonical form, and where its own axes are in that.
 #[derive(Clone, Debug)]
 pub(crate) struct StridedView {
     pub(crate) canonical: CanonicalView,
     pub(crate) element_size: usize,
-    /// For each axis of the canonical: its rank among the view's axes longer than 1, and whether the
+    /// For each axis of the canonical form: its rank among the view's axes longer than 1, and whether the
     /// view runs along it backwards.
     axes: Vec<(usize, bool)>,
     shape: Shape,
@@ -44,6 +59,7 @@ impl StridedView {
             .enumerate()
             .map(|(rank, (&len, &stride))| (stride, len, rank))
             .collect();
+        // Two views of the same elements list their axes alike from here on.
         axes.sort_by_key(|&(stride, len, _)| std::cmp::Reverse((stride.unsigned_abs(), len)));
         let behind = |&(stride, len, _): &(isize, usize, usize)| {
             if stride < 0 {
@@ -52,6 +68,7 @@ impl StridedView {
                 0
             }
         };
+        // Along an axis that runs backwards the first element has the highest address.
         let start = address - axes.iter().map(behind).sum::<usize>() * element_size;
         let canonical = axes
             .iter()
@@ -89,7 +106,7 @@ impl StridedView {
         all_addresses(self.canonical.start, &self.canonical.axes, each)
     }
 
-    /// How this view, at a place, lies on `leaf`, a view of the same canonical.
+    /// How this view, at a place, lies on `leaf`, a view of the same canonical form.
     pub(crate) fn on(&self, leaf: &StridedView) -> AxisMap {
         let mut axes: SmallVec<_> = self.axes.iter().map(|_| (0, false)).collect();
         for (&(place, place_reversed), &(leaf, leaf_reversed)) in self.axes.iter().zip(&leaf.axes) {

@@ -153,15 +153,81 @@ impl<'b> Builder<'b> {
         Ok(rebuilt)
     }
 
-    pub(crate) fn at<R>(
+    /// Rebuilds what is below a key without an object for it that is a tree, as
+    /// [`Visitor`](super::Visitor)'s `within` visits it.
+    ///
+    /// # Errors
+    /// What `rebuild` returns, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Builder, Key, LeafRef, Result, Tree};
+    /// # use flatleaf::{LeafMut, Visitor, VisitorMut};
+    ///
+    /// /// `block.w`, as another library names it.
+    /// struct Named { w: Vec<f32> }
+    ///
+    /// impl Tree for Named {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.within(Key::Name("block"), |visitor| {
+    ///     #         visitor.child_leaf(Key::Name("w"), LeafRef::from_slice(&[self.w.len()], &self.w))
+    ///     #     })
+    ///     # }
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///         let old = LeafRef::from_slice(&[self.w.len()], &self.w);
+    ///         let w = builder.within(Key::Name("block"), |builder| builder.child_leaf(Key::Name("w"), old))?;
+    ///         Ok(Named { w })
+    ///     }
+    ///     // and `visit` and `visit_mut`
+    /// }
+    ///
+    /// let named = Named { w: vec![1.0, 2.0] };
+    /// let (_, layout) = destructure(&named)?;
+    /// assert_eq!(layout.restructure(&named, &[3.0, 4.0])?.w, [3.0, 4.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn within<R>(
         &mut self,
         key: Key<'_>,
         rebuild: impl FnOnce(&mut Self) -> Result<R>,
     ) -> Result<R> {
-        self.0.enter(key)?;
-        let rebuilt = rebuild(self)?;
+        let level = self.0.enter(key)?;
+        let rebuilt = stack::with_stack_space(level, || rebuild(self))?;
         self.0.leave(key);
         Ok(rebuilt)
+    }
+
+    /// The elements of a child that is one leaf, in row-major order: those of the flat vector, or
+    /// the old ones if the leaf is frozen or carried.
+    ///
+    /// # Errors
+    /// `is_unstable`: a leaf whose shape or element type is not what the first visit saw; what
+    /// reading it returns.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Builder, Key, LeafRef, Result, Tree};
+    /// # use flatleaf::{LeafMut, Visitor, VisitorMut};
+    ///
+    /// struct Bias(f32);
+    ///
+    /// impl Tree for Bias {
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.child_leaf(Key::Name("bias"), LeafRef::from_slice(&[], std::slice::from_ref(&self.0)))
+    ///     # }
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+    ///         let old = LeafRef::from_slice(&[], std::slice::from_ref(&self.0));
+    ///         builder.child_leaf(Key::Name("bias"), old).map(|elements: Vec<f32>| Bias(elements[0]))
+    ///     }
+    ///     // and `visit` and `visit_mut`
+    /// }
+    ///
+    /// let (_, layout) = destructure(&Bias(1.0))?;
+    /// assert_eq!(layout.restructure(&Bias(1.0), &[2.0])?.0, 2.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn child_leaf<E: Element>(&mut self, key: Key<'_>, old: LeafRef<'_, '_>) -> Result<Vec<E>> {
+        self.within(key, |builder| builder.leaf(old))
     }
 
     /// The elements of the leaf here, in row-major order: those of the flat vector, or the old ones
@@ -262,6 +328,8 @@ impl<'b> Builder<'b> {
             let handle = made.downcast_ref::<H>().cloned();
             return handle.ok_or_else(Error::two_types);
         }
+        // A pointer is no level: a chain of them ends here before the stack does.
+        stack::check_stack_space()?;
         let made = make(self)?;
         let nodes = &mut self.0.made().nodes;
         nodes.insert(identity, Box::new(made.clone()));
@@ -316,17 +384,27 @@ impl<'b> Builder<'b> {
         self.0.changes()
     }
 
+    /// Goes down to a child; its level.
+    pub(crate) fn enter(&mut self, key: Key<'_>) -> Result<usize> {
+        self.0.enter(key)
+    }
+
+    pub(crate) fn leave(&mut self, key: Key<'_>) {
+        self.0.leave(key);
+    }
+
     /// Rebuilds into a box, of a sized type or of a trait object.
     pub(crate) fn boxed<T: Tree + ?Sized + 'static>(&mut self, tree: &T) -> Result<Box<T>> {
+        stack::check_stack_space()?;
         let mut made: Option<Box<T>> = None;
-        tree.rebuild_object(
-            self,
-            &mut Slot {
-                wanted: TypeId::of::<T>(),
-                made: &mut made,
-            },
-        )?;
-        made.ok_or_else(|| Error::object(type_name::<T>()))
+        let mut slot = Slot {
+            wanted: TypeId::of::<T>(),
+            made: &mut made,
+            concrete: None,
+        };
+        tree.rebuild_object(self, &mut slot)?;
+        let concrete = slot.concrete.unwrap_or("the type in it");
+        made.ok_or_else(|| Error::object(type_name::<T>(), concrete))
     }
 }
 
@@ -358,9 +436,16 @@ impl<'b> Builder<'b> {
 pub struct Slot<'s> {
     wanted: TypeId,
     made: &'s mut dyn Any,
+    /// The name of the type in the box, which is the first that is offered.
+    concrete: Option<&'static str>,
 }
 
 impl Slot<'_> {
+    /// Remembers what is in the box, for the error if nobody offers what is wanted.
+    pub(crate) fn set_concrete<T: ?Sized>(&mut self) {
+        self.concrete.get_or_insert(type_name::<T>());
+    }
+
     /// Calls `make` if what is wanted is a `Box<T>`.
     ///
     /// # Errors
@@ -392,6 +477,7 @@ impl Slot<'_> {
         &mut self,
         make: impl FnOnce() -> Result<Box<T>>,
     ) -> Result<()> {
+        self.set_concrete::<T>();
         if self.wanted == TypeId::of::<T>()
             && let Some(made) = self.made.downcast_mut::<Option<Box<T>>>()
         {

@@ -4,10 +4,12 @@
 //! is a frame on every level.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hash};
 
 use smallvec::SmallVec;
 
+use super::key::KeyText;
 use super::leaf::{LeafMut, LeafRef, Source};
 use super::{Builder, Key, Slot, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
@@ -194,20 +196,22 @@ tuples! {
     A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10 L.11;
 }
 
-/// Maps that are visited in the order in which they iterate.
+/// Maps that are visited in the order in which they iterate. A key is the segment that it prints,
+/// so that numbers are indices.
 macro_rules! ordered_maps {
-    ($map:ident<$key:ident: $($order:ident)|+, $value:ident $(, $hasher:ident: $bound:path)?>, $new:expr) => {
-        impl<$key: AsRef<str> + Clone $(+ $order)+, $value: Tree $(, $hasher: $bound + Clone)?> Tree for $map<$key, $value $(, $hasher)?> {
+    ($(#[$docs:meta])* $map:ident<$key:ident: $($order:ident)|+, $value:ident $(, $hasher:ident: $bound:path)?>, $new:expr) => {
+        $(#[$docs])*
+        impl<$key: Display + Clone $(+ $order)+, $value: Tree $(, $hasher: $bound + Clone)?> Tree for $map<$key, $value $(, $hasher)?> {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 for (key, tree) in self {
-                    visitor.child(Key::Name(key.as_ref()), tree)?;
+                    visitor.child(KeyText::of(key)?.key(), tree)?;
                 }
                 Ok(())
             }
 
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
                 for (key, tree) in self {
-                    visitor.child(Key::Name(key.as_ref()), tree)?;
+                    visitor.child(KeyText::of(key)?.key(), tree)?;
                 }
                 Ok(())
             }
@@ -215,7 +219,8 @@ macro_rules! ordered_maps {
             fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
                 let mut map = $new(self);
                 for (key, tree) in self {
-                    map.insert(key.clone(), builder.child(Key::Name(key.as_ref()), tree)?);
+                    let rebuilt = builder.child(KeyText::of(key)?.key(), tree)?;
+                    map.insert(key.clone(), rebuilt);
                 }
                 Ok(map)
             }
@@ -225,45 +230,47 @@ macro_rules! ordered_maps {
     };
 }
 
-ordered_maps!(BTreeMap<K: Ord, V>, |_: &Self| BTreeMap::new());
+ordered_maps!(
+    /// Visited in the order of the keys, whose segments are what they print.
+    BTreeMap<K: Ord, V>, |_: &Self| BTreeMap::new()
+);
 
 #[cfg(feature = "indexmap")]
 use indexmap::IndexMap;
 #[cfg(feature = "indexmap")]
-ordered_maps!(IndexMap<K: Eq | Hash, V, S: BuildHasher>, |old: &Self| IndexMap::with_capacity_and_hasher(old.len(), old.hasher().clone()));
+ordered_maps!(
+    /// Visited in insertion order; the segments are what the keys print.
+    IndexMap<K: Eq | Hash, V, S: BuildHasher>,
+    |old: &Self| IndexMap::with_capacity_and_hasher(old.len(), old.hasher().clone())
+);
 
-/// Visited in the order of the keys.
-impl<K: AsRef<str> + Clone + Eq + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
+/// Visited in the order of the keys, whose segments are what they print.
+impl<K: Display + Clone + Ord + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self
-            .iter()
-            .map(|(key, tree)| (key.as_ref(), tree))
-            .collect();
+        let mut entries: SmallVec<[_; 16]> = self.iter().collect();
         entries.sort_unstable_by_key(|entry| entry.0);
         for (key, tree) in entries {
-            visitor.child(Key::Name(key), tree)?;
+            visitor.child(KeyText::of(key)?.key(), tree)?;
         }
         Ok(())
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self
-            .iter_mut()
-            .map(|(key, tree)| (key.as_ref(), tree))
-            .collect();
+        let mut entries: SmallVec<[_; 16]> = self.iter_mut().collect();
         entries.sort_unstable_by_key(|entry| entry.0);
         for (key, tree) in entries {
-            visitor.child(Key::Name(key), tree)?;
+            visitor.child(KeyText::of(key)?.key(), tree)?;
         }
         Ok(())
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         let mut entries: SmallVec<[_; 16]> = self.iter().collect();
-        entries.sort_unstable_by_key(|entry| entry.0.as_ref());
+        entries.sort_unstable_by_key(|entry| entry.0);
         let mut map = HashMap::with_capacity_and_hasher(self.len(), self.hasher().clone());
         for (key, tree) in entries {
-            map.insert(key.clone(), builder.child(Key::Name(key.as_ref()), tree)?);
+            let rebuilt = builder.child(KeyText::of(key)?.key(), tree)?;
+            map.insert(key.clone(), rebuilt);
         }
         Ok(map)
     }

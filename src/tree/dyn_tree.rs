@@ -5,7 +5,10 @@ use std::fmt;
 
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
+use super::bounds::Bounds;
 use super::identity::{Guarded, Identity};
+use super::key::{keys_of_name, push_segment};
+use super::leaf::check_axes;
 use super::under_guard::UnderGuard;
 use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
 use crate::element::{Dtype, Element};
@@ -155,8 +158,10 @@ impl DynTree {
         matches!(self.0, DynNode::Absent)
     }
 
-    /// The part at a dotted path; the empty path is the tree itself. Looks through the keys of
-    /// every map on the way.
+    /// The part at a dotted path; the empty path is the tree itself. `None` if there is none.
+    ///
+    /// A key with a dot in it is escaped, `\\.`. What stands for no key of ours stands for itself,
+    /// so that `a..b` is looked for too. Looks through the keys of every map on the way.
     ///
     /// ```
     /// use flatleaf::tree;
@@ -169,9 +174,7 @@ impl DynTree {
         if path.is_empty() {
             return Some(self);
         }
-        crate::tree::key::split(path).try_fold(self, |tree, segment| {
-            tree.child(&crate::tree::key::unescape(segment)?)
-        })
+        keys_of_name(path).try_fold(self, |tree, key| tree.child(&key))
     }
 
     fn child(&self, key: &str) -> Option<&DynTree> {
@@ -404,9 +407,6 @@ impl DynTree {
     }
 }
 
-/// A diamond of shared nodes is copied for every way down; more extra nodes than this are an error.
-const MAX_EXTRA: usize = 1 << 20;
-
 /// Elements shown of one array, and branches shown within branches.
 const SHOWN: usize = 8;
 const SHOWN_LEVELS: usize = 64;
@@ -496,28 +496,25 @@ struct CopyingVisitor {
     root: Branch,
     /// The branches the walk is in, below the root.
     open: Vec<(String, Branch)>,
-    shared: Vec<Identity>,
-    met: std::collections::HashSet<Identity>,
-    levels: usize,
-    /// Nodes of shared parts that had been copied before.
-    extra: usize,
-    again: usize,
+    bounds: Bounds,
     failed: FirstError,
 }
 
 #[derive(Default)]
 struct Branch {
-    leaf: Option<DynTree>,
+    leaf: Option<Box<dyn AnyArray>>,
     is_part: bool,
     children: Vec<(String, DynTree)>,
 }
 
 impl Branch {
-    fn into_tree(self) -> DynTree {
-        match self.leaf {
-            Some(leaf) => leaf,
-            None => DynTree::branch(self.children),
+    fn into_tree(mut self) -> DynTree {
+        if let Some(leaf) = self.leaf {
+            return DynTree(DynNode::Leaf(leaf));
         }
+        // A list grows to four at once, and a tree of long names is nothing but branches of one.
+        self.children.shrink_to_fit();
+        DynTree::branch(self.children)
     }
 }
 
@@ -528,23 +525,27 @@ impl CopyingVisitor {
             .map_or(&mut self.root, |open| &mut open.1)
     }
 
+    /// Remembers an error, should the tree keep it to itself.
     fn noted(&mut self, error: Error) -> Error {
         let path = self.path();
         self.failed.note(error, || path)
     }
 
     fn path(&self) -> String {
-        let mut path = String::new();
-        self.open
-            .iter()
-            .for_each(|(key, _)| crate::tree::key::push_segment(&mut path, Key::Name(key)));
-        path
+        path_of(self.open.iter().map(|open| &open.0))
     }
+}
+
+fn path_of<'k>(keys: impl Iterator<Item = &'k String>) -> String {
+    let mut path = String::new();
+    keys.for_each(|key| push_segment(&mut path, Key::Name(key)));
+    path
 }
 
 impl<'a> Visitor<'a> for CopyingVisitor {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.here().leaf = Some(array_of(&leaf).map_err(|error| self.noted(error))?);
+        let copy = array_of(&leaf).map_err(|error| self.noted(error))?;
+        self.here().leaf = Some(copy);
         Ok(())
     }
 
@@ -559,29 +560,19 @@ impl<'a> Visitor<'a> for CopyingVisitor {
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
-        self.extra += usize::from(self.again > 0);
-        if self.extra > MAX_EXTRA {
-            return Err(Error::too_many_places());
-        }
-        self.levels += 1;
-        if self.levels > crate::tree::stack::MAX_LEVELS {
-            return Err(Error::too_deep(crate::tree::stack::MAX_LEVELS));
-        }
-        if key == Key::Same {
-            return Ok(self.levels);
-        }
-        self.open.push((
-            key.text(),
-            Branch {
+        let level = self.bounds.enter()?;
+        if key != Key::Same {
+            let branch = Branch {
                 is_part: true,
                 ..Branch::default()
-            },
-        ));
-        Ok(self.levels)
+            };
+            self.open.push((key.text(), branch));
+        }
+        Ok(level)
     }
 
     fn leave(&mut self, key: Key<'_>) {
-        self.levels -= 1;
+        self.bounds.leave();
         if key == Key::Same {
             return;
         }
@@ -595,19 +586,13 @@ impl<'a> Visitor<'a> for CopyingVisitor {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        if self.shared.contains(&identity) {
-            return Err(Error::cycle(self.path()));
-        }
-        if self.again > 0 || !self.met.insert(identity.clone()) {
-            self.again += 1;
-        }
-        self.shared.push(identity);
-        Ok(true)
+        let keys = &self.open;
+        self.bounds
+            .enter_shared(identity, || path_of(keys.iter().map(|open| &open.0)))
     }
 
     fn leave_shared(&mut self) {
-        self.shared.pop();
-        self.again = self.again.saturating_sub(1);
+        self.bounds.leave_shared();
     }
 }
 
@@ -621,7 +606,9 @@ macro_rules! arrays_by_type {
     };
 }
 
-fn array_of(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
+/// A copy of a leaf, as an array of its own element type.
+pub(crate) fn array_of(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
+    check_axes(leaf.shape.len())?;
     arrays_by_type! { leaf,
         F32 => f32, F64 => f64,
         #[cfg(feature = "half")] F16 => half::f16,
@@ -631,9 +618,8 @@ fn array_of(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
     }
 }
 
-fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<DynTree> {
+fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
     let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), leaf.to_vec::<E>()?);
-    Ok(array
-        .map_err(|_| Error::unstable("a leaf of another length"))?
-        .into())
+    let array = array.map_err(|_| Error::unstable("a leaf of another length"))?;
+    Ok(Box::new(array))
 }

@@ -1,8 +1,13 @@
 //! Keys, and paths as text: the segments of a path with dots between them, escaped so that no two
 //! places print alike.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
 
 /// The name of a child within its parent: one segment of a path.
 ///
@@ -134,4 +139,67 @@ fn unescape_characters(segment: &str) -> Option<String> {
         }
     }
     Some(key)
+}
+
+/// The keys of a dotted name, as any system writes one: what is not written as a segment of ours (a
+/// `*`, nothing between two dots) stands for itself. So `a..b` has the keys `a`, the empty one and
+/// `b`, as the path `a.\\e.b` has.
+pub(crate) fn keys_of_name(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let segments = split(name).filter(|_| !name.is_empty());
+    segments.map(|segment| {
+        // Nearly every segment is its own key.
+        if !segment.is_empty() && !segment.contains(['\\', '*']) {
+            return Cow::Borrowed(segment);
+        }
+        unescape(segment).map_or(Cow::Borrowed(segment), Cow::Owned)
+    })
+}
+
+/// The order of dotted names: key by key, numbers by value before other names, a beginning before
+/// what it is the beginning of.
+pub(crate) fn order_of_names(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (keys_of_name(a), keys_of_name(b));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(a), Some(b)) => {
+                let (a, b) = (Key::Name(&a).canonical(), Key::Name(&b).canonical());
+                match order(a, b) {
+                    Ordering::Equal => {}
+                    different => return different,
+                }
+            }
+        }
+    }
+}
+
+/// What a map's key prints, on the stack unless it is long: a walk over a map allocates nothing.
+pub(crate) struct KeyText(SmallVec<[u8; 64]>);
+
+impl KeyText {
+    /// # Errors
+    /// `is_custom`: a `Display` that fails.
+    pub(crate) fn of(key: &impl fmt::Display) -> Result<KeyText> {
+        let mut text = KeyText(SmallVec::new());
+        let written = write!(text, "{key}");
+        written.map_err(|_| Error::custom("a map key whose `Display` fails"))?;
+        Ok(text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("only whole strings are appended")
+    }
+
+    pub(crate) fn key(&self) -> Key<'_> {
+        Key::Name(self.as_str())
+    }
+}
+
+impl fmt::Write for KeyText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }

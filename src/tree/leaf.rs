@@ -462,6 +462,21 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     }
 }
 
+/// Arrays that are read, from text or from a file, have at most so many axes, as NumPy's have. What
+/// more axes would cost has nothing to do with their elements: an array of 9,000 axes of length 1
+/// is 18 KB of text, and took a gigabyte to be written down again.
+pub(crate) const MAX_AXES: usize = 64;
+
+/// # Errors
+/// `is_shape`: more axes than an array that is read may have.
+pub(crate) fn check_axes(axes: usize) -> Result<()> {
+    if axes > MAX_AXES {
+        Err(Error::too_many_axes(MAX_AXES, axes))
+    } else {
+        Ok(())
+    }
+}
+
 /// The strides of an array whose elements lie in row-major order.
 fn row_major(shape: &[usize]) -> Vec<isize> {
     let mut stride = 1;

@@ -2,6 +2,7 @@
 
 mod arrays;
 pub(crate) mod axes;
+mod bounds;
 mod builder;
 mod collections;
 mod dyn_tree;
@@ -14,6 +15,7 @@ mod scalars;
 #[cfg(feature = "serde")]
 mod serialize;
 pub(crate) mod stack;
+mod state_dict;
 mod under_guard;
 
 pub use builder::{Builder, Slot};
@@ -27,6 +29,7 @@ pub use leaf::{LeafMut, LeafRef, Reader, Writer};
 pub use literal::Literal;
 #[doc(hidden)]
 pub use scalars::param;
+pub use state_dict::{StateArray, StateDict};
 pub(crate) use under_guard::UnderGuard;
 
 use crate::element::{Dtype, Sink};
@@ -116,8 +119,9 @@ use crate::error::Result;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no tree of parameters",
     label = "not a `Tree`",
-    note = "a field that is no part of the tree is marked `#[tree(skip)]`",
-    note = "a type of your own becomes a tree with `#[derive(Tree)]`"
+    note = "a type of your own becomes a tree with `#[derive(Tree)]`",
+    note = "a field that holds no parameters and need not be a tree is marked `#[tree(skip)]`",
+    note = "a flat vector or `FlatGrad` is no tree: `Optimizer::step` takes a flat gradient"
 )]
 pub trait Tree {
     /// Tells the visitor about this node: its children in order, or that it is a leaf, or that it
@@ -127,22 +131,27 @@ pub trait Tree {
     /// What the visitor returns; a lock that is poisoned, a cell that is borrowed.
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
 
-    /// The same for writing.
+    /// Tells the visitor about this node for writing: the children in the order of
+    /// [`visit`](Tree::visit), each mutably, or the leaf as a slice or callback to be written.
     ///
     /// # Errors
-    /// What the visitor returns; a tree that is for reading only.
+    /// What the visitor returns; `is_read_only` from a tree that cannot be written.
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()>;
 
     /// Makes a new tree like this one, field by field, with the builder's values in its leaves.
     ///
+    /// The children are asked for in the order of [`visit`](Tree::visit), each once. What is no part
+    /// of the tree is cloned or made anew by the implementation.
+    ///
     /// # Errors
-    /// What the builder returns; a tree that is for reading only.
+    /// What the builder returns; `is_read_only` from a tree that a new one cannot be made of.
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self>
     where
         Self: Sized;
 
-    /// Rebuilds into a box of another type, a trait object say. See
-    /// [`rebuild_object!`](crate::rebuild_object).
+    /// Rebuilds into a box of another type: a tree behind `Box<dyn Layer>` puts a `Box<dyn Layer>`
+    /// into the slot. [`rebuild_object!`](crate::rebuild_object) writes it; without it a new tree
+    /// of such a box is an error (`is_object`), while reading and writing in place work.
     ///
     /// # Errors
     /// What [`rebuild`](Tree::rebuild) returns.
@@ -150,7 +159,8 @@ pub trait Tree {
     where
         Self: 'static,
     {
-        let _ = (builder, slot);
+        let _ = builder;
+        slot.set_concrete::<Self>();
         Ok(())
     }
 
@@ -169,7 +179,7 @@ pub trait Tree {
         Ok(())
     }
 
-    /// The same for writing.
+    /// Visits this for writing as a child, a leaf in one call.
     #[doc(hidden)]
     #[inline]
     fn visit_mut_at<'a>(
@@ -181,6 +191,39 @@ pub trait Tree {
         stack::with_stack_space(level, || self.visit_mut(visitor))?;
         visitor.leave(key);
         Ok(())
+    }
+
+    /// Visits this as a child that is a parameter where it is a bare float: `#[tree(params)]`.
+    #[doc(hidden)]
+    #[inline]
+    fn visit_param_at<'a>(
+        &'a self,
+        key: Key<'_>,
+        frozen: bool,
+        visitor: &mut dyn Visitor<'a>,
+    ) -> Result<()> {
+        self.visit_at(key, frozen, visitor)
+    }
+
+    /// Visits this for writing as a child that is a parameter where it is a bare float.
+    #[doc(hidden)]
+    #[inline]
+    fn visit_param_mut_at<'a>(
+        &'a mut self,
+        key: Key<'_>,
+        visitor: &mut dyn VisitorMut<'a>,
+    ) -> Result<()> {
+        self.visit_mut_at(key, visitor)
+    }
+
+    /// Rebuilds this as a child that is a parameter where it is a bare float.
+    #[doc(hidden)]
+    #[inline]
+    fn rebuild_param_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        builder.child(key, self)
     }
 
     /// A slice of these as the elements of one leaf: how `Vec<f32>` is a leaf although `f32` is
@@ -240,7 +283,7 @@ pub trait Tree {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait Visitor<'a> {
-    /// A leaf.
+    /// This node is a leaf: one array, of a shape and an element type.
     ///
     /// # Errors
     /// What the operation has against the leaf, and what a callback of the leaf's returned. The
@@ -252,6 +295,14 @@ pub trait Visitor<'a> {
     /// # Errors
     /// What the operation has against the node.
     fn no_leaf(&mut self) -> Result<()>;
+
+    /// This node is a bare number: no parameter, but layouts list it, so that one that was meant to
+    /// be trained is seen.
+    #[doc(hidden)]
+    fn bare_number(&mut self, dtype: Dtype) -> Result<()> {
+        let _ = dtype;
+        self.no_leaf()
+    }
 
     /// A cell or lock. Its content is visited under its guard.
     ///
@@ -294,10 +345,10 @@ pub trait Visitor<'a> {
 }
 
 impl<'a> dyn Visitor<'a> + '_ {
-    /// Visits a child.
+    /// Visits a child under its key. A leaf below it has that key in its path.
     ///
     /// # Errors
-    /// What visiting it returns, and more than 1,024 levels.
+    /// What visiting it returns, and `is_too_deep`: more than 1,024 levels.
     ///
     /// ```
     /// use flatleaf::{Key, Layout, Result, Tree, Visitor};
@@ -324,10 +375,11 @@ impl<'a> dyn Visitor<'a> + '_ {
         tree.visit_at(key, false, self)
     }
 
-    /// Visits a child that is in the tree but not trainable.
+    /// Visits a child that is in the tree but not trainable: carried from tree to tree, ignored in
+    /// gradients, no part of the flat vector. Its own children are frozen too.
     ///
     /// # Errors
-    /// As `child`.
+    /// What visiting it returns, and `is_too_deep`: more than 1,024 levels.
     ///
     /// ```
     /// use flatleaf::{Key, Layout, Result, Tree, Visitor};
@@ -352,6 +404,108 @@ impl<'a> dyn Visitor<'a> + '_ {
     #[inline]
     pub fn frozen<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
         tree.visit_at(key, true, self)
+    }
+
+    /// Visits what is below a key without an object for it: the nodes between the root and the
+    /// leaves of a flat list of dotted names, say.
+    ///
+    /// `visit` tells what is there: children, one leaf, or nothing. A key may be gone into once.
+    ///
+    /// # Errors
+    /// What `visit` returns, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{Key, Layout, LeafRef, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// /// `block.w` and `block.b`, as another library lists them.
+    /// struct Named { w: Vec<f32>, b: Vec<f32> }
+    ///
+    /// impl Tree for Named {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.within(Key::Name("block"), |visitor| {
+    ///             visitor.child_leaf(Key::Name("w"), LeafRef::from_slice(&[self.w.len()], &self.w))?;
+    ///             visitor.child_leaf(Key::Name("b"), LeafRef::from_slice(&[self.b.len()], &self.b))
+    ///         })
+    ///     }
+    ///     // and `visit_mut` and `rebuild`, which go the same ways
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Named { w: vec![1.0, 2.0], b: vec![3.0] })?;
+    /// assert_eq!(layout.leaves().iter().map(|leaf| leaf.path()).collect::<Vec<_>>(), ["block.w", "block.b"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn within(
+        &mut self,
+        key: Key<'_>,
+        visit: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let level = self.enter(key, false)?;
+        stack::with_stack_space(level, || visit(self))?;
+        self.leave(key);
+        Ok(())
+    }
+
+    /// Visits a child that is one leaf, without an object for it that is a tree.
+    ///
+    /// # Errors
+    /// What the operation has against the leaf, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{Key, Layout, LeafRef, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// /// A matrix and its bias in one list.
+    /// struct Linear { columns: usize, elements: Vec<f32> }
+    ///
+    /// impl Tree for Linear {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         let (bias, weight) = self.elements.split_at(1);
+    ///         visitor.child_leaf(Key::Name("bias"), LeafRef::from_slice(&[1], bias))?;
+    ///         visitor.child_leaf(Key::Name("weight"), LeafRef::from_slice(&[1, self.columns], weight))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Linear { columns: 2, elements: vec![1.0, 2.0, 3.0] })?;
+    /// assert_eq!(layout.leaf("weight").unwrap().shape(), [1, 2]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn child_leaf(&mut self, key: Key<'_>, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.leaf_at(key, false, leaf)
+    }
+
+    /// Visits a child that is one leaf and not trainable, without an object for it that is a tree.
+    ///
+    /// # Errors
+    /// What the operation has against the leaf, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{Key, Layout, LeafRef, Result, Tree, Visitor};
+    /// # use flatleaf::{Builder, VisitorMut};
+    ///
+    /// struct Norm { scale: [f32; 2], mean: [f32; 2] }
+    ///
+    /// impl Tree for Norm {
+    ///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///         visitor.child_leaf(Key::Name("scale"), LeafRef::from_slice(&[2], &self.scale))?;
+    ///         visitor.frozen_leaf(Key::Name("mean"), LeafRef::from_slice(&[2], &self.mean))
+    ///     }
+    ///     // and `visit_mut` and `rebuild`
+    ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let layout = Layout::of(&Norm { scale: [1.0; 2], mean: [0.0; 2] })?;
+    /// assert_eq!((layout.len(), layout.others()[0].path()), (2, "mean"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn frozen_leaf(&mut self, key: Key<'_>, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.leaf_at(key, true, leaf)
     }
 
     /// Names a child that is no part of the tree, so that gradients at or below it are ignored.
@@ -454,7 +608,7 @@ impl<'a> dyn Visitor<'a> + '_ {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait VisitorMut<'a> {
-    /// A leaf.
+    /// This node is a leaf whose elements can be written: one array, of a shape and an element type.
     ///
     /// # Errors
     /// What the operation has against the leaf, and what a callback of the leaf's returned. The
@@ -518,5 +672,83 @@ impl<'a> dyn VisitorMut<'a> + '_ {
     #[inline]
     pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()> {
         tree.visit_mut_at(key, self)
+    }
+
+    /// Visits what is below a key without an object for it, as [`Visitor`]'s `within` does for
+    /// reading.
+    ///
+    /// # Errors
+    /// What `visit` returns, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Key, LeafMut, Result, Tree, VisitorMut};
+    /// # use flatleaf::{Builder, LeafRef, Visitor};
+    ///
+    /// /// `block.w`, as another library names it.
+    /// struct Named { w: Vec<f32> }
+    ///
+    /// impl Tree for Named {
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         let shape = [self.w.len()];
+    ///         visitor.within(Key::Name("block"), |visitor| {
+    ///             visitor.child_leaf(Key::Name("w"), LeafMut::from_slice(&shape, &mut self.w))
+    ///         })
+    ///     }
+    ///     // and `visit` and `rebuild`
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.within(Key::Name("block"), |visitor| {
+    ///     #         visitor.child_leaf(Key::Name("w"), LeafRef::from_slice(&[self.w.len()], &self.w))
+    ///     #     })
+    ///     # }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let mut named = Named { w: vec![1.0, 2.0] };
+    /// let (_, layout) = destructure(&named)?;
+    /// layout.restructure_into(&mut named, &[3.0, 4.0])?;
+    /// assert_eq!(named.w, [3.0, 4.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn within(
+        &mut self,
+        key: Key<'_>,
+        visit: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let level = self.enter(key)?;
+        stack::with_stack_space(level, || visit(self))?;
+        self.leave(key);
+        Ok(())
+    }
+
+    /// Visits a child that is one leaf, frozen or not, without an object for it that is a tree.
+    ///
+    /// # Errors
+    /// What writing it returns, and `is_too_deep`: more than 1,024 levels.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, Key, LeafMut, Result, Tree, VisitorMut};
+    /// # use flatleaf::{Builder, LeafRef, Visitor};
+    ///
+    /// struct Bias([f32; 1]);
+    ///
+    /// impl Tree for Bias {
+    ///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+    ///         visitor.child_leaf(Key::Name("bias"), LeafMut::from_slice(&[1], &mut self.0))
+    ///     }
+    ///     // and `visit` and `rebuild`
+    ///     # fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    ///     #     visitor.child_leaf(Key::Name("bias"), LeafRef::from_slice(&[1], &self.0))
+    ///     # }
+    ///     # fn rebuild(&self, _: &mut Builder<'_>) -> Result<Self> { Err(flatleaf::Error::custom("not here")) }
+    /// }
+    ///
+    /// let mut bias = Bias([1.0]);
+    /// let (_, layout) = destructure(&bias)?;
+    /// layout.restructure_into(&mut bias, &[2.0])?;
+    /// assert_eq!(bias.0, [2.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn child_leaf(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        self.leaf_at(key, leaf)
     }
 }

@@ -3,6 +3,11 @@
 //! A shared pointer is a node with an identity: every handle is a place of the same parameters. A
 //! cell is written through; the guard covers its content and no sibling, and identity is looked up
 //! before a guard is taken, so a tie cannot deadlock.
+//!
+//! An example: `(a, b)` with two handles of one `Rc<RefCell<Vec<f32>>>`. Visiting `0` tells the
+//! visitor the identity of the allocation, which is new, so it goes in: the cell lends its vector
+//! under a guard, the leaf is met, and the guard is given back. Visiting `1` tells the identity
+//! again, the visitor knows it, and the cell is not borrowed a second time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,12 +21,14 @@ use crate::error::{Error, Result};
 impl<T: Tree + ?Sized + 'static> Tree for Box<T> {
     #[inline]
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        // A box in a box is no level, so that no count of levels stops a chain of them.
         stack::check_stack_space()?;
         (**self).visit(visitor)
     }
 
     #[inline]
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        stack::check_stack_space()?;
         (**self).visit_mut(visitor)
     }
 
@@ -41,6 +48,8 @@ impl<T: Tree + ?Sized> Tree for &T {
         (**self).visit(visitor)
     }
 
+    // Whatever is trainable below has been refused when the tree was checked, and where nothing is
+    // there is nothing to write.
     fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         Ok(())
     }
@@ -104,7 +113,9 @@ macro_rules! shared_pointers {
             }
 
             fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-                let content = $pointer::get_mut(self).ok_or_else(|| Error::unstable("a handle that was the only one"))?;
+                stack::check_stack_space()?;
+                let content = $pointer::get_mut(self);
+                let content = content.ok_or_else(|| Error::unstable("a handle that was the only one"))?;
                 content.visit_mut(visitor)
             }
 
@@ -133,6 +144,7 @@ impl<T: Tree> Tree for RefCell<T> {
         visitor.guarded(self)
     }
 
+    // Who has the cell itself mutably needs no guard, and nobody else can hold one.
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         self.get_mut().visit_mut(visitor)
     }

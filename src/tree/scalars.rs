@@ -4,8 +4,7 @@ use std::marker::PhantomData;
 
 use super::leaf::{LeafMut, LeafRef};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
-use crate::element::Sink;
-use crate::element::{Dtype, Element};
+use crate::element::{Dtype, Element, Sink};
 use crate::error::Result;
 
 macro_rules! no_leaf {
@@ -62,10 +61,10 @@ impl Tree for str {
 
 /// A bare number is no parameter, but a slice of them is the elements of one leaf.
 macro_rules! numbers {
-    ($($type:ty),*) => {$(
+    ($($type:ty $(: $as_param:ident)?),* $(,)?) => {$(
         impl Tree for $type {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-                visitor.no_leaf()
+                visitor.bare_number(Self::DTYPE)
             }
 
             fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
@@ -77,6 +76,8 @@ macro_rules! numbers {
             }
 
             crate::rebuild_object!();
+
+            $($as_param!();)?
 
             fn elements(slice: &[Self]) -> Option<(Dtype, &[u8])> {
                 Some((Self::DTYPE, bytemuck::cast_slice(slice)))
@@ -93,59 +94,71 @@ macro_rules! numbers {
     )*};
 }
 
+/// Within an `impl Tree` of a float: in a struct of `#[tree(params)]` it is a 0-d leaf.
+macro_rules! as_param {
+    () => {
+        fn visit_param_at<'a>(
+            &'a self,
+            key: Key<'_>,
+            frozen: bool,
+            visitor: &mut dyn Visitor<'a>,
+        ) -> Result<()> {
+            param::visit(visitor, key, frozen, self)
+        }
+
+        fn visit_param_mut_at<'a>(
+            &'a mut self,
+            key: Key<'_>,
+            visitor: &mut dyn VisitorMut<'a>,
+        ) -> Result<()> {
+            param::visit_mut(visitor, key, self)
+        }
+
+        fn rebuild_param_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self> {
+            param::rebuild(builder, key, self)
+        }
+    };
+}
+
+numbers!(f32: as_param, f64: as_param);
 numbers!(
-    f32, f64, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, bool
+    i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, bool
 );
 
 #[cfg(feature = "half")]
-numbers!(half::f16, half::bf16);
+numbers!(half::f16: as_param, half::bf16: as_param);
 
 /// A number that says it is a parameter, `#[tree(param)]`: a 0-d leaf.
 #[doc(hidden)]
 pub mod param {
     use super::*;
+    pub use crate::element::FloatElement;
 
-    #[diagnostic::on_unimplemented(
-        message = "`#[tree(param)]` is for a bare float, not for `{Self}`",
-        label = "not a float",
-        note = "an array is a parameter without it; what is no parameter needs no attribute, or `#[tree(skip)]`"
-    )]
-    pub trait Scalar: Element {}
-
-    impl Scalar for f32 {}
-    impl Scalar for f64 {}
-    #[cfg(feature = "half")]
-    impl Scalar for half::f16 {}
-    #[cfg(feature = "half")]
-    impl Scalar for half::bf16 {}
-
-    pub fn visit<'a, E: Scalar>(
+    pub fn visit<'a, E: FloatElement>(
         visitor: &mut dyn Visitor<'a>,
         key: Key<'_>,
         frozen: bool,
         number: &'a E,
     ) -> Result<()> {
-        visitor.enter(key, frozen)?;
-        visitor.leaf(LeafRef::from_slice(&[], std::slice::from_ref(number)))?;
-        visitor.leave(key);
-        Ok(())
+        let leaf = LeafRef::from_slice(&[], std::slice::from_ref(number));
+        visitor.leaf_at(key, frozen, leaf)
     }
 
-    pub fn visit_mut<'a, E: Scalar>(
+    pub fn visit_mut<'a, E: FloatElement>(
         visitor: &mut dyn VisitorMut<'a>,
         key: Key<'_>,
         number: &'a mut E,
     ) -> Result<()> {
-        visitor.enter(key)?;
-        visitor.leaf(LeafMut::from_slice(&[], std::slice::from_mut(number)))?;
-        visitor.leave(key);
-        Ok(())
+        visitor.leaf_at(key, LeafMut::from_slice(&[], std::slice::from_mut(number)))
     }
 
-    pub fn rebuild<E: Scalar>(builder: &mut Builder<'_>, key: Key<'_>, number: &E) -> Result<E> {
-        builder.at(key, |builder| {
-            let elements = builder.leaf(LeafRef::from_slice(&[], std::slice::from_ref(number)))?;
-            Ok(elements[0])
-        })
+    pub fn rebuild<E: FloatElement>(
+        builder: &mut Builder<'_>,
+        key: Key<'_>,
+        number: &E,
+    ) -> Result<E> {
+        let old = LeafRef::from_slice(&[], std::slice::from_ref(number));
+        let elements = builder.child_leaf(key, old)?;
+        Ok(elements[0])
     }
 }

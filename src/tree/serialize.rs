@@ -3,68 +3,107 @@
 //! An array is nested lists of numbers where that reads back as the same array: `f32`, finite,
 //! without an empty axis, and not one of several that would merge into a larger one. Other arrays
 //! are a map `{"$array": {"dtype", "shape", "data"}}`.
+//!
+//! An example: the list of the arrays `[1, 2]` and `[3]` is written as `[[1, 2], [3]]`, which reads
+//! back as two arrays, since rows of unequal lengths are no matrix. The list of `[1, 2]` and `[3, 4]`
+//! would read back as a matrix, and so its arrays are tagged.
 
 use std::fmt;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{self, Serialize, SerializeMap, Serializer};
 
 use super::dyn_tree::{AnyArray, DynParts, duplicate};
+use super::leaf::check_axes;
 use super::{DynTree, Literal, stack};
-use crate::element::to_elements;
-use crate::element::{Dtype, Element};
+use crate::element::{Dtype, Element, to_elements};
 use crate::error::{Error, Result};
 
 const TAG: &str = "$array";
 
+/// As many maps and lists in one another as `serde_json` reads. What is written can be read back.
+const MAX_DEPTH: usize = 127;
+/// As many as the map of an array takes.
+const TAGGED_DEPTH: usize = 3;
+
 impl Serialize for DynTree {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Plain {
+        let root = Written {
             tree: self,
-            tagged: false,
-        }
-        .serialize(serializer)
+            is_tagged: false,
+            depth: 0,
+        };
+        root.serialize(serializer)
     }
 }
 
-struct Plain<'t> {
+/// A part of a tree as it is written.
+struct Written<'t> {
     tree: &'t DynTree,
     /// Whether an array must be told from a part of a larger one.
-    tagged: bool,
+    is_tagged: bool,
+    /// The number of maps and lists around it.
+    depth: usize,
 }
 
-impl Serialize for Plain<'_> {
+impl Serialize for Written<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         stack::with_grown_stack(|| self.write(serializer))
     }
 }
 
-impl Plain<'_> {
+impl<'t> Written<'t> {
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.tree.parts() {
             DynParts::Absent => serializer.serialize_unit(),
-            DynParts::Leaf(array) => match natural(array).filter(|_| !self.tagged) {
-                Some(array) => Nested(array.view()).serialize(serializer),
-                None => serializer.collect_map([(TAG, Tagged(array))]),
-            },
+            DynParts::Leaf(array) => self.write_array(array, serializer),
             DynParts::List(items) => {
-                let tagged = merges(items);
-                serializer.collect_seq(items.iter().map(|tree| Plain { tree, tagged }))
+                self.check_depth(1)?;
+                let is_tagged = merges(items);
+                serializer.collect_seq(items.iter().map(|item| self.child(item, is_tagged)))
             }
             DynParts::Map(entries) => {
+                self.check_depth(1)?;
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
                 for (key, tree) in entries {
-                    map.serialize_entry(
-                        key,
-                        &Plain {
-                            tree,
-                            tagged: false,
-                        },
-                    )?;
+                    map.serialize_entry(key, &self.child(tree, false))?;
                 }
                 map.end()
             }
+        }
+    }
+
+    fn child(&self, tree: &'t DynTree, is_tagged: bool) -> Written<'t> {
+        Written {
+            tree,
+            is_tagged,
+            depth: self.depth + 1,
+        }
+    }
+
+    fn write_array<S: Serializer>(
+        &self,
+        array: &dyn AnyArray,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        check_axes(array.shape().len()).map_err(ser::Error::custom)?;
+        let nested = natural(array).filter(|_| !self.is_tagged);
+        // Nested lists are easier to read, but they are as deep as the array has axes.
+        let nested = nested.filter(|array| self.depth + array.ndim() <= MAX_DEPTH);
+        if let Some(array) = nested {
+            return Nested(array.view()).serialize(serializer);
+        }
+        self.check_depth(TAGGED_DEPTH)?;
+        serializer.collect_map([(TAG, Tagged(array))])
+    }
+
+    /// Whether so many maps and lists more can be read back.
+    fn check_depth<E: ser::Error>(&self, more: usize) -> Result<(), E> {
+        if self.depth + more > MAX_DEPTH {
+            Err(E::custom(Error::too_deep(MAX_DEPTH)))
+        } else {
+            Ok(())
         }
     }
 }
@@ -116,19 +155,21 @@ fn hex(bytes: &[u8]) -> String {
 
 impl<'de> Deserialize<'de> for DynTree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reading).map(DynTree::from)
+        deserializer
+            .deserialize_any(LiteralVisitor)
+            .map(DynTree::from)
     }
 }
 
 impl<'de> Deserialize<'de> for Literal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reading)
+        deserializer.deserialize_any(LiteralVisitor)
     }
 }
 
-struct Reading;
+struct LiteralVisitor;
 
-impl<'de> Visitor<'de> for Reading {
+impl<'de> Visitor<'de> for LiteralVisitor {
     type Value = Literal;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,8 +188,16 @@ impl<'de> Visitor<'de> for Reading {
         deserializer.deserialize_any(self)
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Literal, E> {
-        Ok(Literal::Number(number as f32))
+    /// A finite number that no finite `f32` is near to is refused: as an infinity it would be
+    /// another number without a word.
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Literal, E> {
+        let rounded = number as f32;
+        if rounded.is_infinite() && number.is_finite() {
+            return Err(E::custom(Error::invalid_tree(format!(
+                "the number {number:e}, which is beyond the range of f32"
+            ))));
+        }
+        Ok(Literal::Number(rounded))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Literal, E> {
@@ -164,7 +213,11 @@ impl<'de> Visitor<'de> for Reading {
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Literal::list(list))
+        let list = Literal::list(list);
+        if let Literal::Array(array) = &list {
+            check_axes(array.ndim()).map_err(de::Error::custom)?;
+        }
+        Ok(list)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Literal, A::Error> {
@@ -201,6 +254,7 @@ struct StoredArray {
 
 impl StoredArray {
     fn into_tree(self) -> Result<DynTree> {
+        check_axes(self.shape.len())?;
         let bytes = from_hex(&self.data)
             .ok_or_else(|| Error::invalid_tree("array data that are no hexadecimal digits"))?;
         match self.dtype {

@@ -8,6 +8,7 @@
 //! | a new kind of tree or container | [`models`], over which every law runs |
 //! | the derive | `tree/derive.rs`; a message of the compiler: `../derive/tests/ui/` |
 //! | pointers, cells and locks; ties | `tree/pointers.rs`, `tree/ties.rs` |
+//! | maps and their keys; flat maps of dotted names; trees made at run time | `tree/maps.rs`, `tree/dyn_tree.rs` |
 //! | leaves that are read and written by callbacks | `tree/callback_leaves.rs` |
 //! | paths and patterns; what is trained | `layout/paths.rs`, `layout/freezing.rs` |
 //! | a layout or a tree that is stored and read | `layout/layout_serde.rs` |

@@ -674,7 +674,8 @@ fn a_trait_object_without_a_line_from_its_type_is_written_in_place_only() {
     assert_eq!(error.path(), Some("0"));
     assert!(
         error.to_string().contains("#[tree(object")
-            && error.to_string().contains("dyn errors::Layer"),
+            && error.to_string().contains("errors::Layer")
+            && error.to_string().contains("errors::Silent"),
         "{error}"
     );
 }

@@ -35,7 +35,8 @@ fn it_reads_as_people_write_paths() {
         json!({ "shape": [1, 3], "dtype": "f32", "trainable": true, "offset": 4 })
     );
     assert_eq!(stored["nodes"][0], json!({ "path": "0", "leaf": 0 }));
-    assert_eq!(stored["nodes"][4], json!({ "path": "2", "no_leaf": true }));
+    let number = json!({ "path": "2", "no_leaf": true, "number": "f32" });
+    assert_eq!(stored["nodes"][4], number);
     assert_eq!(stored["nodes"][5], json!({ "path": "3" }));
     let layout = read(&stored).unwrap();
     assert_eq!(layout.leaf("4").unwrap().places(), ["0", "4"]);

@@ -1237,3 +1237,180 @@ mod hygiene {
         }
     }
 }
+
+mod params {
+    use super::*;
+
+    type Real = f64;
+
+    #[derive(Tree, Debug, PartialEq)]
+    #[tree(params)]
+    struct Spring<T> {
+        k: f32,
+        rest: Real,
+        generic: T,
+        #[tree(frozen)]
+        mass: f32,
+        #[tree(skip)]
+        damping: f32,
+        weight: Vec<f32>,
+        steps: u32,
+        maybe: Option<f32>,
+    }
+
+    fn spring() -> Spring<f32> {
+        Spring {
+            k: 1.0,
+            rest: 2.0,
+            generic: 3.0,
+            mass: 4.0,
+            damping: 5.0,
+            weight: vec![6.0],
+            steps: 7,
+            maybe: Some(8.0),
+        }
+    }
+
+    #[test]
+    fn of_a_type_are_all_its_bare_floats() {
+        let mut spring = spring();
+        let layout = Layout::of(&spring).unwrap();
+        let paths: Vec<_> = layout.leaves().iter().map(|leaf| leaf.path()).collect();
+        assert_eq!(paths, ["k", "rest", "generic", "weight"]);
+        assert_eq!(layout.others()[0].path(), "mass");
+        // A float in an `Option` is not bare, and is seen.
+        let settings: Vec<_> = layout.settings().map(|setting| setting.0).collect();
+        assert_eq!(settings, ["maybe"]);
+
+        let flat = layout.gather_as::<f64>(&spring).unwrap();
+        assert_eq!(flat, [1.0, 2.0, 3.0, 6.0]);
+        let new = layout
+            .restructure_as(&spring, &[9.0, 10.0, 11.0, 12.0])
+            .unwrap();
+        assert_eq!(
+            (new.k, new.rest, new.generic, new.mass),
+            (9.0, 10.0, 11.0, 4.0)
+        );
+        layout
+            .restructure_into_as(&mut spring, &[9.0, 10.0, 11.0, 12.0])
+            .unwrap();
+        assert_eq!(spring, new);
+    }
+
+    #[test]
+    fn without_the_word_they_are_settings() {
+        #[derive(Tree)]
+        struct Spring {
+            weight: Vec<f32>,
+            k: f32,
+            steps: u32,
+            #[tree(skip)]
+            damping: f32,
+        }
+
+        let spring = Spring {
+            weight: vec![1.0],
+            k: 2.0,
+            steps: 3,
+            damping: 4.0,
+        };
+        let layout = Layout::of(&spring).unwrap();
+        let settings: Vec<_> = layout.settings().collect();
+        assert_eq!(settings, [("k".to_owned(), flatleaf::Dtype::F32)]);
+        let table = layout.to_string();
+        let row = table.lines().find(|line| line.starts_with('k')).unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells, ["k", "[]", "f32", "setting", "1"]);
+        assert_eq!((spring.steps, spring.damping), (3, 4.0));
+    }
+
+    #[test]
+    fn a_type_parameter_may_be_one() {
+        #[derive(Tree)]
+        struct Scaled<T> {
+            #[tree(param)]
+            k: T,
+        }
+
+        fn flat<T: flatleaf::FlatElement>(k: T) -> Vec<f64> {
+            let (flat, _) = flatleaf::destructure_as::<f64>(&Scaled { k }).unwrap();
+            flat
+        }
+
+        assert_eq!(flat(2.0_f32), [2.0]);
+        assert_eq!(flat(3.0_f64), [3.0]);
+    }
+
+    #[test]
+    fn a_leaf_where_the_model_has_a_bare_number_says_what_makes_it_one() {
+        #[derive(Tree)]
+        struct Norm {
+            scale: Vec<f32>,
+            num_batches_tracked: i64,
+            eps: f32,
+        }
+
+        let norm = Norm {
+            scale: vec![1.0],
+            num_batches_tracked: 2,
+            eps: 1e-5,
+        };
+        let layout = Layout::of(&norm).unwrap();
+        let entries = [
+            ("scale", flatleaf::StateArray::from(vec![1.0_f32])),
+            ("num_batches_tracked", ndarray::arr0(2_i64).into()),
+            ("eps", ndarray::arr0(1e-5_f32).into()),
+        ];
+        let error = layout
+            .gather(&flatleaf::StateDict::from_iter(entries).unwrap())
+            .unwrap_err();
+        assert!(error.is_unknown());
+        let text = error.to_string();
+        assert!(
+            text.contains("`num_batches_tracked`") && text.contains("`Array0<i64>`"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`eps`") && text.contains("`#[tree(param)]`"),
+            "{text}"
+        );
+        assert_eq!((norm.num_batches_tracked, norm.eps), (2, 1e-5));
+    }
+
+    #[test]
+    fn a_forgotten_object_names_the_type_that_lacks_it() {
+        trait Layer: Tree {}
+
+        #[derive(Tree)]
+        struct Scale(Vec<f32>);
+        impl Layer for Scale {}
+
+        let layers: Vec<Box<dyn Layer>> = vec![Box::new(Scale(vec![1.0]))];
+        let error = flatleaf::deep_clone(&layers).err().unwrap();
+        assert!(error.is_object());
+        assert_eq!(error.path(), Some("0"));
+        let text = error.to_string();
+        assert!(
+            text.contains("::Scale`") && text.contains("::Layer"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_companion_may_be_of_a_type_without_a_size() {
+        fn distance<T: Tree + ?Sized>(a: &T, b: &T) -> Option<f64> {
+            let layout = Layout::of(a).unwrap();
+            let square = |_: flatleaf::LeafAt<'_, 1>, x: &[f32], [y]: [&[f32]; 1]| {
+                x.iter()
+                    .zip(y)
+                    .map(|(x, y)| f64::from(x - y).powi(2))
+                    .sum::<f64>()
+            };
+            let values = [flatleaf::Companion::Values(&b)];
+            layout.map_reduce(a, values, square, |a, b| a + b).unwrap()
+        }
+
+        let (a, b): (&[f32], &[f32]) = (&[1.0, 2.0], &[1.0, 4.0]);
+        assert_eq!(distance(a, b), Some(4.0));
+    }
+}

@@ -1,4 +1,5 @@
-//! What a tree is: the derive, pointers and ties, leaves that are no slice in memory.
+//! What a tree is: the derive, pointers and ties, maps and trees made at run time, leaves that are no
+//! slice in memory.
 
 #[cfg(feature = "derive")]
 #[path = "../common/mod.rs"]
@@ -7,6 +8,10 @@ mod common;
 mod callback_leaves;
 #[cfg(feature = "derive")]
 mod derive;
+#[cfg(feature = "serde")]
+mod dyn_tree;
+#[cfg(feature = "derive")]
+mod maps;
 #[cfg(feature = "derive")]
 mod pointers;
 #[cfg(feature = "derive")]
