@@ -5,11 +5,10 @@ use std::fmt;
 use std::path::Path;
 
 use super::open::{Checkpoint, open};
-use super::rename::{NamePattern, Rename};
 use super::sources::{FoundLeaves, StoredLeaf, TensorNames, UnexpectedTensor, reordered};
 use crate::element::{Dtype, Sink};
 use crate::error::{Error, Findings, Result};
-use crate::layout::{Layout, LayoutData, LeafId, NodeKind, Place};
+use crate::layout::{Layout, LayoutData, LeafId, NamePattern, NodeKind, Place, Rename};
 use crate::slices::copies::Copies;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::in_place::{self, Put};

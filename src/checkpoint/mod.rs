@@ -84,7 +84,6 @@ mod flat;
 mod load;
 mod open;
 mod part;
-mod rename;
 mod sources;
 mod tree;
 

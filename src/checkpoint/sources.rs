@@ -13,11 +13,10 @@ use super::dtype;
 use super::header::Header;
 use super::names::path_of;
 use super::open::Checkpoint;
-use super::rename::Rename;
 use super::tensor::Tensor;
 use crate::element::Dtype;
 use crate::error::{Error, Findings, Result};
-use crate::layout::{Layout, Leaf};
+use crate::layout::{Layout, Leaf, Rename};
 use crate::tree::axes::AxisMap;
 
 /// The paths by which a model may ask for the tensors of a file.

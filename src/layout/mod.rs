@@ -14,6 +14,7 @@ mod overlap;
 mod paths;
 mod pattern;
 mod planner;
+mod rename;
 #[cfg(feature = "serde")]
 mod serde;
 
@@ -25,9 +26,10 @@ pub(crate) use cursor::Cursor;
 pub use leaf::Leaf;
 pub(crate) use paths::{NodeId, NodeKind, Paths};
 pub(crate) use pattern::Pattern;
-#[cfg(feature = "safetensors")]
-pub(crate) use pattern::{PatternSegment, captures};
 pub use planner::Planner;
+#[cfg(feature = "safetensors")]
+pub(crate) use rename::NamePattern;
+pub(crate) use rename::Rename;
 
 use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};

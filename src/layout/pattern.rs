@@ -102,7 +102,6 @@ fn parse_pieces(text: &str, segment: &str) -> Result<Vec<String>> {
 
 /// What the stars stand for, if the pattern matches: each takes as little as will do, the first
 /// ones first.
-#[cfg(feature = "safetensors")]
 pub(crate) fn captures(pattern: &[PatternSegment], keys: &[&str]) -> Option<Vec<String>> {
     let (mut spans, mut keys) = (spans(pattern, keys)?.into_iter(), keys);
     let mut taken = Vec::new();

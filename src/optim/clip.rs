@@ -28,7 +28,7 @@ use crate::ops::NonFinite;
 )]
 pub struct ClipValue {
     /// The greatest magnitude that is left.
-    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::number"))]
     pub max: f64,
 }
 
@@ -79,10 +79,10 @@ impl Rule for ClipValue {
 )]
 pub struct ClipNorm {
     /// The greatest norm that is left.
-    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::number"))]
     pub max: f64,
     /// Which norm: above 0, infinity too.
-    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::number"))]
     pub p: f64,
     /// What to do about a norm that is infinite or NaN.
     pub non_finite: NonFinite,
@@ -132,10 +132,10 @@ impl Rule for ClipNorm {
 )]
 pub struct ClipNormPerLeaf {
     /// The greatest norm that is left.
-    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::number"))]
     pub max: f64,
     /// Which norm: above 0, infinity too.
-    #[cfg_attr(feature = "serde", serde(with = "super::infinity"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::number"))]
     pub p: f64,
     /// What to do about a norm that is infinite or NaN.
     pub non_finite: NonFinite,

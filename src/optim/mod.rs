@@ -64,9 +64,9 @@ mod sgd;
 mod trust_ratio;
 
 // and what runs them.
-#[cfg(feature = "serde")]
-mod infinity;
 mod measure;
+#[cfg(feature = "serde")]
+mod non_finite;
 mod optimizer;
 mod pass;
 mod plan;
@@ -94,5 +94,5 @@ pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
 pub use rule::Rule;
 pub use sgd::Sgd;
-pub use snapshot::{Migration, Snapshot};
+pub use snapshot::{Migration, Reshaped, Snapshot};
 pub use trust_ratio::{Lamb, Lars};

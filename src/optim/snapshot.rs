@@ -2,13 +2,13 @@
 //! carried to another.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::optimizer::{LeafProgress, Optimizer};
 use super::rule::Rule;
 use crate::error::{Error, Findings, Result};
-use crate::layout::{Layout, Leaf};
+use crate::layout::{Layout, Leaf, Rename};
 
 /// All that an [`Optimizer`] knows, keyed by the paths of the leaves and the layout's fingerprint:
 /// configurations, step counts, groups, what is frozen, and the state vectors, which are borrowed
@@ -36,8 +36,8 @@ use crate::layout::{Layout, Leaf};
 ///
 /// Stored and taken up by another process, beside the model's
 /// [checkpoint](crate::checkpoint::save), in any format of serde that keeps the bits of floats.
-/// (`serde_json` does with its feature `float_roundtrip`, and has no NaN and no infinity; binary
-/// formats are smaller.) A rule of one's own derives `Serialize` and `Deserialize` too.
+/// (`serde_json` does with its feature `float_roundtrip`; elements that are infinite or NaN, which
+/// JSON has not, are texts there. Binary formats are smaller.) A rule of one's own derives `Serialize` and `Deserialize` too.
 ///
 /// ```
 /// # #[cfg(feature = "serde")]
@@ -62,6 +62,9 @@ use crate::layout::{Layout, Leaf};
 /// # #[cfg(not(feature = "serde"))]
 /// # fn main() {}
 /// ```
+///
+/// What is stored has a version: of a later one than this crate knows, reading says so. A field
+/// that a rule got since the state was stored is at its default.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -69,6 +72,12 @@ use crate::layout::{Layout, Leaf};
     serde(deny_unknown_fields)
 )]
 pub struct Snapshot<'s, R> {
+    // First, so that a reader knows it before it meets a field that it does not know.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default = "first_version", deserialize_with = "known_version")
+    )]
+    version: u32,
     fingerprint: u64,
     groups: Vec<R>,
     leaves: Vec<SavedLeaf>,
@@ -98,10 +107,35 @@ struct SavedLeaf {
 struct SavedState<'s> {
     name: Cow<'s, str>,
     /// None of a vector that is all zeros.
+    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::elements"))]
     elements: Option<Cow<'s, [f32]>>,
 }
 
-/// What a migration found different.
+/// The version of what is stored. It grows with every change that an older reader would get wrong.
+const VERSION: u32 = 1;
+
+/// That of state which was stored before there were versions.
+#[cfg(feature = "serde")]
+fn first_version() -> u32 {
+    1
+}
+
+#[cfg(feature = "serde")]
+fn known_version<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<u32, D::Error> {
+    let version: u32 = serde::Deserialize::deserialize(deserializer)?;
+    if (1..=VERSION).contains(&version) {
+        return Ok(version);
+    }
+    Err(serde::de::Error::custom(format_args!(
+        "expected a snapshot of version 1 to {VERSION}, found version {version}: \
+         a later release of flatleaf reads it"
+    )))
+}
+
+/// What a migration found different: all that starts anew and all that was given up. Empty lists
+/// mean that everything was carried over.
 ///
 /// ```
 /// use flatleaf::optim::{Migration, Optimizer, Sgd};
@@ -109,15 +143,48 @@ struct SavedState<'s> {
 ///
 /// let optimizer = Optimizer::new(Sgd::default(), &Layout::of(&tree!({ "body": [1.0], "old": [1.0] }))?)?;
 /// let (_, migration) = Optimizer::migrate(optimizer.snapshot(), &Layout::of(&tree!({ "body": [1.0], "new": [1.0] }))?)?;
-/// assert_eq!(migration, Migration { added: vec!["new".into()], removed: vec!["old".into()] });
+/// let expected = Migration { added: vec!["new".into()], removed: vec!["old".into()], ..Default::default() };
+/// assert_eq!(migration, expected);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migration {
-    /// Paths of leaves that begin at step 0, by the first configuration.
+    /// Paths of leaves that the snapshot has not got. They begin at step 0 with state of zero, by
+    /// the first configuration.
     pub added: Vec<String>,
-    /// Paths of leaves whose state was given up.
+    /// Paths of leaves that the layout has not got, or that another leaf of the snapshot has
+    /// already been carried to because the two are tied now. Their state was given up.
     pub removed: Vec<String>,
+    /// Leaves whose shape changed. They keep their configuration and whether they are frozen; their
+    /// state and their step count start anew.
+    pub reshaped: Vec<Reshaped>,
+    /// Names of state vectors that the rule keeps now and the snapshot has not got, or has another
+    /// number of, so that none could be told from another. They are zero.
+    pub added_states: Vec<String>,
+    /// Names of state vectors of the snapshot that the rule does not keep now, or keeps another
+    /// number of. They were given up.
+    pub removed_states: Vec<String>,
+}
+
+/// A leaf that changed its shape between a snapshot and the layout that it was migrated to.
+///
+/// ```
+/// use flatleaf::optim::{Optimizer, Reshaped, Sgd};
+/// use flatleaf::{tree, Layout};
+///
+/// let optimizer = Optimizer::new(Sgd::default(), &Layout::of(&tree!({ "head": [1.0] }))?)?;
+/// let (_, migration) = Optimizer::migrate(optimizer.snapshot(), &Layout::of(&tree!({ "head": [1.0, 2.0] }))?)?;
+/// assert_eq!(migration.reshaped, [Reshaped { path: "head".into(), before: vec![1], now: vec![2] }]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reshaped {
+    /// The leaf's path, as it is in the layout.
+    pub path: String,
+    /// Its shape when the snapshot was taken.
+    pub before: Vec<usize>,
+    /// Its shape in the layout.
+    pub now: Vec<usize>,
 }
 
 impl<R: Rule> Optimizer<R> {
@@ -149,6 +216,7 @@ impl<R: Rule> Optimizer<R> {
             elements: (!is_zero(elements)).then_some(elements.into()),
         };
         Snapshot {
+            version: VERSION,
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
             leaves: self
@@ -166,8 +234,10 @@ impl<R: Rule> Optimizer<R> {
     /// snapshot owns are taken over, borrowed ones are copied.
     ///
     /// # Errors
-    /// A snapshot of another layout, with the paths that differ ([`migrate`](Optimizer::migrate)
-    /// takes it); one that contradicts itself; as [`new`](Optimizer::new).
+    /// `is_other_layout`: the snapshot is of another layout, with the paths that differ
+    /// ([`migrate`](Optimizer::migrate) takes it). `is_invalid_state`: it contradicts itself.
+    /// `is_argument`: a configuration that its rule refuses. `is_out_of_memory`: no memory for a
+    /// state vector.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -202,66 +272,184 @@ impl<R: Rule> Optimizer<R> {
     }
 
     /// An optimiser for another layout, with the step counts, groups and state of those leaves
-    /// whose path is one of the layout's, among all places of a tie. Other leaves begin at step 0,
-    /// by the first configuration.
+    /// whose path is one of the layout's, among all places of a tie. What starts anew and what was
+    /// given up is in the [`Migration`].
+    ///
+    /// Where modules were renamed, [rename the snapshot's paths](Snapshot::rename_matching) first;
+    /// for another rule or a chain that grew, see [`migrate_with`](Optimizer::migrate_with).
     ///
     /// # Errors
-    /// A leaf that has another shape now; a snapshot that contradicts itself; as
-    /// [`new`](Optimizer::new).
+    /// `is_invalid_state`: the snapshot contradicts itself. `is_argument`: a configuration that its
+    /// rule refuses. `is_out_of_memory`: no memory for a state vector of the layout's length.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
     /// use flatleaf::{tree, Layout};
     ///
-    /// let mut model = tree!({ "w": [1.0] });
+    /// let mut model = tree!({ "w": [1.0], "v": [1.0] });
     /// let mut optimizer = Optimizer::new(Sgd::default(), &Layout::of(&model)?)?;
-    /// optimizer.update(&mut model, &tree!({ "w": [1.0] }))?;
+    /// optimizer.update(&mut model, &tree!({ "w": [1.0], "v": [1.0] }))?;
     ///
-    /// let grown = Layout::of(&tree!({ "w": [1.0], "b": [0.0] }))?;
-    /// let (migrated, _) = Optimizer::migrate(optimizer.snapshot(), &grown)?;
-    /// assert_eq!(["w", "b"].map(|path| migrated.step_count(path)), [Some(1), Some(0)]);
-    ///
-    /// let wider = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
-    /// assert!(Optimizer::migrate(optimizer.snapshot(), &wider).unwrap_err().is_shape());
+    /// let grown = Layout::of(&tree!({ "w": [1.0], "b": [0.0], "v": [1.0, 2.0] }))?;
+    /// let (migrated, migration) = Optimizer::migrate(optimizer.snapshot(), &grown)?;
+    /// assert_eq!(["w", "b", "v"].map(|path| migrated.step_count(path)), [Some(1), Some(0), Some(0)]);
+    /// assert_eq!((&migration.added[0][..], &migration.reshaped[0].path[..]), ("b", "v"));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn migrate(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<(Self, Migration)> {
+        Optimizer::migrate_with(snapshot, layout, R::clone)
+    }
+
+    /// An optimiser with another rule, and maybe another layout, that carries on from a snapshot:
+    /// for a chain that grew or shrank, or a rule that is exchanged for a relative. `change` makes
+    /// of each group's old configuration the new one.
+    ///
+    /// State vectors are carried by their names, where old and new rule have as many of a name:
+    /// `exp_avg` of Adam becomes `exp_avg` of AdamW, behind whatever stages. Others are in the
+    /// [`Migration`], and start at zero. Leaves are found as by [`migrate`](Optimizer::migrate).
+    ///
+    /// # Errors
+    /// `is_invalid_state`: the snapshot contradicts itself. `is_argument`: a configuration, old or
+    /// new, that its rule refuses. `is_out_of_memory`: no memory for a state vector.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Adam, ClipNorm, Optimizer};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "w": [1.0] });
+    /// let layout = Layout::of(&model)?;
+    /// let mut optimizer = Optimizer::new(Adam::default(), &layout)?;
+    /// optimizer.update(&mut model, &tree!({ "w": [1.0] }))?;
+    ///
+    /// let clip = ClipNorm { max: 1.0, ..Default::default() };
+    /// let (clipped, migration) = Optimizer::migrate_with(optimizer.snapshot(), &layout, |adam: &Adam| (clip, *adam))?;
+    /// assert_eq!(clipped.state_of("exp_avg"), optimizer.state_of("exp_avg"));
+    /// assert_eq!(migration, Default::default()); // everything was carried over
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn migrate_with<Q: Rule>(
+        snapshot: Snapshot<'_, Q>,
+        layout: &Layout,
+        change: impl FnMut(&Q) -> R,
+    ) -> Result<(Self, Migration)> {
         snapshot.validate()?;
-        let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
-        optimizer.groups.clone_from(&snapshot.groups);
-        let (mut migration, mut is_carried) =
-            (Migration::default(), vec![false; layout.leaves().len()]);
-        let mut findings = Findings::default();
+        let groups: Vec<R> = snapshot.groups.iter().map(change).collect();
+        groups.iter().try_for_each(Rule::validate)?;
+        let mut optimizer = Optimizer::new(groups[0].clone(), layout)?;
+        optimizer.groups = groups;
+        let mut migration = Migration::default();
+        let carried = snapshot.carried_states(&optimizer.groups[0].states(), &mut migration);
+        let mut is_found = vec![false; layout.leaves().len()];
         for (saved, from) in snapshot.leaves.iter().zip(snapshot.ranges()) {
-            match layout.index_of(&saved.path) {
-                None => migration.removed.push(saved.path.clone()),
-                Some(index) if layout.leaves()[index].shape() != saved.shape => {
-                    findings.add(Error::shape(
-                        saved.path.clone(),
-                        &saved.shape,
-                        layout.leaves()[index].shape(),
-                    ));
-                }
-                Some(index) if is_carried[index] => migration.removed.push(saved.path.clone()),
-                Some(index) => {
-                    is_carried[index] = true;
-                    optimizer.leaves[index] = saved.progress();
-                    let to = layout.leaves()[index].range();
-                    let states = optimizer.states.iter_mut().zip(&snapshot.states);
-                    states.for_each(|(state, saved)| {
-                        saved.copy_to(from.clone(), &mut state[to.clone()])
-                    });
+            let index = layout.index_of(&saved.path);
+            let Some(index) = index.filter(|&index| !is_found[index]) else {
+                migration.removed.push(saved.path.clone());
+                continue;
+            };
+            is_found[index] = true;
+            let leaf = &layout.leaves()[index];
+            optimizer.leaves[index] = saved.progress();
+            if leaf.shape() != saved.shape {
+                // Zero state is that of step 0: a bias correction by a later step would be wrong.
+                optimizer.leaves[index].steps = 0;
+                migration.reshaped.push(Reshaped {
+                    path: leaf.path().to_owned(),
+                    before: saved.shape.clone(),
+                    now: leaf.shape().to_vec(),
+                });
+                continue;
+            }
+            for (state, carried) in optimizer.states.iter_mut().zip(&carried) {
+                if let Some(carried) = carried {
+                    let to = &mut state[leaf.range()];
+                    snapshot.states[*carried].copy_to(from.clone(), to);
                 }
             }
         }
-        findings.into_result()?;
-        let added = layout
-            .leaves()
-            .iter()
-            .zip(is_carried)
-            .filter(|leaf| !leaf.1);
+        let leaves = layout.leaves().iter().zip(is_found);
+        let added = leaves.filter(|(_, is_found)| !is_found);
         migration.added = added.map(|(leaf, _)| leaf.path().to_owned()).collect();
         Ok((optimizer, migration))
+    }
+}
+
+impl<R> Snapshot<'_, R> {
+    /// Renames the leaves that a pattern matches, for [`Optimizer::migrate`] to a model in which a
+    /// module has another name: `*` is any run within a segment, `**` as a segment any number of
+    /// segments, and the same stars in the replacement stand for the same text. `model.**` to `**`
+    /// takes a prefix off.
+    ///
+    /// # Errors
+    /// `is_pattern`: the pattern matches no leaf, or the stars of the two differ. `is_duplicate`:
+    /// two leaves would have one path.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "block_0": { "w": [1.0] } });
+    /// let mut optimizer = Optimizer::new(Sgd::default(), &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!({ "block_0": { "w": [1.0] } }))?;
+    ///
+    /// let renamed = Layout::of(&tree!({ "blocks": [{ "w": [1.0] }] }))?;
+    /// let snapshot = optimizer.snapshot().rename_matching("block_*.**", "blocks.*.**")?;
+    /// let (migrated, migration) = Optimizer::migrate(snapshot, &renamed)?;
+    /// assert_eq!((migrated.step_count("blocks.0.w"), migration), (Some(1), Default::default()));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn rename_matching(
+        mut self,
+        from: impl Into<String>,
+        to: impl Into<String>,
+    ) -> Result<Self> {
+        let taken = self.leaves.iter_mut();
+        let mut paths: Vec<Cow<'_, str>> = taken
+            .map(|leaf| Cow::Owned(std::mem::take(&mut leaf.path)))
+            .collect();
+        let (from, to) = (from.into(), to.into());
+        Rename::Pattern { from, to }.apply(&mut paths)?;
+        let mut seen = HashSet::new();
+        if let Some(twice) = paths.iter().find(|path| !seen.insert(&***path)) {
+            return Err(Error::duplicate(twice.to_string()));
+        }
+        for (leaf, path) in self.leaves.iter_mut().zip(paths) {
+            leaf.path = path.into_owned();
+        }
+        Ok(self)
+    }
+
+    /// Which of the snapshot's state vectors becomes which of a rule's: those of one name in their
+    /// order, where there are as many on both sides. With two `momentum_buffer`s in the old chain
+    /// and one in the new, nobody can say which of them it is.
+    fn carried_states(
+        &self,
+        names: &[&'static str],
+        migration: &mut Migration,
+    ) -> Vec<Option<usize>> {
+        let of_name = |name: &str| {
+            let states = self.states.iter().enumerate();
+            let same = states.filter(move |(_, state)| state.name == name);
+            same.map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        let mut is_carried = vec![false; self.states.len()];
+        let mut carried = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            let old = of_name(name);
+            let count = names.iter().filter(|other| *other == name).count();
+            if old.len() != count {
+                migration.added_states.push((*name).to_owned());
+                carried.push(None);
+                continue;
+            }
+            let nth = names[..index].iter().filter(|other| *other == name);
+            let from = old[nth.count()];
+            is_carried[from] = true;
+            carried.push(Some(from));
+        }
+        let removed = self.states.iter().zip(is_carried);
+        let removed = removed.filter(|(_, is_carried)| !is_carried);
+        migration.removed_states = removed.map(|(state, _)| state.name.to_string()).collect();
+        carried
     }
 }
 
@@ -296,6 +484,12 @@ impl<R: Rule> Snapshot<'_, R> {
 
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
+        if !(1..=VERSION).contains(&self.version) {
+            return Err(Error::invalid_state(format!(
+                "version {} of at most {VERSION}",
+                self.version
+            )));
+        }
         let Some(first) = self.groups.first() else {
             return Err(Error::invalid_state("no configuration"));
         };

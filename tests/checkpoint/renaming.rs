@@ -46,7 +46,7 @@ fn stars_stand_for_the_same_text() {
     assert!(error.is_pattern());
     assert_eq!(
         error.to_string(),
-        "`b.**`: expected a pattern that matches a name in the file, found none that it matches"
+        "`b.**`: expected a pattern that matches one of the names, found none that it matches"
     );
     let error = name_of("a", "*", "**").unwrap_err();
     assert_eq!(

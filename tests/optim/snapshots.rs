@@ -1,7 +1,7 @@
 //! An optimiser that is stored and taken up again, on the same layout or another.
 
 use crate::common::bits;
-use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Sgd, Snapshot};
+use flatleaf::optim::{AdamW, ClipNorm, Ema, Migration, Optimizer, Reshaped, Rule, Sgd, Snapshot};
 use flatleaf::{DynTree, Error, Layout, tree};
 use ndarray::{arr1, arr2};
 use serde_json::{Value, json};
@@ -160,10 +160,12 @@ fn a_migration_carries_state_by_path() {
     let grown = tree!({ "head": [1.0, -1.0, 0.25], "middle": [7.0], "encoder": { "w": [[1.0, 2.0], [3.0, 4.0]] } });
     let layout = Layout::of(&grown).unwrap();
     let (migrated, migration) = Optimizer::migrate(optimizer.snapshot(), &layout).unwrap();
-    assert_eq!(
-        (migration.added, migration.removed),
-        (vec!["middle".to_owned()], vec!["encoder.b".to_owned()])
-    );
+    let expected = Migration {
+        added: vec!["middle".into()],
+        removed: vec!["encoder.b".into()],
+        ..Migration::default()
+    };
+    assert_eq!(migration, expected);
     for path in ["head", "encoder.w"] {
         assert_eq!(migrated.step_count(path), optimizer.step_count(path));
         assert_eq!(migrated.rule(path), optimizer.rule(path));
@@ -182,14 +184,131 @@ fn a_migration_carries_state_by_path() {
         ),
         (Some(0), 0.1)
     );
+}
 
-    let reshaped = Layout::of(&tree!({ "head": [1.0] })).unwrap();
-    let error = Optimizer::migrate(optimizer.snapshot(), &reshaped).unwrap_err();
-    assert!(error.is_shape());
+/// The state of a leaf whose shape changed starts anew, by the configuration that it had.
+#[test]
+fn a_migration_starts_reshaped_leaves_anew_and_says_so() {
+    let (_, _, optimizer) = trained();
+    let wider =
+        tree!({ "encoder": { "w": [[1.0, 2.0], [3.0, 4.0]], "b": [0.5] }, "head": [1.0, -1.0] });
+    let layout = Layout::of(&wider).unwrap();
+    let (migrated, migration) = Optimizer::migrate(optimizer.snapshot(), &layout).unwrap();
+    let reshaped = Reshaped {
+        path: "head".into(),
+        before: vec![3],
+        now: vec![2],
+    };
+    let expected = Migration {
+        reshaped: vec![reshaped],
+        ..Migration::default()
+    };
+    assert_eq!(migration, expected);
+    assert_eq!(migrated.step_count("head"), Some(0));
+    assert_eq!(migrated.rule("head").unwrap().1.lr, 0.01);
+    let range = layout.leaf("head").unwrap().range();
+    for (name, state) in migrated.state() {
+        assert_eq!(state[range.clone()], [0.0, 0.0], "{name}");
+    }
+    assert_eq!(migrated.is_frozen("encoder.b"), Some(true));
+}
+
+#[test]
+fn a_migration_finds_the_leaves_of_a_renamed_module() {
+    let (_, _, optimizer) = trained();
+    let renamed = tree!({ "body": { "layers": [{ "w": [[1.0, 2.0], [3.0, 4.0]], "b": [0.5] }] }, "head": [1.0, -1.0, 0.25] });
+    let layout = Layout::of(&renamed).unwrap();
+    let snapshot = optimizer.snapshot();
+    let snapshot = snapshot
+        .rename_matching("encoder.*", "body.layers.0.*")
+        .unwrap();
+    let (migrated, migration) = Optimizer::migrate(snapshot, &layout).unwrap();
+    assert_eq!(migration, Migration::default());
     assert_eq!(
-        error.to_string(),
-        "`head`: expected shape [3], found shape [1]"
+        migrated.step_count("body.layers.0.w"),
+        optimizer.step_count("encoder.w")
     );
+    assert_eq!(migrated.state_of("exp_avg"), optimizer.state_of("exp_avg"));
+
+    let error = optimizer
+        .snapshot()
+        .rename_matching("decoder.**", "**")
+        .unwrap_err();
+    assert!(error.is_pattern(), "{error}");
+    let error = optimizer
+        .snapshot()
+        .rename_matching("encoder.*", "x")
+        .unwrap_err();
+    assert!(error.is_pattern(), "{error}");
+    let error = optimizer
+        .snapshot()
+        .rename_matching("encoder.w", "head")
+        .unwrap_err();
+    assert_eq!((error.is_duplicate(), error.path()), (true, Some("head")));
+}
+
+/// From `A` to `(ClipNorm, A, Ema)`, and back.
+#[test]
+fn a_migration_carries_state_to_a_chain_that_grew() {
+    let mut model = model();
+    let layout = Layout::of(&model).unwrap();
+    let rule = AdamW {
+        lr: 0.1,
+        ..Default::default()
+    };
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    (0..4).for_each(|step| drop(optimizer.update(&mut model, &grads(step)).unwrap()));
+    optimizer.adjust("head", |adamw| adamw.lr = 0.01).unwrap();
+
+    let grow = |adamw: &AdamW| (ClipNorm::default(), *adamw, Ema::default());
+    let (grown, migration) = Optimizer::migrate_with(optimizer.snapshot(), &layout, grow).unwrap();
+    let expected = Migration {
+        added_states: vec!["average".into()],
+        ..Migration::default()
+    };
+    assert_eq!(migration, expected);
+    for name in ["exp_avg", "exp_avg_sq"] {
+        assert_eq!(grown.state_of(name), optimizer.state_of(name));
+    }
+    assert_eq!(grown.rule("head").unwrap().1.lr, 0.01);
+    assert_eq!(grown.step_count("head"), optimizer.step_count("head"));
+
+    let shrink = |chain: &(ClipNorm, AdamW, Ema)| chain.1;
+    let (shrunk, migration) = Optimizer::migrate_with(grown.snapshot(), &layout, shrink).unwrap();
+    let expected = Migration {
+        removed_states: vec!["average".into()],
+        ..Migration::default()
+    };
+    assert_eq!(migration, expected);
+    assert_eq!(stored_json(&shrunk), stored_json(&optimizer));
+
+    let refused = |adamw: &AdamW| AdamW { lr: -1.0, ..*adamw };
+    let error = Optimizer::migrate_with(optimizer.snapshot(), &layout, refused).unwrap_err();
+    assert_eq!(error.path(), Some("lr"));
+}
+
+/// Which of two equal names it is, nobody can say.
+#[test]
+fn a_migration_does_not_guess_between_states_of_one_name() {
+    let mut model = tree!([1.0]);
+    let layout = Layout::of(&model).unwrap();
+    let sgd = Sgd {
+        momentum: 0.5,
+        ..Default::default()
+    };
+    let mut optimizer = Optimizer::new((sgd, sgd), &layout).unwrap();
+    optimizer.update(&mut model, &tree!([1.0])).unwrap();
+    let same = |chain: &(Sgd, Sgd)| *chain;
+    let (_, migration) = Optimizer::migrate_with(optimizer.snapshot(), &layout, same).unwrap();
+    assert_eq!(migration, Migration::default());
+    let one = |chain: &(Sgd, Sgd)| chain.1;
+    let (_, migration) = Optimizer::migrate_with(optimizer.snapshot(), &layout, one).unwrap();
+    assert_eq!(migration.added_states, ["momentum_buffer"]);
+    assert_eq!(migration.removed_states, ["momentum_buffer"; 2]);
+}
+
+fn stored_json<R: Rule + serde::Serialize>(optimizer: &Optimizer<R>) -> Value {
+    serde_json::to_value(optimizer.snapshot()).unwrap()
 }
 
 #[test]
@@ -276,4 +395,95 @@ fn infinite_numbers_of_a_configuration_are_stored() {
             .starts_with("expected a number or `inf`, found `large`"),
         "{error}"
     );
+}
+
+/// State that a step made infinite or NaN is stored to the bit, in JSON too.
+#[test]
+fn state_that_is_not_finite_is_stored() {
+    let payload = f32::from_bits(0xffc0_1234);
+    let elements = [
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        payload,
+        -0.0,
+        1e-45,
+        f32::MAX,
+    ];
+    let mut model = vec![0.0_f32; elements.len()];
+    let layout = Layout::of(&model).unwrap();
+    let sgd = Sgd {
+        momentum: 0.5,
+        ..Default::default()
+    };
+    let mut optimizer = Optimizer::new(sgd, &layout).unwrap();
+    optimizer
+        .update(&mut model, &vec![1.0_f32; elements.len()])
+        .unwrap();
+    let mut value = stored_json(&optimizer);
+    value["states"][0]["elements"] = json!([
+        "inf",
+        "-inf",
+        "NaN 0x7fc00000",
+        "NaN 0xffc01234",
+        -0.0,
+        1e-45_f32,
+        f32::MAX
+    ]);
+    let read: Snapshot<'_, Sgd> = serde_json::from_value(value.clone()).unwrap();
+    let resumed = Optimizer::resume(read, &layout).unwrap();
+    assert_eq!(
+        bits(resumed.state_of("momentum_buffer").unwrap()),
+        bits(&elements)
+    );
+    assert_eq!(stored_json(&resumed), value);
+    let text = serde_json::to_string(&resumed.snapshot()).unwrap();
+    let read: Snapshot<'_, Sgd> = serde_json::from_str(&text).unwrap();
+    let again = Optimizer::resume(read, &layout).unwrap();
+    assert_eq!(
+        bits(again.state_of("momentum_buffer").unwrap()),
+        bits(&elements)
+    );
+
+    for wrong in [
+        json!("infinite"),
+        json!("NaN 0x3f800000"),
+        json!(1e39),
+        json!(null),
+    ] {
+        value["states"][0]["elements"][0] = wrong.clone();
+        let error = serde_json::from_value::<Snapshot<'_, Sgd>>(value.clone()).unwrap_err();
+        assert!(error.to_string().contains("number"), "{wrong}: {error}");
+    }
+}
+
+/// As they were stored before snapshots had a version, with a configuration that lacks fields.
+#[test]
+fn old_snapshots_are_read() {
+    let text = include_str!("stored/before_versions.json");
+    let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [0.5] })).unwrap();
+    let read: Snapshot<'_, (ClipNorm, AdamW)> = serde_json::from_str(text).unwrap();
+    let optimizer = Optimizer::resume(read, &layout).unwrap();
+    assert_eq!(optimizer.step_count("w"), Some(3));
+    let adamw = AdamW {
+        lr: 0.25,
+        ..Default::default()
+    };
+    assert_eq!(optimizer.rule("b").unwrap().1, adamw);
+    assert_eq!(
+        optimizer.state_of("exp_avg"),
+        Some(&[0.5, -0.25, 0.125][..])
+    );
+}
+
+#[test]
+fn a_snapshot_of_a_later_version_says_so() {
+    let (_, _, optimizer) = trained();
+    let text = serde_json::to_string(&optimizer.snapshot()).unwrap();
+    assert!(text.starts_with(r#"{"version":1,"#), "{text}");
+    // The version comes before what this reader does not know.
+    let later = text.replacen(r#""version":1"#, r#""version":7,"invention":true"#, 1);
+    let error = serde_json::from_str::<Snapshot<'_, Chain>>(&later).unwrap_err();
+    let expected = "expected a snapshot of version 1 to 1, found version 7: a later release of flatleaf reads it";
+    assert!(error.to_string().starts_with(expected), "{error}");
 }

@@ -1,14 +1,19 @@
-//! Names of a file as names of a model: by a closure, or by patterns that keep what their stars
-//! stand for.
+//! Names of a file, or of a stored state, as names of a model: by a closure, or by patterns that
+//! keep what their stars stand for.
 
 use std::borrow::Cow;
 
+use super::pattern::{PatternSegment, captures};
 use crate::error::{Error, Result};
-use crate::layout::{PatternSegment, captures};
 
+/// One renaming of all names.
 pub(crate) enum Rename<'o> {
+    #[cfg_attr(not(feature = "safetensors"), allow(dead_code))] // only files are renamed so
     Call(Box<dyn Fn(&str) -> String + 'o>),
-    Pattern { from: String, to: String },
+    Pattern {
+        from: String,
+        to: String,
+    },
 }
 
 impl Rename<'_> {
@@ -31,7 +36,7 @@ impl Rename<'_> {
                 {
                     return Err(Error::pattern(
                         from,
-                        "a pattern that matches a name in the file",
+                        "a pattern that matches one of the names",
                         "none that it matches",
                     ));
                 }
@@ -78,11 +83,13 @@ impl Replacement {
 }
 
 /// A pattern of names: whoever loads says with it what may be missing.
+#[cfg(feature = "safetensors")]
 pub(crate) struct NamePattern {
     pub(crate) text: String,
     segments: Vec<PatternSegment>,
 }
 
+#[cfg(feature = "safetensors")]
 impl NamePattern {
     pub(crate) fn new(text: String) -> Self {
         NamePattern {
