@@ -66,6 +66,7 @@ compile_error!(
 
 // What a file says of itself:
 mod dtype;
+mod error;
 mod header;
 mod metadata;
 mod names;

@@ -9,6 +9,7 @@
 //! the bits of a run of one member.
 
 mod alone;
+mod error;
 mod shards;
 mod threads;
 

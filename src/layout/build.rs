@@ -1,4 +1,46 @@
-//! The one walk that writes a layout down.
+//! The one walk that writes a layout down, as a [`Draft`] that the validator then checks.
+//!
+//! The walk keeps the node it is at and adds one node for each segment of a path it enters, so the
+//! nodes stand in walk order and a subtree is a run of them. A leaf gets a number when it is first
+//! met; a node that holds one is marked with that number. What may be met again is remembered: a
+//! shared pointer by its identity, with the node of its first place; a view by the memory it shows.
+//!
+//! Take a model with a tie, a cell and a shared node:
+//!
+//! ```text
+//! struct Block { w: Vec<f32>, b: Vec<f32> }
+//! struct Net   { embed: Arc<Array>, gate: RefCell<Vec<f32>>, block: Rc<Block>, again: Rc<Block>, head: Arc<Array> }
+//! // `head` is the Arc of `embed`, `again` the Rc of `block`
+//! ```
+//!
+//! ```text
+//! the walk meets              nodes                       what is written down
+//! embed                       1 embed                     its Arc is new: remembered with node 1
+//!   an array                  1 embed = leaf 0            leaf 0
+//! gate                        2 gate
+//!   a cell                                                its content is visited under the borrow
+//!     a list                  2 gate = leaf 1             leaf 1
+//! block                       3 block                     its Rc is new: remembered with node 3
+//!   w, b                      4 w = leaf 2, 5 b = leaf 3  leaves 2 and 3
+//! again                       6 again                     its Rc is known: nodes 4 and 5 are copied
+//!   (not walked)              7 w = leaf 2, 8 b = leaf 3  no new leaf
+//! head                        9 head = leaf 0             its Arc is known: node 1 is copied
+//! ```
+//!
+//! Then the places are numbered in the order of the nodes (`embed`, `gate`, `block.w`, `block.b`,
+//! `again.w`, `again.b`, `head`), and leaf 0 has the places 0 and 6. The validator lets each leaf
+//! stand at its first trainable place: were the field `block` frozen, nodes 3 to 5 would be, and
+//! the leaves 2 and 3 would be trained and named at `again.w` and `again.b`. A `frozen` within
+//! `Block` holds at all its places, so it is kept with the content and copied with it.
+//!
+//! A shared node is not walked at its second place. Walking it again would find the same, but a
+//! node that contains itself would never end, a lock would be taken while it is held, and a chain
+//! of nodes that each hold the next one twice would take a walk for every way down. Here copying
+//! costs the nodes at that place, which are places of the layout anyway, and what would be too many
+//! is an error before they are made.
+//!
+//! Views (`ArcArray`, or plain arrays behind references) have no identity of their own. They are
+//! collected, and [`overlap`] finds those that show one memory once all are known.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,17 +57,18 @@ use crate::tree::{Guarded, Identity, Key, LeafRef, Tree, UnderGuard, Visitor};
 /// A diamond of shared nodes has a place for every way down; more extra ones than this are an
 /// error.
 const MAX_EXTRA_PLACES: usize = 1 << 20;
-/// The same for the nodes on the way, with leaves or without.
+/// Nodes without leaves are copied too, and are bounded by themselves.
 const MAX_EXTRA_NODES: usize = 1 << 22;
 
-/// Walks a tree. Of `everything`, frozen leaves are planned as if they were not.
+/// Walks a tree. With `everything`, frozen leaves are planned as if they were not.
 ///
 /// # Errors
-/// See [`Layout::of`](super::Layout::of).
-pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
+/// What [`Layout::of`](super::Layout::of) lists, but for a path that stands twice.
+pub(crate) fn draft<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
     let mut builder = LayoutBuilder::new();
-    tree.visit(&mut builder)
-        .map_err(|error| error.or_at(|| builder.paths.render(builder.node)))?;
+    let visited = tree.visit(&mut builder);
+    visited.map_err(|error| error.or_at(|| builder.paths.render(builder.node)))?;
+    // A tree may answer `Ok` although a visit within it failed.
     std::mem::take(&mut builder.failed).into_result()?;
     if everything {
         builder.paths.thaw();
@@ -33,15 +76,21 @@ pub(crate) fn walk<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft
     builder.finish()
 }
 
+const BOTH: &str = "a node that is both a leaf and something else";
+
 struct LayoutBuilder {
     paths: Paths,
+    /// Where the walk is.
     node: NodeId,
     levels: usize,
     leaves: Vec<DraftLeaf>,
     /// Leaves that may share memory with others, and where they lie.
     views: Vec<(u32, StridedView)>,
+    /// Shared nodes that have been met.
     shared: HashMap<Identity, SharedNode>,
+    /// Those that the walk is within.
     open: Vec<Identity>,
+    /// Leaves that have an identity of their own.
     identified: HashMap<Identity, u32>,
     extra_places: usize,
     extra_nodes: usize,
@@ -51,7 +100,9 @@ struct LayoutBuilder {
 }
 
 struct SharedNode {
+    /// Where it was first met.
     node: NodeId,
+    /// Whether the walk is within it: meeting it now is a cycle.
     open: bool,
 }
 
@@ -76,44 +127,48 @@ impl LayoutBuilder {
     fn finish(mut self) -> Result<Draft> {
         self.paths.close(ROOT);
         self.paths.inherit_frozen();
-        let (ids, views): (Vec<_>, Vec<_>) = std::mem::take(&mut self.views).into_iter().unzip();
-        let leaders = overlap::group(&views).map_err(|(first, second)| {
-            let path = |view: usize| first_place(&self.paths, ids[view]);
-            Error::overlap(path(first), path(second))
-        })?;
-        let ties = ids
-            .iter()
-            .zip(leaders)
-            .map(|(&id, leader)| (id, ids[leader]))
-            .collect();
-        let views = ids.iter().copied().zip(views).collect();
-        Ok(self.into_draft(&TiedViews { ties, views }))
-    }
-
-    /// Numbers the places in walk order and gives each tie to one leaf.
-    fn into_draft(mut self, views: &TiedViews) -> Draft {
-        let mut places = Vec::with_capacity(self.leaves.len());
-        for node in self.paths.ids() {
-            if let NodeKind::Place(seen) = self.paths.node(node).kind {
-                self.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
-                places.push(DraftPlace {
-                    node,
-                    leaf: seen,
-                    axes: None,
-                });
-            }
-        }
+        let views = std::mem::take(&mut self.views);
+        let ties = self.tied_views(views)?;
+        let places = self.number_places();
         let mut draft = Draft::new(self.paths, self.leaves, places);
-        if !views.ties.is_empty() {
-            views.resolve(&mut draft.places);
+        if !ties.leaders.is_empty() {
+            ties.resolve(&mut draft.places);
             draft.show_first_places();
         }
-        draft
+        Ok(draft)
+    }
+
+    /// # Errors
+    /// Views that share some elements without being one parameter.
+    fn tied_views(&self, views: Vec<(u32, StridedView)>) -> Result<TiedViews> {
+        let (leaves, views): (Vec<u32>, Vec<StridedView>) = views.into_iter().unzip();
+        let leaders = overlap::group(&views).map_err(|(first, second)| {
+            let path = |view: usize| first_place(&self.paths, leaves[view]);
+            Error::overlap(path(first), path(second))
+        })?;
+        let leaders = leaders.into_iter().map(|leader| leaves[leader]);
+        Ok(TiedViews {
+            leaders: leaves.iter().copied().zip(leaders).collect(),
+            views: leaves.iter().copied().zip(views).collect(),
+        })
+    }
+
+    /// Counts the places in walk order. A node knew its leaf until now, and knows its place after.
+    fn number_places(&mut self) -> Vec<DraftPlace> {
+        let mut places = Vec::with_capacity(self.leaves.len());
+        for node in self.paths.ids() {
+            if let NodeKind::Place(leaf) = self.paths.node(node).kind {
+                self.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
+                let axes = None;
+                places.push(DraftPlace { node, leaf, axes });
+            }
+        }
+        places
     }
 
     /// Remembers an error, should the tree keep it to itself.
     #[cold]
-    fn noted(&mut self, error: Error) -> Error {
+    fn remember(&mut self, error: Error) -> Error {
         self.failed.note(error, || self.paths.render(self.node))
     }
 
@@ -123,25 +178,27 @@ impl LayoutBuilder {
             return Err(Error::too_deep(MAX_LEVELS));
         }
         if self.paths.node(self.node).kind != NodeKind::Branch {
-            return Err(Error::unstable(
-                "a node that is both a leaf and something else",
-            ));
+            return Err(Error::unstable(BOTH));
         }
         if key != Key::Same {
             self.node = self.paths.push(self.node, key, frozen)?;
         } else if frozen {
-            let in_shared_node = self
-                .open
-                .last()
-                .is_some_and(|identity| self.shared[identity].node == self.node);
-            let node = self.paths.node_mut(self.node);
-            if in_shared_node {
-                node.frozen_content = true
-            } else {
-                node.frozen = true
-            }
+            self.freeze_here();
         }
         Ok(self.levels)
+    }
+
+    /// Freezes the node for what is declared by a wrapper that adds no segment. Within a shared
+    /// node the declaration is the content's, and goes where that goes.
+    fn freeze_here(&mut self) {
+        let innermost = self.open.last().map(|identity| &self.shared[identity]);
+        let is_content = innermost.is_some_and(|shared| shared.node == self.node);
+        let node = self.paths.node_mut(self.node);
+        if is_content {
+            node.frozen_content = true;
+        } else {
+            node.frozen = true;
+        }
     }
 
     fn met_shared(&mut self, identity: Identity) -> Result<bool> {
@@ -151,7 +208,8 @@ impl LayoutBuilder {
             }
             Entry::Occupied(seen) => {
                 let original = seen.get().node;
-                self.alias(original).map(|()| false)
+                self.copy_shared(original)?;
+                Ok(false)
             }
             Entry::Vacant(new) => {
                 new.insert(SharedNode {
@@ -165,6 +223,7 @@ impl LayoutBuilder {
     }
 
     fn met_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<()> {
+        // An array without elements is never a tie: there is nothing that two places could share.
         let id = match leaf.identity {
             Some(identity) if !leaf.shape.contains(&0) => self.identified(identity, leaf)?,
             _ => self.add_leaf(leaf)?,
@@ -202,45 +261,37 @@ impl LayoutBuilder {
 
     /// A leaf with an identity of its own is the same leaf wherever that is met.
     fn identified(&mut self, identity: &Identity, leaf: &LeafRef<'_, '_>) -> Result<u32> {
-        if let Some(&id) = self.identified.get(identity) {
-            let known = &self.leaves[id as usize];
-            if *known.shape != *leaf.shape {
-                return Err(Error::shape(
-                    self.paths.render(self.node),
-                    &known.shape,
-                    leaf.shape,
-                ));
-            }
-            if known.dtype != leaf.dtype {
-                let (expected, found) = (known.dtype.to_string(), leaf.dtype.to_string());
-                return Err(Error::element_type(
-                    self.paths.render(self.node),
-                    expected,
-                    found,
-                ));
-            }
+        let Some(&id) = self.identified.get(identity) else {
+            let id = self.add_leaf(leaf)?;
+            self.identified.insert(identity.clone(), id);
             return Ok(id);
+        };
+        let known = &self.leaves[id as usize];
+        let path = || self.paths.render(self.node);
+        if *known.shape != *leaf.shape {
+            return Err(Error::shape(path(), &known.shape, leaf.shape));
         }
-        let id = self.add_leaf(leaf)?;
-        self.identified.insert(identity.clone(), id);
+        if known.dtype != leaf.dtype {
+            let (expected, found) = (known.dtype.to_string(), leaf.dtype.to_string());
+            return Err(Error::element_type(path(), expected, found));
+        }
         Ok(id)
     }
 
     fn set_kind(&mut self, kind: NodeKind) -> Result<()> {
         let id = self.node;
+        // A node with children has others behind it.
         let is_last = self.paths.len() == id as usize + 1;
         let node = self.paths.node_mut(id);
         if node.kind != NodeKind::Branch || !is_last {
-            return Err(Error::unstable(
-                "a node that is both a leaf and something else",
-            ));
+            return Err(Error::unstable(BOTH));
         }
         node.kind = kind;
         Ok(())
     }
 
     /// Another place of a shared node: its leaves are the same, under other paths.
-    fn alias(&mut self, original: NodeId) -> Result<()> {
+    fn copy_shared(&mut self, original: NodeId) -> Result<()> {
         let first_copy = self.paths.len() as NodeId;
         self.extra_nodes += (self.paths.node(original).end - original) as usize;
         if self.extra_nodes > MAX_EXTRA_NODES {
@@ -251,31 +302,28 @@ impl LayoutBuilder {
         if kind != NodeKind::Branch {
             self.set_kind(kind)?;
         }
-        let (node, end) = (self.node, self.paths.len() as NodeId);
-        let copies = || std::iter::once(node).chain(first_copy..end);
-        copies().try_for_each(|copy| self.separate_if_empty(copy))?;
-        self.extra_places += copies()
-            .filter(|&id| matches!(self.paths.node(id).kind, NodeKind::Place(_)))
-            .count();
+        let copies = std::iter::once(self.node).chain(first_copy..self.paths.len() as NodeId);
+        for copy in copies {
+            let Some(leaf) = self.paths.place(copy) else {
+                continue;
+            };
+            self.extra_places += 1;
+            if self.leaves[leaf as usize].shape.contains(&0) {
+                self.separate(copy, leaf)?;
+            }
+        }
         if self.extra_places > MAX_EXTRA_PLACES {
-            Err(Error::too_many_places())
-        } else {
-            Ok(())
+            return Err(Error::too_many_places());
         }
+        Ok(())
     }
-}
 
-impl LayoutBuilder {
-    /// An array without elements is never a tie, not even with itself.
-    fn separate_if_empty(&mut self, node: NodeId) -> Result<()> {
-        let Some(seen) = self.paths.place(node) else {
-            return Ok(());
-        };
-        if self.leaves[seen as usize].shape.contains(&0) {
-            let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
-            self.leaves.push(self.leaves[seen as usize].clone());
-            self.paths.node_mut(node).kind = NodeKind::Place(id);
-        }
+    /// Gives the copy of an array without elements a leaf of its own: it is never a tie, not even
+    /// with itself.
+    fn separate(&mut self, copy: NodeId, leaf: u32) -> Result<()> {
+        let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
+        self.leaves.push(self.leaves[leaf as usize].clone());
+        self.paths.node_mut(copy).kind = NodeKind::Place(id);
         Ok(())
     }
 }
@@ -289,26 +337,28 @@ fn first_place(paths: &Paths, leaf: u32) -> String {
 
 /// What is known of the leaves that may share memory.
 struct TiedViews {
-    /// For each of them the leaf that leads its tie.
-    ties: HashMap<u32, u32>,
+    /// For each of them the first leaf that is one parameter with it, itself if none was before.
+    leaders: HashMap<u32, u32>,
     views: HashMap<u32, StridedView>,
 }
 
 impl TiedViews {
-    /// Gives all places of a tie to its leader.
+    /// Gives all places of a tie to its leader, with the axes as which they show it.
     fn resolve(&self, places: &mut [DraftPlace]) {
         for place in places {
-            let seen = place.leaf;
-            place.leaf = self.ties.get(&seen).copied().unwrap_or(seen);
-            place.axes = (seen != place.leaf)
-                .then(|| Box::new(self.views[&seen].on(&self.views[&place.leaf])));
+            let own = place.leaf;
+            place.leaf = self.leaders.get(&own).copied().unwrap_or(own);
+            if own != place.leaf {
+                let axes = self.views[&own].on(&self.views[&place.leaf]);
+                place.axes = Some(Box::new(axes));
+            }
         }
     }
 }
 
 impl<'a> Visitor<'a> for LayoutBuilder {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.met_leaf(&leaf).map_err(|error| self.noted(error))
+        self.met_leaf(&leaf).map_err(|error| self.remember(error))
     }
 
     fn no_leaf(&mut self) -> Result<()> {
@@ -321,7 +371,7 @@ impl<'a> Visitor<'a> for LayoutBuilder {
 
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
         let visited = cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)));
-        visited.map_err(|error| self.noted(error))
+        visited.map_err(|error| self.remember(error))
     }
 
     fn read_only(&mut self) {
@@ -330,7 +380,7 @@ impl<'a> Visitor<'a> for LayoutBuilder {
 
     fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
         self.met_node(key, frozen)
-            .map_err(|error| self.noted(error))
+            .map_err(|error| self.remember(error))
     }
 
     fn leave(&mut self, key: Key<'_>) {
@@ -345,11 +395,13 @@ impl<'a> Visitor<'a> for LayoutBuilder {
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
-        self.met_shared(identity).map_err(|error| self.noted(error))
+        self.met_shared(identity)
+            .map_err(|error| self.remember(error))
     }
 
     fn leave_shared(&mut self) {
         let identity = self.open.pop().expect("a shared node was entered");
-        self.shared.get_mut(&identity).expect("it was noted").open = false;
+        let shared = self.shared.get_mut(&identity);
+        shared.expect("it was remembered when it was entered").open = false;
     }
 }

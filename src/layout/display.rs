@@ -5,6 +5,9 @@ use std::fmt;
 use super::{Layout, Leaf};
 use crate::element::Dtype;
 
+/// The cells of a line, as in the header.
+type Row = [String; 7];
+
 const HEADER: [&str; 7] = [
     "path", "shape", "type", "offset", "count", "share", "also at",
 ];
@@ -15,13 +18,10 @@ const NUMBERS: std::ops::Range<usize> = 3..6;
 /// parameters; totals last.
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows: Vec<[String; 7]> = self
-            .leaves()
-            .iter()
-            .chain(self.others())
-            .map(|leaf| row(leaf, self.len()))
-            .chain(self.settings().map(|(path, dtype)| setting(path, dtype)))
-            .collect();
+        let leaves = self.leaves().iter().chain(self.others());
+        let leaves = leaves.map(|leaf| row(leaf, self.len()));
+        let settings = self.settings().map(|(path, dtype)| setting(path, dtype));
+        let rows: Vec<Row> = leaves.chain(settings).collect();
         let widths = widths(&rows);
         let header = HEADER.map(str::to_owned);
         for row in std::iter::once(&header).chain(&rows) {
@@ -31,49 +31,36 @@ impl fmt::Display for Layout {
     }
 }
 
-fn row(leaf: &Leaf, total: usize) -> [String; 7] {
-    let path = if leaf.path().is_empty() {
-        "(root)"
+fn row(leaf: &Leaf, total: usize) -> Row {
+    let (offset, share) = if leaf.is_trainable() {
+        let share = percent(leaf.len(), total);
+        let offset = grouped(leaf.range().start as u128);
+        (offset, format!("{share:.2} %"))
+    } else if leaf.dtype().is_float() {
+        ("frozen".into(), String::new())
     } else {
-        leaf.path()
-    };
-    let (offset, share) = match leaf.is_trainable() {
-        true => (
-            grouped(leaf.range().start as u128),
-            format!("{:.2} %", percent(leaf.len(), total)),
-        ),
-        false if leaf.dtype().is_float() => ("frozen".into(), String::new()),
-        false => ("carried".into(), String::new()),
+        ("carried".into(), String::new())
     };
     let shape = format!("{:?}", leaf.shape());
-    [
-        path.into(),
-        shape,
-        leaf.dtype().to_string(),
-        offset,
-        grouped(leaf.len() as u128),
-        share,
-        other_places(leaf),
-    ]
+    let count = grouped(leaf.len() as u128);
+    let dtype = leaf.dtype().to_string();
+    let path = path_or_root(leaf.path());
+    let also_at = other_places(leaf);
+    [path, shape, dtype, offset, count, share, also_at]
 }
 
 /// A bare float: somebody may have meant it to be trained.
-fn setting(path: String, dtype: Dtype) -> [String; 7] {
-    let path = if path.is_empty() {
-        "(root)".into()
-    } else {
-        path
-    };
-    let (shape, offset, count) = ("[]".into(), "setting".into(), "1".into());
-    [
-        path,
-        shape,
-        dtype.to_string(),
-        offset,
-        count,
-        String::new(),
-        String::new(),
-    ]
+fn setting(path: String, dtype: Dtype) -> Row {
+    let path = path_or_root(&path);
+    let dtype = dtype.to_string();
+    let [shape, offset, count] = ["[]", "setting", "1"].map(str::to_owned);
+    let (share, also_at) = (String::new(), String::new());
+    [path, shape, dtype, offset, count, share, also_at]
+}
+
+fn path_or_root(path: &str) -> String {
+    let shown = if path.is_empty() { "(root)" } else { path };
+    shown.to_owned()
 }
 
 /// The other places of a tie, the first few of many.
@@ -96,14 +83,14 @@ fn percent(part: usize, whole: usize) -> f64 {
     }
 }
 
-fn widths(rows: &[[String; 7]]) -> [usize; 7] {
+fn widths(rows: &[Row]) -> [usize; 7] {
     std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([HEADER[column].len()]).max().unwrap_or(0)
     })
 }
 
-fn line(row: &[String; 7], widths: &[usize; 7]) -> String {
+fn line(row: &Row, widths: &[usize; 7]) -> String {
     let cell = |column: usize| {
         let (text, width) = (&row[column], widths[column]);
         let padding = " ".repeat(width.saturating_sub(text.chars().count()));
@@ -118,35 +105,27 @@ fn line(row: &[String; 7], widths: &[usize; 7]) -> String {
 }
 
 fn totals(layout: &Layout) -> String {
-    let count = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.len() as u128).sum::<u128>();
-    let bytes = |leaves: &[Leaf]| {
-        leaves
-            .iter()
-            .map(|leaf| leaf.len() as u128 * leaf.dtype().size() as u128)
-            .sum::<u128>()
-    };
-    let totals = |leaves: &[Leaf]| {
-        [
-            counted(count(leaves), "element", "elements"),
-            counted(bytes(leaves), "byte", "bytes"),
-        ]
-        .join(", ")
-    };
     let leaves = counted(layout.leaves().len() as u128, "leaf", "leaves");
     let others = counted(layout.others().len() as u128, "other", "others");
-    format!(
-        "{leaves}, {}; {others}, {}",
-        totals(layout.leaves()),
-        totals(layout.others())
-    )
+    let (trained, rest) = (sizes(layout.leaves()), sizes(layout.others()));
+    format!("{leaves}, {trained}; {others}, {rest}")
+}
+
+/// Elements and bytes. A layout that was read may claim more than 64 bits count.
+fn sizes(leaves: &[Leaf]) -> String {
+    let (mut elements, mut bytes) = (0, 0);
+    for leaf in leaves {
+        elements += leaf.len() as u128;
+        bytes += leaf.len() as u128 * leaf.dtype().size() as u128;
+    }
+    let elements = counted(elements, "element", "elements");
+    let bytes = counted(bytes, "byte", "bytes");
+    format!("{elements}, {bytes}")
 }
 
 pub(super) fn counted(number: u128, one: &str, many: &str) -> String {
-    format!(
-        "{} {}",
-        grouped(number),
-        if number == 1 { one } else { many }
-    )
+    let noun = if number == 1 { one } else { many };
+    format!("{} {noun}", grouped(number))
 }
 
 /// A number with a comma after every third digit from the right.

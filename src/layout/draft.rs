@@ -1,19 +1,13 @@
-//! The one validator: every layout, planned or read from a file, is a draft first.
+//! What a layout is made of, before anything is known to agree: what the walk over a tree writes
+//! down, and what is read from a file.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::leaf::Leaf;
-use super::paths::{NodeId, NodeKind, Paths};
-use super::{LayoutData, LeafId, Place};
+use super::paths::{NodeId, Paths};
 use crate::element::Dtype;
-use crate::error::{Error, Result};
-use crate::memory;
 use crate::tree::axes::{AxisMap, Shape};
 
-/// What a layout is made of, before anything is known to agree.
+/// Leaves, and the places at which they stand. The validator makes a layout of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     /// Nodes of kind `Place(index)` count through `places`; frozen nodes are marked with all that
@@ -23,7 +17,7 @@ pub(crate) struct Draft {
     /// In walk order.
     pub(crate) places: Vec<DraftPlace>,
     /// Whether leaves of `f64` are rounded in a vector of `f32`.
-    round_f64: bool,
+    pub(super) round_f64: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +61,10 @@ impl Draft {
     }
 
     /// Lets every leaf be as its first trainable place shows it, or the first of all if none is.
+    ///
+    /// Take a leaf of shape [2, 3] with the places `a`, frozen, which shows it as it is, and `b`,
+    /// which shows it transposed. The leaf becomes one of shape [3, 2] that `b` shows as it is and
+    /// `a` transposed: elements stand in the vector in the order in which `b` has them.
     pub(crate) fn show_first_places(&mut self) {
         let turned: HashSet<u32> = self
             .places
@@ -74,241 +72,54 @@ impl Draft {
             .filter(|place| place.axes.is_some())
             .map(|place| place.leaf)
             .collect();
-        let mut places: Vec<&DraftPlace> = self
-            .places
-            .iter()
-            .filter(|place| turned.contains(&place.leaf))
-            .collect();
-        places
-            .sort_by_key(|place| !self.is_trainable(&self.leaves[place.leaf as usize], place.node));
+        let of_turned = |place: &&DraftPlace| turned.contains(&place.leaf);
+        let mut places: Vec<&DraftPlace> = self.places.iter().filter(of_turned).collect();
+        // Stable: among the trainable places, and among the others, the order of the walk stays.
+        places.sort_by_key(|place| !self.is_trainable_at(place));
         let mut firsts: HashMap<u32, AxisMap> = HashMap::new();
         for place in places {
-            firsts
-                .entry(place.leaf)
-                .or_insert_with(|| self.shown(place));
+            let first = firsts.entry(place.leaf);
+            first.or_insert_with(|| self.shown(place));
         }
         for index in 0..self.places.len() {
-            if let Some(first) = firsts.get(&self.places[index].leaf) {
-                self.places[index].axes = Some(Box::new(self.shown(&self.places[index]).on(first)));
+            let place = &self.places[index];
+            if let Some(first) = firsts.get(&place.leaf) {
+                let axes = self.shown(place).on(first);
+                self.places[index].axes = Some(Box::new(axes));
             }
         }
-        firsts
-            .into_iter()
-            .for_each(|(leaf, first)| self.leaves[leaf as usize].shape = first.shape);
+        for (leaf, first) in firsts {
+            self.leaves[leaf as usize].shape = first.shape;
+        }
     }
 
     /// How a place shows its leaf.
     fn shown(&self, place: &DraftPlace) -> AxisMap {
-        place
-            .axes
-            .as_deref()
-            .cloned()
-            .unwrap_or_else(|| AxisMap::identity(&self.leaves[place.leaf as usize].shape))
+        match &place.axes {
+            Some(axes) => AxisMap::clone(axes),
+            None => AxisMap::identity(&self.leaves[place.leaf as usize].shape),
+        }
     }
 
-    /// Checks the draft and numbers its leaves.
-    ///
-    /// # Errors
-    /// A path that stands twice; a leaf without a place, of a shape that no memory holds, or whose
-    /// places do not fit it; a tie of arrays without elements; too many elements.
-    pub(crate) fn assemble(self) -> Result<LayoutData> {
-        if let Some(node) = self.paths.duplicate_child() {
-            return Err(Error::duplicate(self.paths.render(node)));
-        }
-        let mut nodes = self.nodes_of_leaves()?;
-        let order = self.order(&nodes)?;
-        let places = self.places(&nodes, &order)?;
-        let (paths, mut drafts) = (Arc::new(self.paths), self.leaves);
-        let mut leaf = |draft: u32, trainable: bool| {
-            let draft = draft as usize;
-            let (nodes, shape) = (
-                std::mem::take(&mut nodes[draft]),
-                std::mem::take(&mut drafts[draft].shape),
-            );
-            Leaf::new(
-                Arc::clone(&paths),
-                nodes,
-                shape,
-                drafts[draft].dtype,
-                trainable,
-                order.starts[draft],
-            )
-        };
-        let mut trainable = memory::with_capacity(order.trainable.len());
-        trainable.extend(order.trainable.iter().map(|&draft| leaf(draft, true)));
-        let others = order
-            .others
-            .iter()
-            .map(|&draft| leaf(draft, false))
-            .collect();
-        Ok(LayoutData::new(
-            paths,
-            places,
-            trainable,
-            others,
-            order.len,
-            self.round_f64,
-        ))
+    /// Whether a place's leaf is trainable there.
+    pub(super) fn is_trainable_at(&self, place: &DraftPlace) -> bool {
+        self.is_trainable(&self.leaves[place.leaf as usize], place.node)
     }
 
-    /// The places of every leaf, the first trainable one first; in walk order if none is trainable.
-    fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
-        let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
-        for (index, place) in self.places.iter().enumerate() {
-            if self.paths.node(place.node).kind != NodeKind::Place(index as u32) {
-                return Err(Error::invalid_layout("a place that is no leaf of the tree"));
-            }
-            let nodes = nodes
-                .get_mut(place.leaf as usize)
-                .ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
-            nodes.push(place.node);
-        }
-        for (leaf, nodes) in self
-            .leaves
-            .iter()
-            .zip(&mut nodes)
-            .filter(|(_, nodes)| nodes.len() > 1)
-        {
-            if let Some(first) = nodes.iter().position(|&node| self.is_trainable(leaf, node)) {
-                nodes[..=first].rotate_right(1);
-            }
-        }
-        Ok(nodes)
-    }
-
-    /// Whether a leaf is trainable at one of its places.
-    fn is_trainable(&self, leaf: &DraftLeaf, node: NodeId) -> bool {
+    pub(super) fn is_trainable(&self, leaf: &DraftLeaf, node: NodeId) -> bool {
         leaf.trainable && leaf.dtype.is_float() && !self.paths.node(node).frozen
-    }
-
-    /// Leaves in the order of their first places. A tie is counted where it is first trainable.
-    fn order(&self, nodes: &[Nodes]) -> Result<Order> {
-        let mut order = Order {
-            ids: vec![NOWHERE; self.leaves.len()],
-            starts: vec![0; self.leaves.len()],
-            ..Order::default()
-        };
-        for place in &self.places {
-            let leaf = place.leaf as usize;
-            if nodes[leaf][0] == place.node {
-                let count = self.count(place, nodes[leaf].len())?;
-                order.push(
-                    place.leaf,
-                    self.is_trainable(&self.leaves[leaf], place.node),
-                    count,
-                )?;
-            }
-        }
-        Ok(order)
-    }
-
-    /// The elements of the leaf at this place, one of so many. Without elements there is nothing
-    /// that two places could share.
-    fn count(&self, place: &DraftPlace, places: usize) -> Result<usize> {
-        let wrong = |what: &str| {
-            Error::invalid_layout(format!("{what}, at `{}`", self.paths.render(place.node)))
-        };
-        match self.leaves[place.leaf as usize].count() {
-            None => Err(wrong("a shape that no memory holds")),
-            Some(0) if places > 1 => Err(wrong("a tie of arrays without elements")),
-            Some(count) => Ok(count),
-        }
-    }
-
-    fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
-        let mut places = memory::with_capacity(self.places.len());
-        for place in &self.places {
-            let DraftLeaf {
-                dtype, ref shape, ..
-            } = self.leaves[place.leaf as usize];
-            let (nodes, leaf) = (&nodes[place.leaf as usize], order.ids[place.leaf as usize]);
-            let axes = self.axes(place, nodes)?;
-            places.push(Place {
-                shape: Shape::from_slice(axes.map_or(shape, |axes| &axes.shape)),
-                start: order.starts[place.leaf as usize],
-                len: shape.iter().product(),
-                leaf,
-                node: place.node,
-                dtype,
-                first: nodes[0] == place.node,
-                frozen: self.paths.node(place.node).frozen,
-                plain: leaf.trainable && nodes.len() == 1,
-                axes: axes.cloned().map(Box::new),
-            });
-        }
-        Ok(places)
-    }
-
-    /// How a place shows its leaf, if not as it is.
-    fn axes<'d>(&self, place: &'d DraftPlace, nodes: &Nodes) -> Result<Option<&'d AxisMap>> {
-        let Some(axes) = &place.axes else {
-            return Ok(None);
-        };
-        let shape = &self.leaves[place.leaf as usize].shape;
-        axes.validate(shape)?;
-        let is_identity = axes.is_identity(shape);
-        if !is_identity && nodes[0] == place.node {
-            return Err(Error::invalid_layout(
-                "a leaf that is not as its first place shows it",
-            ));
-        }
-        Ok((!is_identity).then_some(axes))
-    }
-}
-
-type Nodes = SmallVec<[NodeId; 2]>;
-
-const NOWHERE: LeafId = LeafId {
-    index: u32::MAX,
-    trainable: false,
-};
-
-/// The leaves by number, and where they start.
-#[derive(Default)]
-struct Order {
-    trainable: Vec<u32>,
-    others: Vec<u32>,
-    ids: Vec<LeafId>,
-    starts: Vec<usize>,
-    len: usize,
-}
-
-impl Order {
-    fn push(&mut self, leaf: u32, trainable: bool, count: usize) -> Result<()> {
-        let list = if trainable {
-            &mut self.trainable
-        } else {
-            &mut self.others
-        };
-        self.ids[leaf as usize] = LeafId {
-            index: list.len() as u32,
-            trainable,
-        };
-        list.push(leaf);
-        if trainable {
-            self.starts[leaf as usize] = self.len;
-            self.len = checked_sum(self.len, count)?;
-        }
-        Ok(())
     }
 }
 
 impl DraftLeaf {
     /// The number of elements, if such an array can exist, and one of `f64` too.
-    fn count(&self) -> Option<usize> {
-        let nonzero = self
-            .shape
-            .iter()
-            .filter(|&&len| len != 0)
-            .try_fold(1_usize, |count, &len| count.checked_mul(len))?;
-        let fits = nonzero <= isize::MAX as usize / self.dtype.size().max(size_of::<f64>());
-        fits.then(|| if self.shape.contains(&0) { 0 } else { nonzero })
+    pub(super) fn count(&self) -> Option<usize> {
+        // An axis of length 0 hides no other that no memory holds.
+        let mut longer = self.shape.iter().filter(|&&len| len != 0);
+        let count = longer.try_fold(1_usize, |count, &len| count.checked_mul(len))?;
+        let element = self.dtype.size().max(size_of::<f64>());
+        let fits = count <= isize::MAX as usize / element;
+        let is_empty = self.shape.contains(&0);
+        fits.then_some(if is_empty { 0 } else { count })
     }
-}
-
-fn checked_sum(len: usize, count: usize) -> Result<usize> {
-    let sum = len
-        .checked_add(count)
-        .filter(|&sum| sum <= isize::MAX as usize / size_of::<f64>());
-    sum.ok_or_else(|| Error::invalid_layout("more elements than memory has"))
 }

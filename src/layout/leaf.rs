@@ -10,7 +10,9 @@ use super::pattern::Pattern;
 use crate::element::Dtype;
 use crate::tree::axes::Shape;
 
-/// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree.
+/// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree. It knows
+/// its paths, its shape and where its elements are in the flat vector; the elements themselves are
+/// in the tree or in the vector, never here.
 ///
 /// ```
 /// use flatleaf::{tree, Dtype, Layout};
@@ -57,8 +59,9 @@ impl Leaf {
         }
     }
 
-    /// Where the leaf stands: its first trainable place, or its first if none is, as a dotted path.
-    /// Empty for a tree that is one leaf.
+    /// Where the leaf stands: its first trainable place, or its first if none is, as a dotted path
+    /// in which `\` escapes `.`, `\` and `*` within a key. Empty for a tree that is one leaf;
+    /// messages call that place "the root".
     ///
     /// Written on the first call and kept.
     ///
@@ -74,8 +77,11 @@ impl Leaf {
         &self.places()[0]
     }
 
-    /// All its places: the first trainable one, then the others in the order of the walk; all in
-    /// that order if none is trainable. More than one is a tie.
+    /// All its places as dotted paths: the first trainable one, then the others in the order of the
+    /// walk; all in that order if none is trainable. More than one is a tie: one parameter that the
+    /// tree holds several times.
+    ///
+    /// Written on the first call and kept.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -96,13 +102,14 @@ impl Leaf {
         })
     }
 
+    /// Whether a pattern matches one of its places.
     pub(crate) fn matches(&self, pattern: &Pattern) -> bool {
-        self.nodes
-            .iter()
-            .any(|&node| pattern.matches(&self.paths, node))
+        let mut nodes = self.nodes.iter();
+        nodes.any(|&node| pattern.matches(&self.paths, node))
     }
 
-    /// The length of each axis; empty for a 0-d leaf.
+    /// The length of each axis, as the first place shows the leaf; empty for a 0-d leaf, which has
+    /// one element. Other places of a tie may show the axes in another order.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -116,8 +123,8 @@ impl Leaf {
         &self.shape
     }
 
-    /// Where its elements are in the flat vector, in row-major order. Empty for a leaf that is not
-    /// trainable.
+    /// Where its elements are in the flat vector, in row-major order whatever the order in memory is
+    /// in the tree. Empty, `0..0`, for a leaf that is not trainable.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -135,7 +142,8 @@ impl Leaf {
         }
     }
 
-    /// The number of its elements, trainable or not.
+    /// The number of its elements, trainable or not: the product of its shape, 1 for a 0-d leaf. A
+    /// tie counts once, however many places it has.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -149,7 +157,8 @@ impl Leaf {
         self.len
     }
 
-    /// Whether it has no elements.
+    /// Whether it has no elements, because an axis has length 0. Such a leaf is one all the same: it
+    /// has a path, is listed, and its range is empty.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -162,7 +171,8 @@ impl Leaf {
         self.len == 0
     }
 
-    /// The type of its elements in the tree.
+    /// The type of its elements in the tree. In the vector they are `f32`, or `f64` where a method's
+    /// name ends in `_as`; an optimiser's state may have another type.
     ///
     /// ```
     /// use flatleaf::{Dtype, Layout};
@@ -176,8 +186,8 @@ impl Leaf {
         self.dtype
     }
 
-    /// Whether it is in the flat vector. A leaf that is not is frozen, or carried if it holds no
-    /// floats.
+    /// Whether it is in the flat vector. A leaf that is not stands among the
+    /// [`others`](super::Layout::others): frozen, or carried along if it holds no floats.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -194,22 +204,8 @@ impl Leaf {
 
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        let Leaf {
-            paths,
-            nodes,
-            shape,
-            dtype,
-            trainable,
-            start,
-            ..
-        } = self;
-        Leaf::new(
-            Arc::clone(paths),
-            nodes.clone(),
-            shape.clone(),
-            *dtype,
-            *trainable,
-            *start,
-        )
+        let (paths, nodes) = (Arc::clone(&self.paths), self.nodes.clone());
+        let (shape, dtype) = (self.shape.clone(), self.dtype);
+        Leaf::new(paths, nodes, shape, dtype, self.trainable, self.start)
     }
 }

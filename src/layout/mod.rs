@@ -1,15 +1,18 @@
 //! The plan: which leaf is where in the flat vector.
 //!
-//! One walk over a tree drafts it ([`build`]), one validator guards it ([`draft`]), and from then on
-//! a tree is matched to it segment by segment ([`cursor`]). A layout is plain data: paths, shapes,
-//! offsets, ties, never addresses. Invariant: nothing here moves elements.
+//! One walk over a tree drafts it ([`build`]), one validator guards it ([`validate`]), and from
+//! then on a tree is matched to it segment by segment ([`cursor`]). A layout is plain data: paths,
+//! shapes, offsets, ties, never addresses. Invariant: nothing here moves elements.
 
 mod build;
+mod checks;
 mod cursor;
+mod data;
 mod display;
 mod draft;
+mod error;
+mod fingerprint;
 mod leaf;
-mod nearest;
 mod overlap;
 mod paths;
 mod pattern;
@@ -17,29 +20,37 @@ mod planner;
 mod rename;
 #[cfg(feature = "serde")]
 mod serde;
+mod suggest;
+mod validate;
 
 use std::fmt;
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 pub(crate) use cursor::Cursor;
+pub(crate) use data::{LayoutData, LeafId, Place};
 pub use leaf::Leaf;
-pub(crate) use paths::{NodeId, NodeKind, Paths};
+pub(crate) use paths::{NodeId, NodeKind};
 pub(crate) use pattern::Pattern;
 pub use planner::Planner;
 #[cfg(feature = "safetensors")]
 pub(crate) use rename::NamePattern;
 pub(crate) use rename::Rename;
 
-use crate::element::{Dtype, FlatElement};
-use crate::error::{Error, Findings, Result};
+use crate::element::Dtype;
+use crate::error::Result;
 use crate::tree::Tree;
-use crate::tree::axes::{AxisMap, Shape};
 
 /// Which leaf of a tree is where in one flat vector.
 ///
-/// Made once from a model with [`Layout::of`]; good for every tree with the same paths. Cheap to
-/// clone. Printing it gives a table.
+/// Made once from a model with [`Layout::of`], and good for every tree with the same paths: other
+/// models of the type, gradients, averages. It holds no elements and no addresses, so it can be
+/// stored, compared and sent; cloning it clones a pointer. Printing it gives a table of its leaves.
+///
+/// The methods of this page in the order of a day's work: plan ([`of`](Layout::of)), look
+/// ([`leaves`](Layout::leaves), [`leaf`](Layout::leaf)), gather
+/// ([`gather`](Layout::gather), [`gather_grad`](Layout::gather_grad)), put back
+/// ([`restructure_into`](Layout::restructure_into)), see a leaf in the vector
+/// ([`view`](Layout::view)), and walk several trees at once ([`map_reduce`](Layout::map_reduce)).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -72,136 +83,6 @@ pub struct Layout {
     pub(crate) inner: Arc<LayoutData>,
 }
 
-pub(crate) struct LayoutData {
-    pub(crate) paths: Arc<Paths>,
-    /// In walk order.
-    pub(crate) places: Vec<Place>,
-    pub(crate) leaves: Vec<Leaf>,
-    pub(crate) others: Vec<Leaf>,
-    pub(crate) len: usize,
-    /// Whether a vector of `f32` may hold all trainable leaves: none is `f64`, or those are to be
-    /// rounded.
-    takes_f32: bool,
-    /// Whether there are trainable leaves of `f64` that are rounded in a vector of `f32`.
-    pub(crate) rounds_f64: bool,
-    fingerprint: OnceLock<u64>,
-    /// Whether every trainable leaf has one place, and leaves are met in flat order.
-    pub(crate) is_plain: bool,
-}
-
-/// One path at which a leaf is reached, with all that a walk over small leaves needs to know of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    /// Of the array here, which may be permuted.
-    pub(crate) shape: Shape,
-    /// Where the leaf starts in the flat vector, and its number of elements.
-    pub(crate) start: usize,
-    pub(crate) len: usize,
-    pub(crate) leaf: LeafId,
-    pub(crate) node: NodeId,
-    pub(crate) dtype: Dtype,
-    /// Whether it is the place that names the leaf.
-    pub(crate) first: bool,
-    pub(crate) frozen: bool,
-    /// Whether the leaf is trainable and has no other place.
-    pub(crate) plain: bool,
-    pub(crate) axes: Option<Box<AxisMap>>,
-}
-
-impl Place {
-    /// Where the leaf is in the flat vector, if it is trainable.
-    #[inline]
-    pub(crate) fn range(&self) -> Range<usize> {
-        self.start..self.start + self.len
-    }
-
-    #[inline]
-    pub(crate) fn has_shape(&self, shape: &[usize]) -> bool {
-        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(a, b)| a == b)
-    }
-}
-
-/// An index into a layout's leaves, or into the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LeafId {
-    pub(crate) index: u32,
-    pub(crate) trainable: bool,
-}
-
-impl LayoutData {
-    fn new(
-        paths: Arc<Paths>,
-        places: Vec<Place>,
-        leaves: Vec<Leaf>,
-        others: Vec<Leaf>,
-        len: usize,
-        round_f64: bool,
-    ) -> Self {
-        let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
-        let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
-        let is_plain = places
-            .iter()
-            .all(|place| place.plain || !place.leaf.trainable);
-        LayoutData {
-            paths,
-            places,
-            leaves,
-            others,
-            len,
-            takes_f32,
-            rounds_f64,
-            is_plain,
-            fingerprint: OnceLock::new(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn leaf(&self, id: LeafId) -> &Leaf {
-        if id.trainable {
-            &self.leaves[id.index as usize]
-        } else {
-            &self.others[id.index as usize]
-        }
-    }
-
-    #[inline]
-    pub(crate) fn place(&self, index: u32) -> &Place {
-        &self.places[index as usize]
-    }
-
-    pub(crate) fn all_leaves(&self) -> impl Iterator<Item = &Leaf> {
-        self.leaves.iter().chain(&self.others)
-    }
-
-    /// All that makes a leaf what it is to a layout; its places with their axes.
-    fn signature<'l>(&'l self, leaf: &'l Leaf) -> Signature<'l> {
-        let place = |node| self.paths.place(node).map(|place| self.place(place));
-        let signature = |&node| {
-            let place = place(node);
-            (
-                self.paths.render(node),
-                place.is_some_and(|place| place.frozen),
-                place.and_then(|place| place.axes.as_deref()),
-            )
-        };
-        let places = leaf.nodes.iter().map(signature).collect();
-        (leaf.trainable, leaf.dtype, leaf.shape(), places)
-    }
-
-    /// The places at a node or below it, in walk order.
-    pub(crate) fn places_below(&self, node: NodeId) -> impl Iterator<Item = &Place> {
-        self.place_ids_below(node).map(|place| self.place(place))
-    }
-
-    pub(crate) fn place_ids_below(&self, node: NodeId) -> impl Iterator<Item = u32> {
-        (node..self.paths.node(node).end).filter_map(|node| self.paths.place(node))
-    }
-
-    pub(crate) fn leaves_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {
-        self.places_below(node).map(|place| place.leaf)
-    }
-}
-
 impl Layout {
     /// Plans a tree: one walk, depth first, fields in declaration order, maps by key. A tied leaf
     /// stands at its first trainable place. About 100 ns a leaf; memory is linear in the tree.
@@ -209,9 +90,11 @@ impl Layout {
     /// Float leaves are trainable unless frozen; integer and boolean arrays are carried along.
     ///
     /// # Errors
-    /// Views that share some elements but not all; a shared node that contains itself; more than
-    /// 1,024 levels; more than 2²⁰ extra places of shared nodes; a path that stands twice; a
-    /// poisoned lock or a cell that is borrowed.
+    /// `is_overlap`: views that share some elements but not all. `is_cycle`: a shared node that
+    /// contains itself. `is_too_deep`: more than 1,024 levels. `is_too_many_places`: more than 2²⁰
+    /// extra places of shared nodes. `is_duplicate`: a path that stands twice. `is_invalid_layout`:
+    /// a shape that no memory holds, or of more than 64 axes. `is_poisoned`, `is_borrowed`: a lock
+    /// or a cell that cannot be read. `is_unstable`: a node that is a leaf and a branch.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -225,11 +108,14 @@ impl Layout {
         Layout::planner().of(tree)
     }
 
-    /// Plans a tree with its frozen float leaves as trainable ones: to average or compare whole
-    /// models.
+    /// Plans a tree with its frozen float leaves as trainable ones, so that the vector holds all
+    /// that the model has in floats: to average or compare whole models, running means included.
+    /// Integers and booleans stay outside.
     ///
     /// # Errors
-    /// As [`Layout::of`].
+    /// `is_overlap`, `is_cycle`, `is_too_deep`, `is_too_many_places`, `is_duplicate`,
+    /// `is_invalid_layout`, `is_poisoned`, `is_borrowed`, `is_unstable`: what no layout can be of,
+    /// as [`Layout::of`] says in full.
     ///
     /// ```
     /// use flatleaf::{Layout, Tree};
@@ -246,7 +132,8 @@ impl Layout {
         Layout::planner().everything().of(tree)
     }
 
-    /// Plans a tree with some of its leaves frozen, by path pattern or by predicate.
+    /// Plans a tree with some of its leaves frozen, by path pattern or by predicate: the returned
+    /// [`Planner`] collects what is asked for, and its [`of`](Planner::of) walks the tree.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -266,7 +153,8 @@ impl Layout {
         }
     }
 
-    /// The number of elements of the flat vector.
+    /// The number of elements of the flat vector: those of the trainable leaves, a tied one counted
+    /// once. Every vector and gradient that is given to this layout has to be as long.
     ///
     /// ```
     /// use flatleaf::{Layout, Tree};
@@ -282,7 +170,8 @@ impl Layout {
         self.inner.len
     }
 
-    /// Whether the flat vector has no elements.
+    /// Whether the flat vector has no elements: nothing in the tree is trainable, or all that is
+    /// has a length of zero. Such a layout gathers and restructures like any other.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -294,7 +183,9 @@ impl Layout {
         self.len() == 0
     }
 
-    /// The trainable leaves, in flat order.
+    /// The trainable leaves, in flat order: the ranges of their elements follow each other without
+    /// a gap. An index into this slice is what `is_present`, the norms by leaf and
+    /// [`index_of`](Layout::index_of) speak of.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -346,7 +237,9 @@ impl Layout {
         })
     }
 
-    /// The trainable leaf with this path among its places.
+    /// The trainable leaf with this path among its places; `None` where there is none, or one that
+    /// is frozen or carried. A loop that needs a leaf at every step keeps its
+    /// [index](Layout::index_of).
     ///
     /// Sorts the paths on the first call; then **O(length of the path · log n)**.
     ///
@@ -364,7 +257,11 @@ impl Layout {
         self.index_of(path).map(|index| &self.leaves()[index])
     }
 
-    /// The index in [`leaves`](Layout::leaves) of the leaf with this path among its places.
+    /// The index in [`leaves`](Layout::leaves) of the leaf with this path among its places: a
+    /// handle that costs no further look-up, and the number by which gradients and reports know the
+    /// leaf.
+    ///
+    /// Sorts the paths on the first call; then **O(length of the path · log n)**.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -376,17 +273,85 @@ impl Layout {
     /// ```
     pub fn index_of(&self, path: &str) -> Option<usize> {
         let node = self.inner.paths.find(path)?;
-        match self.inner.paths.node(node).kind {
-            NodeKind::Place(place) => Some(self.inner.place(place).leaf)
-                .filter(|leaf| leaf.trainable)
-                .map(|leaf| leaf.index as usize),
-            _ => None,
+        let place = self.inner.paths.place(node)?;
+        let leaf = self.inner.place(place).leaf;
+        leaf.trainable.then_some(leaf.index as usize)
+    }
+
+    /// The indices in [`leaves`](Layout::leaves) of the leaves that a path pattern matches, in flat
+    /// order. A pattern matches a leaf by any of its places: `*` is any run of characters within a
+    /// segment, `**` any number of segments, none included.
+    ///
+    /// A pattern without stars is looked up as [`index_of`](Layout::index_of) does; another is
+    /// compared with every place.
+    ///
+    /// # Errors
+    /// `is_pattern`: the pattern is malformed or matches no trainable leaf; the message says what
+    /// there is instead.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "encoder": { "w": [1.0], "b": [2.0] }, "head": { "w": [3.0] } }))?;
+    /// assert_eq!(layout.matching("encoder.**")?, [0, 1]);
+    /// assert_eq!(layout.matching("*.w")?, [0, 2]);
+    /// assert!(layout.matching("decoder.**").unwrap_err().is_pattern());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
+        let pattern = Pattern::parse(pattern)?;
+        let matching = self.matched_by(&pattern);
+        if matching.is_empty() {
+            return Err(self.unmatched(&pattern, "a pattern that matches a trainable leaf"));
+        }
+        Ok(matching)
+    }
+
+    /// What to call an element of the flat vector in a report: the path of its leaf, and where it
+    /// is in the leaf's array unless that has one element and no axes.
+    ///
+    /// A tied element is named by the leaf's first place. **O(log n)** in the number of leaves.
+    ///
+    /// # Panics
+    /// If the vector has no element of this index.
+    ///
+    /// ```
+    /// use flatleaf::{destructure, tree};
+    ///
+    /// let model = tree!({ "spring": { "k": 4.0 }, "w": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]] });
+    /// let (flat, layout) = destructure(&model)?;
+    /// assert_eq!(layout.element_name(0), "spring.k");
+    /// let largest = (0..flat.len()).max_by(|&a, &b| flat[a].total_cmp(&flat[b])).unwrap();
+    /// assert_eq!(layout.element_name(largest), "w[2, 1]");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn element_name(&self, index: usize) -> String {
+        let len = self.len();
+        assert!(
+            index < len,
+            "`element_name`: expected the index of one of {len} elements, found {index}"
+        );
+        // Leaves without elements end where they start, so that none of them is taken.
+        let leaf = self
+            .leaves()
+            .partition_point(|leaf| leaf.range().end <= index);
+        let leaf = &self.leaves()[leaf];
+        let mut rest = index - leaf.range().start;
+        let mut position: Vec<usize> = leaf.shape().to_vec();
+        for axis in position.iter_mut().rev() {
+            (rest, *axis) = (rest / *axis, rest % *axis);
+        }
+        match (leaf.path(), &position[..]) {
+            ("", []) => "the root".to_owned(),
+            (path, []) => path.to_owned(),
+            (path, position) => format!("{path}{position:?}"),
         }
     }
 
     /// A number that two layouts have in common if they have the same paths, shapes, element types,
-    /// ties and trainability, and round the same leaves; others hardly ever. The same on every
-    /// machine and for every release with this layout format.
+    /// ties and trainability, and round the same leaves; others hardly ever. It is one number on
+    /// every machine and for every release with this layout format, so it can be written beside
+    /// what was made with the layout.
     ///
     /// Computed on the first call: FNV-1a over the leaves.
     ///
@@ -402,145 +367,9 @@ impl Layout {
         *self
             .inner
             .fingerprint
-            .get_or_init(|| fingerprint(&self.inner))
-    }
-
-    /// Whether two layouts have the same paths, shapes, element types, ties and trainability, and
-    /// round the same leaves.
-    pub(crate) fn is_same(&self, other: &Layout) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-            || (self.fingerprint() == other.fingerprint() && self.has_same_leaves(other))
-    }
-
-    fn has_same_leaves(&self, other: &Layout) -> bool {
-        let leaves = |layout: &Layout| layout.leaves().len() + layout.others().len();
-        let pairs = || self.inner.all_leaves().zip(other.inner.all_leaves());
-        let counts = |layout: &Layout| (leaves(layout), layout.inner.rounds_f64);
-        counts(self) == counts(other)
-            && pairs().all(|(a, b)| self.inner.signature(a) == other.inner.signature(b))
-    }
-
-    /// An error if a gradient is one of another layout.
-    pub(crate) fn check_same(&self, other: &Layout) -> Result<()> {
-        if self.is_same(other) {
-            return Ok(());
-        }
-        let describe = |layout: &Layout| {
-            let (leaves, elements) = (layout.leaves().len() as u128, layout.len() as u128);
-            let (leaves, elements) = (
-                display::counted(leaves, "leaf", "leaves"),
-                display::counted(elements, "element", "elements"),
-            );
-            format!(
-                "{leaves}, {elements}, fingerprint {:016x}",
-                layout.fingerprint()
-            )
-        };
-        Err(Error::other_layout(
-            format!("a gradient of this layout ({})", describe(self)),
-            format!("one of a layout of {}", describe(other)),
-        ))
-    }
-
-    /// An error that names the trainable leaves that a vector of `E` does not hold.
-    pub(crate) fn check_element<E: FlatElement>(&self) -> Result<()> {
-        if E::DTYPE == Dtype::F64 || self.inner.takes_f32 {
-            Ok(())
-        } else {
-            Err(self.f64_leaves())
-        }
-    }
-
-    /// The same for a vector of `f32`.
-    pub(crate) fn check_f32(&self) -> Result<()> {
-        self.check_element::<f32>()
-    }
-
-    #[cold]
-    fn f64_leaves(&self) -> Error {
-        const FITTING: &str = "f32, f16 or bf16, for a vector of f32";
-        const ADVICE: &str = " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, …; `Layout::planner().round_f64()` rounds)";
-        let mut findings = Findings::default();
-        for leaf in self.leaves().iter().filter(|leaf| leaf.dtype == Dtype::F64) {
-            let advice = if findings.is_empty() { ADVICE } else { "" };
-            findings.add(Error::element_type(
-                leaf.path().to_owned(),
-                format!("{FITTING}{advice}"),
-                leaf.dtype.to_string(),
-            ));
-        }
-        findings.into_result().expect_err("there is one")
-    }
-
-    /// An error if `what`, a flat vector or a gradient, is not as long as the layout.
-    pub(crate) fn check_len(&self, what: &'static str, found: usize) -> Result<()> {
-        if found == self.len() {
-            Ok(())
-        } else {
-            Err(Error::length(what, self.len(), found))
-        }
+            .get_or_init(|| fingerprint::fingerprint(&self.inner))
     }
 }
-
-fn fingerprint(inner: &LayoutData) -> u64 {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    if inner.rounds_f64 {
-        hash.field(b"f64 rounded to f32");
-    }
-    for leaf in inner.all_leaves() {
-        let (trainable, dtype, shape, places) = inner.signature(leaf);
-        hash.field(&[u8::from(trainable)]);
-        hash.field(dtype.name().as_bytes());
-        hash.numbers(shape);
-        for (path, frozen, axes) in places {
-            hash.field(path.as_bytes());
-            hash.field(&[u8::from(frozen)]);
-            axes.iter().for_each(|map| {
-                hash.numbers(&map.shape);
-                map.axes
-                    .iter()
-                    .for_each(|&(axis, reversed)| hash.numbers(&[axis, usize::from(reversed)]));
-            });
-        }
-    }
-    hash.0
-}
-
-/// Trainability, element type, shape, and the places: path, frozen or not, axes.
-type Signature<'l> = (
-    bool,
-    Dtype,
-    &'l [usize],
-    Vec<(String, bool, Option<&'l AxisMap>)>,
-);
-
-/// The 64-bit FNV-1a hash, each field with its length before it.
-struct Fnv(u64);
-
-impl Fnv {
-    fn numbers(&mut self, numbers: &[usize]) {
-        numbers
-            .iter()
-            .for_each(|&number| self.field(&(number as u64).to_le_bytes()));
-    }
-
-    fn field(&mut self, bytes: &[u8]) {
-        let length = (bytes.len() as u64).to_le_bytes();
-        for &byte in length.iter().chain(bytes) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-}
-
-/// Equal if paths, shapes, element types, ties and trainability are, and the same leaves are
-/// rounded.
-impl PartialEq for Layout {
-    fn eq(&self, other: &Self) -> bool {
-        self.is_same(other)
-    }
-}
-
-impl Eq for Layout {}
 
 impl fmt::Debug for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,20 @@
 //! Which views are one parameter, which are separate, and which may not stand in one tree.
 //!
-//! Views of one canonical form are a tie. Others may share no element. Most views lie apart, which sorting
-//! by address shows with one comparison each, against the furthest end seen so far; the elements of
+//! Views of the same elements in another order of axes are a tie: they have one canonical form
+//! ([`StridedView`]). Any others may share no element. Most views lie apart, which sorting by
+//! address shows with one comparison each, against the furthest end seen so far; the elements of
 //! those that interleave are marked one by one.
+//!
+//! Take the columns of a 3 × 2 array of floats at address 100, its first column once more as a 3 ×
+//! 1 matrix, and a list at 200. Spans in bytes: 100..120, 104..124, 100..120, 200..212. Sorted by
+//! start, the first three hang together and the list is alone, so nothing more is asked of it. Of
+//! the three, the first and the last have one canonical form, (100, 3 steps of 8): one parameter.
+//! The two that are left mark floats 0, 2, 4 and 1, 3, 5 of their common span: no mark is met
+//! twice, so they are separate leaves. A view of the first row, floats 0 and 1, would meet a mark:
+//! an error.
+//!
+//! Deciding from strides alone whether two views meet is an integer program, and marking costs no
+//! more than reading the views once, so nothing cleverer is done.
 
 use std::collections::HashMap;
 
@@ -14,6 +26,7 @@ pub(crate) fn group(views: &[StridedView]) -> Result<Vec<usize>, (usize, usize)>
     let mut leader: Vec<usize> = (0..views.len()).collect();
     let mut by_start: Vec<usize> = leader.clone();
     by_start.sort_by_key(|&index| views[index].canonical.start);
+    // Views of different clusters have no address in common.
     for cluster in clusters(views, &by_start) {
         group_cluster(views, cluster, &mut leader)?;
     }
@@ -31,10 +44,8 @@ fn clusters<'v>(views: &[StridedView], by_start: &'v [usize]) -> Vec<&'v [usize]
         end = end.max(views[index].end());
     }
     let ends = cuts.iter().skip(1).copied().chain([by_start.len()]);
-    cuts.iter()
-        .zip(ends)
-        .map(|(&start, end)| &by_start[start..end])
-        .collect()
+    let runs = cuts.iter().zip(ends);
+    runs.map(|(&start, end)| &by_start[start..end]).collect()
 }
 
 fn group_cluster(
@@ -44,11 +55,15 @@ fn group_cluster(
 ) -> Result<(), (usize, usize)> {
     let mut first = HashMap::new();
     let mut members = cluster.to_vec();
+    // In the order of the walk again, so that a tie is led by the view that was met first.
     members.sort_unstable();
     members.retain(|&index| {
-        leader[index] = *first
-            .entry((&views[index].canonical, views[index].element_size))
-            .or_insert(index);
+        let StridedView {
+            canonical,
+            element_size,
+            ..
+        } = &views[index];
+        leader[index] = *first.entry((canonical, element_size)).or_insert(index);
         leader[index] == index
     });
     if members.len() < 2 {
@@ -62,15 +77,13 @@ fn check_disjoint(views: &[StridedView], members: &[usize]) -> Result<(), (usize
     let mut taken = Marks::over(views, members);
     for (position, &index) in members.iter().enumerate() {
         if taken.touches(&views[index]) {
+            // The marks do not say whose they are; this is asked once, for the message.
             let mut own = Marks::over(views, members);
             own.mark(&views[index]);
-            let sharer = members[..position]
-                .iter()
-                .find(|&&other| own.touches(&views[other]));
-            return Err((
-                *sharer.expect("an element was taken by an earlier view"),
-                index,
-            ));
+            let mut earlier = members[..position].iter();
+            let sharer = earlier.find(|&&other| own.touches(&views[other]));
+            let sharer = *sharer.expect("an element was taken by an earlier view");
+            return Err((sharer, index));
         }
         taken.mark(&views[index]);
     }
@@ -88,14 +101,15 @@ struct Marks {
 impl Marks {
     fn over(views: &[StridedView], members: &[usize]) -> Self {
         let members = || members.iter().map(|&index| &views[index]);
-        let start = members()
-            .map(|view| view.canonical.start)
-            .min()
-            .unwrap_or(0);
-        let end = members().map(StridedView::end).max().unwrap_or(0);
-        let size = members().map(|view| view.element_size).max().unwrap_or(1);
+        let start = members().map(|view| view.canonical.start).min();
+        let end = members().map(StridedView::end).max();
+        let size = members().map(|view| view.element_size).max();
+        let (start, end) = (start.unwrap_or(0), end.unwrap_or(0));
+        let size = size.unwrap_or(1);
+        // Types of other sizes, or elements that lie across each other, are marked by bytes.
         let regular = members().all(|view| {
-            view.element_size == size && (view.canonical.start - start).is_multiple_of(size)
+            let offset = view.canonical.start - start;
+            view.element_size == size && offset.is_multiple_of(size)
         });
         let unit = if regular { size } else { 1 };
         Marks {

@@ -130,44 +130,38 @@ impl Paths {
     pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let first = self.nodes.len() as NodeId;
         self.node_mut(to).frozen_content |= self.node(from).frozen_content;
+        // A subtree is a run of nodes, so a copy differs from its original by one distance.
+        let copy_of = |original: NodeId| first + (original - from - 1);
         for original in from + 1..self.node(from).end {
-            let Node {
-                parent,
-                end,
-                segment,
-                kind,
-                frozen,
-                frozen_content,
-            } = *self.node(original);
-            let parent = if parent == from {
+            let original = *self.node(original);
+            let parent = if original.parent == from {
                 to
             } else {
-                first + (parent - from - 1)
+                copy_of(original.parent)
             };
-            let id = self.push_segment(parent, segment, frozen)?;
-            let copy = self.node_mut(id);
-            copy.kind = kind;
-            copy.frozen_content = frozen_content;
-            copy.end = first + (end - from - 1);
+            let id = self.push_segment(parent, original.segment, original.frozen)?;
+            *self.node_mut(id) = Node {
+                parent,
+                end: copy_of(original.end),
+                ..original
+            };
         }
         Ok(())
     }
 
     pub(crate) fn thaw(&mut self) {
-        self.nodes
-            .iter_mut()
-            .for_each(|node| (node.frozen, node.frozen_content) = (false, false));
+        for node in &mut self.nodes {
+            (node.frozen, node.frozen_content) = (false, false);
+        }
     }
 
     /// What lies below a frozen node is frozen.
     pub(crate) fn inherit_frozen(&mut self) {
+        // Parents stand before their children, so one pass is enough.
         for id in 0..self.nodes.len() {
-            let Node {
-                parent,
-                frozen_content,
-                ..
-            } = self.nodes[id];
-            self.nodes[id].frozen |= frozen_content || self.nodes[parent as usize].frozen;
+            let node = self.nodes[id];
+            let is_above = self.nodes[node.parent as usize].frozen;
+            self.nodes[id].frozen |= node.frozen_content || is_above;
         }
     }
 
@@ -189,12 +183,10 @@ impl Paths {
         match key.canonical() {
             Key::Index(index) => Ok(PackedKey::Index(narrow(index)?)),
             Key::Name(name) => {
-                let start = self.names.len();
+                let start = narrow(self.names.len())?;
                 self.names.push_str(name);
-                Ok(PackedKey::Name {
-                    start: narrow(start)?,
-                    len: narrow(self.names.len())? - narrow(start)?,
-                })
+                let len = narrow(self.names.len())? - start;
+                Ok(PackedKey::Name { start, len })
             }
             Key::Same => unreachable!("a key without a segment makes no node"),
         }
@@ -226,11 +218,10 @@ impl Paths {
 
     fn has_name(&self, segment: PackedKey, name: &str) -> bool {
         match segment {
+            // Bytes are compared, which need no check that they are cut between characters.
             PackedKey::Name { start, len } => {
-                self.names
-                    .as_bytes()
-                    .get(start as usize..(start + len) as usize)
-                    == Some(name.as_bytes())
+                let range = start as usize..(start + len) as usize;
+                self.names.as_bytes().get(range) == Some(name.as_bytes())
             }
             PackedKey::Index(_) => self.key_of(segment) == Key::Name(name).canonical(),
         }
@@ -252,13 +243,12 @@ impl Paths {
 
     fn search_child(&self, parent: NodeId, key: Key<'_>) -> Option<NodeId> {
         let sorted = self.sorted.get_or_init(|| self.sort_children());
-        let range =
-            sorted.starts[parent as usize] as usize..sorted.starts[parent as usize + 1] as usize;
-        let children = &sorted.children[range];
-        children
-            .binary_search_by(|&id| order(self.key(id), key.canonical()))
-            .ok()
-            .map(|found| children[found])
+        let parent = parent as usize;
+        let (start, end) = (sorted.starts[parent], sorted.starts[parent + 1]);
+        let children = &sorted.children[start as usize..end as usize];
+        let key = key.canonical();
+        let found = children.binary_search_by(|&id| order(self.key(id), key));
+        found.ok().map(|index| children[index])
     }
 
     fn siblings_from(&self, parent: NodeId, first: NodeId) -> impl Iterator<Item = NodeId> {
@@ -287,6 +277,7 @@ impl Paths {
 
     /// A key that two children of one node share, as the second of them.
     pub(crate) fn duplicate_child(&self) -> Option<NodeId> {
+        // One list for all nodes: most have few children.
         let mut keys = Vec::new();
         self.ids()
             .find_map(|parent| self.duplicate_below(parent, &mut keys))
@@ -297,23 +288,24 @@ impl Paths {
         parent: NodeId,
         keys: &mut Vec<(Key<'k>, NodeId)>,
     ) -> Option<NodeId> {
+        // Lists and maps are in order, which is seen without a copy.
         if self.has_sorted_children(parent) {
             return None;
         }
         keys.clear();
         keys.extend(self.children(parent).map(|id| (self.key(id), id)));
         keys.sort_unstable_by(|a, b| order(a.0, b.0).then(a.1.cmp(&b.1)));
-        keys.windows(2)
-            .find(|pair| pair[0].0 == pair[1].0)
-            .map(|pair| pair[1].1)
+        let mut pairs = keys.windows(2);
+        let twice = pairs.find(|pair| pair[0].0 == pair[1].0)?;
+        Some(twice[1].1)
     }
 
     fn has_sorted_children(&self, parent: NodeId) -> bool {
         let mut last = None;
         self.children(parent).all(|id| {
             let key = self.key(id);
-            last.replace(key)
-                .is_none_or(|before| order(before, key) == Ordering::Less)
+            let before = last.replace(key);
+            before.is_none_or(|before| order(before, key) == Ordering::Less)
         })
     }
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::NodeId;
-use super::paths::Paths;
+use super::Layout;
+use super::paths::{NodeId, Paths};
 use crate::error::{Error, Result};
 use crate::tree::key::split;
 
@@ -62,6 +62,19 @@ impl Pattern {
             .map(|node| paths.key(node).text())
             .collect();
         spans(&self.segments, &keys).is_some()
+    }
+}
+
+impl Layout {
+    /// The indices of the trainable leaves that a pattern matches, in flat order.
+    pub(crate) fn matched_by(&self, pattern: &Pattern) -> Vec<usize> {
+        // A loop over the paths of all leaves is linear this way.
+        if pattern.is_path() {
+            return self.index_of(pattern.text()).into_iter().collect();
+        }
+        let leaves = self.leaves().iter().enumerate();
+        let matching = leaves.filter(|(_, leaf)| leaf.matches(pattern));
+        matching.map(|(index, _)| index).collect()
     }
 }
 

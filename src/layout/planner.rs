@@ -1,19 +1,27 @@
-//! Planning with some leaves frozen.
+//! Planning with some leaves frozen, by path pattern or by predicate.
 
 use super::draft::Draft;
 use super::pattern::Pattern;
-use super::{Layout, LayoutData, Leaf, build};
+use super::{Layout, Leaf, build};
 use crate::error::Result;
 use crate::tree::Tree;
 
-type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
+/// Leaves that somebody names.
+enum Selection<'p> {
+    /// By a path pattern.
+    Pattern(String),
+    /// By what they are.
+    Where(Box<dyn Fn(&Leaf) -> bool + 'p>),
+}
 
 /// Plans a [`Layout`] of which only some leaves are trainable. Made by [`Layout::planner`].
 ///
-/// A leaf is trainable if the tree says so, if one of the [`train_only`](Planner::train_only)
-/// patterns matches it (where there are any), no [`freeze`](Planner::freeze) pattern does, and
-/// every predicate accepts it. A pattern matches a leaf by any of its places: `*` is any run within
-/// a segment, `**` any number of segments.
+/// A leaf is trainable if the tree says so, if what is given to [`train_only`](Planner::train_only)
+/// or [`train_only_where`](Planner::train_only_where) names it (where anything is), and nothing that
+/// is given to [`freeze`](Planner::freeze) or [`freeze_where`](Planner::freeze_where) does. A
+/// pattern matches a leaf by any of its places: `*` is any run of characters within a segment, `**`
+/// any number of segments. A predicate sees the leaves that the tree calls trainable, with their
+/// ranges in the vector that they would have together.
 ///
 /// ```
 /// use flatleaf::{tree, Layout};
@@ -23,7 +31,7 @@ type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
 ///
 /// assert_eq!(paths(Layout::planner().freeze("encoder.**").of(&model)?), ["head.weight", "head.bias"]);
 /// assert_eq!(paths(Layout::planner().train_only("*.bias").of(&model)?), ["encoder.bias", "head.bias"]);
-/// assert_eq!(paths(Layout::planner().keep(|leaf| leaf.path().starts_with("head")).of(&model)?), ["head.weight", "head.bias"]);
+/// assert_eq!(paths(Layout::planner().freeze_where(|leaf| leaf.path().ends_with("bias")).of(&model)?), ["encoder.weight", "head.weight"]);
 /// assert!(Layout::planner().freeze("decoder.**").of(&model).unwrap_err().is_pattern());
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
@@ -32,13 +40,13 @@ type Predicate<'p> = Box<dyn Fn(&Leaf) -> bool + 'p>;
 pub struct Planner<'p> {
     everything: bool,
     round_f64: bool,
-    freeze: Vec<String>,
-    train_only: Vec<String>,
-    keep: Vec<Predicate<'p>>,
+    freeze: Vec<Selection<'p>>,
+    train_only: Vec<Selection<'p>>,
 }
 
 impl<'p> Planner<'p> {
-    /// Frozen float leaves count as trainable.
+    /// Frozen float leaves count as trainable: what the tree's type froze is in the vector, unless
+    /// this planner freezes it again. Integers and booleans stay outside.
     ///
     /// ```
     /// use flatleaf::{Layout, Tree};
@@ -79,7 +87,9 @@ impl<'p> Planner<'p> {
         self
     }
 
-    /// Freezes the leaves that a path pattern matches.
+    /// Freezes the leaves that a path pattern matches: they leave the vector and are listed by
+    /// [`others`](Layout::others). A pattern that matches no leaf, trainable or not, is an error of
+    /// [`of`](Planner::of).
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -90,11 +100,29 @@ impl<'p> Planner<'p> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
-        self.freeze.push(pattern.into());
+        self.freeze.push(Selection::Pattern(pattern.into()));
         self
     }
 
-    /// Trains only leaves that this pattern, or another one given so, matches.
+    /// Freezes the leaves of which a predicate says so: by shape, by length, by element type. That
+    /// it says so of none is no error, as nothing is misspelt then.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "w": [[1.0, 2.0]], "b": [3.0], "scale": 0.5 });
+    /// let layout = Layout::planner().freeze_where(|leaf| leaf.shape().len() < 2).of(&model)?;
+    /// assert_eq!(layout.gather(&model)?, [1.0, 2.0]); // matrices only
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn freeze_where(mut self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
+        self.freeze.push(Selection::Where(Box::new(predicate)));
+        self
+    }
+
+    /// Trains only leaves that this pattern matches, or that something else given to `train_only` or
+    /// [`train_only_where`](Planner::train_only_where) names. A pattern that matches no leaf,
+    /// trainable or not, is an error of [`of`](Planner::of).
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -105,11 +133,28 @@ impl<'p> Planner<'p> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn train_only(mut self, pattern: impl Into<String>) -> Self {
-        self.train_only.push(pattern.into());
+        self.train_only.push(Selection::Pattern(pattern.into()));
         self
     }
 
-    /// Trains only leaves that the predicate accepts.
+    /// Trains only leaves of which this predicate says so, or that something else given to
+    /// [`train_only`](Planner::train_only) or `train_only_where` names.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "embed": [[1.0, 2.0]], "w": [[3.0]], "b": [4.0] });
+    /// let planner = Layout::planner().train_only_where(|leaf| leaf.shape().len() == 1).train_only("embed");
+    /// assert_eq!(planner.of(&model)?.gather(&model)?, [1.0, 2.0, 4.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn train_only_where(mut self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
+        self.train_only.push(Selection::Where(Box::new(predicate)));
+        self
+    }
+
+    /// Trains only leaves that the predicate accepts, whatever else names them: it freezes those
+    /// that it does not accept, as [`freeze_where`](Planner::freeze_where) of its opposite would.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -119,15 +164,17 @@ impl<'p> Planner<'p> {
     /// assert_eq!(layout.gather(&model)?, [1.0, 2.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn keep(mut self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
-        self.keep.push(Box::new(predicate));
-        self
+    pub fn keep(self, predicate: impl Fn(&Leaf) -> bool + 'p) -> Self {
+        self.freeze_where(move |leaf| !predicate(leaf))
     }
 
-    /// Plans a tree.
+    /// Plans a tree. The planner can be used again, for any number of trees; every one of them has
+    /// to have what its patterns name.
     ///
     /// # Errors
-    /// As [`Layout::of`], and a pattern that is malformed or matches no leaf.
+    /// `is_pattern`: a pattern is malformed or matches no leaf. `is_overlap`, `is_cycle`,
+    /// `is_too_deep`, `is_too_many_places`, `is_duplicate`, `is_invalid_layout`, `is_poisoned`,
+    /// `is_borrowed`, `is_unstable`: what no layout can be of, as [`Layout::of`] says in full.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -139,64 +186,63 @@ impl<'p> Planner<'p> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
-        let draft = build::walk(tree, self.everything)?.rounding_f64(self.round_f64);
-        if self.freeze.is_empty() && self.train_only.is_empty() && self.keep.is_empty() {
+        let draft = build::draft(tree, self.everything)?.rounding_f64(self.round_f64);
+        if self.freeze.is_empty() && self.train_only.is_empty() {
             return draft.assemble().map(Layout::new);
         }
         self.narrow(draft)
     }
 
+    /// Patterns and predicates speak of leaves with paths and ranges, so the whole tree is assembled
+    /// first, and then the part of it that is trained.
     fn narrow(&self, draft: Draft) -> Result<Layout> {
         let whole = Layout::new(draft.clone().assemble()?);
-        let freeze = matching(&self.freeze, &whole)?;
-        let train_only = matching(&self.train_only, &whole)?;
-        let is_kept = |index: usize, leaf: &Leaf| {
-            !freeze[index]
-                && (self.train_only.is_empty() || train_only[index])
-                && self.keep.iter().all(|keep| keep(leaf))
-        };
-        let kept: Vec<bool> = whole
-            .leaves()
-            .iter()
-            .enumerate()
-            .map(|(index, leaf)| is_kept(index, leaf))
-            .collect();
+        let frozen = selected(&self.freeze, &whole)?;
+        let mut trained = selected(&self.train_only, &whole)?;
+        if self.train_only.is_empty() {
+            trained.fill(true);
+        }
+        let is_trained = |leaf: usize| trained[leaf] && !frozen[leaf];
+        let places = &whole.inner.places;
         draft
-            .with_trainable(|place| trained(&whole.inner, place, &kept))
+            .with_trainable(|place| {
+                let leaf = places[place].leaf;
+                leaf.trainable && is_trained(leaf.index as usize)
+            })
             .assemble()
             .map(Layout::new)
     }
 }
 
-fn trained(whole: &LayoutData, place: usize, kept: &[bool]) -> bool {
-    let leaf = whole.places[place].leaf;
-    leaf.trainable && kept[leaf.index as usize]
-}
-
-/// Which trainable leaves one of the patterns matches.
-fn matching(patterns: &[String], layout: &Layout) -> Result<Vec<bool>> {
-    let mut matched = vec![false; layout.leaves().len()];
-    for text in patterns {
-        let pattern = Pattern::parse(text)?;
-        let any = layout
-            .matching(&pattern)
-            .map(|index| matched[index] = true)
-            .count();
-        let frozen_only = || layout.others().iter().any(|leaf| leaf.matches(&pattern));
-        if any == 0 && !frozen_only() {
-            return Err(layout.unmatched(&pattern, "a pattern that matches a leaf"));
+/// Which trainable leaves are named by at least one of the selections.
+fn selected(selections: &[Selection<'_>], layout: &Layout) -> Result<Vec<bool>> {
+    let mut selected = vec![false; layout.leaves().len()];
+    for selection in selections {
+        match selection {
+            Selection::Pattern(text) => {
+                for leaf in matched(text, layout)? {
+                    selected[leaf] = true;
+                }
+            }
+            Selection::Where(predicate) => {
+                for (leaf, selected) in layout.leaves().iter().zip(&mut selected) {
+                    *selected |= predicate(leaf);
+                }
+            }
         }
     }
-    Ok(matched)
+    Ok(selected)
 }
 
-impl Layout {
-    /// The indices of the leaves that a pattern matches.
-    pub(crate) fn matching(&self, pattern: &Pattern) -> impl Iterator<Item = usize> {
-        self.leaves()
-            .iter()
-            .enumerate()
-            .filter(|(_, leaf)| leaf.matches(pattern))
-            .map(|(index, _)| index)
+/// # Errors
+/// A pattern that is malformed or matches no leaf at all. One that matches leaves that are not
+/// trainable anyway is none: it says what is so.
+fn matched(text: &str, layout: &Layout) -> Result<Vec<usize>> {
+    let pattern = Pattern::parse(text)?;
+    let matched = layout.matched_by(&pattern);
+    let mut others = layout.others().iter();
+    if matched.is_empty() && !others.any(|leaf| leaf.matches(&pattern)) {
+        return Err(layout.unmatched(&pattern, "a pattern that matches a leaf"));
     }
+    Ok(matched)
 }

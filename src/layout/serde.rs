@@ -10,7 +10,7 @@ use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::paths::{Node, NodeId, NodeKind, Paths, ROOT};
 use super::{Layout, LayoutData, Leaf, LeafId};
 use crate::element::Dtype;
-use crate::error::{Error, Result};
+use crate::error::{Error, Quoted, Result};
 use crate::tree::Key;
 use crate::tree::axes::{AxisMap, Shape};
 use crate::tree::key::{split, unescape};
@@ -156,38 +156,25 @@ impl StoredLayout {
     }
 
     fn draft(&self) -> Result<Draft> {
-        let leaves = self
-            .leaves
-            .iter()
-            .map(StoredLeaf::draft)
-            .collect::<Result<Vec<_>>>()?;
-        let (mut tree, mut places) = (PathsBuilder::new(), Vec::new());
+        let leaves = self.leaves.iter().map(StoredLeaf::draft);
+        let leaves = leaves.collect::<Result<Vec<_>>>()?;
+        let (mut builder, mut places) = (PathsBuilder::new(), Vec::new());
+        let mut nodes = Vec::with_capacity(self.nodes.len());
         for stored in &self.nodes {
-            if stored.number.is_some() && !stored.no_leaf {
-                return Err(Error::invalid_layout(format!(
-                    "`{}`, which is a bare number and something else",
-                    stored.path
-                )));
-            }
-            if (stored.no_leaf || stored.leaf.is_none() && stored.axes.is_some())
-                && (stored.leaf.is_some() || stored.axes.is_some())
-            {
-                return Err(Error::invalid_layout(format!(
-                    "`{}`, which is no leaf and has something of one",
-                    stored.path
-                )));
-            }
-            let node = tree.push(stored)?;
+            stored.check_kind()?;
+            let node = builder.push(stored)?;
+            nodes.push(node);
             if let Some(leaf) = stored.leaf {
-                tree.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
-                places.push(DraftPlace {
-                    node,
-                    leaf,
-                    axes: stored.axes.clone().map(Box::new),
-                });
+                builder.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
+                let axes = stored.axes.clone().map(Box::new);
+                places.push(DraftPlace { node, leaf, axes });
             }
         }
-        Ok(Draft::new(tree.finish()?, leaves, places).rounding_f64(self.round_f64))
+        let paths = builder.finish();
+        for (stored, node) in self.nodes.iter().zip(nodes) {
+            stored.check_frozen(frozen_from(&paths, node))?;
+        }
+        Ok(Draft::new(paths, leaves, places).rounding_f64(self.round_f64))
     }
 
     /// The order of the leaves and where they start follow from the places; what was written must
@@ -214,8 +201,8 @@ impl StoredLayout {
                 || stored.dtype != same.dtype
             {
                 let found = format!(
-                    "`{}` at {}, shape {:?}",
-                    leaf.path(),
+                    "{} at {}, shape {:?}",
+                    Quoted(leaf.path()),
                     stored.offset,
                     stored.shape
                 );
@@ -226,6 +213,33 @@ impl StoredLayout {
             }
         }
         Ok(())
+    }
+}
+
+impl StoredNode {
+    fn check_kind(&self) -> Result<()> {
+        let is_leaf = self.leaf.is_some();
+        if (self.no_leaf && is_leaf) || (self.axes.is_some() && !is_leaf) {
+            let found = "which is no leaf and has something of one";
+            return Err(self.invalid(found));
+        }
+        if self.number.is_some() && !self.no_leaf {
+            return Err(self.invalid("which is a bare number and something else"));
+        }
+        Ok(())
+    }
+
+    /// Nodes that share the beginning of their paths have to agree on what is frozen there.
+    fn check_frozen(&self, frozen_from: Option<u32>) -> Result<()> {
+        if self.frozen_from == frozen_from {
+            Ok(())
+        } else {
+            Err(self.invalid("frozen from another segment on than the other paths say"))
+        }
+    }
+
+    fn invalid(&self, found: &str) -> Error {
+        Error::invalid_layout(format!("{}, {found}", Quoted(&self.path)))
     }
 }
 
@@ -289,8 +303,8 @@ impl PathsBuilder {
         let parent = self.line.last().map_or(ROOT, |node| node.0);
         if self.paths.node(parent).kind != NodeKind::Branch {
             return Err(Error::invalid_layout(format!(
-                "`{}`, which is a leaf, with something below it",
-                self.paths.render(parent)
+                "{}, which is a leaf, with something below it",
+                Quoted(&self.paths.render(parent))
             )));
         }
         let node = self.paths.push(parent, Key::Name(&key), frozen)?;
@@ -304,11 +318,11 @@ impl PathsBuilder {
         }
     }
 
-    fn finish(mut self) -> Result<Paths> {
+    fn finish(mut self) -> Paths {
         self.close_to(1);
         self.paths.close(ROOT);
         self.paths.inherit_frozen();
-        Ok(self.paths)
+        self.paths
     }
 }
 

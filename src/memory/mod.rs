@@ -35,6 +35,7 @@ pub(crate) fn with_capacity<E>(len: usize) -> Vec<E> {
 
 mod allocation;
 pub(crate) mod blocks;
+mod error;
 pub(crate) mod pool;
 
 pub(crate) use allocation::{try_extend_zeroed, try_with_capacity, try_zeroed};

@@ -44,6 +44,7 @@ pub(crate) mod convert;
 #[doc(hidden)]
 pub mod dispatch;
 mod elementwise;
+mod error;
 mod lanes;
 mod norms;
 mod parallel;

@@ -38,6 +38,7 @@
 
 // What a rule is, and chains of them:
 mod chain;
+mod error;
 mod kernel;
 mod limits;
 mod row;

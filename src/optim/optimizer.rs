@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
-use crate::layout::{Layout, Pattern};
+use crate::layout::Layout;
 use crate::memory;
 use crate::traversal::leaf_slices;
 use crate::traversal::tied_places::TiedGrads;
@@ -352,7 +352,8 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn freeze(&mut self, pattern: &str) -> Result<()> {
-        self.matching(pattern)?
+        self.layout
+            .matching(pattern)?
             .into_iter()
             .for_each(|leaf| self.leaves[leaf].is_frozen = true);
         Ok(())
@@ -377,7 +378,8 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn thaw(&mut self, pattern: &str) -> Result<()> {
-        self.matching(pattern)?
+        self.layout
+            .matching(pattern)?
             .into_iter()
             .for_each(|leaf| self.leaves[leaf].is_frozen = false);
         Ok(())
@@ -438,7 +440,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn adjust(&mut self, pattern: &str, mut change: impl FnMut(&mut R)) -> Result<()> {
-        let matching = self.matching(pattern)?;
+        let matching = self.layout.matching(pattern)?;
         let (mut groups, mut leaves) = (self.groups.clone(), self.leaves.clone());
         for group in 0..self.groups.len() as u32 {
             let of_group = |leaf: &usize| self.leaves[*leaf].group == group;
@@ -460,17 +462,6 @@ impl<R: Rule> Optimizer<R> {
         }
         (self.groups, self.leaves) = (groups, leaves);
         Ok(())
-    }
-
-    fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
-        let pattern = Pattern::parse(pattern)?;
-        let matching: Vec<usize> = self.layout.matching(&pattern).collect();
-        if matching.is_empty() {
-            return Err(self
-                .layout
-                .unmatched(&pattern, "a pattern that matches a trainable leaf"));
-        }
-        Ok(matching)
     }
 }
 

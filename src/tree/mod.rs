@@ -6,6 +6,7 @@ mod bounds;
 mod builder;
 mod collections;
 mod dyn_tree;
+mod error;
 mod identity;
 pub(crate) mod key;
 mod leaf;

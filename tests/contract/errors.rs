@@ -504,7 +504,7 @@ fn element_types() {
     assert!(error.is_element_type());
     assert_eq!(
         error.to_string(),
-        "``: expected a gradient of floats, found i32"
+        "the root: expected a gradient of floats, found i32"
     );
     assert!(layout.gather(&vec![1.0_f64]).unwrap_err().is_element_type());
 }
@@ -758,10 +758,15 @@ fn a_path_that_leads_nowhere() {
         ("..", "the tree has `encoder`, `layers`, `empty`"),
     ] {
         let error = layout.view(&flat, path).unwrap_err();
+        let named = if path.is_empty() {
+            "the root".to_owned()
+        } else {
+            format!("`{path}`")
+        };
         assert_eq!(
             error.to_string(),
             format!(
-                "`{path}`: expected the path of a trainable leaf, found no leaf there; {instead}"
+                "{named}: expected the path of a trainable leaf, found no leaf there; {instead}"
             )
         );
     }
@@ -826,5 +831,26 @@ fn a_view_of_a_bare_number() {
     assert_eq!(
         error.to_string(),
         "`scale`: expected the path of a trainable leaf, found no leaf there; `scale` is no parameter (`#[tree(param)]` makes a number one)"
+    );
+}
+
+/// The empty path is no pair of backticks, alone or beside another.
+#[test]
+fn the_root_has_a_name() {
+    let layout = Layout::of(&vec![1.0_f32, 2.0]).unwrap();
+    let error = layout.gather(&vec![1.0_f32]).unwrap_err();
+    assert_eq!(error.path(), Some(""));
+    assert_eq!(
+        error.to_string(),
+        "the root: expected shape [2], found shape [1]"
+    );
+    let error = Layout::planner()
+        .freeze("w")
+        .of(&vec![1.0_f32])
+        .unwrap_err();
+    assert!(error.is_pattern());
+    assert_eq!(
+        error.to_string(),
+        "`w`: expected a pattern that matches a leaf, found no leaf there; the tree is a leaf"
     );
 }

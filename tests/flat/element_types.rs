@@ -1172,11 +1172,11 @@ mod half_floats {
             layout.gather(&vec![1.0_f32]).unwrap_err(),
             layout.restructure(&vec![1.0_f32], &[1.0]).unwrap_err(),
         ] {
-            assert_eq!(error.to_string(), "``: expected bf16, found f32");
+            assert_eq!(error.to_string(), "the root: expected bf16, found f32");
         }
         assert_eq!(
             layout.gather(&vec![f16::ONE]).unwrap_err().to_string(),
-            "``: expected bf16, found f16"
+            "the root: expected bf16, found f16"
         );
     }
 

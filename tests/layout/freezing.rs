@@ -703,3 +703,29 @@ impl Law for AllFrozen {
 fn every_model_may_be_frozen_as_a_whole() {
     models::every(&AllFrozen);
 }
+
+#[test]
+fn predicates_stand_wherever_patterns_do() {
+    let model = tree!({ "embed": [[1.0, 2.0]], "w": [[3.0]], "b": [4.0], "t": 5.0 });
+    let is_matrix = |leaf: &flatleaf::Leaf| leaf.shape().len() == 2;
+    let plan = Layout::planner;
+    assert_eq!(trained(&model, plan().freeze_where(is_matrix)), ["b", "t"]);
+    assert_eq!(
+        trained(&model, plan().train_only_where(is_matrix)),
+        ["embed", "w"]
+    );
+    assert_eq!(trained(&model, plan().keep(is_matrix)), ["embed", "w"]);
+    // What is named by either is trained, and what is frozen by either is not.
+    let planner = plan().train_only("t").train_only_where(is_matrix);
+    assert_eq!(trained(&model, planner.freeze("w")), ["embed", "t"]);
+    let planner = plan()
+        .freeze_where(is_matrix)
+        .freeze_where(|leaf| leaf.shape().is_empty());
+    assert_eq!(trained(&model, planner), ["b"]);
+    // A predicate that names none is no mistake; none is trained then.
+    assert!(trained(&model, plan().train_only_where(|_| false)).is_empty());
+    assert_eq!(trained(&model, plan().freeze_where(|_| false)).len(), 4);
+    // It sees what the vector would be with nothing frozen here.
+    let planner = plan().freeze_where(|leaf| leaf.range().start >= 3);
+    assert_eq!(trained(&model, planner), ["embed", "w"]);
+}

@@ -140,6 +140,67 @@ fn hostile_sizes_are_refused_without_an_allocation() {
     );
 }
 
+#[test]
+fn numbers_and_keys_at_the_edge_are_refused() {
+    let text = stored().to_string();
+    let refused = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from} in {text}");
+        let changed = text.replacen(from, to, 1);
+        serde_json::from_str::<Layout>(&changed)
+            .unwrap_err()
+            .to_string()
+    };
+    for number in ["18446744073709551616", "-1", "1e3", "1.0", "1e400"] {
+        refused(r#""len":7"#, &format!(r#""len":{number}"#));
+        refused(r#""leaf":0"#, &format!(r#""leaf":{number}"#));
+        refused(r#""offset":4"#, &format!(r#""offset":{number}"#));
+        refused(r#""shape":[1,3]"#, &format!(r#""shape":[1,{number}]"#));
+    }
+    refused(r#""leaf":0"#, r#""leaf":4294967296"#);
+    let twice = refused(r#""len":7"#, r#""len":7,"len":7"#);
+    assert!(twice.contains("duplicate field `len`"), "{twice}");
+    let twice = refused(r#""leaf":0"#, r#""leaf":0,"leaf":0"#);
+    assert!(twice.contains("duplicate field `leaf`"), "{twice}");
+    let nested = format!(r#""len":{}7"#, "[".repeat(100_000));
+    refused(r#""len":7"#, &nested);
+    let frozen = stored()
+        .to_string()
+        .replacen(r#""leaf":0"#, r#""leaf":0,"frozen_from":9"#, 1);
+    assert!(serde_json::from_str::<Layout>(&frozen).is_err());
+}
+
+/// Axes of length 1 carry no elements, so that only a bound on their number stops them.
+#[test]
+fn arrays_of_many_axes_are_refused() {
+    let unit = |count: usize| json!(vec![1; count]);
+    let mut many = stored();
+    many["nodes"][2]["axes"]["shape"] = json!([vec![1; 63], vec![3]].concat());
+    assert!(read(&many).is_ok());
+    many["nodes"][2]["axes"]["shape"] = json!([vec![1; 64], vec![3]].concat());
+    let error = read(&many).unwrap_err().to_string();
+    assert!(
+        error.contains("a shape of more than 64 axes, at `1.1`"),
+        "{error}"
+    );
+    let with_axes = |count: usize| {
+        json!({
+            "format": "flatleaf layout 1", "len": 1,
+            "leaves": [{ "shape": unit(count), "dtype": "f32", "trainable": true, "offset": 0 }],
+            "nodes": [{ "path": "w", "leaf": 0 }],
+        })
+    };
+    assert!(read(&with_axes(64)).is_ok());
+    let error = read(&with_axes(100_000)).unwrap_err().to_string();
+    assert!(
+        error.contains("a shape of more than 64 axes, at `w`"),
+        "{error}"
+    );
+    let array = ndarray::ArrayD::<f32>::zeros(vec![1; 65]);
+    let error = Layout::of(&array).unwrap_err();
+    assert!(error.is_invalid_layout());
+    assert!(error.to_string().contains("at the root"), "{error}");
+}
+
 /// Every number, string, list item and entry is changed or taken away, one at a time.
 #[test]
 fn no_change_makes_it_panic() {

@@ -382,3 +382,60 @@ fn leaves_know_their_shape_type_and_range() {
         ("u8", 0..0)
     );
 }
+
+#[test]
+fn an_element_is_named_by_its_leaf_and_where_it_is_there() {
+    let shared = std::rc::Rc::new(ndarray::arr2(&[[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]]));
+    let model = BTreeMap::from([
+        ("a", (shared.clone(), Array1::<f32>::zeros(0))),
+        ("b", (shared, arr1(&[7.0]))),
+    ]);
+    let layout = Layout::of(&model).unwrap();
+    let names: Vec<String> = (0..layout.len())
+        .map(|index| layout.element_name(index))
+        .collect();
+    let expected = [
+        "a.0[0, 0]",
+        "a.0[0, 1]",
+        "a.0[1, 0]",
+        "a.0[1, 1]",
+        "a.0[2, 0]",
+        "a.0[2, 1]",
+        "b.1[0]",
+    ];
+    assert_eq!(names, expected);
+    let layout = Layout::of(&tree!({ "spring": { "k": 4.0 }, "w": [[1.0, 2.0]] })).unwrap();
+    assert_eq!(layout.element_name(0), "spring.k");
+    assert_eq!(layout.element_name(2), "w[0, 1]");
+    assert_eq!(
+        Layout::of(&arr0(1.0_f32)).unwrap().element_name(0),
+        "the root"
+    );
+    assert_eq!(
+        Layout::of(&arr1(&[1.0_f32, 2.0])).unwrap().element_name(1),
+        "[1]"
+    );
+}
+
+#[test]
+#[should_panic(expected = "expected the index of one of 2 elements, found 2")]
+fn an_element_beyond_the_vector_has_no_name() {
+    let _ = Layout::of(&arr1(&[1.0_f32, 2.0])).unwrap().element_name(2);
+}
+
+#[test]
+fn a_pattern_finds_leaves_by_any_of_their_places() {
+    let tied = Layout::of(&models::tied()).unwrap();
+    assert_eq!(tied.matching("y").unwrap(), [0]);
+    assert_eq!(tied.matching("?").unwrap_err().path(), Some("?"));
+    assert_eq!(tied.matching("*").unwrap(), [0, 1]);
+    let odd = Layout::of(&map(["", "a.b", "*"])).unwrap();
+    for (index, leaf) in odd.leaves().iter().enumerate() {
+        assert_eq!(odd.matching(leaf.path()).unwrap(), [index]);
+    }
+    for malformed in ["a..b", "\\x", "a."] {
+        assert!(odd.matching(malformed).unwrap_err().is_pattern());
+    }
+    let frozen = Layout::planner().freeze("a").of(&map(["a", "b"])).unwrap();
+    assert!(frozen.matching("a").unwrap_err().is_pattern());
+}

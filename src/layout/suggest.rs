@@ -1,9 +1,13 @@
 //! What there is where somebody looked for a leaf in vain: the path that may have been meant, or
 //! what is below the part of it that exists.
+//!
+//! Of `layers.0.wieght` the segments `layers` and `0` exist. `wieght` does not, and of the children
+//! of `layers.0` the name at the least distance is `weight`, by one swap of neighbours; so the
+//! message asks for `layers.0.weight`. Had nothing been near, it would list those children.
 
 use super::paths::{NodeId, NodeKind, Paths, ROOT};
 use super::{Layout, LayoutData, Pattern};
-use crate::error::Error;
+use crate::error::{Error, Quoted};
 use crate::tree::Key;
 use crate::tree::key::{push_segment, split, unescape};
 
@@ -42,42 +46,39 @@ impl Layout {
 
     /// What is wrong with the part of a pattern that is a path, if it leads nowhere.
     fn before_stars(&self, pattern: &str) -> String {
-        let segments: Vec<&str> = split(pattern)
-            .take_while(|segment| unescape(segment).is_some())
-            .collect();
+        let is_literal = |segment: &&str| unescape(segment).is_some();
+        let segments: Vec<&str> = split(pattern).take_while(is_literal).collect();
         let path = segments.join(".");
-        if self.inner.paths.find(&path).is_some() {
-            String::new()
-        } else {
-            format!("; {}", instead(&self.inner, &path))
+        match self.inner.paths.find(&path) {
+            Some(_) => String::new(),
+            None => format!("; {}", instead(&self.inner, &path)),
         }
     }
 
     fn is_branch(&self, path: &str) -> bool {
-        let node = self
-            .inner
-            .paths
-            .find(path)
-            .filter(|&node| node != ROOT && self.inner.paths.place(node).is_none());
-        node.is_some_and(|node| self.inner.places_below(node).next().is_some())
+        let layout = &self.inner;
+        let Some(node) = layout.paths.find(path) else {
+            return false;
+        };
+        let has_leaves = layout.places_below(node).next().is_some();
+        node != ROOT && layout.paths.place(node).is_none() && has_leaves
     }
 }
 
 impl LayoutData {
     /// The path of a trainable leaf that may have been meant by one at which there is none.
     pub(crate) fn meant(&self, path: &str) -> Option<String> {
-        nearest(self, path)
-            .map(|leaf| self.paths.render(leaf))
-            .filter(|meant| meant != path)
+        let meant = self.paths.render(nearest(self, path)?);
+        (meant != path).then_some(meant)
     }
 }
 
 fn instead(layout: &LayoutData, path: &str) -> String {
-    let (paths, segments) = (&layout.paths, split(path));
     if let Some(meant) = layout.meant(path) {
         return format!("did you mean `{meant}`?");
     }
-    let known = segments.scan(ROOT, |node, segment| {
+    let paths = &layout.paths;
+    let known = split(path).scan(ROOT, |node, segment| {
         *node = child(paths, *node, segment)?;
         Some(*node)
     });
@@ -91,10 +92,8 @@ fn nearest(layout: &LayoutData, path: &str) -> Option<NodeId> {
         child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment))
     };
     let node = split(path).try_fold(ROOT, near)?;
-    paths
-        .place(node)
-        .filter(|&place| layout.place(place).leaf.trainable)
-        .map(|_| node)
+    let place = layout.place(paths.place(node)?);
+    place.leaf.trainable.then_some(node)
 }
 
 fn child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
@@ -111,73 +110,48 @@ fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> 
         return None;
     }
     let distance_of = |child| match paths.key(child) {
+        // The difference of the lengths is the least that the distance can be.
         Key::Name(name) if name.chars().count().abs_diff(len) <= len / 3 => {
-            Some((distance(segment, name), child))
+            Some((strsim::osa_distance(segment, name), child))
         }
         _ => None,
     };
-    let nearest = paths
-        .children(node)
-        .take(COMPARED)
-        .filter_map(distance_of)
-        .min()?;
-    (nearest.0 <= len / 3).then_some(nearest.1)
+    let children = paths.children(node).take(COMPARED);
+    let (distance, nearest) = children.filter_map(distance_of).min()?;
+    (distance <= len / 3).then_some(nearest)
 }
 
-/// How many characters have to be added, taken away, replaced or swapped with their neighbour
-/// (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let is_swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            let swapped = if is_swapped {
-                rows[i - 2][j - 2] + 1
-            } else {
-                usize::MAX
-            };
-            row.push(
-                replaced
-                    .min(rows[i - 1][j] + 1)
-                    .min(row[j - 1] + 1)
-                    .min(swapped),
-            );
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
+/// What a node has below it, for somebody who looked for something else there.
 fn below(paths: &Paths, node: NodeId) -> String {
     const LISTED: usize = 8;
     let whose = if node == ROOT {
         "the tree".to_owned()
     } else {
-        format!("`{}`", paths.render(node))
+        Quoted(&paths.render(node)).to_string()
     };
     if paths.place(node).is_some() {
         return format!("{whose} is a leaf");
     }
-    let keys: Vec<String> = paths
-        .children(node)
-        .take(LISTED)
-        .map(|child| format!("`{}`", escaped(paths.key(child))))
-        .collect();
-    match paths.children(node).skip(LISTED).count() {
-        _ if keys.is_empty() && matches!(paths.node(node).kind, NodeKind::NoLeaf(_)) => {
+    let mut children = paths.children(node);
+    let listed = children.by_ref().take(LISTED);
+    let keys: Vec<String> = listed.map(|child| escaped(paths.key(child))).collect();
+    if !keys.is_empty() {
+        let keys = keys.join(", ");
+        return match children.count() {
+            0 => format!("{whose} has {keys}"),
+            others => format!("{whose} has {keys} and {others} more"),
+        };
+    }
+    match paths.node(node).kind {
+        NodeKind::NoLeaf(_) => {
             format!("{whose} is no parameter (`#[tree(param)]` makes a number one)")
         }
-        _ if keys.is_empty() => format!("{whose} has nothing below it"),
-        0 => format!("{whose} has {}", keys.join(", ")),
-        others => format!("{whose} has {} and {others} more", keys.join(", ")),
+        _ => format!("{whose} has nothing below it"),
     }
 }
 
 fn escaped(key: Key<'_>) -> String {
     let mut text = String::new();
     push_segment(&mut text, key);
-    text
+    format!("`{text}`")
 }
