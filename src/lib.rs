@@ -12,15 +12,74 @@
 //! flat' ──restructure─▶ model'          a new tree, or into the old one in place; ties stay ties
 //! ```
 //!
-//! Start with [`destructure`] or [`Layout::of`]; [`ops`] is the arithmetic; [`Layout::map_reduce`],
-//! [`Layout::map_into`] and [`Layout::norm_l2`] walk a model beside its [`Companion`]s without a
-//! vector in between. [`optim`] moves a model by its gradients, and [`objective()`] hands its loss
-//! to any other solver.
+//! # A model, its vector, a step
+//!
+#![cfg_attr(feature = "derive", doc = "```")]
+#![cfg_attr(not(feature = "derive"), doc = "```ignore")]
+//! use flatleaf::optim::{AdamW, Optimizer};
+//! use flatleaf::{destructure, tree, Tree};
+//! use ndarray::{arr1, arr2, Array1, Array2};
+//! use std::sync::Arc;
+//!
+//! #[derive(Tree)]
+//! struct Net {
+//!     embed: Arc<Array2<f32>>,
+//!     bias: Option<Array1<f32>>,
+//!     #[tree(frozen)]
+//!     mean: Array1<f32>,
+//!     head: Arc<Array2<f32>>, // the array of `embed`: a tie
+//! }
+//!
+//! let embed = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]]));
+//! let mut net = Net { embed: embed.clone(), bias: Some(arr1(&[5.0])), mean: arr1(&[0.5]), head: embed };
+//!
+//! let (mut flat, layout) = destructure(&net)?;
+//! assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 5.0]); // the tie once, the frozen mean not at all
+//! flat[layout.leaf("bias").unwrap().range()].fill(0.0);
+//! layout.restructure_into(&mut net, &flat)?;
+//!
+//! // A gradient from anywhere: one at each place of the tie, none for the bias.
+//! let grads = tree!({ "embed": [[1.0, 0.0], [0.0, 0.0]], "head": [[0.0, 0.0], [0.0, 2.0]] });
+//! assert_eq!(*layout.gather_grad(&grads)?, [1.0, 0.0, 0.0, 2.0, 0.0]); // summed over the places
+//!
+//! let mut optimizer = Optimizer::new(AdamW { lr: 0.1, ..Default::default() }, &layout)?;
+//! optimizer.update(&mut net, &grads)?; // on the tree, where it is
+//! assert!(Arc::ptr_eq(&net.embed, &net.head)); // still one array
+//! # Ok::<(), flatleaf::Error>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! | | |
+//! | --- | --- |
+//! | a tree from a type | [`#[derive(Tree)]`](derive@Tree), [`Tree`] by hand: [`implementing`] |
+//! | a tree made at run time | [`DynTree`], [`tree!`]; [`StateDict`], a map whose keys are paths |
+//! | which leaf is where | [`Layout::of`], [`Layout::planner`], [`Leaf`] |
+//! | tree ↔ vector | [`destructure`], [`Layout::gather`], [`Layout::restructure_into`], [`Layout::view`] |
+//! | gradients | [`Layout::gather_grad`], [`FlatGrad`], [`TiedGrads`] |
+//! | arithmetic on slices | [`ops`] |
+//! | several trees at once | [`Layout::map_into`], [`Layout::map_reduce`], [`Layout::norm_l2`], [`Companion`] |
+//! | optimisers | [`optim`]: [`Optimizer`](optim::Optimizer) runs a rule, or a chain of them, on the vector or on the tree |
+//! | outside solvers | [`objective()`]: a model's loss as a function of slices |
+//! | checkpoints | `checkpoint`, with the feature `safetensors` |
+//! | what went wrong | [`Error`] |
+//! | why it is so, and what it is called elsewhere | [`design`] |
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `derive` (default) | [`#[derive(Tree)]`](derive@Tree) |
+//! | `rayon` (default) | large leaves and large vectors are moved by all threads; results have the same bits |
+//! | `serde` | [`Layout`], [`DynTree`] and the state of optimisers are serialisable |
+//! | `safetensors` | `checkpoint`: models as safetensors files, saved, loaded, compared and averaged |
+//! | `mmap` | checkpoints are mapped, not read |
+//! | `half` | leaves of `f16` and `bf16` |
+//! | `indexmap` | `IndexMap` is a tree, in insertion order |
+//! | `argmin` | `argmin`: the solvers of that crate on the vector |
 //!
 //! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`,
 //! by the methods whose names end in `_as` ([`destructure_as`]), holds all.
-//!
-//! [`design`] says why things are as they are, and what they are called elsewhere.
 
 // A module uses what stands above it in this list, and nothing below. What all of them stand on:
 mod error;
@@ -70,6 +129,15 @@ pub use flat::gather::{destructure, destructure_as};
 pub use flat::gradient::FlatGrad;
 pub use flat::restructure::deep_clone;
 pub use flat::views::{Views, ViewsMut};
+/// Makes a struct or an enum a [`tree`](trait@Tree): its fields are its children, in the order of
+/// their declaration, and its field names the segments of their paths.
+///
+/// A field is `frozen` (in the tree, not trained), a `param` (a bare float that is trained), left
+/// out by `skip` (it comes into a new tree by `Clone`, or with `skip, default` by `Default`), or
+/// called otherwise by `rename = "…"`. On the type, `object = "dyn Layer"` lets a
+/// `Box<dyn Layer>` of it be made anew. Unions, and references that are to be written, have no
+/// derive.
+///
 /// ```
 /// use flatleaf::{Layout, Tree};
 ///
@@ -98,10 +166,63 @@ pub use map_reduce::measure::{Flat, LeafStats};
 pub use map_reduce::{Companion, LeafAt};
 pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
 pub use traversal::tied_places::TiedGrads;
+pub use tree::{DynTree, StateArray, StateDict, Tree};
+// Implementers' items, which `implementing` shows.
+#[doc(hidden)]
 pub use tree::{
-    Builder, DynTree, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, StateArray,
-    StateDict, Tree, Visitor, VisitorMut, Writer,
+    Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor, VisitorMut,
+    Writer,
 };
+
+/// What an implementation of [`Tree`] by hand needs; whoever derives it needs none of this.
+///
+/// The names stand at the root of the crate too: `flatleaf::Visitor`. [`Tree`] itself shows a
+/// container and a leaf of one's own in full.
+///
+/// | in | what it is |
+/// | --- | --- |
+/// | [`visit`](Tree::visit) | [`Visitor`] is told of children by their [`Key`], and of leaves by a [`LeafRef`]: a slice, or a [`Reader`] that is called back |
+/// | [`visit_mut`](Tree::visit_mut) | [`VisitorMut`] is told of them for writing, by a [`LeafMut`]: a slice, or a [`Writer`] |
+/// | [`rebuild`](Tree::rebuild) | [`Builder`] gives the new children and the elements of new leaves, in the same order; [`Slot`] takes a trait object |
+/// | sharing | [`Identity`] says which leaves or nodes are one; [`Shared`] is a pointer to a node that stands at several places |
+/// | locks | [`Guarded`] is what lies behind a cell or a lock, read and written under its guard |
+///
+/// ```
+/// use flatleaf::implementing::{Builder, Key, Visitor, VisitorMut};
+/// use flatleaf::{destructure, Result, Tree};
+///
+/// struct Pair<T>([T; 2]);
+///
+/// impl<T: Tree> Tree for Pair<T> {
+///     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+///         visitor.child(Key::Name("left"), &self.0[0])?;
+///         visitor.child(Key::Name("right"), &self.0[1])
+///     }
+///
+///     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+///         let [left, right] = &mut self.0;
+///         visitor.child(Key::Name("left"), left)?;
+///         visitor.child(Key::Name("right"), right)
+///     }
+///
+///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+///         let left = builder.child(Key::Name("left"), &self.0[0])?;
+///         let right = builder.child(Key::Name("right"), &self.0[1])?;
+///         Ok(Pair([left, right]))
+///     }
+/// }
+///
+/// let (flat, layout) = destructure(&Pair([vec![1.0_f32], vec![2.0, 3.0]]))?;
+/// assert_eq!((flat, layout.leaves()[1].path()), (vec![1.0, 2.0, 3.0], "right"));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub mod implementing {
+    #[doc(inline)]
+    pub use crate::tree::{
+        Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor,
+        VisitorMut, Writer,
+    };
+}
 
 #[doc(hidden)]
 pub mod __private {

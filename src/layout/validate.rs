@@ -14,11 +14,8 @@ use super::leaf::Leaf;
 use super::paths::{NodeId, NodeKind};
 use crate::error::{Error, Quoted, Result};
 use crate::memory;
+use crate::tree::MAX_AXES;
 use crate::tree::axes::{AxisMap, Shape};
-
-/// More axes than any array has: NumPy and PyTorch stop there too. Work that is done for every axis
-/// of every place stays near linear in what is read.
-const MAX_AXES: usize = 64;
 
 /// The nodes at which a leaf stands; few leaves are ties.
 type Nodes = SmallVec<[NodeId; 2]>;
@@ -99,6 +96,7 @@ impl Draft {
             Error::invalid_layout(format!("{what}, at {}", Quoted(&path)))
         };
         let leaf = &self.leaves[place.leaf as usize];
+        // Axes of length 1 cost no elements, but work at every place.
         if leaf.shape.len() > MAX_AXES {
             return Err(wrong("a shape of more than 64 axes"));
         }

@@ -24,8 +24,8 @@ pub(crate) use builder::{MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace};
 pub use dyn_tree::DynTree;
 pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;
-pub(crate) use leaf::Source;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
+pub(crate) use leaf::{MAX_AXES, Source};
 #[doc(hidden)]
 pub use literal::Literal;
 #[doc(hidden)]
