@@ -5,6 +5,7 @@
 mod common;
 mod files;
 
+mod comparing;
 mod conversions;
 mod format;
 mod hostile;
