@@ -255,7 +255,8 @@ pub(crate) fn copy(from: Floats<'_>, to: FloatsMut<'_>) {
     }
 }
 
-/// The same for what is larger than the caches: see [`streamed`].
+/// Copies elements past the caches, for what is larger than these, from one type into the other: see
+/// [`streamed`].
 ///
 /// ***Panics*** if they are not as many.
 pub(crate) fn copy_streamed(from: Floats<'_>, to: FloatsMut<'_>) {

@@ -1,5 +1,19 @@
 //! What a tree is rebuilt with: a face that implementations of `Tree` see, over the walk that knows
 //! what is new.
+//!
+//! A tree rebuilds itself field by field, and asks the builder for each child and leaf in the order
+//! in which it visits them. The walk behind the builder follows along the layout's paths, so that it
+//! knows at every leaf which elements are meant. An example: `(a, a)`, two handles of one
+//! `Rc<Vec<f32>>`, restructured from `[2.0]`.
+//!
+//! 1. The tuple asks for child `0`: the walk goes down to the path `0`.
+//! 2. The `Rc` asks for the shared node of its identity. None has been made, so its content is
+//!    rebuilt: the vector asks for its leaf, which is `[2.0]`, and a new `Rc` is kept in [`MadeParts`].
+//! 3. The tuple asks for child `1`, and the `Rc` for the shared node of the same identity: it gets a
+//!    clone of the new handle, and the tie is one again.
+//!
+//! Cloning the tree and then writing its leaves was tried first: it writes all elements twice, and
+//! took 19 to 23 ms on the shapes of ResNet-50 where this takes 9 to 12.
 
 use std::any::{Any, TypeId, type_name};
 use std::borrow::Cow;
@@ -16,8 +30,12 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::slices::{AnyVec, Floats};
 
-/// Makes a new tree after an old one. Implementations of [`Tree::rebuild`] ask it for their
-/// children and leaves, in the order in which they visit them.
+/// Makes a new tree after an old one: what [`Tree::rebuild`] is given.
+///
+/// An implementation asks it for its children ([`child`](Builder::child)) and leaves
+/// ([`leaf`](Builder::leaf)), in the order in which it visits them, and puts the answers together to
+/// a new value. Ties, frozen leaves and conversions of element types are the builder's affair: a
+/// leaf that gets no new elements is answered with its old ones.
 ///
 /// ```
 /// use flatleaf::{destructure, Builder, Key, Result, Tree};
@@ -116,10 +134,10 @@ impl<'b> Builder<'b> {
         Builder(walk)
     }
 
-    /// Rebuilds a child.
+    /// Rebuilds a child: a new one like `tree`, with the new elements of the leaves below the key.
     ///
     /// # Errors
-    /// What rebuilding it returns.
+    /// What rebuilding it returns, and `is_too_deep`: more than 1,024 levels.
     ///
     /// ```
     /// use flatleaf::{deep_clone, Builder, Key, Result, Tree};
@@ -174,7 +192,8 @@ impl<'b> Builder<'b> {
     ///     # }
     ///     # fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> { Ok(()) }
     ///     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-    ///         let old = LeafRef::from_slice(&[self.w.len()], &self.w);
+    ///         let shape = [self.w.len()];
+    ///         let old = LeafRef::from_slice(&shape, &self.w);
     ///         let w = builder.within(Key::Name("block"), |builder| builder.child_leaf(Key::Name("w"), old))?;
     ///         Ok(Named { w })
     ///     }
@@ -233,8 +252,11 @@ impl<'b> Builder<'b> {
     /// The elements of the leaf here, in row-major order: those of the flat vector, or the old ones
     /// if the leaf is frozen or carried.
     ///
+    /// They come in a vector of their own, as many as the shape of `old` has.
+    ///
     /// # Errors
-    /// A leaf whose shape or element type is not what the first visit saw; what reading it returns.
+    /// `is_unstable`: a leaf whose shape or element type is not what the first visit saw, and an `E`
+    /// that is not the type of `old`; what reading `old` returns.
     ///
     /// ```
     /// use flatleaf::{destructure, Builder, LeafRef, Result, Tree};
@@ -280,11 +302,14 @@ impl<'b> Builder<'b> {
     }
 
     /// The new node behind a shared pointer: made for the first handle of its identity, cloned for
-    /// the others. A node in which nothing is trainable and nothing can change is shared with the
-    /// old tree.
+    /// the others, so that a tie is one allocation again.
+    ///
+    /// `old` is the handle here. It is cloned instead if nothing below it is trainable and nothing in
+    /// it can change: a frozen part without cells is shared by both trees.
     ///
     /// # Errors
-    /// What `make` returns; a node that the tree holds as two types.
+    /// What `make` returns; `is_object`: a node that the tree holds as two types; `is_too_deep`:
+    /// pointers in pointers until the stack is used up.
     ///
     /// ```
     /// use flatleaf::{destructure, Builder, Identity, Result, Tree};
@@ -325,6 +350,8 @@ impl<'b> Builder<'b> {
             return Ok(old.clone());
         }
         if let Some(made) = self.0.made().nodes.get(&identity) {
+            // One allocation seen as two types, an `Rc<[f32; 2]>` and the `Rc<[f32]>` made of it
+            // say: a new one could be cloned as only one of them.
             let handle = made.downcast_ref::<H>().cloned();
             return handle.ok_or_else(Error::two_types);
         }
@@ -345,6 +372,8 @@ impl<'b> Builder<'b> {
         let Some(TiedPlace { id, .. }) = self.0.tied() else {
             return Ok(None);
         };
+        // Arrays are kept by leaf and not by identity: views of one parameter have different
+        // addresses.
         let known = self.0.made().arrays.get(&id);
         let known = known.and_then(|made| made.downcast_ref::<ArcArray<E, IxDyn>>().cloned());
         let array = match known {
@@ -366,6 +395,8 @@ impl<'b> Builder<'b> {
         id: usize,
         array: ArcArray<E, IxDyn>,
     ) -> ArcArray<E, IxDyn> {
+        // The place that comes first may show the leaf transposed or reversed, and later places are
+        // told how they lie on the leaf and not on this one.
         let array = match self.0.tied() {
             Some(TiedPlace {
                 axes: Some(axes),
@@ -396,6 +427,7 @@ impl<'b> Builder<'b> {
     /// Rebuilds into a box, of a sized type or of a trait object.
     pub(crate) fn boxed<T: Tree + ?Sized + 'static>(&mut self, tree: &T) -> Result<Box<T>> {
         stack::check_stack_space()?;
+        // What is in the box is known to itself only: it is asked to put a box of this type here.
         let mut made: Option<Box<T>> = None;
         let mut slot = Slot {
             wanted: TypeId::of::<T>(),
@@ -478,6 +510,7 @@ impl Slot<'_> {
         make: impl FnOnce() -> Result<Box<T>>,
     ) -> Result<()> {
         self.set_concrete::<T>();
+        // The slot is an `Option<Box<wanted>>` behind `dyn Any`, which only the wanted type fits.
         if self.wanted == TypeId::of::<T>()
             && let Some(made) = self.made.downcast_mut::<Option<Box<T>>>()
         {
@@ -543,6 +576,8 @@ impl NewLeaf<'_> {
         if axes.is_none() && order.is_none() {
             return elements.into_vec();
         }
+        // Elements come in the order of the leaf, and are wanted in the order in which the old array
+        // of this place lies in memory.
         let elements = elements.borrowed::<E>()?;
         let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements).map_err(|_| another_length())?;
         let place = axes.map_or(leaf.clone(), |axes| axes.to_place(leaf));

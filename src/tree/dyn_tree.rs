@@ -54,7 +54,8 @@ enum DynNode {
 }
 
 impl DynTree {
-    /// Nothing: the gradient of a leaf that has none.
+    /// Nothing: the gradient of a leaf that has none. As a gradient it is ignored wherever it stands,
+    /// and the leaf it stands for is absent, which is not zero.
     ///
     /// ```
     /// use flatleaf::{DynTree, Layout};
@@ -100,6 +101,7 @@ impl DynTree {
             .into_iter()
             .map(|(key, tree)| (key.into(), tree))
             .collect();
+        // Both would have one path.
         if let Some(key) = duplicate(&entries) {
             panic!("a map has the key {key:?} twice");
         }
@@ -111,7 +113,9 @@ impl DynTree {
     /// a list.
     ///
     /// # Errors
-    /// More than 1,024 levels; a poisoned lock or borrowed cell; what reading a foreign leaf
+    /// `is_too_deep`: more than 1,024 levels; `is_cycle`: a node in itself; `is_too_many_places`:
+    /// more than 1,048,576 extra nodes of shared parts; `is_shape`: an array of more than 64 axes;
+    /// `is_poisoned`, `is_borrowed`: a lock or cell that cannot be read; what reading a foreign leaf
     /// returns.
     ///
     /// ```
@@ -134,6 +138,8 @@ impl DynTree {
 
     /// A list if the keys are 0, 1, 2 and so on, a map if they are others, absent without children.
     pub(crate) fn branch(children: Vec<(String, DynTree)>) -> Self {
+        // A list of layers and a map with the keys 0, 1, 2 have the same paths, so that it does not
+        // matter to a layout which of the two it is; people write lists.
         let mut keys = children.iter().map(|child| &child.0).enumerate();
         if children.is_empty() {
             DynTree::absent()
@@ -144,7 +150,8 @@ impl DynTree {
         }
     }
 
-    /// Whether there is nothing here.
+    /// Whether there is nothing here, `null` in JSON: no array and no branch, not even one without
+    /// children.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -179,6 +186,7 @@ impl DynTree {
 
     fn child(&self, key: &str) -> Option<&DynTree> {
         match &self.0 {
+            // `07` is a name and no index: no list has it.
             DynNode::List(items) => match Key::Name(key).canonical() {
                 Key::Index(index) => items.get(index),
                 _ => None,
@@ -191,7 +199,8 @@ impl DynTree {
         }
     }
 
-    /// The array, if this is a leaf of such elements.
+    /// The array, if this is a leaf whose elements are `E`; `None` for a branch, for nothing, and for
+    /// an array of another element type.
     ///
     /// ```
     /// use flatleaf::tree;
@@ -386,6 +395,8 @@ impl Tree for DynTree {
 /// A tree may be nested far deeper than the stack allows: children are dropped from a list.
 impl Drop for DynTree {
     fn drop(&mut self) {
+        // What is dropped at the end of the loop has no children left, so that its own drop returns
+        // at once.
         let mut children = Vec::new();
         self.take_branches(&mut children);
         while let Some(mut child) = children.pop() {
@@ -550,6 +561,7 @@ impl<'a> Visitor<'a> for CopyingVisitor {
     }
 
     fn no_leaf(&mut self) -> Result<()> {
+        // A name or a setting would come back as an absent parameter.
         self.here().is_part = false;
         Ok(())
     }
@@ -559,6 +571,7 @@ impl<'a> Visitor<'a> for CopyingVisitor {
             .map_err(|error| self.noted(error))
     }
 
+    // Frozen or not is the layout's affair, and a copy has all leaves.
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
         let level = self.bounds.enter()?;
         if key != Key::Same {
@@ -573,6 +586,7 @@ impl<'a> Visitor<'a> for CopyingVisitor {
 
     fn leave(&mut self, key: Key<'_>) {
         self.bounds.leave();
+        // A wrapper has opened no branch: its content is its parent's.
         if key == Key::Same {
             return;
         }

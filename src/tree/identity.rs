@@ -1,5 +1,9 @@
 //! What makes two places one parameter: an identity, which is an address or an identifier, never a
 //! value.
+//!
+//! Two handles that are equal by value are two parameters, and must stay two: a layer that was
+//! initialised like another is trained apart from it. Two handles of one allocation are one, and
+//! must stay one: written as two, the last one written would win.
 
 use std::any::Any;
 use std::fmt;
@@ -9,6 +13,10 @@ use super::{Builder, Tree, Visitor, VisitorMut};
 use crate::error::Result;
 
 /// The identity of a shared node or leaf. Two places of equal identity are one parameter.
+///
+/// Either the address of an allocation ([`Identity::address`]), which is compared within one borrow
+/// of a tree only, or an identifier that another library gives out ([`Identity::of`]). Equal values
+/// are no identity.
 ///
 /// ```
 /// use flatleaf::Identity;
@@ -45,6 +53,8 @@ impl Identity {
     /// assert_ne!(Identity::address(Rc::as_ptr(&shared)), Identity::address(Rc::as_ptr(&Rc::new([1.0_f32]))));
     /// ```
     pub fn address<T: ?Sized>(pointer: *const T) -> Self {
+        // The metadata of a fat pointer (a length, a vtable) says how the allocation is seen, and
+        // vtables of one type may differ between compilation units.
         Identity(IdentityKind::Address(pointer.cast::<()>() as usize))
     }
 
@@ -79,6 +89,8 @@ impl<I: Clone + Eq + Hash + Send + Sync + 'static> Identifier for I {
         Box::new(self.clone())
     }
 
+    // Identifiers of two types are never equal, whatever numbers they hold: one library's tensor 7
+    // is not the other's.
     fn equals(&self, other: &dyn Any) -> bool {
         other.downcast_ref::<I>() == Some(self)
     }
@@ -159,16 +171,18 @@ impl fmt::Debug for OwnIdentity {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait Guarded {
-    /// Calls `visit` with the content, for reading.
+    /// Calls `visit` with the content, for reading, while the guard is held.
     ///
     /// # Errors
-    /// What `visit` returns; a poisoned lock, or a cell that is borrowed for writing.
+    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a cell
+    /// that is borrowed for writing.
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()>;
 
-    /// Calls `visit` with the content, for writing.
+    /// Calls `visit` with the content, for writing, while the guard is held.
     ///
     /// # Errors
-    /// What `visit` returns; a poisoned lock, or a cell that is borrowed.
+    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a cell
+    /// that is borrowed at all.
     fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()>;
 }
 

@@ -56,7 +56,7 @@ pub struct LeafRef<'call, 'a> {
 pub(crate) enum Source<'call, 'a> {
     /// Row-major elements, as bytes, for as long as the tree is borrowed.
     Borrowed(&'a [u8]),
-    /// The same, for this call only.
+    /// Row-major elements, as bytes, for this call only: they lie behind a guard.
     Guarded(&'call [u8]),
     Reader(&'call dyn ReadBytes),
 }
@@ -216,7 +216,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         self.len().saturating_mul(self.dtype.size())
     }
 
-    /// The same leaf for a visitor of another lifetime, good for this call only.
+    /// The leaf for a visitor of another lifetime, good for this call only.
     pub(crate) fn for_this_call<'other>(self) -> LeafRef<'call, 'other>
     where
         'a: 'call,

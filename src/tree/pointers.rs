@@ -114,6 +114,8 @@ macro_rules! shared_pointers {
 
             fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
                 stack::check_stack_space()?;
+                // Between `is_unique` and here no other handle can have been made but by the tree
+                // itself, which then is not what it was.
                 let content = $pointer::get_mut(self);
                 let content = content.ok_or_else(|| Error::unstable("a handle that was the only one"))?;
                 content.visit_mut(visitor)
@@ -150,6 +152,7 @@ impl<T: Tree> Tree for RefCell<T> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        // Never `borrow`: a cell that is borrowed elsewhere is an error with its path, and no panic.
         let content = self.try_borrow().map_err(|_| Error::borrowed())?;
         content.rebuild(builder).map(RefCell::new)
     }

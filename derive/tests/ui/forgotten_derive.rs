@@ -1,8 +1,12 @@
+use flatleaf::Tree;
+
 struct Dense {
     weight: Vec<f32>,
 }
 
+/// As `destructure` does.
+fn walk(_tree: &impl Tree) {}
+
 fn main() {
-    let model = vec![Dense { weight: vec![1.0] }];
-    let _ = flatleaf::destructure(&model);
+    walk(&vec![Dense { weight: vec![1.0] }]);
 }
