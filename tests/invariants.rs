@@ -61,7 +61,7 @@ const PARTS: [Part; 15] = [
     // Rules over slices. Trees come and go as slices.
     part("optim", WALKS),
     part("solvers", WALKS),
-    part("checkpoint", &["FlatGrad", "Optimizer"]),
+    part("checkpoint", &["FlatGrad"]),
 ];
 
 const fn part(module: &'static str, never: &'static [&'static str]) -> Part {

@@ -14,13 +14,14 @@ mod progress;
 mod stats;
 mod table;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use flatleaf::Result;
 use flatleaf::checkpoint::{self, Checkpoint, Comparison, Tensor};
+use flatleaf::{Dtype, Result};
 use progress::Progress;
 use stats::Stats;
-use table::{Column, grouped, number};
+use table::{Column, grouped, number, printable};
 
 const SAMPLE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -121,6 +122,7 @@ fn title(path: &Path, file: &Checkpoint) -> String {
 
 fn parameters(file: &Checkpoint, rows: &[Row]) -> String {
     let total = elements(file.tensors());
+    let others = OtherNames::of_file(file);
     let stated = |text: &dyn Fn(&Tensor) -> String| {
         rows.iter()
             .map(|(tensor, _)| text(tensor))
@@ -148,7 +150,7 @@ fn parameters(file: &Checkpoint, rows: &[Row]) -> String {
                 if tensor.name().is_empty() {
                     "(root)".into()
                 } else {
-                    tensor.name().into()
+                    printable(tensor.name())
                 }
             }),
         ),
@@ -163,7 +165,7 @@ fn parameters(file: &Checkpoint, rows: &[Row]) -> String {
             "share",
             stated(&|tensor| format!("{:.2} %", 100.0 * tensor.len() as f64 / total.max(1) as f64)),
         ),
-        Column::right("mean", measured(&|stats| stats.mean)),
+        Column::right("mean", measured(&Stats::mean)),
         Column::right("std", measured(&Stats::std)),
         Column::right("min", measured(&|stats| stats.min)),
         Column::right("max", measured(&|stats| stats.max)),
@@ -174,33 +176,48 @@ fn parameters(file: &Checkpoint, rows: &[Row]) -> String {
                 .map(|row| non_finite(row).unwrap_or_default())
                 .collect(),
         ),
-        Column::left("also at", stated(&|tensor| other_names(file, tensor))),
+        Column::left("also at", stated(&|tensor| others.of(tensor))),
     ];
     table::render(&columns)
 }
 
-fn other_names(file: &Checkpoint, tensor: &Tensor) -> String {
-    let names: Vec<&str> = file
-        .aliases()
-        .filter(|(_, kept)| *kept == tensor.name())
-        .map(|(alias, _)| alias)
-        .collect();
-    names.join(", ")
+/// The aliases of each tensor, by its name.
+struct OtherNames(HashMap<String, Vec<String>>);
+
+impl OtherNames {
+    fn of_file(file: &Checkpoint) -> OtherNames {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for (alias, kept) in file.aliases() {
+            names
+                .entry(kept.to_owned())
+                .or_default()
+                .push(printable(alias));
+        }
+        OtherNames(names)
+    }
+
+    fn of(&self, tensor: &Tensor) -> String {
+        let names = self.0.get(tensor.name());
+        names.map(|names| names.join(", ")).unwrap_or_default()
+    }
 }
 
 fn totals(rows: &[Row]) -> String {
-    let stats = || rows.iter().filter_map(|row| row.1.as_ref());
-    let norm = stats()
-        .map(|stats| stats.norm().powi(2))
-        .sum::<f64>()
-        .sqrt();
+    // Counters and positions are no parameters, and large enough to hide those.
+    let floats = rows.iter().filter(|(tensor, _)| is_float(tensor));
+    let stats = || floats.clone().filter_map(|row| row.1.as_ref());
+    let norm = table::norm(stats().map(Stats::norm));
     let non_finite: usize = stats().map(|stats| stats.non_finite).sum();
     let others = if non_finite == 0 {
         "all finite".to_owned()
     } else {
         format!("{} not finite, left out", grouped(non_finite))
     };
-    format!("norm of all {}, {others}", number(norm))
+    format!("norm of all floats {}, {others}", number(norm))
+}
+
+fn is_float(tensor: &Tensor) -> bool {
+    tensor.dtype().is_some_and(Dtype::is_float)
 }
 
 /// Metadata, and what was written beside a model.
@@ -211,17 +228,15 @@ fn notes(file: &Checkpoint) {
             .map(|part| part.tensors().to_vec())
             .unwrap_or_default();
         println!(
-            "beside the model: {part}, {} tensors, {} elements (not measured)",
+            "beside the model: {}, {} tensors, {} elements (not measured)",
+            printable(part),
             tensors.len(),
             grouped(elements(&tensors))
         );
     }
-    let is_alias = |key: &str| file.aliases().any(|(alias, _)| alias == key);
-    for (key, value) in file.metadata().iter().filter(|(key, _)| !is_alias(key)) {
-        println!(
-            "metadata: {key} = {}",
-            value.chars().take(100).collect::<String>()
-        );
+    for (key, value) in file.user_metadata() {
+        let value: String = value.chars().take(100).collect();
+        println!("metadata: {} = {}", printable(key), printable(&value));
     }
 }
 
@@ -240,7 +255,10 @@ fn distances(first: &Path, second: &Path) -> Result<String> {
     let columns = [
         Column::left(
             "path",
-            tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            tensors
+                .iter()
+                .map(|tensor| printable(&tensor.name))
+                .collect(),
         ),
         Column::right(
             "count",
@@ -280,17 +298,19 @@ fn unpaired(comparison: &Comparison) -> String {
     let Comparison {
         only_in_first,
         only_in_second,
+        other_shapes,
         not_compared,
         ..
     } = comparison;
     let kinds = [
         ("only in the first", only_in_first),
         ("only in the second", only_in_second),
-        ("of other shapes", not_compared),
+        ("of other shapes", other_shapes),
+        ("not compared, types", not_compared),
     ];
     kinds
         .iter()
         .filter(|kind| !kind.1.is_empty())
-        .map(|(what, names)| format!("\n{what}: {}", names.join(", ")))
+        .map(|(what, names)| format!("\n{what}: {}", printable(&names.join(", "))))
         .collect()
 }

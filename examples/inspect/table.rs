@@ -93,3 +93,23 @@ pub(crate) fn number(x: f64) -> String {
         _ => x.to_string(),
     }
 }
+
+/// A text of a file for a terminal, which would obey its control characters.
+pub(crate) fn printable(text: &str) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// The norm of tensors together, of their norms: squares of large ones overflow, so these are
+/// divided first.
+pub(crate) fn norm(norms: impl Iterator<Item = f64> + Clone) -> f64 {
+    let largest = norms.clone().fold(0.0, f64::max);
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let squares = norms.map(|norm| (norm / largest).powi(2));
+    squares.sum::<f64>().sqrt() * largest
+}

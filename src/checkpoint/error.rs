@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Problem};
+use crate::error::{Error, ErrorKind, Printable, Problem};
 
 impl Error {
     pub(crate) fn invalid_file(expected: &str, found: impl Into<String>) -> Self {
         Problem::new(ErrorKind::InvalidFile)
             .expected(expected)
-            .found(found)
+            .found(Printable(&found.into()).to_string())
             .into()
     }
 

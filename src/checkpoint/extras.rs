@@ -1,5 +1,6 @@
 //! What is written beside a model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::open::Checkpoint;
@@ -55,6 +56,11 @@ pub(crate) enum Others<'e> {
 pub(crate) enum ExtraPart<'e> {
     Vector(&'e [f32]),
     Tree(&'e dyn Tree),
+    /// An optimiser's: vectors by name, and the rest as text.
+    State {
+        vectors: Vec<(String, Cow<'e, [f32]>)>,
+        rest: Vec<u8>,
+    },
 }
 
 impl<'e> Extras<'e> {

@@ -55,13 +55,25 @@ impl<'a> FileContents<'a> {
             self.insert_entry(alias.clone(), name.clone())?;
             self.ties.insert(alias);
         }
+        self.push_tensor(name, on_disk, leaf.shape().to_vec(), elements)
+    }
+
+    /// # Errors
+    /// A name that is taken, or kept for the metadata.
+    pub(crate) fn push_tensor(
+        &mut self,
+        name: String,
+        on_disk: OnDisk,
+        shape: Vec<usize>,
+        elements: Cow<'a, [u8]>,
+    ) -> Result<()> {
         if name == METADATA {
             return Err(reserved_name(&name));
         }
         if self.elements.insert(name.clone(), elements).is_some() {
             return Err(Error::duplicate(name));
         }
-        self.entries.push((name, on_disk, leaf.shape().to_vec()));
+        self.entries.push((name, on_disk, shape));
         Ok(())
     }
 

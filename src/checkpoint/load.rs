@@ -7,7 +7,7 @@ use std::path::Path;
 use super::open::{Checkpoint, open};
 use super::sources::{FoundLeaves, StoredLeaf, TensorNames, UnexpectedTensor, reordered};
 use crate::element::{Dtype, Sink};
-use crate::error::{Error, Findings, Result};
+use crate::error::{Error, Findings, Printable, Result};
 use crate::layout::{Layout, LayoutData, LeafId, NamePattern, NodeKind, Place, Rename};
 use crate::slices::copies::Copies;
 use crate::slices::{Floats, FloatsMut};
@@ -275,7 +275,10 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} leaves loaded", self.loaded.len())?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
-            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            let names: Vec<String> = names
+                .iter()
+                .map(|name| format!("`{}`", Printable(name)))
+                .collect();
             if !names.is_empty() {
                 write!(f, "; {what}: {}", names.join(", "))?;
             }

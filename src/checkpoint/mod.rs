@@ -84,6 +84,7 @@ mod bytes;
 mod flat;
 mod load;
 mod open;
+mod optimizer;
 mod part;
 mod sources;
 mod tree;

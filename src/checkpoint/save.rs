@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::extras::{ExtraPart, Extras, Others};
 use super::file_contents::{FileContents, LeafBytes, own_type};
+use super::optimizer::state_tensors;
 use super::{dtype, metadata};
 use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
@@ -183,7 +184,7 @@ fn no_others(layout: &Layout) -> Result<()> {
 fn push_extras<'a>(
     contents: &mut FileContents<'a>,
     layout: &Layout,
-    extras: &Extras<'a>,
+    extras: &'a Extras<'_>,
 ) -> Result<()> {
     extras
         .parts
@@ -193,6 +194,12 @@ fn push_extras<'a>(
         match part {
             ExtraPart::Vector(vector) => push_vector(contents, name, layout, vector)?,
             ExtraPart::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
+            ExtraPart::State { vectors, rest } => {
+                for (name, dtype, bytes) in state_tensors(name, vectors, rest) {
+                    let len = bytes.len() * 8 / dtype.bitsize();
+                    contents.push_tensor(name, dtype, vec![len], Cow::Borrowed(bytes))?;
+                }
+            }
         }
     }
     if !extras.is_plain {

@@ -11,6 +11,8 @@ mod problem;
 use std::fmt;
 
 pub(crate) use findings::{Findings, FirstError};
+#[cfg(feature = "safetensors")]
+pub(crate) use problem::Printable;
 pub(crate) use problem::{ErrorKind, Problem, Quoted};
 
 /// What any operation of this crate returns: a value, or the one [`Error`] of the crate. It can be

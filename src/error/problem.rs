@@ -148,10 +148,27 @@ impl fmt::Display for Quoted<'_> {
         }
         let count = self.0.chars().count();
         if count <= LONGEST {
-            return write!(f, "`{}`", self.0);
+            return write!(f, "`{}`", Printable(self.0));
         }
         let head: String = self.0.chars().take(LONGEST / 2).collect();
         let tail: String = self.0.chars().skip(count - LONGEST / 4).collect();
-        write!(f, "`{head}…{tail}`")
+        write!(f, "`{}…{}`", Printable(&head), Printable(&tail))
+    }
+}
+
+/// A text without control characters, which a terminal would obey: a file may have any in its
+/// names.
+pub(crate) struct Printable<'t>(pub(crate) &'t str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(char::is_control) {
+            f.write_str(&rest[..at])?;
+            let control = rest[at..].chars().next().unwrap_or_default();
+            write!(f, "{}", control.escape_default())?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        f.write_str(rest)
     }
 }

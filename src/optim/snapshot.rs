@@ -453,6 +453,30 @@ impl<R> Snapshot<'_, R> {
     }
 }
 
+/// For those who store the state vectors apart from all else: a file of tensors.
+#[cfg(feature = "safetensors")]
+impl<'s, R> Snapshot<'s, R> {
+    /// Takes the state vectors out, with their names, in their order. None is one of zeros.
+    pub(crate) fn take_states(&mut self) -> Vec<(String, Option<Cow<'s, [f32]>>)> {
+        let states = self.states.iter_mut();
+        states
+            .map(|state| (state.name.to_string(), state.elements.take()))
+            .collect()
+    }
+
+    /// The names of the state vectors, in their order.
+    pub(crate) fn state_names(&self) -> impl Iterator<Item = &str> {
+        self.states.iter().map(|state| &*state.name)
+    }
+
+    /// Puts state vectors in again, in their order.
+    pub(crate) fn put_states(&mut self, elements: Vec<Option<Cow<'s, [f32]>>>) {
+        for (state, elements) in self.states.iter_mut().zip(elements) {
+            state.elements = elements;
+        }
+    }
+}
+
 impl SavedLeaf {
     fn progress(&self) -> LeafProgress {
         LeafProgress {

@@ -398,3 +398,53 @@ fn names_that_are_written_otherwise() {
     let mut target = DynTree::map([("a", DynTree::map([("*", DynTree::from(vec![0_u8]))]))]);
     assert!(load(&twice, &mut target).unwrap_err().is_duplicate());
 }
+
+/// A terminal obeys control characters; errors show them.
+#[test]
+fn control_characters_are_shown_and_not_printed() {
+    let bytes = tensors(&[("a\\u001b[31m", "F32", &f32s(&[1.0]))], "");
+    let mut model = flatleaf::tree!({ "b\n": [0.0] });
+    let error = load(&bytes, &mut model).unwrap_err().to_string();
+    assert!(
+        error.contains("`a\\u{1b}[31m`") && error.contains("`b\\n`"),
+        "{error}"
+    );
+    let found = one("{\"a\":{\"\\u001b\":1}}");
+    assert!(found.contains("unknown field `\\u{1b}`"), "{found}");
+    let lax = checkpoint::LoadOptions::new().lax();
+    let report = open(&bytes).unwrap().load_into(&mut model, &lax).unwrap();
+    assert!(
+        !report
+            .to_string()
+            .contains(|character: char| character.is_control())
+    );
+}
+
+/// Small headers that made quadratic work: many parts, many ties of many tensors, many dots.
+#[test]
+fn many_of_everything() {
+    let many = 30_000;
+    let entry =
+        |name: &str| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let tensors: Vec<String> = (0..many).map(|index| entry(&format!("t{index}"))).collect();
+    let aliases: Vec<String> = (0..many)
+        .map(|index| format!(r#""a{index}":"t{index}""#))
+        .collect();
+    let parts: Vec<String> = (0..many).map(|index| format!(r#"\"p{index}\""#)).collect();
+    let header = format!(
+        r#"{{"__metadata__":{{"flatleaf.parts":"[{}]",{}}},{}}}"#,
+        parts.join(","),
+        aliases.join(","),
+        tensors.join(",")
+    );
+    let folder = Folder::new();
+    std::fs::write(folder.path("a"), raw(&header, &[])).unwrap();
+    let comparison = checkpoint::compare(folder.path("a"), folder.path("a")).unwrap();
+    assert_eq!(comparison.tensors.len(), many);
+    let file = checkpoint::open(folder.path("a")).unwrap();
+    assert_eq!((file.parts().len(), file.aliases().count()), (many, many));
+    assert_eq!(file.layout().unwrap().others().len(), 2 * many);
+    let dots = entry(&"a.".repeat(200_000));
+    let deep = open(&raw(&format!("{{{dots}}}"), &[])).unwrap();
+    assert!(deep.layout().unwrap_err().is_too_deep());
+}

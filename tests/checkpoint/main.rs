@@ -13,6 +13,7 @@ mod killed;
 mod loading;
 mod memory;
 mod opened;
+mod optimizers;
 mod python;
 mod real;
 mod renaming;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flatleaf::checkpoint::{self, Extras, LoadOptions};
+use flatleaf::checkpoint::{self, AverageOptions, Extras, LoadOptions};
 use flatleaf::{DynTree, Layout, tree};
 use half::{bf16, f16};
 use ndarray::{Array1, arr1};
@@ -309,7 +309,7 @@ fn names_shapes_and_types_may_differ() {
         ("x", 2.0)
     );
     assert_eq!(
-        (comparison.not_compared, comparison.only_in_second),
+        (comparison.other_shapes, comparison.only_in_second),
         (vec!["z".to_owned()], vec!["new".to_owned()])
     );
     let back = checkpoint::compare(folder.path("other"), folder.path("tied")).unwrap();
@@ -346,4 +346,111 @@ fn a_scan_sees_every_element_once() {
     .unwrap();
     assert_eq!(seen["w"], 150_001);
     assert_eq!(seen.len(), 6);
+}
+
+/// Weights, and tensors that do not fit left out and told.
+#[test]
+fn averages_with_weights_leave_out_what_does_not_fit() {
+    let folder = Folder::new();
+    let save = |name: &str, model: &DynTree| {
+        checkpoint::save(folder.path(name), model).unwrap();
+        folder.path(name)
+    };
+    let files = [
+        save(
+            "a",
+            &tree!({ "w": [1.0, 2.0], "head": [1.0], "old": [1.0] }),
+        ),
+        save("b", &tree!({ "w": [3.0, 6.0], "head": [1.0, 2.0] })),
+        save(
+            "c",
+            &tree!({ "w": [5.0, 1.0], "head": [1.0], "new": [2.0] }),
+        ),
+    ];
+    let error = checkpoint::average(&files, folder.path("soup")).unwrap_err();
+    assert_eq!(error.paths().collect::<Vec<_>>(), ["head", "old", "new"]);
+    // The file that has it otherwise is named.
+    let text = error.to_string();
+    let of_b = format!(
+        "`head`: expected shape [1], found shape [2] in `{}`",
+        files[1].display()
+    );
+    assert!(text.starts_with(&of_b), "{text}");
+    assert!(!folder.path("soup").exists());
+
+    let options = AverageOptions::new().weights([1.0, 2.0, 1.0]).lax();
+    let report = checkpoint::average_with(&files, &options, folder.path("soup")).unwrap();
+    assert_eq!(report.averaged, ["w"]);
+    let left_out: Vec<_> = report.left_out.iter().map(|error| error.path()).collect();
+    assert_eq!(left_out, [Some("head"), Some("old"), Some("new")]);
+    let soup = checkpoint::open(folder.path("soup")).unwrap();
+    assert_eq!(soup.flat().unwrap(), [3.0, 3.75].as_slice());
+
+    for weights in [vec![1.0], vec![1.0, -1.0, 0.0], vec![1.0, f64::NAN, 1.0]] {
+        let options = AverageOptions::new().weights(weights).lax();
+        let error = checkpoint::average_with(&files, &options, folder.path("soup")).unwrap_err();
+        assert!(error.is_argument());
+    }
+}
+
+/// A tie whose tensor is left out goes with it.
+#[test]
+fn a_tie_is_left_out_with_its_tensor() {
+    let folder = Folder::new();
+    checkpoint::save(folder.path("a"), &models::tied()).unwrap();
+    checkpoint::save(folder.path("b"), &tree!({ "z": [1.0, 1.0, 1.0] })).unwrap();
+    let (files, out) = ([folder.path("a"), folder.path("b")], folder.path("out"));
+    let report = checkpoint::average_with(&files, &AverageOptions::new().lax(), &out).unwrap();
+    assert_eq!(
+        (report.averaged, report.left_out.len()),
+        (vec!["z".to_owned()], 1)
+    );
+    let out = checkpoint::open(out).unwrap();
+    assert_eq!(out.aliases().count(), 0);
+    assert_eq!(out.user_metadata().count(), 0);
+}
+
+/// Numbers whose squares and sums are beyond `f64`.
+#[test]
+fn numbers_at_the_edge() {
+    let folder = Folder::new();
+    let of = |name: &str, numbers: Vec<f64>| {
+        checkpoint::save(folder.path(name), &(numbers,)).unwrap();
+        folder.path(name)
+    };
+    let (a, b) = (of("a", vec![3e200, 0.0]), of("b", vec![0.0, 4e200]));
+    let difference = checkpoint::compare(&a, &b).unwrap();
+    assert_eq!(difference.distance(), 5e200);
+    assert_eq!(difference.norms(), (3e200, 4e200));
+    assert_eq!(difference.tensors[0].max_abs, 4e200);
+    let (a, b) = (of("a", vec![3e-200]), of("b", vec![-1e-200]));
+    assert_eq!(checkpoint::compare(&a, &b).unwrap().distance(), 4e-200);
+    let (a, b) = (of("a", vec![f64::NAN]), of("b", vec![1.0]));
+    assert!(checkpoint::compare(&a, &b).unwrap().distance().is_nan());
+
+    let (a, b) = (of("a", vec![1.7e308, 1.0]), of("b", vec![1.7e308, 2.0]));
+    checkpoint::average(&[&a, &b], folder.path("soup")).unwrap();
+    let soup = checkpoint::open(folder.path("soup")).unwrap();
+    assert_eq!(soup.view::<f64>("0").unwrap().to_vec(), [1.7e308, 1.5]);
+}
+
+/// Types of which nothing here knows the numbers are told apart from other shapes.
+#[test]
+fn what_is_not_compared_is_told() {
+    let folder = Folder::new();
+    let file = |name: &str, bytes: &[u8]| {
+        let bytes = tensors(&[("q", "F8_E4M3", bytes), ("s", "F32", &f32s(&[1.0]))], "");
+        std::fs::write(folder.path(name), bytes).unwrap();
+        folder.path(name)
+    };
+    let comparison = checkpoint::compare(file("a", &[1, 2]), file("b", &[3, 4])).unwrap();
+    assert_eq!(
+        (comparison.not_compared, comparison.other_shapes),
+        (vec!["q".to_owned()], vec![])
+    );
+    let comparison = checkpoint::compare(file("a", &[1, 2]), file("b", &[3])).unwrap();
+    assert_eq!(
+        (comparison.not_compared, comparison.other_shapes),
+        (vec![], vec!["q".to_owned()])
+    );
 }
