@@ -10,7 +10,8 @@ use crate::error::Result;
 /// The element type of a leaf.
 ///
 /// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never
-/// enter the flat vector.
+/// enter the flat vector. So are floats of 8 bits and complex numbers, which only files bring: they
+/// are kept as their bytes.
 ///
 /// ```
 /// use flatleaf::{Dtype, Layout};
@@ -24,7 +25,7 @@ use crate::error::Result;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 #[non_exhaustive]
-#[allow(missing_docs)] // each variant is the Rust type of the same name
+#[allow(missing_docs)] // each variant is the Rust type, or the type in a file, of the same name
 pub enum Dtype {
     F32,
     F64,
@@ -43,6 +44,12 @@ pub enum Dtype {
     U128,
     Usize,
     Bool,
+    F8E4M3,
+    F8E5M2,
+    F8E8M0,
+    F8E4M3FNUZ,
+    F8E5M2FNUZ,
+    C64,
 }
 
 impl Dtype {
@@ -61,6 +68,16 @@ impl Dtype {
         matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
     }
 
+    /// Whether nothing here calculates with such elements: floats of 8 bits and complex numbers,
+    /// which come from files, are carried as their bytes, and go into files again.
+    pub(crate) fn is_opaque(self) -> bool {
+        use Dtype::{C64, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0};
+        matches!(
+            self,
+            F8E4M3 | F8E5M2 | F8E8M0 | F8E4M3FNUZ | F8E5M2FNUZ | C64
+        )
+    }
+
     /// Bytes an element takes in memory.
     ///
     /// ```
@@ -74,6 +91,9 @@ impl Dtype {
     pub fn size(self) -> usize {
         match self {
             Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 => 1,
+            Dtype::F8E4M3FNUZ | Dtype::F8E5M2FNUZ => 1,
+            Dtype::C64 => 8,
             Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
             Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
             Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
@@ -109,6 +129,12 @@ impl Dtype {
             Dtype::U128 => "u128",
             Dtype::Usize => "usize",
             Dtype::Bool => "bool",
+            Dtype::F8E4M3 => "f8e4m3",
+            Dtype::F8E5M2 => "f8e5m2",
+            Dtype::F8E8M0 => "f8e8m0",
+            Dtype::F8E4M3FNUZ => "f8e4m3fnuz",
+            Dtype::F8E5M2FNUZ => "f8e5m2fnuz",
+            Dtype::C64 => "c64",
         }
     }
 }

@@ -290,8 +290,12 @@ fn check_types(streams: &Streams, tensor: &[usize]) -> Result<()> {
     let first = streams.first().tensors[tensor[0]].element_type()?;
     for (file, &index) in streams.files.iter().zip(tensor) {
         let other = &file.header.tensors[index];
-        if !dtype::is_convertible(other.on_disk, first) {
-            let (name, expected) = (other.name.clone(), first.to_string());
+        if first.is_opaque() || !dtype::is_convertible(other.on_disk, first) {
+            let expected = match first.is_opaque() {
+                true => "numbers that can be averaged".to_owned(),
+                false => first.to_string(),
+            };
+            let name = other.name.clone();
             let error = Error::element_type(name, expected, other.type_name());
             return Err(error.found_in(&file.path));
         }

@@ -197,7 +197,7 @@ fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
         let counterpart = &second.tensors[other];
         if tensor.shape() != counterpart.shape() {
             comparison.other_shapes.push(tensor.name.clone());
-        } else if tensor.dtype().is_none() || counterpart.dtype().is_none() {
+        } else if tensor.number_type().is_none() || counterpart.number_type().is_none() {
             comparison.not_compared.push(tensor.name.clone());
         } else {
             pairs.push([index, other]);

@@ -312,11 +312,15 @@ impl Checkpoint {
         self.header.find_any(name).ok_or_else(unknown)
     }
 
-    /// The layout of the file: its float tensors are the leaves, in the order of the file, its
-    /// integers and booleans the others. Planned anew by every call.
+    /// The layout of the file: its float tensors are the leaves, in the order of the file; its
+    /// integers, its booleans, and what is carried as bytes (floats of 8 bits, complex numbers) the
+    /// others. Planned anew by every call.
     ///
     /// # Errors
-    /// A name that is the beginning of another's path; more than 1,024 levels.
+    /// [`is_invalid_file`](Error::is_invalid_file): a name is the beginning of another's path; both
+    /// are named. [`is_too_deep`](Error::is_too_deep): more than 1,024 levels.
+    /// [`is_element_type`](Error::is_element_type): floats of less than 8 bits, which have no
+    /// arrays; [`bytes`](Checkpoint::bytes) has what is in the file.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree};

@@ -234,7 +234,7 @@ pub fn scan<P: AsRef<Path>>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64
     all_in_one(unfit)?;
     for tensor in common {
         let stated = streams.first().tensors[tensor[0]].clone();
-        if stated.dtype().is_some() {
+        if stated.number_type().is_some() {
             streams.read(&tensor, |chunks| {
                 each(&stated, chunks);
                 Ok(())

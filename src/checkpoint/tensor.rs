@@ -110,14 +110,14 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The type of its elements, if arrays can hold such: `None` for floats of 8 bits and less and
-    /// for complex numbers.
+    /// The type of its elements: `None` for floats of less than 8 bits, of which several share a
+    /// byte. Floats of 8 bits and complex numbers are carried as their bytes.
     ///
     /// ```
     /// use flatleaf::{checkpoint::Checkpoint, Dtype};
     ///
-    /// // {"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}
-    /// # let header = br#"{"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F8_E4M3","shape":[],"data_offsets":[4,5]}}"#;
+    /// // {"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F4","shape":[2],"data_offsets":[4,5]}}
+    /// # let header = br#"{"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"x":{"dtype":"F4","shape":[2],"data_offsets":[4,5]}}"#;
     /// # let bytes = [(header.len() as u64).to_le_bytes().as_slice(), header, &[0; 5]].concat();
     /// let file = Checkpoint::from_bytes(bytes)?;
     /// assert_eq!(["w", "x"].map(|name| file.tensor(name).unwrap().dtype()), [Some(Dtype::F32), None]);
@@ -165,6 +165,11 @@ impl Tensor {
             axes,
             ..self.clone()
         }
+    }
+
+    /// The type of its elements, if they are numbers here.
+    pub(crate) fn number_type(&self) -> Option<Dtype> {
+        self.dtype().filter(|dtype| !dtype.is_opaque())
     }
 
     /// # Errors

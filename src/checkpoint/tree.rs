@@ -273,9 +273,7 @@ impl Checkpoint {
         visitor: &mut dyn Visitor<'a>,
     ) -> Result<()> {
         let tensor: &'a Tensor = &self.tensors()[leaf.tensor];
-        let Some(dtype) = tensor.dtype() else {
-            return visitor.no_leaf();
-        };
+        let dtype = tensor.element_type()?;
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
         let reader = TensorBytes::new(bytes, dtype, tensor.stored_shape(), leaf.axes);

@@ -171,6 +171,15 @@ impl<'b> Builder<'b> {
         Ok(rebuilt)
     }
 
+    /// The new elements of the leaf here; none where it keeps its own.
+    pub(crate) fn new_leaf(
+        &mut self,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Result<Option<NewLeaf<'_>>> {
+        self.0.new_leaf(shape, dtype)
+    }
+
     /// Rebuilds what is below a key without an object for it that is a tree, as
     /// [`Visitor`](super::Visitor)'s `within` visits it.
     ///

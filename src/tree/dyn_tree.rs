@@ -9,6 +9,7 @@ use super::bounds::Bounds;
 use super::identity::{Guarded, Identity};
 use super::key::{keys_of_name, push_segment};
 use super::leaf::check_axes;
+use super::opaque::OpaqueArray;
 use super::under_guard::UnderGuard;
 use super::{Builder, Key, LeafRef, Tree, Visitor, VisitorMut, stack};
 use crate::element::{Dtype, Element};
@@ -134,6 +135,11 @@ impl DynTree {
             .map_err(|error| error.or_at(|| copy.path()))?;
         copy.failed.into_result()?;
         Ok(copy.root.into_tree())
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn of_array(array: Box<dyn AnyArray>) -> Self {
+        DynTree(DynNode::Leaf(array))
     }
 
     /// A list if the keys are 0, 1, 2 and so on, a map if they are others, absent without children.
@@ -614,6 +620,9 @@ macro_rules! arrays_by_type {
     ($leaf:expr, $($(#[$meta:meta])* $dtype:ident => $type:ty),* $(,)?) => {
         match $leaf.dtype {
             $($(#[$meta])* Dtype::$dtype => copy_array::<$type>($leaf),)*
+            dtype if dtype.is_opaque() => {
+                Ok(Box::new(OpaqueArray::copy_of($leaf)?))
+            }
             #[allow(unreachable_patterns)]
             other => Err(Error::element_type(String::new(), "an element type of this build".into(), other.to_string())),
         }

@@ -11,6 +11,7 @@ mod identity;
 pub(crate) mod key;
 mod leaf;
 mod literal;
+mod opaque;
 mod pointers;
 mod scalars;
 #[cfg(feature = "serde")]

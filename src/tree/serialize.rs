@@ -16,6 +16,7 @@ use serde::ser::{self, Serialize, SerializeMap, Serializer};
 
 use super::dyn_tree::{AnyArray, DynParts, duplicate};
 use super::leaf::check_axes;
+use super::opaque::OpaqueArray;
 use super::{DynTree, Literal, stack};
 use crate::element::{Dtype, Element, to_elements};
 use crate::error::{Error, Result};
@@ -285,6 +286,9 @@ impl StoredArray {
                 array::<bool>(&self.shape, &bytes)
             }
             Dtype::Bool => Err(Error::invalid_tree("a boolean that is neither 0 nor 1")),
+            opaque => OpaqueArray::new(opaque, self.shape, bytes)
+                .map(|array| DynTree::of_array(Box::new(array)))
+                .ok_or_else(|| Error::invalid_tree(format!("an array of {opaque} that is none"))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use flatleaf::Companion::Values;
 use flatleaf::checkpoint::{self, Checkpoint};
-use flatleaf::{Layout, ops, tree};
+use flatleaf::{Dtype, DynTree, Layout, ops, tree};
 
 use crate::common::models;
 use crate::files::{Folder, f32s, open, raw, tensors};
@@ -136,38 +136,91 @@ fn a_file_is_a_companion_of_a_model() {
     assert!(error.is_read_only());
 }
 
-/// Types that arrays cannot hold are listed and otherwise left alone.
+/// Types that nothing here calculates with are carried as their bytes, listed, and saved again.
 #[test]
-fn types_of_others_are_listed() {
-    let file = open(&tensors(
-        &[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))],
+fn types_of_others_are_carried() {
+    let bytes = tensors(
+        &[
+            ("s", "F32", &f32s(&[1.0])),
+            ("q", "F8_E4M3", &[0x38, 0xc0]),
+            ("z", "F8_E8M0", &[7]),
+        ],
         "",
+    );
+    let file = open(&bytes).unwrap();
+    let stated = file.tensor("q").unwrap();
+    assert_eq!(
+        (stated.type_name(), stated.dtype()),
+        ("F8_E4M3".to_owned(), Some(Dtype::F8E4M3))
+    );
+    assert_eq!(file.bytes("q").unwrap(), [0x38, 0xc0]);
+    assert_eq!(file.flat().unwrap(), [1.0].as_slice());
+    let layout = file.layout().unwrap();
+    let others: Vec<_> = layout
+        .others()
+        .iter()
+        .map(|leaf| (leaf.path(), leaf.dtype()))
+        .collect();
+    assert_eq!(others, [("q", Dtype::F8E4M3), ("z", Dtype::F8E8M0)]);
+
+    let copy = DynTree::of(&file).unwrap();
+    let folder = Folder::new();
+    let data = |name: &str| {
+        crate::files::parts(&std::fs::read(folder.path(name)).unwrap())
+            .1
+            .to_vec()
+    };
+    checkpoint::save(folder.path("file"), &file).unwrap();
+    checkpoint::save(folder.path("copy"), &copy).unwrap();
+    assert_eq!(data("file"), crate::files::parts(&bytes).1);
+    assert_eq!(data("copy"), data("file"));
+    let saved = checkpoint::open(folder.path("copy")).unwrap();
+    assert_eq!(saved.tensor("q").unwrap().type_name(), "F8_E4M3");
+
+    // In a tree, in JSON, and in place.
+    let scaled = layout.restructure(&copy, &[2.0]).unwrap();
+    assert_eq!(scaled.get("q"), copy.get("q"));
+    let json = serde_json::to_string(&copy).unwrap();
+    assert_eq!(serde_json::from_str::<DynTree>(&json).unwrap(), copy);
+    let other = tensors(
+        &[
+            ("s", "F32", &f32s(&[3.0])),
+            ("q", "F8_E4M3", &[1, 2]),
+            ("z", "F8_E8M0", &[3]),
+        ],
+        "",
+    );
+    let mut target = copy.clone();
+    crate::files::load(&other, &mut target).unwrap();
+    assert_eq!(target, DynTree::of(&open(&other).unwrap()).unwrap());
+    assert!(target != copy);
+
+    // Arithmetic says what it cannot do.
+    let error = file.view::<f32>("q").unwrap_err();
+    assert_eq!((error.is_element_type(), error.path()), (true, Some("q")));
+    let wrong = tensors(
+        &[
+            ("s", "F32", &f32s(&[3.0])),
+            ("q", "F8_E5M2", &[1, 2]),
+            ("z", "F8_E8M0", &[3]),
+        ],
+        "",
+    );
+    let error = crate::files::load(&wrong, &mut target).unwrap_err();
+    assert_eq!(error.to_string(), "`q`: expected f8e4m3, found F8_E5M2");
+    std::fs::write(folder.path("a"), &bytes).unwrap();
+    let error = checkpoint::average(&[folder.path("a")], folder.path("b")).unwrap_err();
+    assert_eq!((error.is_element_type(), error.path()), (true, Some("q")));
+    // Of several in a byte there is no array.
+    let packed = open(&raw(
+        r#"{"p":{"dtype":"F4","shape":[4],"data_offsets":[0,2]}}"#,
+        &[1, 2],
     ))
     .unwrap();
-    let stated = file.tensor("c").unwrap();
-    assert_eq!(
-        (
-            stated.type_name(),
-            stated.dtype(),
-            stated.len(),
-            stated.byte_range()
-        ),
-        ("F8_E5M2".to_owned(), None, 2, 0..2)
-    );
-    assert_eq!(file.layout().unwrap().leaves().len(), 1);
-    assert_eq!(
-        format!("{file:?}"),
-        format!(
-            "Checkpoint(2 tensors, {} bytes)",
-            8 + crate::files::parts(&tensors(
-                &[("c", "F8_E5M2", &[1, 2]), ("w", "F32", &f32s(&[1.0]))],
-                ""
-            ))
-            .0
-            .len()
-                + 6
-        )
-    );
+    let error = packed.layout().unwrap_err();
+    assert_eq!((error.is_element_type(), error.path()), (true, Some("p")));
+    assert_eq!(packed.bytes("p").unwrap(), [1, 2]);
+    assert_eq!(format!("{packed:?}"), "Checkpoint(1 tensors, 63 bytes)");
 }
 
 /// The table of a file is that of its layout.
