@@ -99,7 +99,7 @@ fn measure(name: &str) {
 
     let (mut copy, mut buffer, mut target) =
         (vec![0.0; flat.len()], vec![0.0; flat.len()], tree.clone());
-    let mut grad = FlatGrad::absent(&tied_layout);
+    let mut grad = FlatGrad::zeros(&tied_layout);
     let mut jobs: [(&str, &mut dyn FnMut()); 7] = [
         ("memcpy", &mut || parallel_copy(&mut copy, &flat)),
         ("plan", &mut || {

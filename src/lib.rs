@@ -127,6 +127,7 @@ pub use element::{Dtype, Element, FlatElement};
 pub use error::{Error, Result};
 pub use flat::gather::{destructure, destructure_as};
 pub use flat::gradient::FlatGrad;
+pub use flat::presence::Presence;
 pub use flat::restructure::deep_clone;
 pub use flat::views::{Views, ViewsMut};
 /// Makes a struct or an enum a [`tree`](trait@Tree): its fields are its children, in the order of
@@ -162,10 +163,9 @@ pub use flat::views::{Views, ViewsMut};
 #[cfg(feature = "derive")]
 pub use flatleaf_derive::Tree;
 pub use layout::{Layout, Leaf, Planner};
-pub use map_reduce::measure::{Flat, LeafStats};
-pub use map_reduce::{Companion, LeafAt};
+pub use map_reduce::{Companion, Flat, LeafAt, LeafStats};
 pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
-pub use traversal::tied_places::TiedGrads;
+pub use traversal::tied_places::{TieReading, TiedGrads};
 pub use tree::{DynTree, StateArray, StateDict, Tree};
 // Implementers' items, which `implementing` shows.
 #[doc(hidden)]

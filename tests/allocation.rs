@@ -87,7 +87,7 @@ fn a_second_restructure_in_place_allocates_nothing() {
 fn a_second_gradient_allocates_nothing() {
     let grads = model();
     let layout = Layout::of(&grads).unwrap();
-    let mut grad = FlatGrad::absent(&layout);
+    let mut grad = FlatGrad::zeros(&layout);
     layout.gather_grad_into(&grads, &mut grad).unwrap();
     assert_eq!(
         allocations(|| layout.gather_grad_into(&grads, &mut grad).unwrap()),

@@ -14,7 +14,7 @@ use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::memory;
-use crate::traversal::validate::Take;
+use crate::traversal::validate::ReadLeaf;
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafRef, Source};
 
@@ -192,12 +192,12 @@ impl LeafBytes<'_> {
     }
 }
 
-impl<'a> Take<'a> for LeafBytes<'a> {
+impl<'a> ReadLeaf<'a> for LeafBytes<'a> {
     fn wants(&self, place: &Place) -> bool {
         place.first && (self.trainable || !place.leaf.trainable)
     }
 
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         // The walk compares the leaves that it reads values of: the trainable ones.
         if leaf.dtype != place.dtype || !place.has_shape(leaf.shape) {
             return Err(Error::unstable(

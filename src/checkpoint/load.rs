@@ -11,9 +11,10 @@ use crate::error::{Error, Findings, Printable, Result};
 use crate::layout::{Layout, LayoutData, LeafId, NamePattern, NodeKind, Place, Rename};
 use crate::slices::copies::Copies;
 use crate::slices::{Floats, FloatsMut};
-use crate::traversal::in_place::{self, Put};
+use crate::traversal::in_place::{self, WriteLeaf};
+use crate::traversal::purpose::Purpose;
 use crate::traversal::rebuild::{LeafValues, Rebuilding, Values};
-use crate::traversal::validate::{self, Purpose};
+use crate::traversal::validate;
 use crate::tree::{LeafMut, Tree};
 
 /// How a file is matched to a model. Strict, with the names as they are, unless something else is
@@ -369,7 +370,7 @@ impl Checkpoint {
         };
         // The first walk may write only if the second will be able to.
         load.pass(model, false, |pass, model, builder| {
-            in_place::check_new(&layout.inner, model, builder, &mut Write::new(pass))
+            in_place::check_renewable(&layout.inner, model, builder, &mut Write::new(pass))
         })?;
         load.write(model, true)?;
         load.write(model, false)?;
@@ -523,7 +524,7 @@ impl<'l, 'c> Load<'l, 'c> {
         if leaves.iter().all(Option::is_none) {
             return Ok(());
         }
-        let contents = validate::check(self.layout, model, purpose)?;
+        let contents = validate::validate(self.layout, model, purpose)?;
         let pass = Pass { load: self, floats };
         walk(
             &pass,
@@ -565,12 +566,12 @@ struct Write<'p, 'l, 'c, 'a> {
     copies: Copies<'a, 'l>,
 }
 
-impl<'a> Put<'a> for Write<'_, '_, '_, 'a> {
+impl<'a> WriteLeaf<'a> for Write<'_, '_, '_, 'a> {
     fn wants(&self, place: &Place) -> bool {
         self.pass.of(place.leaf).is_some()
     }
 
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let stored = self.pass.of(place.leaf).expect("a leaf that is wanted");
         match leaf.sink {
             Sink::Bytes(to)

@@ -10,7 +10,8 @@ use super::{dtype, metadata};
 use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
-use crate::traversal::validate::{self, Purpose};
+use crate::traversal::purpose::Purpose;
+use crate::traversal::validate;
 use crate::tree::Tree;
 
 /// Writes a model: all its leaves, frozen and carried ones too, each in its own type.
@@ -123,7 +124,7 @@ fn push_tree<'a, T: Tree + ?Sized>(
     tree: &'a T,
 ) -> Result<()> {
     let mut elements = LeafBytes::of(&layout.inner, true);
-    validate::check_and_take(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
+    validate::validate_and_read(&layout.inner, tree, Purpose::ReadValues, &mut elements)?;
     let all = elements.leaves.into_iter().chain(elements.others);
     layout
         .inner
@@ -163,7 +164,7 @@ fn push_others<'a>(
         Others::Unknown => no_others(layout),
         Others::Of(tree) => {
             let mut elements = LeafBytes::of(&layout.inner, false);
-            validate::check_and_take(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
+            validate::validate_and_read(&layout.inner, *tree, Purpose::ReadOthers, &mut elements)?;
             let mut all = layout.others().iter().zip(elements.others);
             all.try_for_each(|(leaf, elements)| {
                 contents.push("", layout, leaf, own_type(leaf)?, elements)

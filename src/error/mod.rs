@@ -186,6 +186,12 @@ impl Error {
         self
     }
 
+    /// For a leaf that could not be written when others had been.
+    pub(crate) fn but_for(mut self) -> Self {
+        self.0.first = self.0.first.about("every other leaf has been written");
+        self
+    }
+
     /// The path of an element, for an error about one of a slice.
     pub(crate) fn at(mut self, path: &str) -> Self {
         self.0.first.path = Some(path.to_owned());

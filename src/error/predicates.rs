@@ -200,7 +200,7 @@ predicates! {
     ///
     /// let (one, other) = (Layout::of(&tree!({ "w": [1.0] }))?, Layout::of(&tree!({ "v": [1.0] }))?);
     /// let mut grad = FlatGrad::from_flat(&one, vec![0.5])?;
-    /// assert!(grad.add(&FlatGrad::absent(&other)).unwrap_err().is_other_layout());
+    /// assert!(grad.add(&FlatGrad::zeros(&other)).unwrap_err().is_other_layout());
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     is_other_layout => OtherLayout;

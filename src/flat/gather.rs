@@ -3,8 +3,9 @@
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
-use crate::traversal::deferred_copies::Noted;
-use crate::traversal::validate::{self, Purpose, Take};
+use crate::traversal::deferred_copies::DeferredCopies;
+use crate::traversal::purpose::Purpose;
+use crate::traversal::validate::{self, ReadLeaf};
 use crate::tree::{LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
@@ -13,7 +14,13 @@ use crate::tree::{LeafRef, Tree};
 /// `destructure`, JAX's `ravel_pytree`.
 ///
 /// # Errors
-/// As [`Layout::of`] and [`Layout::gather`].
+/// [`is_overlap`](crate::Error::is_overlap): views that share some elements but not all.
+/// [`is_cycle`](crate::Error::is_cycle), [`is_too_deep`](crate::Error::is_too_deep): a node that
+/// contains itself, or more than 1,024 levels. [`is_element_type`](crate::Error::is_element_type):
+/// an f64 leaf for a vector of f32, unless the planner was told to
+/// [round](crate::Planner::round_f64) it. [`is_poisoned`](crate::Error::is_poisoned),
+/// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+/// [`is_out_of_memory`](crate::Error::is_out_of_memory): more elements than there is memory for.
 ///
 /// ```
 /// use flatleaf::{destructure, tree};
@@ -27,11 +34,17 @@ pub fn destructure<T: Tree + ?Sized>(tree: &T) -> Result<(Vec<f32>, Layout)> {
     destructure_as(tree)
 }
 
-/// The same with a flat vector of another element type: `f64` holds leaves of any float type
-/// without loss.
+/// The flat vector of a tree in another element type, and its layout. `f64` holds leaves of any
+/// float type without loss; it is the element type for a model that has leaves of f64.
 ///
 /// # Errors
-/// As [`destructure`].
+/// [`is_overlap`](crate::Error::is_overlap): views that share some elements but not all.
+/// [`is_cycle`](crate::Error::is_cycle), [`is_too_deep`](crate::Error::is_too_deep): a node that
+/// contains itself, or more than 1,024 levels. [`is_element_type`](crate::Error::is_element_type):
+/// an f64 leaf for a vector of f32, unless the planner was told to
+/// [round](crate::Planner::round_f64) it. [`is_poisoned`](crate::Error::is_poisoned),
+/// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+/// [`is_out_of_memory`](crate::Error::is_out_of_memory): more elements than there is memory for.
 ///
 /// ```
 /// use flatleaf::{destructure, destructure_as};
@@ -73,11 +86,21 @@ impl Layout {
         self.gather_as(tree)
     }
 
-    /// The same as a vector of another element type: `f64` holds leaves of any float type without
-    /// loss.
+    /// The values of a tree's trainable leaves as a new flat vector of another element type. `f64`
+    /// holds leaves of any float type without loss, so for it no element type is an error. A tied
+    /// leaf is read once.
     ///
     /// # Errors
-    /// As [`gather`](Layout::gather); no element type is an error for `f64`.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_element_type`](crate::Error::is_element_type): an f64 leaf for a vector of f32,
+    /// unless the planner was told to [round](crate::Planner::round_f64) it.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory): more elements than there is memory
+    /// for.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -91,11 +114,19 @@ impl Layout {
         values(&self.inner, tree)?.into_vec(&self.inner)
     }
 
-    /// The same into a vector that is there. Allocates nothing for a plain tree of small leaves.
+    /// Gathers the values of a tree's trainable leaves into a vector that is there: all of it is
+    /// overwritten. Allocates nothing for a plain tree of small leaves; large leaves are copied by
+    /// all threads.
     ///
     /// # Errors
-    /// As [`gather`](Layout::gather), and a slice of another length than the layout's; the slice is
-    /// as it was.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold
+    /// different bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then the
+    /// slice is as it was.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -109,10 +140,18 @@ impl Layout {
         self.gather_into_as(tree, flat)
     }
 
-    /// The same into a vector of any flat element type.
+    /// Gathers into a vector of another element type that is there. `f64` holds leaves of any float
+    /// type without loss, so for it no element type is an error.
     ///
     /// # Errors
-    /// As [`gather_into`](Layout::gather_into); no element type is an error for `f64`.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold
+    /// different bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then the
+    /// slice is as it was.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -139,15 +178,15 @@ impl Layout {
 fn values<'a, E: FlatElement>(
     layout: &LayoutData,
     tree: &'a (impl Tree + ?Sized),
-) -> Result<Noted<'a, E>> {
-    let mut values = GatherValues(Noted::new(layout));
-    validate::check_and_take(layout, tree, Purpose::ReadValues, &mut values)?;
+) -> Result<DeferredCopies<'a, E>> {
+    let mut values = GatherValues(DeferredCopies::new(layout));
+    validate::validate_and_read(layout, tree, Purpose::ReadValues, &mut values)?;
     Ok(values.0)
 }
 
-struct GatherValues<'a, E>(Noted<'a, E>);
+struct GatherValues<'a, E>(DeferredCopies<'a, E>);
 
-impl<'a, E: FlatElement> Take<'a> for GatherValues<'a, E> {
+impl<'a, E: FlatElement> ReadLeaf<'a> for GatherValues<'a, E> {
     /// Every place of a tie holds the same bits: the first one is read.
     #[inline]
     fn wants(&self, place: &Place) -> bool {
@@ -155,7 +194,7 @@ impl<'a, E: FlatElement> Take<'a> for GatherValues<'a, E> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         self.0.push(place, leaf)
     }
 }

@@ -1,73 +1,96 @@
-//! Gradient tree → flat gradient: ties summed over their places, absent leaves remembered.
+//! A flat gradient: elements, and which leaves they are a gradient of.
 
 use std::ops::{Deref, DerefMut};
 
+use ndarray::{ArrayViewD, ArrayViewMutD};
+
+use super::presence::{Presence, Zeros};
+use super::views;
 use crate::element::FlatElement;
 use crate::error::Result;
-use crate::layout::{Layout, LayoutData, Place};
+use crate::layout::Layout;
 use crate::memory;
 use crate::slices::copies;
-use crate::slices::{Floats, FloatsMut};
-use crate::traversal::deferred_copies::Noted;
-use crate::traversal::place_elements::elements_of;
-use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
-use crate::traversal::validate::{self, Purpose, Take};
-use crate::tree::{LeafRef, Tree};
+use crate::traversal::tied_places::TieReading;
 
 /// A flat gradient that remembers which leaves had none. Dereferences to its elements.
+///
+/// An absent leaf is zeros here, but it is not a gradient of zero: an optimiser leaves an absent
+/// leaf and its state alone. Whoever writes a leaf makes it present: [`leaf_mut`](Self::leaf_mut)
+/// and [`view_mut`](Self::view_mut) whatever they write, and writing through the slice that this
+/// dereferences to, where it leaves anything but zeros. To say that a gradient *is* zero after
+/// writing through the slice, call [`set_present`](Self::set_present).
 ///
 /// ```
 /// use flatleaf::{tree, Layout};
 ///
 /// let layout = Layout::of(&tree!({ "x": [1.0, 2.0], "y": [3.0] }))?;
-/// let grad = layout.gather_grad(&tree!({ "x": [5.0, 6.0], "y": null }))?;
+/// let mut grad = layout.gather_grad(&tree!({ "x": [5.0, 6.0], "y": null }))?;
 /// assert_eq!(*grad, [5.0, 6.0, 0.0]);
 /// assert!(grad.is_present(0) && !grad.is_present(1));
+/// grad[2] = 0.5;
+/// assert!(grad.is_present(1));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct FlatGrad<E = f32> {
-    layout: Layout,
     elements: Vec<E>,
-    present: Vec<bool>,
+    presence: Presence,
+    /// Whether somebody has had the elements to write to: then a leaf that is said to be absent may
+    /// hold more than zeros.
+    was_lent: bool,
+}
+
+/// Two are equal if they have equal elements and the same leaves of equal layouts, however the
+/// places of ties were read.
+impl<E: FlatElement> PartialEq for FlatGrad<E> {
+    fn eq(&self, other: &Self) -> bool {
+        let leaves = 0..self.layout().leaves().len();
+        self.layout() == other.layout()
+            && self.elements == other.elements
+            && leaves
+                .into_iter()
+                .all(|leaf| self.is_present(leaf) == other.is_present(leaf))
+    }
 }
 
 impl<E: FlatElement> FlatGrad<E> {
-    /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`].
+    /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`], or the
+    /// beginning of a sum. Memory that nobody writes is not touched.
     ///
     /// # Panics
     /// If there is no memory for it. Where the layout comes from a file that nobody has vouched
-    /// for, `gather_grad(&())` makes the same and returns an error.
+    /// for, `gather_grad(&())` makes an absent gradient too and returns an error.
     ///
     /// ```
     /// use flatleaf::{tree, FlatGrad, Layout};
     ///
     /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
-    /// let mut sum: FlatGrad = FlatGrad::absent(&layout); // of a step's batches
+    /// let mut sum: FlatGrad = FlatGrad::zeros(&layout); // of a step's batches
     /// for batch in [tree!({ "w": [1.0, 0.0] }), tree!({ "w": [0.0, 1.0] })] {
     ///     sum.add(&layout.gather_grad(&batch)?)?;
     /// }
     /// assert_eq!((&sum[..2], sum.is_present(0), sum.is_present(1)), (&[1.0, 1.0][..], true, false));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn absent(layout: &Layout) -> Self {
-        Self::try_absent(layout).unwrap_or_else(|error| panic!("{error}"))
+    pub fn zeros(layout: &Layout) -> Self {
+        Self::try_zeros(layout).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// # Errors
     /// No memory for it.
-    pub(crate) fn try_absent(layout: &Layout) -> Result<Self> {
+    pub(crate) fn try_zeros(layout: &Layout) -> Result<Self> {
         Ok(FlatGrad {
-            layout: layout.clone(),
             elements: memory::try_zeroed(layout.len())?,
-            present: vec![false; layout.leaves().len()],
+            presence: Presence::none(layout),
+            was_lent: false,
         })
     }
 
-    /// A vector that a solver made, present at every leaf.
+    /// A vector that a solver made, as a gradient that is present at every leaf. It is not copied.
     ///
     /// # Errors
-    /// A vector of another length than the layout's.
+    /// [`is_length`](crate::Error::is_length): a vector that is not as long as the layout.
     ///
     /// ```
     /// use flatleaf::{tree, FlatGrad, Layout};
@@ -81,15 +104,34 @@ impl<E: FlatElement> FlatGrad<E> {
     pub fn from_flat(layout: &Layout, elements: Vec<E>) -> Result<Self> {
         layout.check_len("the gradient", elements.len())?;
         Ok(FlatGrad {
-            layout: layout.clone(),
             elements,
-            present: vec![true; layout.leaves().len()],
+            presence: Presence::all(layout),
+            was_lent: false,
         })
     }
 
-    /// Whether leaf `index` of [`Layout::leaves`] had a gradient at any of its places. An absent
-    /// gradient is zero here, but it is not a gradient of zero: an optimiser leaves an absent leaf
-    /// and its state alone.
+    /// Makes it absent at every leaf again, all zeros, and keeps its memory. Touches only what is
+    /// present or may have been written.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "w": [3.0, 4.0] }))?;
+    /// grad.reset();
+    /// assert_eq!(grad, FlatGrad::zeros(&layout));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn reset(&mut self) {
+        self.presence.begin(self.known_zeros());
+        self.end_gathering();
+    }
+
+    /// Whether leaf `index` of [`Layout::leaves`] has a gradient: one was gathered at any of its
+    /// places, or somebody wrote it.
+    ///
+    /// Costs a look at the leaf's elements if it is absent and the slice has been borrowed mutably
+    /// since the gradient was gathered.
     ///
     /// # Panics
     /// If there is no such leaf.
@@ -102,7 +144,129 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn is_present(&self, index: usize) -> bool {
-        self.present[index]
+        self.presence.is_present(index) || (self.was_lent && self.holds_more_than_zeros(index))
+    }
+
+    /// Whether the leaf at a path, any of its places, has a gradient.
+    ///
+    /// # Panics
+    /// If the layout has no trainable leaf at the path: a misspelt path is no absent leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "weight": [1.0], "bias": [2.0] }))?;
+    /// let grad = layout.gather_grad(&tree!({ "weight": [0.5] }))?;
+    /// assert!(grad.is_present_at("weight") && !grad.is_present_at("bias"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn is_present_at(&self, path: &str) -> bool {
+        self.is_present(self.presence.index_at(path))
+    }
+
+    /// Says whether leaf `index` has a gradient: for a vector that was computed elsewhere. A leaf
+    /// that is made absent becomes zeros; one that is made present keeps its elements, zeros
+    /// included.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?;
+    /// let mut grad = FlatGrad::from_flat(&layout, vec![0.5, 7.0])?;
+    /// grad.set_present(1, false); // the solver held `b`
+    /// assert_eq!((&*grad, grad.is_present(1)), (&[0.5, 0.0][..], false));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn set_present(&mut self, index: usize, is_present: bool) {
+        if !is_present && self.is_present(index) {
+            let range = self.layout().leaves()[index].range();
+            self.elements[range].fill(E::zeroed());
+        }
+        self.presence.set(index, is_present);
+    }
+
+    /// How the gradients at the places of leaf `index` were read, if several of its places had one:
+    /// summed, or counted once because the places showed one cell.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, TieReading};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![0.0_f32]);
+    /// let layout = Layout::of(&(shared.clone(), shared))?;
+    /// let grad = layout.gather_grad(&(vec![1.0_f32], vec![2.0_f32]))?;
+    /// assert_eq!(grad.tie_reading(0), Some(TieReading::Summed));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn tie_reading(&self, index: usize) -> Option<TieReading> {
+        self.presence.tie_reading(index)
+    }
+
+    /// The elements of leaf `index`, to be written; the leaf is present from now on.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    /// let mut grad: FlatGrad = FlatGrad::zeros(&layout);
+    /// grad.leaf_mut(1).fill(0.0); // a gradient of zero is a gradient
+    /// assert!(!grad.is_present(0) && grad.is_present(1));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_mut(&mut self, index: usize) -> &mut [E] {
+        self.presence.set(index, true);
+        let range = self.layout().leaves()[index].range();
+        &mut self.elements[range]
+    }
+
+    /// The gradient of the leaf at a path, any of its places, as an array of the leaf's shape over
+    /// this vector. Zeros where it is absent.
+    ///
+    /// # Errors
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [[1.0, 2.0]], "b": [3.0] }))?;
+    /// let grad = layout.gather_grad(&tree!({ "w": [[0.5, 0.25]] }))?;
+    /// assert_eq!(grad.view("w")?[[0, 1]], 0.25);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn view(&self, path: &str) -> Result<ArrayViewD<'_, E>> {
+        self.layout().view_as(&self.elements, path)
+    }
+
+    /// The gradient of the leaf at a path, any of its places, as an array to be written; the leaf
+    /// is present from now on.
+    ///
+    /// # Errors
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [[1.0, 2.0]], "b": [3.0] }))?;
+    /// let mut grad: FlatGrad = FlatGrad::zeros(&layout);
+    /// grad.view_mut("w")?[[0, 1]] = 0.25;
+    /// assert_eq!(*grad, [0.0, 0.25, 0.0]);
+    /// assert!(grad.is_present_at("w") && !grad.is_present_at("b"));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn view_mut(&mut self, path: &str) -> Result<ArrayViewMutD<'_, E>> {
+        let index = views::leaf_index(self.layout(), path)?;
+        self.presence.set(index, true);
+        let leaf = &self.presence.layout().leaves()[index];
+        Ok(views::view_mut(leaf, &mut self.elements[leaf.range()]))
     }
 
     /// The layout it belongs to.
@@ -117,16 +281,17 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        self.presence.layout()
     }
 
     /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is
-    /// in either; one that is in the other only is copied.
+    /// in either; one that is in the other only is copied, bit for bit.
     ///
     /// Reads both once; large vectors are added by all threads.
     ///
     /// # Errors
-    /// A gradient of another layout; this one is as it was.
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout; this one
+    /// is as it was.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -139,33 +304,35 @@ impl<E: FlatElement> FlatGrad<E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
-        self.layout.check_same(&other.layout)?;
-        let leaves: Vec<usize> = (0..self.present.len())
-            .filter(|&leaf| other.present[leaf])
+        self.layout().check_same(other.layout())?;
+        let leaves: Vec<usize> = (0..self.layout().leaves().len())
+            .filter(|&leaf| other.is_present(leaf))
             .collect();
         // Neighbours that are in both, or both in the other only, are one slice.
-        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.present[a] == self.present[b];
+        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.is_present(a) == self.is_present(b);
         let runs: Vec<(usize, usize)> = leaves
             .chunk_by(meet)
             .map(|run| (run[0], run[run.len() - 1]))
             .collect();
         for (first, last) in runs {
-            let leaves = self.layout.leaves();
+            let is_present = self.is_present(first);
+            let leaves = self.presence.layout().leaves();
             let range = leaves[first].range().start..leaves[last].range().end;
             let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
-            if self.present[first] {
+            if is_present {
                 copies::add(to, from)
             } else {
+                // Zero plus −0 is 0: what is alone is not added to a zero.
                 to.copy_from_slice(from)
             }
         }
-        leaves
-            .into_iter()
-            .for_each(|leaf| self.present[leaf] = true);
+        for leaf in leaves {
+            self.presence.set(leaf, true);
+        }
         Ok(())
     }
 
-    /// The elements, without what is known of them.
+    /// The elements, without what is known of them. Nothing is copied.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -177,6 +344,49 @@ impl<E: FlatElement> FlatGrad<E> {
     /// ```
     pub fn into_vec(self) -> Vec<E> {
         self.elements
+    }
+
+    fn holds_more_than_zeros(&self, index: usize) -> bool {
+        let range = self.layout().leaves()[index].range();
+        // A NaN is not zero; −0 is.
+        self.elements[range].iter().any(|x| *x != E::default())
+    }
+
+    pub(super) fn known_zeros(&self) -> Zeros {
+        if self.was_lent {
+            Zeros::Nowhere
+        } else {
+            Zeros::WhereAbsent
+        }
+    }
+
+    /// The elements and the presence, for a gradient to be gathered into them.
+    pub(super) fn parts_mut(&mut self) -> (&mut [E], &mut Presence) {
+        (&mut self.elements, &mut self.presence)
+    }
+
+    /// Zeros where nothing was gathered.
+    pub(super) fn end_gathering(&mut self) {
+        let elements = &mut self.elements;
+        self.presence
+            .take_stale(|range| elements[range].fill(E::zeroed()));
+        self.was_lent = false;
+    }
+
+    /// The elements, for arithmetic after which absent leaves are zeros still, or are made so by
+    /// [`clear_absent`](Self::clear_absent).
+    pub(crate) fn elements_mut(&mut self) -> &mut [E] {
+        &mut self.elements
+    }
+
+    /// Zeros at absent leaves, which 0 · NaN is not.
+    pub(crate) fn clear_absent(&mut self) {
+        let leaves = self.presence.layout().leaves().iter().enumerate();
+        for (index, leaf) in leaves {
+            if !self.presence.is_present(index) {
+                self.elements[leaf.range()].fill(E::zeroed());
+            }
+        }
     }
 }
 
@@ -190,216 +400,7 @@ impl<E> Deref for FlatGrad<E> {
 
 impl<E> DerefMut for FlatGrad<E> {
     fn deref_mut(&mut self) -> &mut [E] {
+        self.was_lent = true;
         &mut self.elements
-    }
-}
-
-impl Layout {
-    /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent
-    /// leaves are zero and remembered.
-    ///
-    /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what
-    /// is not there are absent. What is at or below a frozen, skipped or carried leaf is ignored. A
-    /// gradient may be of another float type than its leaf: it is converted. Cost: as
-    /// [`gather`](Layout::gather).
-    ///
-    /// # Errors
-    /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to
-    /// [round](crate::Planner::round_f64) it; a leaf that the layout does not know, or of another
-    /// shape; a poisoned lock or borrowed cell; more elements than there is memory for.
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout};
-    /// use std::rc::Rc;
-    ///
-    /// let shared = Rc::new(vec![0.0_f32, 0.0]);
-    /// let layout = Layout::of(&(shared.clone(), vec![0.0_f32], shared))?;
-    /// let grad = layout.gather_grad(&(vec![1.0_f32, 0.0], None::<Vec<f32>>, vec![0.0_f32, 2.0]))?;
-    /// assert_eq!(*grad, [1.0, 2.0, 0.0]); // summed over the places of the tie
-    /// assert!(!grad.is_present(1));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad<T: Tree + ?Sized>(&self, grads: &T) -> Result<FlatGrad> {
-        self.gather_grad_as(grads)
-    }
-
-    /// The same with another element type: `f64` holds gradients of any float type without loss.
-    ///
-    /// # Errors
-    /// As [`gather_grad`](Layout::gather_grad); no float type is an error for `f64`.
-    ///
-    /// ```
-    /// use flatleaf::Layout;
-    ///
-    /// let layout = Layout::of(&(vec![1.0_f32], vec![0.5_f64]))?;
-    /// let grad = layout.gather_grad_as::<f64>(&(vec![0.1_f64], vec![0.2_f64]))?;
-    /// assert_eq!(*grad, [0.1, 0.2]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad_as<E: FlatElement>(
-        &self,
-        grads: &(impl Tree + ?Sized),
-    ) -> Result<FlatGrad<E>> {
-        self.gather_grad_with_as(grads, TiedGrads::Sum)
-    }
-
-    /// The same, where the gradients at the places of a tie may be its whole gradient already.
-    ///
-    /// # Errors
-    /// As [`gather_grad`](Layout::gather_grad).
-    ///
-    /// ```
-    /// use flatleaf::{Layout, TiedGrads};
-    /// use std::rc::Rc;
-    ///
-    /// let shared = Rc::new(vec![0.0_f32]);
-    /// let layout = Layout::of(&(shared.clone(), shared))?;
-    /// let totals = (vec![3.0_f32], vec![3.0_f32]); // as candle and PyTorch give them
-    /// assert_eq!(*layout.gather_grad_with(&totals, TiedGrads::AlreadyTotal)?, [3.0]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad_with<T: Tree + ?Sized>(
-        &self,
-        grads: &T,
-        tied: TiedGrads,
-    ) -> Result<FlatGrad> {
-        self.gather_grad_with_as(grads, tied)
-    }
-
-    /// The same with another element type.
-    ///
-    /// # Errors
-    /// As [`gather_grad_as`](Layout::gather_grad_as).
-    ///
-    /// ```
-    /// use flatleaf::{Layout, TiedGrads};
-    /// use std::rc::Rc;
-    ///
-    /// let shared = Rc::new(vec![0.0_f64]);
-    /// let layout = Layout::of(&(shared.clone(), shared))?;
-    /// let grad = layout.gather_grad_with_as::<f64>(&(vec![0.1_f64], vec![0.1_f64]), TiedGrads::AlreadyTotal)?;
-    /// assert_eq!(*grad, [0.1]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad_with_as<E: FlatElement>(
-        &self,
-        grads: &(impl Tree + ?Sized),
-        tied: TiedGrads,
-    ) -> Result<FlatGrad<E>> {
-        self.check_element::<E>()?;
-        let gathered = GatherGrad::walk(&self.inner, grads)?;
-        let mut grad = FlatGrad::try_absent(self)?;
-        gathered.copy_to(&mut grad, tied);
-        Ok(grad)
-    }
-
-    /// The same into a gradient that is there; everything in it is overwritten.
-    ///
-    /// # Errors
-    /// As [`gather_grad`](Layout::gather_grad), and a gradient of another layout; it is as it was.
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "a": [1.0], "b": [2.0] }))?;
-    /// let mut grad = layout.gather_grad(&tree!({ "a": [5.0], "b": [6.0] }))?;
-    /// layout.gather_grad_into(&tree!({ "b": [7.0] }), &mut grad)?;
-    /// assert_eq!(*grad, [0.0, 7.0]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
-        self.gather_grad_into_as(grads, grad)
-    }
-
-    /// The same into a gradient of any flat element type.
-    ///
-    /// # Errors
-    /// As [`gather_grad_into`](Layout::gather_grad_into); no float type is an error for `f64`.
-    ///
-    /// ```
-    /// use flatleaf::{FlatGrad, Layout};
-    ///
-    /// let layout = Layout::of(&(vec![1.0_f64], vec![2.0_f32]))?;
-    /// let mut grad = FlatGrad::<f64>::absent(&layout);
-    /// layout.gather_grad_into_as(&(vec![0.1_f64], None::<Vec<f32>>), &mut grad)?;
-    /// assert_eq!((grad[0], grad.is_present(1)), (0.1, false));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn gather_grad_into_as<E: FlatElement>(
-        &self,
-        grads: &(impl Tree + ?Sized),
-        grad: &mut FlatGrad<E>,
-    ) -> Result<()> {
-        self.check_element::<E>()?;
-        self.check_same(&grad.layout)?;
-        GatherGrad::walk(&self.inner, grads)?.copy_to(grad, TiedGrads::Sum);
-        Ok(())
-    }
-}
-
-struct GatherGrad<'l, 'a, E: Copy> {
-    layout: &'l LayoutData,
-    plain: Noted<'a, E>,
-    tied: TiedPlaces<'a, E>,
-}
-
-impl<'a, E: FlatElement> Take<'a> for GatherGrad<'_, 'a, E> {
-    #[inline]
-    fn wants(&self, place: &Place) -> bool {
-        place.leaf.trainable && !place.frozen
-    }
-
-    #[inline]
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if place.plain {
-            return self.plain.push(place, leaf);
-        }
-        self.tied
-            .push(place, elements_of(self.layout, place, leaf)?);
-        Ok(())
-    }
-}
-
-impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
-    fn walk(layout: &'l LayoutData, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
-        let mut gather = GatherGrad {
-            layout,
-            plain: Noted::new(layout),
-            tied: TiedPlaces::default(),
-        };
-        validate::check_and_take(layout, grads, Purpose::ReadGradients, &mut gather)?;
-        Ok(gather)
-    }
-
-    /// Overwrites all of a gradient.
-    fn copy_to(self, grad: &mut FlatGrad<E>, tied: TiedGrads) {
-        let FlatGrad {
-            elements: flat,
-            present,
-            ..
-        } = grad;
-        present.fill(false);
-        self.plain.leaves().for_each(|leaf| present[leaf] = true);
-        self.plain.copy_to(flat);
-        for (leaf, places) in self.tied.by_leaf() {
-            present[leaf] = true;
-            let to = &mut flat[self.layout.leaves[leaf].range()];
-            copies::copy_all(vec![(FloatsMut::of(to), Floats::of(&places[0]))]);
-            let rest = if tied == TiedGrads::Sum {
-                &places[1..]
-            } else {
-                &[]
-            };
-            rest.iter().for_each(|elements| copies::add(to, elements));
-        }
-        for (leaf, _) in self
-            .layout
-            .leaves
-            .iter()
-            .zip(&*present)
-            .filter(|(_, present)| !**present)
-        {
-            flat[leaf.range()].fill(E::zeroed());
-        }
     }
 }

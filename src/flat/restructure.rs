@@ -8,11 +8,13 @@ use crate::memory::blocks::Blocks;
 use crate::slices::copies::{self, Copies};
 use crate::slices::{AnyVec, Floats, FloatsMut};
 use crate::threads;
-use crate::traversal::borrow::{self, lend};
-use crate::traversal::in_place::{self, Put};
+use crate::traversal::borrow_all::{self, borrow_all_mut};
+use crate::traversal::in_place::{self, WriteLeaf};
 use crate::traversal::place_elements::{at_place, changed_type, write_floats};
+use crate::traversal::purpose::Purpose;
 use crate::traversal::rebuild::{Rebuilding, Values, rebuild};
-use crate::traversal::validate::{self, Contents, Purpose, Take};
+use crate::traversal::validate::{self, ReadLeaf};
+use crate::traversal::validated::Validated;
 use crate::tree::{LeafMut, LeafRef, Tree};
 
 /// A new tree with the same values and the same ties, and nothing mutable shared with the old one.
@@ -21,7 +23,12 @@ use crate::tree::{LeafMut, LeafRef, Tree};
 /// policy. An `Rc` or `Arc` in which nothing is trainable and nothing can change is shared.
 ///
 /// # Errors
-/// As [`Layout::of`]; a trait object that nothing tells how to rebuild.
+/// [`is_overlap`](crate::Error::is_overlap): views that share some elements but not all.
+/// [`is_cycle`](crate::Error::is_cycle), [`is_too_deep`](crate::Error::is_too_deep): a node that
+/// contains itself, or more than 1,024 levels. [`is_object`](crate::Error::is_object): a trait
+/// object that nothing tells how to rebuild. [`is_read_only`](crate::Error::is_read_only): a tree
+/// that can only be read. [`is_poisoned`](crate::Error::is_poisoned),
+/// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
 ///
 /// ```
 /// use std::{cell::RefCell, rc::Rc};
@@ -37,8 +44,8 @@ use crate::tree::{LeafMut, LeafRef, Tree};
 /// ```
 pub fn deep_clone<T: Tree>(tree: &T) -> Result<T> {
     let layout = Layout::of(tree)?;
-    let contents = validate::check(&layout.inner, tree, Purpose::Rebuild)?;
-    rebuild(&layout.inner, tree, Values::Template, &contents)
+    let validated = validate::validate(&layout.inner, tree, Purpose::Rebuild)?;
+    rebuild(&layout.inner, tree, Values::Template, &validated)
 }
 
 impl Layout {
@@ -68,11 +75,19 @@ impl Layout {
         self.restructure_as(tree, flat)
     }
 
-    /// The same from a vector of any flat element type. Numbers that the type of their leaf does
-    /// not hold are rounded to nearest, ties to even, once: from f64 to f16 too.
+    /// A new tree from a vector of another element type. Numbers that the type of their leaf does
+    /// not hold are rounded to nearest, ties to even, once: from f64 to f16 too. For models that
+    /// have leaves of f64.
     ///
     /// # Errors
-    /// As [`restructure`](Layout::restructure); no element type is an error for `f64`.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_read_only`](crate::Error::is_read_only): a tree that can only be read.
+    /// [`is_object`](crate::Error::is_object): a trait object that nothing tells how to rebuild.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had.
     ///
     /// ```
     /// use flatleaf::destructure_as;
@@ -85,10 +100,10 @@ impl Layout {
     pub fn restructure_as<E: FlatElement, T: Tree>(&self, tree: &T, flat: &[E]) -> Result<T> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        let contents = validate::check(&self.inner, tree, Purpose::Rebuild)?;
+        let validated = validate::validate(&self.inner, tree, Purpose::Rebuild)?;
         let flat = Floats::of(flat);
-        let ready = ready_leaves(&self.inner, flat, &contents);
-        rebuild(&self.inner, tree, Values::Flat { flat, ready }, &contents)
+        let ready = ready_leaves(&self.inner, flat, &validated);
+        rebuild(&self.inner, tree, Values::Flat { flat, ready }, &validated)
     }
 
     /// Writes the flat vector's values into a tree's trainable leaves, in place.
@@ -98,8 +113,17 @@ impl Layout {
     /// nothing for a plain tree of small leaves.
     ///
     /// # Errors
-    /// As [`restructure`](Layout::restructure); then nothing has been written. Two parameters of
-    /// the layout that the tree holds as one.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_read_only`](crate::Error::is_read_only): a tree that can only be read.
+    /// [`is_object`](crate::Error::is_object): a trait object that nothing tells how to rebuild.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): two parameters of the layout that the tree
+    /// holds as one. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then
+    /// nothing has been written. If a writer of a leaf's own fails, every other leaf is written,
+    /// and the error names those that are not.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -116,11 +140,21 @@ impl Layout {
         self.restructure_into_as(tree, flat)
     }
 
-    /// The same from a vector of any flat element type, rounded as by
-    /// [`restructure_as`](Layout::restructure_as).
+    /// Writes a vector of another element type into a tree's trainable leaves, in place. Numbers
+    /// that the type of their leaf does not hold are rounded to nearest, ties to even, once. For
+    /// models that have leaves of f64.
     ///
     /// # Errors
-    /// As [`restructure_into`](Layout::restructure_into); no element type is an error for `f64`.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_read_only`](crate::Error::is_read_only): a tree that can only be read.
+    /// [`is_object`](crate::Error::is_object): a trait object that nothing tells how to rebuild.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): two parameters of the layout that the tree
+    /// holds as one. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then
+    /// nothing has been written.
     ///
     /// ```
     /// use flatleaf::destructure_as;
@@ -138,24 +172,25 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        if let Some(slices) = lend(&self.inner, tree) {
+        if let Some(slices) = borrow_all_mut(&self.inner, tree) {
             copy_out(flat, slices);
             return Ok(());
         }
-        let contents = validate::check(&self.inner, tree, Purpose::WriteTrainable)?;
+        let validated = validate::validate(&self.inner, tree, Purpose::WriteTrainable)?;
         let values = Values::Flat {
             flat: Floats::of(flat),
             ready: Vec::new(),
         };
-        let builder = Rebuilding::new(&self.inner, values, &contents).in_place();
+        let builder = Rebuilding::new(&self.inner, values, &validated).in_place();
         let mut put = WriteFlat {
             layout: &self.inner,
             flat,
             copies: Copies::of(self.len()),
         };
-        in_place::write(&self.inner, tree, builder, &mut put)?;
+        let written = in_place::write(&self.inner, tree, builder, &mut put);
+        // Leaves that could be written are, even if another one could not.
         put.copies.finish();
-        Ok(())
+        written
     }
 
     /// Copies the leaves that are not trainable, frozen and carried, from one tree into another.
@@ -187,10 +222,10 @@ impl Layout {
         let mut others = CollectOthers {
             elements: vec![Vec::new(); self.others().len()],
         };
-        validate::check_and_take(&self.inner, from, Purpose::ReadOthers, &mut others)?;
-        let contents = validate::check(&self.inner, to, Purpose::WriteOthers)?;
+        validate::validate_and_read(&self.inner, from, Purpose::ReadOthers, &mut others)?;
+        let validated = validate::validate(&self.inner, to, Purpose::WriteOthers)?;
         let builder =
-            Rebuilding::new(&self.inner, Values::Others(&others.elements), &contents).in_place();
+            Rebuilding::new(&self.inner, Values::Others(&others.elements), &validated).in_place();
         in_place::write(
             &self.inner,
             to,
@@ -213,17 +248,21 @@ fn copy_out<E: FlatElement>(flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
         copies.add(to, Floats::of(from));
     }
     copies.finish();
-    borrow::give_back(slices);
+    borrow_all::give_back(slices);
 }
 
 /// Large leaves are copied by all threads before the walk, which then only puts them where they
 /// belong.
-fn ready_leaves(layout: &LayoutData, flat: Floats<'_>, contents: &Contents) -> Vec<Option<AnyVec>> {
+fn ready_leaves(
+    layout: &LayoutData,
+    flat: Floats<'_>,
+    validated: &Validated,
+) -> Vec<Option<AnyVec>> {
     if !threads::is_parallel(layout.len) {
         return Vec::new();
     }
     let is_ready = |index: usize, leaf: &Leaf| {
-        copies::is_large(leaf.len()) && leaf.nodes.len() == 1 && !contents.is_strided(index)
+        copies::is_large(leaf.len()) && leaf.nodes.len() == 1 && !validated.is_strided(index)
     };
     let leaves = || {
         layout
@@ -263,14 +302,14 @@ struct WriteFlat<'l, 'a, E> {
     copies: Copies<'a, 'l>,
 }
 
-impl<'a, E: FlatElement> Put<'a> for WriteFlat<'_, 'a, E> {
+impl<'a, E: FlatElement> WriteLeaf<'a> for WriteFlat<'_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable
     }
 
     #[inline(always)]
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let values = &self.flat[place.range()];
         let bytes = match leaf.sink {
             Sink::Bytes(bytes)
@@ -291,12 +330,12 @@ struct CollectOthers {
     elements: Vec<Vec<u8>>,
 }
 
-impl<'a> Take<'a> for CollectOthers {
+impl<'a> ReadLeaf<'a> for CollectOthers {
     fn wants(&self, place: &Place) -> bool {
         place.first && !place.leaf.trainable
     }
 
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let bytes = &mut self.elements[place.leaf.index as usize];
         memory::try_extend_zeroed(bytes, leaf.size())?;
         leaf.read_bytes(bytes)
@@ -308,12 +347,12 @@ struct WriteOthers<'l> {
     elements: &'l [Vec<u8>],
 }
 
-impl<'a> Put<'a> for WriteOthers<'_> {
+impl<'a> WriteLeaf<'a> for WriteOthers<'_> {
     fn wants(&self, place: &Place) -> bool {
         !place.leaf.trainable
     }
 
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let bytes = &self.elements[place.leaf.index as usize];
         let Some(axes) = &place.axes else {
             return leaf.write_bytes(bytes);

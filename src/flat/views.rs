@@ -23,10 +23,12 @@ impl Layout {
         self.view_as(flat, path)
     }
 
-    /// The same over a vector of any element type: `f64`, or a mask.
+    /// The leaf at a path, any of its places, as an array over a vector of any element type: of
+    /// `f64`, or a mask with one flag an element. No element is copied.
     ///
     /// # Errors
-    /// As [`view`](Layout::view).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
     ///
     /// ```
     /// use flatleaf::{destructure_as, tree};
@@ -37,14 +39,17 @@ impl Layout {
     /// ```
     pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        let leaf = self.leaf_at(path)?;
+        let leaf = &self.leaves()[leaf_index(self, path)?];
         Ok(view(leaf, &flat[leaf.range()]))
     }
 
-    /// [`view`](Layout::view) for writing.
+    /// The leaf at a path, any of its places, as an array over the flat vector, to be written. A
+    /// [`FlatGrad`](crate::FlatGrad) has a [`view_mut`](crate::FlatGrad::view_mut) of its own,
+    /// after which the leaf is present.
     ///
     /// # Errors
-    /// As [`view`](Layout::view).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -59,10 +64,12 @@ impl Layout {
         self.view_mut_as(flat, path)
     }
 
-    /// The same over a vector of any element type.
+    /// The leaf at a path, any of its places, as an array over a vector of any element type, to be
+    /// written: `f64`, or a mask that is filled leaf by leaf.
     ///
     /// # Errors
-    /// As [`view`](Layout::view).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -79,7 +86,7 @@ impl Layout {
         path: &str,
     ) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        let leaf = self.leaf_at(path)?;
+        let leaf = &self.leaves()[leaf_index(self, path)?];
         Ok(view_mut(leaf, &mut flat[leaf.range()]))
     }
 
@@ -100,10 +107,11 @@ impl Layout {
         self.views_as(flat)
     }
 
-    /// The same over a vector of any element type.
+    /// All leaves in flat order, each with its array over a vector of any element type: of `f64`,
+    /// or a mask with one flag an element.
     ///
     /// # Errors
-    /// As [`views`](Layout::views).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -125,7 +133,7 @@ impl Layout {
     /// All leaves in flat order, each with its array for writing.
     ///
     /// # Errors
-    /// As [`views`](Layout::views).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -141,10 +149,11 @@ impl Layout {
         self.views_mut_as(flat)
     }
 
-    /// The same over a vector of any element type.
+    /// All leaves in flat order, each with its array over a vector of any element type, to be
+    /// written. The arrays can be held all at once.
     ///
     /// # Errors
-    /// As [`views`](Layout::views).
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
     ///
     /// ```
     /// use flatleaf::{destructure_as, tree};
@@ -161,16 +170,18 @@ impl Layout {
             rest: flat,
         })
     }
+}
 
-    fn leaf_at(&self, path: &str) -> Result<&Leaf> {
-        self.leaf(path).ok_or_else(|| {
-            Error::unknown(
-                path.to_owned(),
-                "the path of a trainable leaf",
-                self.found_at(path),
-            )
-        })
-    }
+/// The index of the trainable leaf at a path.
+///
+/// # Errors
+/// A path at which there is none.
+pub(super) fn leaf_index(layout: &Layout, path: &str) -> Result<usize> {
+    let unknown = || {
+        let expected = "the path of a trainable leaf";
+        Error::unknown(path.to_owned(), expected, layout.found_at(path))
+    };
+    layout.index_of(path).ok_or_else(unknown)
 }
 
 /// Iterates over the leaves of a layout and their arrays. Made by [`Layout::views`].
@@ -247,7 +258,7 @@ fn view<'v, E>(leaf: &Leaf, elements: &'v [E]) -> ArrayViewD<'v, E> {
         .expect("a leaf has as many elements as its shape")
 }
 
-fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
+pub(super) fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
     ArrayViewMutD::from_shape(IxDyn(leaf.shape()), elements)
         .expect("a leaf has as many elements as its shape")
 }

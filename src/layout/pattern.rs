@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::Layout;
 use super::paths::{NodeId, Paths};
 use crate::error::{Error, Result};
-use crate::tree::key::split;
+use crate::tree::key::{split, unescape};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
@@ -53,6 +53,16 @@ impl Pattern {
         self.segments
             .iter()
             .all(|segment| matches!(segment, PatternSegment::Pieces(pieces) if pieces.len() == 1))
+    }
+
+    /// Whether it matches a path that need not be one of a layout.
+    pub(crate) fn matches_path(&self, path: &str) -> bool {
+        let keys: Option<Vec<String>> = if path.is_empty() {
+            Some(Vec::new())
+        } else {
+            split(path).map(unescape).collect()
+        };
+        keys.is_some_and(|keys| spans(&self.segments, &keys).is_some())
     }
 
     pub(crate) fn matches(&self, paths: &Paths, node: NodeId) -> bool {

@@ -18,7 +18,13 @@ impl Layout {
     /// `gather_grad(grads)`.
     ///
     /// # Errors
-    /// As [`gather_grad`](Layout::gather_grad).
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers.
+    /// [`is_element_type`](crate::Error::is_element_type): an f64 leaf for a vector of f32, unless
+    /// the planner was told to [round](crate::Planner::round_f64) it.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had.
     ///
     /// ```
     /// use flatleaf::{tree, Layout, Tree};
@@ -36,8 +42,8 @@ impl Layout {
     }
 }
 
-/// A tree of the layout's paths with these elements at the first places of its trainable leaves, and
-/// nothing at the others.
+/// A tree of the layout's paths with these elements at the first places of its trainable leaves,
+/// and nothing at the others.
 fn tree_of(layout: &LayoutData, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
     let paths = &layout.paths;
     let mut trees: Vec<DynTree> = Vec::new();

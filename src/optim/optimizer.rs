@@ -264,7 +264,7 @@ impl<R: Rule> Optimizer<R> {
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
         let mut moves = vec![false; grads.len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let report = leaf_slices::change(
+        let (report, written) = leaf_slices::change(
             &self.layout,
             model,
             |leaf| moves[leaf],
@@ -292,7 +292,8 @@ impl<R: Rule> Optimizer<R> {
         if !report.skipped {
             plan.count(&mut self.leaves);
         }
-        Ok(report)
+        // A leaf that could not take its new elements does not undo the step of the others.
+        written.map(|()| report)
     }
 }
 

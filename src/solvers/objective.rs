@@ -243,7 +243,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
         let state = State {
             point: layout.gather_as(&model)?,
-            grad: FlatGrad::try_absent(layout)?,
+            grad: FlatGrad::try_zeros(layout)?,
             model,
             function,
             loss: None,
@@ -504,10 +504,7 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> State<M, F, R::E
         self.move_to(layout, point)?;
         self.evaluations += 1;
         let (loss, grads) = (self.function)(&self.model).into_result()?;
-        match tied {
-            TiedGrads::Sum => layout.gather_grad_into_as(&grads, &mut self.grad)?,
-            TiedGrads::AlreadyTotal => self.grad = layout.gather_grad_with_as(&grads, tied)?,
-        }
+        layout.gather_grad_into_tied(&grads, &mut self.grad, tied)?;
         self.loss = Some(loss);
         Ok(loss)
     }

@@ -1,7 +1,12 @@
-//! Leaves noted down as a walk meets them, to be copied once the whole tree is known to be right.
+//! Copies into a flat vector that are put off until the whole tree is known to be right.
 //!
-//! One walk and a list take three quarters of the instructions of two walks. The list is handed
-//! from call to call, so that a second one allocates nothing.
+//! The validating walk meets the leaves one by one, and only at its end is it known that none is
+//! missing or of another shape. Until then nothing may be written. So each leaf's slice is noted
+//! down beside where it belongs, and the copies are made after the walk: one walk and a list take
+//! three quarters of the instructions of two walks. A leaf that lends no slice for so long (strided,
+//! or behind a guard) is read at once, into a buffer of its own, and copied from there.
+//!
+//! The list is handed from call to call, so that a second gather allocates nothing.
 
 use std::ops::Range;
 
@@ -10,46 +15,50 @@ use crate::error::Result;
 use crate::layout::{LayoutData, Place};
 use crate::memory;
 use crate::memory::pool::Pool;
-use crate::slices::copies;
+use crate::slices::copies::Copies;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::threads;
 use crate::traversal::place_elements::read_floats;
 use crate::tree::LeafRef;
 
 thread_local! {
-    static LENT: Pool<Lent<'static>> = const { Pool::new() };
+    static LENT: Pool<LentLeaf<'static>> = const { Pool::new() };
 }
 
 /// Leaves of a tree that are on their way into a flat vector.
-pub(crate) struct Noted<'a, E> {
-    lent: Vec<Lent<'a>>,
-    /// Where those leaves belong whose elements are in `copies`, one after the other: they lend no
-    /// slice for so long.
-    copied: Vec<(Range<usize>, u32)>,
-    copies: Vec<E>,
+pub(crate) struct DeferredCopies<'a, E> {
+    lent: Vec<LentLeaf<'a>>,
+    /// Where those leaves belong whose elements are in `buffer`, one after the other.
+    buffered: Vec<BufferedLeaf>,
+    buffer: Vec<E>,
 }
 
-pub(crate) struct Lent<'a> {
+struct LentLeaf<'a> {
     start: usize,
     leaf: u32,
     floats: Floats<'a>,
 }
 
-impl<'a, E: FlatElement> Noted<'a, E> {
+struct BufferedLeaf {
+    range: Range<usize>,
+    leaf: u32,
+}
+
+impl<'a, E: FlatElement> DeferredCopies<'a, E> {
     pub(crate) fn new(layout: &LayoutData) -> Self {
-        let mut lent: Vec<Lent<'a>> = Pool::take(&LENT);
+        let mut lent: Vec<LentLeaf<'a>> = Pool::take(&LENT);
         lent.reserve_exact(layout.leaves.len());
-        Noted {
+        DeferredCopies {
             lent,
-            copied: Vec::new(),
-            copies: Vec::new(),
+            buffered: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         match leaf.borrowed_floats() {
-            Some(floats) if floats.has_len(place.len) => self.lent.push(Lent {
+            Some(floats) if floats.has_len(place.len) => self.lent.push(LentLeaf {
                 start: place.start,
                 leaf: place.leaf.index,
                 floats,
@@ -62,35 +71,38 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     #[cold]
     #[inline(never)]
     fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let end = memory::try_extend_zeroed(&mut self.copies, place.len)?;
-        self.copied.push((place.range(), place.leaf.index));
-        read_floats(leaf, &mut self.copies[end..])
+        let end = memory::try_extend_zeroed(&mut self.buffer, place.len)?;
+        self.buffered.push(BufferedLeaf {
+            range: place.range(),
+            leaf: place.leaf.index,
+        });
+        read_floats(leaf, &mut self.buffer[end..])
     }
 
-    /// The leaves that have been noted down.
+    /// The indices of the leaves that have been noted down.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = usize> {
         let lent = self.lent.iter().map(|lent| lent.leaf);
-        lent.chain(self.copied.iter().map(|copied| copied.1))
-            .map(|leaf| leaf as usize)
+        let buffered = self.buffered.iter().map(|buffered| buffered.leaf);
+        lent.chain(buffered).map(|leaf| leaf as usize)
     }
 
-    /// A new flat vector, where every leaf has been noted down. Each element is written once: one
-    /// that all threads fill is of zeros that nobody has written, and one thread puts it together
-    /// without, if the leaves come in order.
+    /// A new flat vector, where every leaf has been noted down. Each element is written once.
     ///
     /// # Errors
     /// No memory for so many elements.
     pub(crate) fn into_vec(self, layout: &LayoutData) -> Result<Vec<E>> {
-        if !threads::is_parallel(layout.len) && self.is_in_order(layout.len) {
-            let mut flat = memory::try_with_capacity(layout.len)?;
-            self.lent
-                .iter()
-                .for_each(|lent| lent.floats.push_to(&mut flat));
-            Pool::give(&LENT, self.lent);
+        // Zeros that nobody has written cost nothing, and several threads need them: each fills a
+        // part. One thread that meets the leaves in order can do without.
+        if threads::is_parallel(layout.len) || !self.is_in_order(layout.len) {
+            let mut flat = memory::try_zeroed(layout.len)?;
+            self.copy_to(&mut flat);
             return Ok(flat);
         }
-        let mut flat = memory::try_zeroed(layout.len)?;
-        self.copy_to(&mut flat);
+        let mut flat = memory::try_with_capacity(layout.len)?;
+        for lent in &self.lent {
+            lent.floats.push_to(&mut flat);
+        }
+        Pool::give(&LENT, self.lent);
         Ok(flat)
     }
 
@@ -103,40 +115,43 @@ impl<'a, E: FlatElement> Noted<'a, E> {
     }
 
     /// Copies every leaf to its place in the flat vector, large ones by all threads.
-    pub(crate) fn copy_to(self, flat: &mut [E]) {
-        let mut large = Vec::new();
-        let is_parallel = threads::is_parallel(flat.len());
-        for &Lent { start, floats, .. } in &self.lent {
-            let range = start..start + floats.len();
-            if is_parallel && copies::is_large(floats.len()) {
-                large.push((range, floats));
-            } else {
-                slices::copy(floats, FloatsMut::of(&mut flat[range]));
+    pub(crate) fn copy_to(mut self, flat: &mut [E]) {
+        self.copy_buffer(flat);
+        if threads::is_parallel(flat.len()) {
+            self.copy_lent_by_all_threads(flat);
+        } else {
+            for lent in &self.lent {
+                let to = &mut flat[lent.start..lent.start + lent.floats.len()];
+                slices::copy(lent.floats, FloatsMut::of(to));
             }
         }
-        let mut copies = &self.copies[..];
-        for (range, _) in self.copied {
-            let copy = copies
-                .split_off(..range.len())
-                .expect("as many as there are to copy");
-            flat[range].copy_from_slice(copy);
-        }
-        copy_ranges(flat, large);
         Pool::give(&LENT, self.lent);
     }
-}
 
-/// Copies leaves to ranges of the flat vector, which are disjoint, with all threads.
-fn copy_ranges<E: FlatElement>(flat: &mut [E], mut parts: Vec<(Range<usize>, Floats<'_>)>) {
-    if !parts.is_sorted_by_key(|part| part.0.start) {
-        parts.sort_unstable_by_key(|part| part.0.start);
+    fn copy_lent_by_all_threads(&mut self, flat: &mut [E]) {
+        // Slices are cut off the vector from its front, so they have to come in its order. A tree
+        // of another type than the one that was planned may show them in another.
+        if !self.lent.is_sorted_by_key(|lent| lent.start) {
+            self.lent.sort_unstable_by_key(|lent| lent.start);
+        }
+        let mut copies = Copies::of(flat.len());
+        let (mut rest, mut at) = (flat, 0);
+        for lent in &self.lent {
+            let (_, from_here) = rest.split_at_mut(lent.start - at);
+            let (to, after) = from_here.split_at_mut(lent.floats.len());
+            copies.add(FloatsMut::of(to), lent.floats);
+            (rest, at) = (after, lent.start + lent.floats.len());
+        }
+        copies.finish();
     }
-    let (mut rest, mut at) = (flat, 0);
-    let mut pairs = Vec::with_capacity(parts.len());
-    for (range, from) in parts {
-        let (to, after) = rest[range.start - at..].split_at_mut(range.len());
-        pairs.push((FloatsMut::of(to), from));
-        (rest, at) = (after, range.end);
+
+    fn copy_buffer(&self, flat: &mut [E]) {
+        let mut buffer = &self.buffer[..];
+        for BufferedLeaf { range, .. } in &self.buffered {
+            let copy = buffer
+                .split_off(..range.len())
+                .expect("as many as were read");
+            flat[range.clone()].copy_from_slice(copy);
+        }
     }
-    copies::copy_all(pairs);
 }

@@ -1,85 +1,140 @@
-//! Writing a tree where it is, after it has been checked.
+//! The writing walk: a tree that has been validated is written where it is, and ties stay ties.
 //!
-//! A plain leaf is written directly. A shared node is written where it is if its only handle is
-//! here; if all that is written in it is in cells, it is written through them; otherwise it is
-//! rebuilt, once for all its handles. These are pointed at the new node when the walk is over: a
-//! tree that panics or fails on the way leaves no tie of which one handle is new and another is
-//! old. (Handles that are kept in a lock or cell are pointed there at once, as no guard is held for
-//! longer than its content is visited.)
+//! A leaf that is owned is written directly. What several handles share needs a decision, and the
+//! validating walk has found out what it depends on ([`Validated`](super::validated::Validated)):
+//!
+//! | the shared node | what happens to it |
+//! | --- | --- |
+//! | nothing in it is written | it is passed by |
+//! | all that is written in it is in cells | it stays; the cells are written through, once |
+//! | this is its only handle | it is written where it is |
+//! | otherwise | a new node is made, once; every handle of the tree is pointed at it |
+//!
+//! The last row is what `Rc::make_mut` does for one handle. Done handle by handle it would break
+//! ties: each would get a copy of its own. So a tree is walked twice. The first walk ([`Prepare`])
+//! makes all new nodes and writes nothing: a node that cannot be rebuilt is an error that leaves the
+//! tree as it was. The second writes, and collects the handles that will point at a new node. Only
+//! when it is over are these turned over, one after the other: a tree that panics or fails on the
+//! way leaves no tie of which one handle is new and another is old. (Handles that are kept in a lock
+//! or cell are turned over at once, as no guard is held for longer than its content is visited.)
+//!
+//! # An example
+//!
+//! The model of `validate.rs`, whose `Arc` somebody outside holds too, gets new values 7, 8 and 9:
+//!
+//! ```text
+//! embed: Arc<[1 2]>                 ─┐ one node with three handles: two here, one elsewhere
+//! norm:  Rc<{ scale: RefCell<[3]>,   │
+//!             mean: [4] (frozen) }>  │ a shared node with a cell in it
+//! head:  Arc<[1 2]>                 ─┘
+//! ```
+//!
+//! 1. *Prepare.* At `embed`: written, not through cells, not the only handle. The builder makes
+//!    `Arc<[7 8]>` and keeps it under the old node's identity. At `norm`: all that is written is in
+//!    a cell, nothing to make. At `head`: the builder has a node for this identity already.
+//! 2. *Write.* At `embed`: there is a new node, so the handle is collected and its place marked as
+//!    met. At `norm`: the node is entered for reading, its cell is locked and `scale` becomes 9; the
+//!    identity is remembered, so that another handle of it would not write again. At `head`: the
+//!    handle is collected.
+//! 3. *Turn over.* `embed` gets the new node, and then `head` does: `Arc<[7 8]>` with two handles.
+//!    Who holds the old one outside still reads 1 and 2.
+//!
+//! Without the handle outside, the order matters: once `embed` points at the new node, `head` is
+//! the only handle of the old one. It is no less a part of the tie, so a node that the builder has a
+//! new one for is never taken for unique.
+//!
+//! # A leaf that cannot be written
+//!
+//! A writer of one's own may fail when others have been written already. What was overwritten is
+//! gone, and to keep it would cost a second copy of every tree. So the walk goes on: in the end
+//! every leaf is new but for those that the error names.
+//!
+//! # What was tried and dropped
+//!
+//! - To turn a handle over where it is met: simpler, but a panic in a later leaf tears the tie.
+//! - To count the handles within the tree and write through `Rc::get_mut` after dropping all but
+//!   one: it needs a placeholder in every other handle, which a panic would leave there.
+//! - To make new nodes while writing: one walk less, but a node that cannot be rebuilt is found when
+//!   other leaves have been written.
 
 use std::collections::HashSet;
 
 use crate::element::{Dtype, Sink, WriteBytes};
-use crate::error::{Error, FirstError, Result};
+use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{LayoutData, NodeId, Place};
 use crate::traversal::rebuild::Rebuilding;
-use crate::traversal::validate::Seen;
+use crate::traversal::seen_places::SeenPlaces;
 use crate::tree::{
     Builder, Guarded, Identity, Key, LeafMut, LeafRef, Shared, Tree, UnderGuard, Visitor,
     VisitorMut,
 };
 
-/// Writes the leaves of a tree.
-pub(crate) trait Put<'a> {
+/// Writes leaves, as the writing walk meets them.
+pub(crate) trait WriteLeaf<'a> {
     /// Whether the leaf at a place is written at all.
     fn wants(&self, place: &Place) -> bool;
 
     /// A wanted leaf, of the shape that the layout has there.
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()>;
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()>;
 }
 
-/// Walks a tree and gives its wanted leaves to `put`; what has to be new is made by the builder.
+/// Walks a tree and gives its wanted leaves to `writer`; what has to be new is made by the builder.
 ///
 /// # Errors
-/// What `put` returns; a tree that is not as it was checked.
+/// A tree that is not as it was validated. What `writer` returned for leaves that could not be
+/// written: all others have been, and ties are whole.
 pub(crate) fn write<'a, T: Tree + ?Sized>(
     layout: &LayoutData,
     tree: &'a mut T,
     builder: Rebuilding<'_>,
-    put: &mut impl Put<'a>,
+    writer: &mut impl WriteLeaf<'a>,
 ) -> Result<()> {
-    let mut walk = InPlace::new(layout, builder, put);
+    let mut walk = InPlace::new(layout, builder, writer);
     walk.prepare_all(tree)?;
     tree.visit_mut(&mut walk)
         .map_err(|error| error.or_at(|| walk.builder.path()))?;
     std::mem::take(&mut walk.failed).into_result()?;
     walk.find_missing()?;
-    walk.renew_all()
+    walk.renew_all()?;
+    std::mem::take(&mut walk.unwritten).into_result()
 }
 
 /// Whether [`write`] will be able to make what has to be new; writes nothing.
 ///
 /// # Errors
 /// A node that cannot be rebuilt.
-pub(crate) fn check_new<'a, T: Tree + ?Sized>(
+pub(crate) fn check_renewable<'a, T: Tree + ?Sized>(
     layout: &LayoutData,
     tree: &mut T,
     builder: Rebuilding<'_>,
-    put: &mut impl Put<'a>,
+    writer: &mut impl WriteLeaf<'a>,
 ) -> Result<()> {
-    InPlace::new(layout, builder, put).prepare_all(tree)
+    InPlace::new(layout, builder, writer).prepare_all(tree)
 }
 
 /// An array without elements is wanted like any other, but never changes: it is no reason to make
 /// the shared node around it anew.
-fn is_written<'a>(put: &impl Put<'a>, place: &Place) -> bool {
-    place.len > 0 && put.wants(place)
+fn is_written<'a>(writer: &impl WriteLeaf<'a>, place: &Place) -> bool {
+    place.len > 0 && writer.wants(place)
 }
 
 struct InPlace<'l, 'b, 'p, 'a, P> {
     layout: &'l LayoutData,
     builder: Rebuilding<'b>,
-    put: &'p mut P,
-    seen: Seen,
+    writer: &'p mut P,
+    seen: SeenPlaces,
     written_through: HashSet<Identity>,
     /// Handles that will point at a new node, and where they are.
     to_renew: Vec<(NodeId, &'a mut dyn Shared)>,
+    /// The first error that was returned to the tree, which may keep it to itself.
     failed: FirstError,
+    /// What the writer says of leaves that it could not write.
+    unwritten: Findings,
 }
 
-impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
-    fn new(layout: &'l LayoutData, builder: Rebuilding<'b>, put: &'p mut P) -> Self {
-        let written = |place| is_written(put, place);
+impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
+    fn new(layout: &'l LayoutData, builder: Rebuilding<'b>, writer: &'p mut P) -> Self {
+        let written = |place| is_written(writer, place);
         let written = if builder.meets_shared_nodes() {
             layout.places.iter().map(written).collect()
         } else {
@@ -89,11 +144,12 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         InPlace {
             layout,
             builder,
-            put,
-            seen: Seen::default(),
+            writer,
+            seen: SeenPlaces::default(),
             written_through: HashSet::new(),
             to_renew: Vec::new(),
             failed: FirstError::default(),
+            unwritten: Findings::default(),
         }
     }
 
@@ -113,14 +169,14 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
             .missing(self.layout.places.len())
             .into_iter()
             .map(|place| &self.layout.places[place]);
-        let Some(place) = missing.find(|place| is_written(self.put, place)) else {
+        let Some(place) = missing.find(|place| is_written(self.writer, place)) else {
             return Ok(());
         };
         Err(Error::unstable("a `visit_mut` that does not name it")
             .at(&self.layout.paths.render(place.node)))
     }
 
-    fn renew_all(mut self) -> Result<()> {
+    fn renew_all(&mut self) -> Result<()> {
         for (node, handle) in std::mem::take(&mut self.to_renew) {
             self.builder.cursor.go_to(node);
             handle
@@ -143,7 +199,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         if !self.seen.mark(index) {
             return Err(Error::duplicate(self.builder.path()));
         }
-        if !self.put.wants(place) {
+        if !self.writer.wants(place) {
             return Ok(());
         }
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
@@ -151,7 +207,19 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
                 "a leaf that changed its shape or element type between two visits",
             ));
         }
-        self.put.put(place, leaf)
+        let written = self.writer.write_leaf(place, leaf);
+        self.note_unwritten(written);
+        Ok(())
+    }
+
+    #[inline]
+    fn note_unwritten(&mut self, written: Result<()>) {
+        if let Err(error) = written {
+            let error = error.or_at(|| self.builder.path());
+            let is_first = self.unwritten.is_empty();
+            let error = if is_first { error.but_for() } else { error };
+            self.unwritten.add(error);
+        }
     }
 
     /// Writes a shared node; `visit` visits it as a tree with this handle only, `renew` points the
@@ -168,7 +236,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         let identity = handle.identity();
         if self.builder.is_written_through(&identity) {
             if self.written_through.insert(identity.clone()) {
-                return handle.visit_content(&mut Through {
+                return handle.visit_content(&mut WriteThroughCells {
                     walk: self,
                     in_shared_cells: 1,
                 });
@@ -183,7 +251,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         }
         // A new node keeps the shared cells that are in it: these are written through, here as at
         // their other places.
-        handle.visit_content(&mut Through {
+        handle.visit_content(&mut WriteThroughCells {
             walk: self,
             in_shared_cells: 0,
         })?;
@@ -214,7 +282,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         let node = self.builder.node();
         node.into_iter()
             .flat_map(|node| self.layout.places_below(node))
-            .filter(|place| is_written(self.put, place))
+            .filter(|place| is_written(self.writer, place))
     }
 
     /// What is below need not be visited, or has been.
@@ -230,7 +298,7 @@ impl<'l, 'b, 'p, 'a, P: Put<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     }
 }
 
-impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
+impl<'a, P: WriteLeaf<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
     #[inline]
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         InPlace::leaf(self, leaf)
@@ -241,9 +309,16 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
         if let Some(index) = self.builder.cursor.next_leaf(key) {
             let place = self.layout.place(index);
             let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
-            if fits && self.put.wants(place) && self.seen.mark_next(index) {
-                self.put.put(place, leaf)?;
-                self.builder.cursor.pass_leaf();
+            if fits && self.writer.wants(place) && self.seen.mark_next(index) {
+                let written = self.writer.write_leaf(place, leaf);
+                if written.is_ok() {
+                    self.builder.cursor.pass_leaf();
+                    return Ok(());
+                }
+                // The cursor has not gone down to the leaf, which the error has to name.
+                self.enter(key)?;
+                self.note_unwritten(written);
+                self.builder.cursor.leave(key);
                 return Ok(());
             }
         }
@@ -280,19 +355,21 @@ impl<'a, P: Put<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
 /// The content of a cell, which lives only as long as the guard.
 struct UnderGuardMut<'w, W>(&'w mut W);
 
-impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for UnderGuardMut<'_, InPlace<'_, '_, '_, 'a, P>> {
+impl<'guard, 'a, P: WriteLeaf<'a>> VisitorMut<'guard>
+    for UnderGuardMut<'_, InPlace<'_, '_, '_, 'a, P>>
+{
     fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
         let LeafMut { dtype, shape, sink } = leaf;
         match sink {
             Sink::Bytes(bytes) => self.0.leaf(LeafMut {
                 dtype,
                 shape,
-                sink: Sink::Writer(&mut Overwrite(bytes)),
+                sink: Sink::Writer(&mut GuardedSlice(bytes)),
             }),
             Sink::Booleans(elements) => self.0.leaf(LeafMut {
                 dtype,
                 shape,
-                sink: Sink::Writer(&mut Overwrite(elements)),
+                sink: Sink::Writer(&mut GuardedSlice(elements)),
             }),
             Sink::Writer(writer) => self.0.leaf(LeafMut {
                 dtype,
@@ -320,9 +397,9 @@ impl<'guard, 'a, P: Put<'a>> VisitorMut<'guard> for UnderGuardMut<'_, InPlace<'_
 }
 
 /// A slice under a guard, for the call.
-struct Overwrite<'s, E>(&'s mut [E]);
+struct GuardedSlice<'s, E>(&'s mut [E]);
 
-impl WriteBytes for Overwrite<'_, u8> {
+impl WriteBytes for GuardedSlice<'_, u8> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         LeafMut {
             dtype: Dtype::U8,
@@ -333,7 +410,7 @@ impl WriteBytes for Overwrite<'_, u8> {
     }
 }
 
-impl WriteBytes for Overwrite<'_, bool> {
+impl WriteBytes for GuardedSlice<'_, bool> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         LeafMut {
             dtype: Dtype::Bool,
@@ -347,7 +424,7 @@ impl WriteBytes for Overwrite<'_, bool> {
 /// Walks as [`InPlace`] does and writes nothing.
 struct Prepare<'w, W>(&'w mut W);
 
-impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 'a, P>> {
+impl<'any, 'a, P: WriteLeaf<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, _leaf: LeafMut<'_, 'any>) -> Result<()> {
         Ok(())
     }
@@ -368,13 +445,13 @@ impl<'any, 'a, P: Put<'a>> VisitorMut<'any> for Prepare<'_, InPlace<'_, '_, '_, 
 }
 
 /// Looks in a shared node for shared nodes of which all is in cells, and writes through these.
-struct Through<'w, W> {
+struct WriteThroughCells<'w, W> {
     walk: &'w mut W,
     /// How many such nodes are around.
     in_shared_cells: usize,
 }
 
-impl<'s, 'a, P: Put<'a>> Visitor<'s> for Through<'_, InPlace<'_, '_, '_, 'a, P>> {
+impl<'s, 'a, P: WriteLeaf<'a>> Visitor<'s> for WriteThroughCells<'_, InPlace<'_, '_, '_, 'a, P>> {
     fn leaf(&mut self, _leaf: LeafRef<'_, 's>) -> Result<()> {
         Ok(())
     }

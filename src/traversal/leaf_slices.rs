@@ -11,81 +11,107 @@ use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::slices::copies::{self, Copies};
 use crate::slices::{Floats, FloatsMut};
 use crate::threads;
-use crate::traversal::borrow::lend;
-use crate::traversal::in_place::{self, Put};
+use crate::traversal::borrow_all::borrow_all_mut;
+use crate::traversal::holder::Holder;
+use crate::traversal::in_place::{self, WriteLeaf};
 use crate::traversal::place_elements::{changed_length, elements_of, write_floats};
+use crate::traversal::purpose::Purpose;
 use crate::traversal::rebuild::{Rebuilding, Values};
-use crate::traversal::tied_places::TiedGrads;
-use crate::traversal::tied_places::TiedPlaces;
-use crate::traversal::validate::{self, Contents, Purpose, Take};
+use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
+use crate::traversal::validate::{self, ReadLeaf};
+use crate::traversal::validated::Validated;
 use crate::tree::{LeafMut, LeafRef, Tree};
 
 /// One slice a leaf, in flat order; `None` for one that is absent.
-pub(crate) type Slices<'a> = Vec<Option<Cow<'a, [f32]>>>;
+pub(crate) type LeafSlices<'a> = Vec<Option<Cow<'a, [f32]>>>;
 
 /// The values of a tree's leaves, all of them there.
 ///
 /// # Errors
-/// As [`Layout::gather`].
-pub(crate) fn values<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T) -> Result<Slices<'a>> {
+/// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
+pub(crate) fn values<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T) -> Result<LeafSlices<'a>> {
     Collect::walk(layout, tree, Purpose::ReadValues)
         .map(|(collect, _)| collect.finish(TiedGrads::Sum))
+}
+
+/// The values of a tree's leaves, all of them there, and perhaps leaves that the layout has not got
+/// and whose path `is_allowed` accepts.
+///
+/// # Errors
+/// A tree that does not agree with the layout otherwise.
+pub(crate) fn values_beside<'a>(
+    layout: &Layout,
+    tree: &'a dyn Tree,
+    is_allowed: impl FnMut(&str) -> bool,
+) -> Result<LeafSlices<'a>> {
+    let mut collect = Collect::new(layout, Purpose::ReadValues)?;
+    let purpose = Purpose::ReadValues;
+    validate::validate_but_for(&layout.inner, tree, purpose, &mut collect, is_allowed)?;
+    Ok(collect.finish(TiedGrads::Sum))
 }
 
 /// The gradients of the leaves, those of a tie summed.
 ///
 /// # Errors
-/// As [`Layout::gather_grad`].
+/// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
 pub(crate) fn gradients<'a, T: Tree + ?Sized>(
     layout: &Layout,
     tree: &'a T,
     tied: TiedGrads,
-) -> Result<Slices<'a>> {
+) -> Result<LeafSlices<'a>> {
     Collect::walk(layout, tree, Purpose::ReadGradients).map(|(collect, _)| collect.finish(tied))
 }
 
 /// Calls `change` once, with a slice for every leaf of a tree, in flat order: where it is if the
-/// tree lends it, otherwise a copy, which is written back if it is wanted. If `change` fails
-/// nothing is.
+/// tree lends it, otherwise a copy, which is written back if it is wanted.
+///
+/// What `change` returns comes with whether all copies could be written back. A leaf that cannot
+/// take its new elements (a device that is gone) is found when the others are changed already, and
+/// to take those back would need a second copy of the whole tree. So all others are written, and
+/// the error names the leaves that were not: the caller counts what it did as done.
 ///
 /// # Errors
-/// As [`Layout::gather`] and [`Layout::restructure_into`], and what `change` returns.
+/// A tree that does not agree with the layout or cannot be written, and what `change` returns; then
+/// nothing has been written.
 pub(crate) fn change<T: Tree + ?Sized, R>(
     layout: &Layout,
     tree: &mut T,
     is_wanted: impl Fn(usize) -> bool,
     change: impl FnOnce(Vec<&mut [f32]>) -> Result<R>,
-) -> Result<R> {
+) -> Result<(R, Result<()>)> {
     layout.check_f32()?;
-    if let Some(slices) = lend_f32(layout, tree) {
-        return change(slices);
+    if let Some(slices) = borrow_all_f32(layout, tree) {
+        return Ok((change(slices)?, Ok(())));
     }
-    let mut copied = Copied::read(layout, tree)?;
-    copied.check_new(layout, tree, &is_wanted)?;
+    let mut copied = CopiedTree::read(layout, tree)?;
+    copied.check_renewable(layout, tree, &is_wanted)?;
     let changed = change(copied.slices(layout, tree)?)?;
-    copied.write_back(layout, tree, &is_wanted)?;
-    Ok(changed)
+    let written = copied.write_back(layout, tree, &is_wanted);
+    Ok((changed, written))
 }
 
-fn lend_f32<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a mut T) -> Option<Vec<&'a mut [f32]>> {
-    lend(&layout.inner, tree)?
+fn borrow_all_f32<'a, T: Tree + ?Sized>(
+    layout: &Layout,
+    tree: &'a mut T,
+) -> Option<Vec<&'a mut [f32]>> {
+    borrow_all_mut(&layout.inner, tree)?
         .into_iter()
         .map(FloatsMut::into_slice)
         .collect()
 }
 
 /// A tree that is not plain, without the tree.
-struct Copied {
+struct CopiedTree {
     /// Leaves that can be changed where they are.
     is_lent: Vec<bool>,
     /// The others.
     copies: Vec<Vec<f32>>,
-    contents: Contents,
+    validated: Validated,
 }
 
-impl Copied {
+impl CopiedTree {
     fn read<T: Tree + ?Sized>(layout: &Layout, tree: &T) -> Result<Self> {
-        let (mut collect, contents) = Collect::walk(layout, tree, Purpose::Change)?;
+        let (mut collect, validated) = Collect::walk(layout, tree, Purpose::Change)?;
         let is_lent = std::mem::take(&mut collect.is_lent);
         let copy = |(value, is_lent): (Option<Cow<'_, [f32]>>, &bool)| match value {
             Some(value) if !is_lent => value.into_owned(),
@@ -97,25 +123,25 @@ impl Copied {
             .zip(&is_lent)
             .map(copy)
             .collect();
-        Ok(Copied {
+        Ok(CopiedTree {
             is_lent,
             copies,
-            contents,
+            validated,
         })
     }
 
     /// What is to be written back can be: known before anything changes.
-    fn check_new<T: Tree + ?Sized>(
+    fn check_renewable<T: Tree + ?Sized>(
         &self,
         layout: &Layout,
         tree: &mut T,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<()> {
-        in_place::check_new(
+        in_place::check_renewable(
             &layout.inner,
             tree,
             self.builder(layout),
-            &mut self.put_back(layout, &is_wanted),
+            &mut self.writes_back(layout, &is_wanted),
         )
     }
 
@@ -124,11 +150,15 @@ impl Copied {
         layout: &Layout,
         tree: &'a mut T,
     ) -> Result<Vec<&'a mut [f32]>> {
-        let mut lent = LendSome {
+        let mut lent = BorrowSome {
             is_lent: &self.is_lent,
             slices: self.is_lent.iter().map(|_| None).collect(),
+            failed: None,
         };
         in_place::write(&layout.inner, tree, self.builder(layout), &mut lent)?;
+        if let Some(error) = lent.failed {
+            return Err(error);
+        }
         let slices = lent
             .slices
             .into_iter()
@@ -150,31 +180,31 @@ impl Copied {
         tree: &mut T,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<()> {
-        let mut put_back = self.put_back(layout, &is_wanted);
+        let mut writes_back = self.writes_back(layout, &is_wanted);
         if !layout
             .inner
             .places
             .iter()
-            .any(|place| put_back.wants(place))
+            .any(|place| writes_back.wants(place))
         {
             return Ok(());
         }
-        in_place::write(&layout.inner, tree, self.builder(layout), &mut put_back)?;
-        put_back.writes.finish();
-        Ok(())
+        let written = in_place::write(&layout.inner, tree, self.builder(layout), &mut writes_back);
+        writes_back.writes.finish();
+        written
     }
 
     fn builder<'b>(&'b self, layout: &'b Layout) -> Rebuilding<'b> {
         Rebuilding::new(
             &layout.inner,
             Values::Leaves(Cow::Borrowed(&self.copies)),
-            &self.contents,
+            &self.validated,
         )
         .in_place()
     }
 
-    fn put_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> PutBack<'l, 'a, W> {
-        PutBack {
+    fn writes_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> WriteBack<'l, 'a, W> {
+        WriteBack {
             layout: &layout.inner,
             is_wanted,
             copied: self,
@@ -186,7 +216,7 @@ impl Copied {
 struct Collect<'l, 'a> {
     layout: &'l LayoutData,
     purpose: Purpose,
-    slices: Slices<'a>,
+    slices: LeafSlices<'a>,
     is_lent: Vec<bool>,
     /// Leaves that are lent, but not of `f32`.
     other_types: Vec<(usize, Floats<'a>)>,
@@ -196,53 +226,47 @@ struct Collect<'l, 'a> {
 }
 
 impl<'l, 'a> Collect<'l, 'a> {
+    fn new(layout: &'l Layout, purpose: Purpose) -> Result<Self> {
+        layout.check_f32()?;
+        let leaves = layout.leaves().len();
+        let is_changed = purpose == Purpose::Change;
+        Ok(Collect {
+            layout: &layout.inner,
+            purpose,
+            slices: (0..leaves).map(|_| None).collect(),
+            is_lent: vec![false; if is_changed { leaves } else { 0 }],
+            other_types: Vec::new(),
+            tied: TiedPlaces::default(),
+            shared: 0,
+        })
+    }
+
     fn walk<T: Tree + ?Sized>(
         layout: &'l Layout,
         tree: &'a T,
         purpose: Purpose,
-    ) -> Result<(Self, Contents)> {
-        layout.check_f32()?;
-        let leaves = layout.leaves().len();
-        let slices = (0..leaves).map(|_| None).collect();
-        let is_lent = if purpose == Purpose::Change {
-            vec![false; leaves]
-        } else {
-            Vec::new()
-        };
-        let (other_types, tied) = (Vec::new(), TiedPlaces::default());
-        let mut collect = Collect {
-            layout: &layout.inner,
-            purpose,
-            slices,
-            is_lent,
-            other_types,
-            tied,
-            shared: 0,
-        };
-        let contents = validate::check_and_take(&layout.inner, tree, purpose, &mut collect)?;
-        Ok((collect, contents))
+    ) -> Result<(Self, Validated)> {
+        let mut collect = Collect::new(layout, purpose)?;
+        let validated = validate::validate_and_read(&layout.inner, tree, purpose, &mut collect)?;
+        Ok((collect, validated))
     }
 
-    fn finish(mut self, tied: TiedGrads) -> Slices<'a> {
+    fn finish(mut self, tied: TiedGrads) -> LeafSlices<'a> {
         for (leaf, copy) in widened(self.other_types) {
             self.slices[leaf] = Some(Cow::Owned(copy));
         }
-        for (leaf, places) in self.tied.by_leaf() {
-            let count = if tied == TiedGrads::Sum {
-                places.len()
-            } else {
-                1
-            };
-            self.slices[leaf] = places.into_iter().take(count).reduce(|mut sum, elements| {
-                copies::add(sum.to_mut(), &elements);
+        for gradient in self.tied.by_leaf(tied) {
+            let sum = gradient.terms.into_iter().reduce(|mut sum, term| {
+                copies::add(sum.to_mut(), &term);
                 sum
             });
+            self.slices[gradient.leaf] = sum;
         }
         self.slices
     }
 }
 
-impl<'a> Take<'a> for Collect<'_, 'a> {
+impl<'a> ReadLeaf<'a> for Collect<'_, 'a> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable
@@ -254,12 +278,9 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
     }
 
     #[inline]
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let index = place.leaf.index as usize;
-        let is_alone = place.plain || self.purpose != Purpose::ReadGradients;
-        if let Some(floats) = lent_of_other_type(place, leaf)
-            && is_alone
-        {
+        if let Some(floats) = lent_of_other_type(place, leaf) {
             self.other_types.push((index, floats));
             return Ok(());
         }
@@ -270,11 +291,18 @@ impl<'a> Take<'a> for Collect<'_, 'a> {
                 && !leaf.may_overlap
                 && matches!(elements, Cow::Borrowed(_));
         }
-        if is_alone {
-            self.slices[index] = Some(elements);
-        } else {
-            self.tied.push(place, elements);
-        }
+        self.slices[index] = Some(elements);
+        Ok(())
+    }
+
+    fn read_tied_gradient(
+        &mut self,
+        place: &Place,
+        leaf: &LeafRef<'_, 'a>,
+        holder: Holder,
+    ) -> Result<()> {
+        let elements = elements_of(self.layout, place, leaf)?;
+        self.tied.push(place, elements, holder);
         Ok(())
     }
 
@@ -306,44 +334,48 @@ fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
     )
 }
 
-/// Takes the slices that a tree lends.
-struct LendSome<'l, 'a> {
+/// Borrows the slices of those leaves that lend theirs. Writes nothing, so what it has against a
+/// leaf is its own error and not one of a leaf that could not be written.
+struct BorrowSome<'l, 'a> {
     is_lent: &'l [bool],
     slices: Vec<Option<&'a mut [f32]>>,
+    failed: Option<Error>,
 }
 
-impl<'a> Put<'a> for LendSome<'_, 'a> {
+impl<'a> WriteLeaf<'a> for BorrowSome<'_, 'a> {
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable && self.is_lent[place.leaf.index as usize]
     }
 
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        let Sink::Bytes(bytes) = leaf.sink else {
-            return Err(Error::unstable("a leaf that lends no slice any more"));
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        let slice = match leaf.sink {
+            Sink::Bytes(bytes) => bytemuck::try_cast_slice_mut(bytes).ok(),
+            _ => None,
         };
-        let slice = bytemuck::try_cast_slice_mut(bytes)
-            .ok()
-            .filter(|slice: &&mut [f32]| slice.len() == place.len);
-        self.slices[place.leaf.index as usize] = Some(slice.ok_or_else(changed_length)?);
+        let slice = slice.filter(|slice: &&mut [f32]| slice.len() == place.len);
+        if slice.is_none() {
+            self.failed.get_or_insert_with(changed_length);
+        }
+        self.slices[place.leaf.index as usize] = slice;
         Ok(())
     }
 }
 
 /// Writes copies back.
-struct PutBack<'l, 'a, W> {
+struct WriteBack<'l, 'a, W> {
     layout: &'l LayoutData,
     is_wanted: W,
-    copied: &'l Copied,
+    copied: &'l CopiedTree,
     writes: Copies<'a, 'l>,
 }
 
-impl<'a, W: Fn(usize) -> bool> Put<'a> for PutBack<'_, 'a, W> {
+impl<'a, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, 'a, W> {
     fn wants(&self, place: &Place) -> bool {
         let leaf = place.leaf.index as usize;
         place.leaf.trainable && !self.copied.is_lent[leaf] && (self.is_wanted)(leaf)
     }
 
-    fn put(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+    fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let copy = &self.copied.copies[place.leaf.index as usize];
         match leaf.sink {
             Sink::Bytes(bytes) if place.axes.is_none() => {

@@ -1,10 +1,15 @@
 //! A tree met by a layout: validated, borrowed, written in place, rebuilt, or read leaf by leaf.
 
-pub(crate) mod borrow;
+pub(crate) mod borrow_all;
 pub(crate) mod deferred_copies;
+pub(crate) mod holder;
 pub(crate) mod in_place;
 pub(crate) mod leaf_slices;
 pub(crate) mod place_elements;
+pub(crate) mod purpose;
 pub(crate) mod rebuild;
+pub(crate) mod seen_places;
 pub(crate) mod tied_places;
+pub(crate) mod tied_values;
 pub(crate) mod validate;
+pub(crate) mod validated;

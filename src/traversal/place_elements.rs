@@ -45,6 +45,23 @@ fn copy_of<E: FlatElement>(
         .collect())
 }
 
+/// A place's elements in the order of its leaf, as bytes: of integers and booleans.
+pub(crate) fn other_elements_of(
+    layout: &LayoutData,
+    place: &Place,
+    leaf: &LeafRef<'_, '_>,
+) -> Result<Vec<u8>> {
+    let bytes = leaf.bytes()?;
+    let Some(axes) = &place.axes else {
+        return Ok(bytes.into_owned());
+    };
+    let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
+    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements);
+    let view = view.map_err(|_| changed_length())?;
+    let in_order = axes.to_leaf(view, layout.leaf(place.leaf).shape());
+    Ok(in_order.iter().copied().flatten().copied().collect())
+}
+
 /// Reads a leaf of any float type, rounded to nearest where it does not fit.
 pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()> {
     if leaf.dtype == E::DTYPE {

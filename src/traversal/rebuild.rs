@@ -1,5 +1,13 @@
 //! Making a new tree after an old one, or the shared parts of one that is written in place: which
 //! leaf gets which new elements, and what of the old tree stays.
+//!
+//! A tree rebuilds itself field by field and asks a `Builder` for each leaf and each shared node;
+//! this is what answers. It follows the tree with a cursor, as the validating walk does, and says
+//! for a leaf: these elements, in the order of this place; for a shared node: keep the old one,
+//! here is the new one that another handle has had made already, or make it now.
+//!
+//! A tree that is cloned first and overwritten afterwards would be simpler to ask for and writes
+//! everything twice: 19 to 23 ms against 9 to 12 on the shapes of a ResNet-50.
 
 use std::borrow::Cow;
 
@@ -7,7 +15,7 @@ use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::layout::{Cursor, LayoutData, Leaf, LeafId, NodeId, Place};
 use crate::slices::{AnyVec, Floats};
-use crate::traversal::validate::{Content, Contents};
+use crate::traversal::validated::{SharedContent, Validated};
 use crate::tree::{
     Builder, Identity, Key, MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace, Tree,
 };
@@ -78,9 +86,9 @@ pub(crate) fn rebuild<T: Tree>(
     layout: &LayoutData,
     tree: &T,
     values: Values<'_>,
-    contents: &Contents,
+    validated: &Validated,
 ) -> Result<T> {
-    let mut walk = Rebuilding::new(layout, values, contents);
+    let mut walk = Rebuilding::new(layout, values, validated);
     let rebuilt = tree
         .rebuild(&mut Builder::new(&mut walk))
         .map_err(|error| error.or_at(|| walk.cursor.path()))?;
@@ -92,7 +100,7 @@ pub(crate) struct Rebuilding<'b> {
     layout: &'b LayoutData,
     pub(crate) cursor: Cursor<'b>,
     values: Values<'b>,
-    contents: &'b Contents,
+    validated: &'b Validated,
     made: MadeParts,
     /// Whether it makes parts of a tree that is written in place.
     in_place: bool,
@@ -103,12 +111,16 @@ pub(crate) struct Rebuilding<'b> {
 }
 
 impl<'b> Rebuilding<'b> {
-    pub(crate) fn new(layout: &'b LayoutData, values: Values<'b>, contents: &'b Contents) -> Self {
+    pub(crate) fn new(
+        layout: &'b LayoutData,
+        values: Values<'b>,
+        validated: &'b Validated,
+    ) -> Self {
         Rebuilding {
             layout,
             cursor: Cursor::new(&layout.paths),
             values,
-            contents,
+            validated,
             made: MadeParts::default(),
             in_place: false,
             written: Vec::new(),
@@ -131,7 +143,7 @@ impl<'b> Rebuilding<'b> {
     }
 
     pub(crate) fn meets_shared_nodes(&self) -> bool {
-        self.contents.has_shared()
+        self.validated.has_shared()
     }
 
     /// An error if a new tree has been made without the new values of a leaf.
@@ -177,12 +189,12 @@ impl<'b> Rebuilding<'b> {
     /// Whether the shared node here stays in a tree that is written in place, even within one that
     /// is new: its other handles keep it too. A cell stays, whether anything in it is written or
     /// not.
-    fn keeps_node_in_place(&self, content: Content) -> bool {
+    fn keeps_node_in_place(&self, content: SharedContent) -> bool {
         let is_written = |node| {
             let mut places = self.layout.place_ids_below(node);
             places.any(|place| self.is_written(place))
         };
-        !content.plain || !self.cursor.node().is_some_and(is_written)
+        !content.has_unguarded_leaf || !self.cursor.node().is_some_and(is_written)
     }
 
     fn is_written(&self, place: u32) -> bool {
@@ -193,9 +205,9 @@ impl<'b> Rebuilding<'b> {
 
     /// Whether all that is new in a shared node is in cells.
     pub(crate) fn is_written_through(&self, identity: &Identity) -> bool {
-        self.contents
-            .of(identity)
-            .is_some_and(|content| content.guarded && !content.plain)
+        self.validated
+            .content_of(identity)
+            .is_some_and(SharedContent::is_written_through_cells)
     }
 
     /// The node the walk is at, if the layout knows it.
@@ -255,10 +267,10 @@ impl Rebuild for Rebuilding<'_> {
 
     /// One in which nothing is trainable and nothing can change is shared with the old tree.
     fn keeps_node(&self, identity: &Identity) -> bool {
-        let is_kept = |content: Content| {
+        let is_kept = |content: SharedContent| {
             content.is_constant() || (self.in_place && self.keeps_node_in_place(content))
         };
-        self.contents.of(identity).is_some_and(is_kept)
+        self.validated.content_of(identity).is_some_and(is_kept)
     }
 
     fn changes(&self) -> bool {

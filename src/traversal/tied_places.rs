@@ -1,8 +1,9 @@
-//! What stands at the places of a tie, and what a tie's gradients mean.
+//! What stands at the places of a tie in a gradient, and what that means.
 
 use std::borrow::Cow;
 
 use crate::layout::Place;
+use crate::traversal::holder::Holder;
 
 /// What the gradients at the places of a tie are.
 ///
@@ -20,23 +21,70 @@ use crate::layout::Place;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TiedGrads {
-    /// One gradient a place: the parameter's is their sum. Optimisers.jl's rule, even where all
-    /// places hold the same object.
+    /// One gradient a place: the parameter's is their sum. Places that show one cell or lock count
+    /// once, because whoever added to it at one place added to it at all of them. An `Rc` or `Arc`
+    /// without a cell counts once for each place, as in Optimisers.jl. What was done stands in
+    /// [`Presence::tie_reading`](crate::Presence::tie_reading).
     #[default]
     Sum,
-    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out:
-    /// the first place that has one counts.
+    /// The parameter's whole gradient at every place, as candle, PyTorch and Enzyme hand it out,
+    /// and as [`restructure`](crate::Layout::restructure) makes it of a flat gradient: the first
+    /// place that has one counts.
+    AlreadyTotal,
+}
+
+/// How the gradients at several places of one parameter were read.
+///
+/// ```
+/// use flatleaf::{Layout, TieReading};
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// let shared = Rc::new(RefCell::new(vec![0.0_f32]));
+/// let layout = Layout::of(&(shared.clone(), shared))?;
+///
+/// let apart = layout.gather_grad(&(vec![1.0_f32], vec![2.0_f32]))?;
+/// assert_eq!((apart[0], apart.tie_reading(0)), (3.0, Some(TieReading::Summed)));
+///
+/// let cell = Rc::new(RefCell::new(vec![0.0_f32]));
+/// let grads = (cell.clone(), cell);
+/// grads.0.borrow_mut()[0] += 1.0; // both uses add to the one cell
+/// grads.1.borrow_mut()[0] += 2.0;
+/// let total = layout.gather_grad(&grads)?;
+/// assert_eq!((total[0], total.tie_reading(0)), (3.0, Some(TieReading::CountedOnce)));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TieReading {
+    /// Each place had an object of its own: their sum.
+    Summed,
+    /// Some places had the same object, without a cell or lock in it: it was added once for each of
+    /// them. If it holds the whole gradient, say [`TiedGrads::AlreadyTotal`].
+    SummedSameObject,
+    /// Some places had the same cell or lock: it was added once.
+    CountedOnce,
+    /// The first place alone was read, as [`TiedGrads::AlreadyTotal`] says.
     AlreadyTotal,
 }
 
 /// What stands at the places of ties, noted down as it is met.
-pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<Tied<'a, E>>);
+pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<PlaceGradient<'a, E>>);
 
-struct Tied<'a, E: Copy> {
+struct PlaceGradient<'a, E: Copy> {
     leaf: u32,
     /// The place that names the leaf comes first, the others as in the layout.
-    place: (bool, u32),
+    order: (bool, u32),
+    holder: Holder,
     elements: Cow<'a, [E]>,
+}
+
+/// A tied leaf, the gradients to be added, and how they were chosen.
+pub(crate) struct TiedGradient<'a, E: Copy> {
+    pub(crate) leaf: usize,
+    /// At least one.
+    pub(crate) terms: Vec<Cow<'a, [E]>>,
+    /// None where one place alone has a gradient.
+    pub(crate) reading: Option<TieReading>,
 }
 
 impl<E: Copy> Default for TiedPlaces<'_, E> {
@@ -46,25 +94,82 @@ impl<E: Copy> Default for TiedPlaces<'_, E> {
 }
 
 impl<'a, E: Copy> TiedPlaces<'a, E> {
-    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>) {
-        self.0.push(Tied {
+    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>, holder: Holder) {
+        // One object seen in two orientations is two different gradients.
+        let holder = match &place.axes {
+            Some(_) => Holder::Unknown,
+            None => holder,
+        };
+        self.0.push(PlaceGradient {
             leaf: place.leaf.index,
-            place: (!place.first, place.node),
+            order: (!place.first, place.node),
+            holder,
             elements,
         });
     }
 
-    /// Every leaf with what its places hold, in the order of the places, so that a sum does not
-    /// depend on the order of the walk.
-    pub(crate) fn by_leaf(mut self) -> Vec<(usize, Vec<Cow<'a, [E]>>)> {
-        self.0.sort_by_key(|tied| (tied.leaf, tied.place));
-        let mut leaves: Vec<(usize, Vec<_>)> = Vec::new();
-        for Tied { leaf, elements, .. } in self.0 {
-            match leaves.last_mut() {
-                Some((last, places)) if *last == leaf as usize => places.push(elements),
-                _ => leaves.push((leaf as usize, vec![elements])),
-            }
+    /// Every leaf with its terms in the order of the places, so that a sum does not depend on the
+    /// order of the walk.
+    pub(crate) fn by_leaf(mut self, tied: TiedGrads) -> Vec<TiedGradient<'a, E>> {
+        self.0.sort_by_key(|place| (place.leaf, place.order));
+        let mut gradients = Vec::new();
+        let mut places = self.0.into_iter().peekable();
+        while let Some(first) = places.next() {
+            let leaf = first.leaf;
+            let mut of_leaf = vec![first];
+            of_leaf.extend(std::iter::from_fn(|| {
+                places.next_if(|place| place.leaf == leaf)
+            }));
+            gradients.push(TiedGradient::new(leaf as usize, of_leaf, tied));
         }
-        leaves
+        gradients
     }
+}
+
+impl<'a, E: Copy> TiedGradient<'a, E> {
+    fn new(leaf: usize, mut places: Vec<PlaceGradient<'a, E>>, tied: TiedGrads) -> Self {
+        let count = places.len();
+        let mut reading = TieReading::Summed;
+        if tied == TiedGrads::AlreadyTotal {
+            places.truncate(1);
+            reading = TieReading::AlreadyTotal;
+        } else if has_same_object(&places) {
+            drop_repeated_cells(&mut places);
+            reading = if places.len() < count {
+                TieReading::CountedOnce
+            } else {
+                TieReading::SummedSameObject
+            };
+        }
+        TiedGradient {
+            leaf,
+            terms: places.into_iter().map(|place| place.elements).collect(),
+            reading: (count > 1).then_some(reading),
+        }
+    }
+}
+
+fn has_same_object<E: Copy>(places: &[PlaceGradient<'_, E>]) -> bool {
+    let is_known = |place: &&PlaceGradient<'_, E>| place.holder != Holder::Unknown;
+    let mut known = places
+        .iter()
+        .enumerate()
+        .filter(|(_, place)| is_known(place));
+    known.any(|(index, place)| {
+        places[..index]
+            .iter()
+            .any(|before| before.holder == place.holder)
+    })
+}
+
+/// Leaves the first place of every cell.
+fn drop_repeated_cells<E: Copy>(places: &mut Vec<PlaceGradient<'_, E>>) {
+    let mut met: Vec<Holder> = Vec::new();
+    places.retain(|place| {
+        let is_repeated = met.contains(&place.holder);
+        if matches!(place.holder, Holder::Cell { .. }) && !is_repeated {
+            met.push(place.holder.clone());
+        }
+        !is_repeated
+    });
 }

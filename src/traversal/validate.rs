@@ -1,67 +1,88 @@
-//! Everything is checked before anything is written: one walk over a tree that compares it with a
-//! layout and moves nothing.
+//! The validating walk: a tree compared with a layout, before anything is written.
+//!
+//! Every operation begins with it. It visits a tree once, follows it through the layout's paths
+//! with a [`Cursor`], and compares each leaf that it meets with the layout's place there: shape,
+//! element type, whether it can be written, whether the places of a tie agree. Disagreements are
+//! collected, so that one error names all leaves that are wrong; only what makes it senseless to
+//! go on (a cycle, a poisoned lock, a path that stands twice) ends the walk at once. Leaves that
+//! are right are handed to a [`ReadLeaf`] on the way, which may keep slices but writes nothing that
+//! anybody sees before the walk is over.
+//!
+//! # An example
+//!
+//! A model of three fields:
+//!
+//! ```text
+//! embed: Arc<[1 2]>                 ─┐ one node, two handles: a tie
+//! norm:  Rc<{ scale: RefCell<[3]>,   │
+//!             mean: [4] (frozen) }>  │ a shared node with a cell in it
+//! head:  Arc<[1 2]>                 ─┘
+//! ```
+//!
+//! Its layout has two trainable leaves, `embed` (places `embed` and `head`) and `norm.scale`, and
+//! another leaf, `norm.mean`. To write it in place, the walk does this:
+//!
+//! 1. It enters `embed`. The tree says: a shared node of this identity. It is new, so the walk
+//!    remembers that it was met at `embed` and opens it. The leaf is known and is outside of any
+//!    cell: the open node has an *unguarded leaf*. Leaving closes the node.
+//! 2. It enters `norm`, another shared node, and opens it. `scale` is a cell: the walk takes the
+//!    guard that writing will take later, so that a lock that cannot be had is an error now. The
+//!    leaf in it is one *guarded leaf* of the open node, which *has a cell*. `mean` is not moved
+//!    by this walk and says nothing about the node.
+//! 3. It enters `head`: a shared node that has been met and closed before. The layout must know
+//!    that: the leaves below `embed` and below `head` must be the same ones, each shown alike.
+//!    Otherwise two parameters of the layout would be one piece of memory, and one of the two
+//!    values would be lost: an error. They are the same, so nothing in it has to be compared with
+//!    what was read at `embed`. (Had `head` been met while `embed` was still open, the node would
+//!    contain itself: a cycle.)
+//! 4. All places have been met, so no leaf is missing.
+//!
+//! What is left is a [`Validated`]: the node of `embed` has an unguarded leaf, so writing has to
+//! replace it where others hold it too; the node of `norm` has guarded leaves only, so it stays and
+//! is written through its cell. `in_place.rs` goes on with the example from here.
+//!
+//! # What was tried and dropped
+//!
+//! - Two walks, one that checks and one that reads: a third more instructions for small leaves than
+//!   one walk that hands leaves on, to a reader that keeps slices until the walk is over.
+//! - To skip a shared node that has been visited: cheaper, but then its places are not met one by
+//!   one, and a layout that gives its two places different leaves goes unnoticed.
+//! - One general path for all leaves. Nearly all leaves are lent slices at the place that comes
+//!   next, with nothing around them. For these [`leaf_at`](Visitor::leaf_at) asks one question
+//!   (`is_plain`) and moves on; all else goes the long way round.
 
-use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-
-use bytemuck::Pod;
 
 use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{Cursor, LayoutData, LeafId, NodeId, NodeKind, Place};
-use crate::traversal::place_elements::elements_of;
+use crate::traversal::holder::{CellId, Holder, OpenCells};
+use crate::traversal::purpose::Purpose;
+use crate::traversal::seen_places::SeenPlaces;
+use crate::traversal::tied_values::TiedValues;
+use crate::traversal::validated::{SharedContent, Validated};
 use crate::tree::axes::AxisMap;
 use crate::tree::{Guarded, Identity, Key, LeafRef, Source, Tree, UnderGuard, Visitor};
 
-/// What a tree is checked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Every leaf is there; tied places agree.
-    ReadValues,
-    /// What is there belongs to the layout; the rest is absent.
-    ReadGradients,
-    /// Every leaf is there and can be written, in place.
-    WriteTrainable,
-    /// The same, and tied places agree.
-    Change,
-    /// The same for the leaves that are not trainable.
-    WriteOthers,
-    /// The leaves that are not trainable are there.
-    ReadOthers,
-    /// Every leaf is there, to make a new tree.
-    Rebuild,
-}
-
-impl Purpose {
-    fn is_writing(self) -> bool {
-        matches!(
-            self,
-            Purpose::WriteTrainable | Purpose::Change | Purpose::WriteOthers
-        )
-    }
-
-    fn compares(self) -> bool {
-        matches!(self, Purpose::ReadValues | Purpose::Change)
-    }
-
-    fn moves_trainable(self) -> bool {
-        !matches!(self, Purpose::WriteOthers | Purpose::ReadOthers)
-    }
-
-    /// Whether elements of such a leaf are moved.
-    fn moves(self, leaf: LeafId) -> bool {
-        leaf.trainable == self.moves_trainable()
-    }
-}
-
-/// Takes the leaves of a tree.
-pub(crate) trait Take<'a> {
+/// Reads leaves, as the validating walk meets them.
+pub(crate) trait ReadLeaf<'a> {
     /// Whether the leaf at a place is wanted at all.
     fn wants(&self, place: &Place) -> bool;
 
     /// A wanted leaf, of the shape that the layout has there.
-    fn take(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()>;
+    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()>;
+
+    /// A wanted gradient at one of the places of a tie, and the object that holds it.
+    fn read_tied_gradient(
+        &mut self,
+        place: &Place,
+        leaf: &LeafRef<'_, 'a>,
+        holder: Holder,
+    ) -> Result<()> {
+        let _ = holder;
+        self.read_leaf(place, leaf)
+    }
 
     /// A node that others may hold too begins here, and so does what is in it.
     fn enter_shared(&mut self) {}
@@ -69,122 +90,104 @@ pub(crate) trait Take<'a> {
     fn leave_shared(&mut self) {}
 }
 
-/// Checks a tree.
+/// Compares a tree with a layout.
 ///
 /// # Errors
 /// All leaves that disagree, in one; or the first that keeps the walk from going on.
-pub(crate) fn check<T: Tree + ?Sized>(
+pub(crate) fn validate<T: Tree + ?Sized>(
     layout: &LayoutData,
     tree: &T,
     purpose: Purpose,
-) -> Result<Contents> {
-    check_and_take(layout, tree, purpose, &mut Nothing)
+) -> Result<Validated> {
+    validate_and_read(layout, tree, purpose, &mut ReadNothing)
 }
 
-/// Checks a tree and hands its leaves on as it goes: for output that nobody sees if the check
-/// fails.
+/// Compares a tree with a layout and hands its leaves on as it goes: for output that nobody sees if
+/// the tree turns out to be wrong.
 ///
 /// # Errors
-/// As [`check`], and what `take` returns.
-pub(crate) fn check_and_take<'a, T: Tree + ?Sized>(
+/// All leaves that disagree, in one; or the first that keeps the walk from going on; or what the
+/// reader returns.
+pub(crate) fn validate_and_read<'a, T: Tree + ?Sized>(
     layout: &LayoutData,
     tree: &'a T,
     purpose: Purpose,
-    take: &mut impl Take<'a>,
-) -> Result<Contents> {
-    let mut check = Check::new(layout, purpose, take);
-    tree.visit(&mut check)
-        .map_err(|error| error.or_at(|| check.cursor.path()))?;
-    check.finish()
+    reader: &mut impl ReadLeaf<'a>,
+) -> Result<Validated> {
+    validate_but_for(layout, tree, purpose, reader, |_| false)
 }
 
-/// Takes no leaf.
-struct Nothing;
+/// Compares a tree with a layout, but for leaves that the layout has not got and whose path
+/// `is_allowed` accepts: these are passed by.
+///
+/// # Errors
+/// All leaves that disagree, in one; or the first that keeps the walk from going on; or what the
+/// reader returns.
+pub(crate) fn validate_but_for<'a, T: Tree + ?Sized>(
+    layout: &LayoutData,
+    tree: &'a T,
+    purpose: Purpose,
+    reader: &mut impl ReadLeaf<'a>,
+    mut is_allowed: impl FnMut(&str) -> bool,
+) -> Result<Validated> {
+    let mut validation = Validation::new(layout, purpose, reader, &mut is_allowed);
+    tree.visit(&mut validation)
+        .map_err(|error| error.or_at(|| validation.cursor.path()))?;
+    validation.finish()
+}
 
-impl<'a> Take<'a> for Nothing {
+struct ReadNothing;
+
+impl<'a> ReadLeaf<'a> for ReadNothing {
     #[inline]
     fn wants(&self, _place: &Place) -> bool {
         false
     }
 
-    fn take(&mut self, _place: &Place, _leaf: &LeafRef<'_, 'a>) -> Result<()> {
+    fn read_leaf(&mut self, _place: &Place, _leaf: &LeafRef<'_, 'a>) -> Result<()> {
         Ok(())
     }
 }
 
-/// What a check found out about a tree besides.
-#[derive(Default)]
-pub(crate) struct Contents {
-    /// What is below its shared nodes.
-    shared: HashMap<Identity, Content>,
-    /// Trainable leaves whose elements are not in row-major order.
-    strided: HashSet<u32>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Content {
-    /// A leaf that is moved, outside of any cell. One without elements does not count: it may be
-    /// trainable at one place of the node and frozen at another.
-    pub(crate) plain: bool,
-    /// A leaf that is moved, in a cell.
-    pub(crate) guarded: bool,
-    pub(crate) cells: bool,
-}
-
-impl Contents {
-    pub(crate) fn of(&self, identity: &Identity) -> Option<Content> {
-        self.shared.get(identity).copied()
-    }
-
-    pub(crate) fn has_shared(&self) -> bool {
-        !self.shared.is_empty()
-    }
-
-    pub(crate) fn is_strided(&self, leaf: usize) -> bool {
-        self.strided.contains(&(leaf as u32))
-    }
-}
-
-impl Content {
-    /// Nothing in it is moved and nothing can change.
-    pub(crate) fn is_constant(self) -> bool {
-        !self.plain && !self.guarded && !self.cells
-    }
-}
-
-struct Check<'l, 't, 'a, T> {
+/// The walk.
+struct Validation<'l, 't, 'a, R> {
     layout: &'l LayoutData,
-    take: &'t mut T,
+    reader: &'t mut R,
+    is_allowed: &'t mut dyn FnMut(&str) -> bool,
     purpose: Purpose,
     cursor: Cursor<'l>,
-    seen: Seen,
+    seen: SeenPlaces,
     findings: Findings,
+    /// The first error that was returned to the tree, which may keep it to itself.
     failed: FirstError,
     shared: HashMap<Identity, SharedNode>,
-    open: Vec<Open>,
-    cells: usize,
+    /// The shared nodes around what is visited, from the outermost to the innermost.
+    open: Vec<OpenNode>,
+    cells: OpenCells,
     /// The level from which on nothing can be written.
     read_only_from: usize,
     /// Whether trainable leaves are moved and nothing around the one that comes next asks for a
     /// closer look.
     is_plain_here: bool,
-    ties: HashMap<LeafId, Tied<'a>>,
+    ties: TiedValues<'a>,
     /// Where leaves with an identity of their own were met first.
     identified: HashMap<Identity, NodeId>,
     strided: HashSet<u32>,
 }
 
+/// A shared node that has been met.
 struct SharedNode {
+    /// Where it was met first, if the layout has a node there.
     node: Option<NodeId>,
-    /// Known once it has been left.
-    content: Option<Content>,
+    /// Known once the node has been left.
+    content: Option<SharedContent>,
     has_leaf: bool,
 }
 
 /// A shared node that is being visited.
-struct Open {
+struct OpenNode {
     identity: Identity,
-    content: Content,
+    content: SharedContent,
     /// The number of cells around it.
     cells: usize,
     has_leaf: bool,
@@ -192,61 +195,34 @@ struct Open {
     again: bool,
 }
 
-/// A tied leaf as it was met first.
-struct Tied<'a> {
-    node: NodeId,
-    elements: Exact<'a>,
-}
-
-/// A leaf's elements in a type that holds them without loss.
-enum Exact<'a> {
-    F32(Cow<'a, [f32]>),
-    F64(Cow<'a, [f64]>),
-}
-
-impl<'a> Exact<'a> {
-    fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
-        match leaf.dtype {
-            Dtype::F64 => elements_of(layout, place, leaf).map(Exact::F64),
-            _ => elements_of(layout, place, leaf).map(Exact::F32),
-        }
-    }
-
-    fn has_same_bits(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Exact::F32(a), Exact::F32(b)) => same_bits::<_, u32>(a, b),
-            (Exact::F64(a), Exact::F64(b)) => same_bits::<_, u64>(a, b),
-            _ => false,
-        }
-    }
-}
-
-fn same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
-    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, Bits>(a) == bytemuck::cast_slice::<_, Bits>(b)
-}
-
-impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
-    fn new(layout: &'l LayoutData, purpose: Purpose, take: &'t mut T) -> Self {
-        Check {
+impl<'l, 't, 'a, R: ReadLeaf<'a>> Validation<'l, 't, 'a, R> {
+    fn new(
+        layout: &'l LayoutData,
+        purpose: Purpose,
+        reader: &'t mut R,
+        is_allowed: &'t mut dyn FnMut(&str) -> bool,
+    ) -> Self {
+        Validation {
             layout,
-            take,
+            reader,
+            is_allowed,
             purpose,
             cursor: Cursor::new(&layout.paths),
-            seen: Seen::default(),
+            seen: SeenPlaces::default(),
             findings: Findings::default(),
             failed: FirstError::default(),
             shared: HashMap::new(),
             open: Vec::new(),
-            cells: 0,
+            cells: OpenCells::default(),
             read_only_from: usize::MAX,
             is_plain_here: purpose.moves_trainable(),
-            ties: HashMap::new(),
+            ties: TiedValues::default(),
             identified: HashMap::new(),
             strided: HashSet::new(),
         }
     }
 
-    fn finish(mut self) -> Result<Contents> {
+    fn finish(mut self) -> Result<Validated> {
         std::mem::take(&mut self.failed).into_result()?;
         if self.purpose != Purpose::ReadGradients {
             self.find_missing();
@@ -256,7 +232,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             .shared
             .into_iter()
             .filter_map(|(identity, node)| Some((identity, node.content?)));
-        Ok(Contents {
+        Ok(Validated {
             shared: closed.collect(),
             strided: self.strided,
         })
@@ -265,26 +241,34 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     fn find_missing(&mut self) {
         for index in self.seen.missing(self.layout.places.len()) {
             if self.findings.is_full() {
+                // What is not listed need not be rendered: a layout may have a million leaves.
                 self.findings.count(1);
                 continue;
             }
             let place = &self.layout.places[index];
             let expected = format!("a leaf of shape {:?}", &place.shape[..]);
-            self.findings.add(Error::missing(
-                self.layout.paths.render(place.node),
-                expected,
-            ));
+            let path = self.layout.paths.render(place.node);
+            self.findings.add(Error::missing(path, expected));
         }
     }
 
+    /// Remembers an error, should the tree keep it to itself.
+    #[cold]
+    fn noted(&mut self, error: Error) -> Error {
+        self.failed.note(error, || self.cursor.path())
+    }
+}
+
+/// Leaves.
+impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
     /// Whether there is nothing to say about a leaf: it is as the layout has it, at its only place,
     /// and lends its slice.
     #[inline]
     fn is_plain(&self, place: &Place, leaf: &LeafRef<'_, 'a>) -> bool {
-        let lent = matches!(leaf.source, Source::Borrowed(_));
+        let is_lent = matches!(leaf.source, Source::Borrowed(_));
         self.is_plain_here
             && place.plain
-            && lent
+            && is_lent
             && leaf.dtype == place.dtype
             && place.has_shape(leaf.shape)
     }
@@ -294,6 +278,7 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         if let Some(open) = self.open.last_mut() {
             open.has_leaf = true;
         }
+        self.cells.count_leaf();
         let Some(index) = self.cursor.place() else {
             self.unknown(format!("a leaf of shape {:?}", leaf.shape));
             return Ok(());
@@ -305,56 +290,68 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         if !self.is_plain(place, leaf) {
             self.known_leaf(place, leaf)?;
         }
-        if self.findings.is_empty() && self.take.wants(place) {
-            self.take.take(place, leaf)
+        // After the first disagreement nothing that is read will be used.
+        if self.findings.is_empty() && self.reader.wants(place) {
+            self.read(place, leaf)
         } else {
             Ok(())
         }
     }
 
+    #[inline]
+    fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        if place.plain || self.purpose != Purpose::ReadGradients {
+            return self.reader.read_leaf(place, leaf);
+        }
+        let holder = self.cells.holder_of(leaf);
+        self.reader.read_tied_gradient(place, leaf, holder)
+    }
+
+    /// A leaf that the layout knows and that has something about it.
     #[inline(never)]
     fn known_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let ignored = self.purpose == Purpose::ReadGradients && place.frozen;
-        if ignored || !self.purpose.moves(place.leaf) {
+        let is_ignored = self.purpose == Purpose::ReadGradients && place.frozen;
+        if is_ignored || !self.purpose.moves(place.leaf) {
             return Ok(());
         }
         if !place.has_shape(leaf.shape) {
+            let path = self.cursor.path();
             self.findings
-                .add(Error::shape(self.cursor.path(), &place.shape, leaf.shape));
+                .add(Error::shape(path, &place.shape, leaf.shape));
             return Ok(());
         }
         if place.len > 0 {
             self.note_content();
         }
-        let is_known_object = self.meet_identity(place, leaf)?;
+        let is_same_address = self.meet_identity(place, leaf)?;
         if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
             self.strided.insert(place.leaf.index);
         }
         self.check_type(place.dtype, leaf.dtype);
         self.check_writable();
-        let is_to_compare = self.purpose.compares() && !place.plain && !is_known_object;
-        if is_to_compare {
-            self.compare_tied(place, leaf)
-        } else {
-            Ok(())
+        let is_tied = self.layout.leaf(place.leaf).nodes.len() > 1;
+        if is_tied && self.purpose.compares_ties() && !is_same_address {
+            self.compare_tied(place, leaf)?;
         }
+        Ok(())
     }
 
-    /// Whether a leaf with an identity of its own has been met at another place of the same
-    /// parameter.
+    /// Whether the object at an address has been met at another place of the same parameter.
+    ///
+    /// An identifier that a library gives out ties places too, but does not prove that they hold
+    /// one object: for it the answer is no, and the places are compared.
     fn meet_identity(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<bool> {
         let Some(identity) = leaf.identity.filter(|_| place.len > 0) else {
             return Ok(false);
         };
-        let first = *self
-            .identified
-            .entry(identity.clone())
-            .or_insert(place.node);
+        let entry = self.identified.entry(identity.clone());
+        let first = *entry.or_insert(place.node);
         if first == place.node {
             return Ok(false);
         }
-        let same = self.moved_below(first).eq(self.moved_below(place.node));
-        self.check_tie(first, place.node, same).map(|()| same)
+        let has_same_leaves = self.moved_below(first).eq(self.moved_below(place.node));
+        self.check_tie(first, place.node, has_same_leaves)?;
+        Ok(has_same_leaves && identity.is_address())
     }
 
     #[inline]
@@ -364,71 +361,68 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             _ => (found == known, known.name()),
         };
         if !fits {
-            self.findings.add(Error::element_type(
-                self.cursor.path(),
-                expected.into(),
-                found.to_string(),
-            ));
+            let path = self.cursor.path();
+            let (expected, found) = (expected.into(), found.to_string());
+            self.findings
+                .add(Error::element_type(path, expected, found));
         }
     }
 
     #[inline]
     fn check_writable(&mut self) {
         if self.cursor.levels() >= self.read_only_from && self.purpose.is_writing() {
-            self.findings
-                .add(Error::read_only("one that can only be read").or_at(|| self.cursor.path()));
+            let error = Error::read_only("one that can only be read");
+            self.findings.add(error.or_at(|| self.cursor.path()));
         }
     }
 
-    fn look_around(&mut self) {
-        self.is_plain_here = self.purpose.moves_trainable()
-            && self.open.is_empty()
-            && self.read_only_from == usize::MAX;
-    }
-
+    /// Notes for the shared node around a leaf that there is one that is moved.
     #[inline]
     fn note_content(&mut self) {
         if let Some(open) = self.open.last_mut() {
-            open.content.guarded |= self.cells > open.cells;
-            open.content.plain |= self.cells == open.cells;
+            let is_guarded = self.cells.count() > open.cells;
+            open.content.has_guarded_leaf |= is_guarded;
+            open.content.has_unguarded_leaf |= !is_guarded;
         }
     }
 
     /// Places of one leaf hold the same bits, unless they are the same object, which need not be
     /// read twice.
     fn compare_tied(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if leaf.dtype != place.dtype || self.open.iter().any(|open| open.again) {
+        let is_same_node = self.open.iter().any(|open| open.again);
+        if leaf.dtype != place.dtype || is_same_node {
             return Ok(());
         }
-        let elements = Exact::of(self.layout, place, leaf)?;
-        match self.ties.entry(place.leaf) {
-            Entry::Vacant(new) => {
-                new.insert(Tied {
-                    node: place.node,
-                    elements,
-                });
-            }
-            Entry::Occupied(first) if first.get().elements.has_same_bits(&elements) => {}
-            Entry::Occupied(first) => {
-                let (first, second) = (
-                    self.layout.paths.render(first.get().node),
-                    self.layout.paths.render(place.node),
-                );
-                self.findings.add(Error::broken_tie(
-                    first,
-                    second,
-                    "equal values at the places of one parameter",
-                    "different ones",
-                ));
-            }
+        let is_free = self.cells.count() == 0;
+        let other = self.ties.compare(self.layout, place, leaf, is_free)?;
+        if let Some(first) = other {
+            self.findings.add(Error::broken_tie(
+                self.layout.paths.render(first),
+                self.layout.paths.render(place.node),
+                "equal values at the places of one parameter",
+                "different ones",
+            ));
         }
         Ok(())
     }
 
+    /// A leaf that is not the one that comes next, or has something about it.
+    #[cold]
+    #[inline(never)]
+    fn other_leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        self.enter(key, frozen)?;
+        self.leaf(leaf)?;
+        self.leave(key);
+        Ok(())
+    }
+}
+
+/// What the layout has not got.
+impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
     fn unknown(&mut self, found: String) {
         let known = *self.layout.paths.node(self.cursor.known());
         let is_known = self.cursor.node().is_some();
-        let (ignored, expected) = match known.kind {
+        let (is_ignored, expected) = match known.kind {
             NodeKind::NoLeaf(number) => (true, expected_of_no_leaf(number)),
             NodeKind::Place(index) => (
                 !self.layout.place(index).leaf.trainable,
@@ -440,34 +434,53 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
             NodeKind::Branch if is_known => (false, "nothing"),
             NodeKind::Branch => (false, "a path that the layout has"),
         };
-        if self.purpose == Purpose::ReadGradients && (ignored || known.frozen) {
+        if self.purpose == Purpose::ReadGradients && (is_ignored || known.frozen) {
             return;
         }
         let path = self.cursor.path();
+        if (self.is_allowed)(&path) {
+            return;
+        }
+        // To look for the path that was meant costs more than to count what is not listed.
         let meant = if self.findings.is_full() {
             None
         } else {
             self.layout.meant(&path)
         };
-        let hint = meant
-            .map(|meant| format!("; did you mean `{meant}`?"))
-            .unwrap_or_default();
-        self.findings
-            .add(Error::unknown(path, expected, found + &hint));
+        let hint = meant.map(|meant| format!("; did you mean `{meant}`?"));
+        let found = found + &hint.unwrap_or_default();
+        self.findings.add(Error::unknown(path, expected, found));
     }
 
     /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
     fn holds_no_leaf(&self, node: NodeId) -> bool {
-        let mut kinds =
-            (node..self.layout.paths.node(node).end).map(|node| self.layout.paths.node(node).kind);
+        let end = self.layout.paths.node(node).end;
+        let mut kinds = (node..end).map(|node| self.layout.paths.node(node).kind);
         self.layout.places_below(node).next().is_none()
             && kinds.any(|kind| matches!(kind, NodeKind::NoLeaf(_)))
     }
+}
 
-    /// Remembers an error, should the tree keep it to itself.
-    #[cold]
-    fn noted(&mut self, error: Error) -> Error {
-        self.failed.note(error, || self.cursor.path())
+/// Shared nodes.
+impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
+    fn met_shared(&mut self, identity: Identity) -> Result<bool> {
+        let mut again = false;
+        if !self.first_visit(&identity) {
+            let Some(here) = self.cursor.node() else {
+                return self.met_again_where_nothing_is_known(&identity);
+            };
+            again = self.met_again(&identity, here)?;
+        }
+        self.open.push(OpenNode {
+            identity,
+            content: SharedContent::default(),
+            cells: self.cells.count(),
+            has_leaf: false,
+            again,
+        });
+        self.reader.enter_shared();
+        self.look_around();
+        Ok(true)
     }
 
     fn first_visit(&mut self, identity: &Identity) -> bool {
@@ -485,6 +498,38 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
         }
     }
 
+    /// A node that has been met before; whether its places here are of the same leaves as there.
+    fn met_again(&mut self, identity: &Identity, here: NodeId) -> Result<bool> {
+        let first = self.closed_node(identity)?.node;
+        // Within a node that is here again everything is, and need not be compared level by level.
+        let is_around_the_same = self.open.last().is_some_and(|open| open.again);
+        let has_same_leaves = is_around_the_same
+            || first.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
+        if let Some(first) = first {
+            self.check_tie(first, here, has_same_leaves)?;
+        }
+        Ok(has_same_leaves)
+    }
+
+    /// Once more where the layout knows nothing: no need to look into it again to refuse it.
+    fn met_again_where_nothing_is_known(&mut self, identity: &Identity) -> Result<bool> {
+        if self.closed_node(identity)?.has_leaf {
+            self.open.iter_mut().for_each(|open| open.has_leaf = true);
+            self.unknown("a shared node with leaves".into());
+        }
+        Ok(false)
+    }
+
+    /// A node that has been visited and left; one that is still open contains itself.
+    fn closed_node(&self, identity: &Identity) -> Result<&SharedNode> {
+        let known = &self.shared[identity];
+        if known.content.is_some() {
+            return Ok(known);
+        }
+        let path = known.node.map(|node| self.layout.paths.render(node));
+        Err(Error::cycle(path.unwrap_or_default()))
+    }
+
     /// The leaves that are moved there, each as its place shows it.
     fn moved_below(&self, node: NodeId) -> impl Iterator<Item = (LeafId, &Option<Box<AxisMap>>)> {
         let places = self
@@ -495,80 +540,39 @@ impl<'l, 't, 'a, T: Take<'a>> Check<'l, 't, 'a, T> {
     }
 
     /// Two places of one node must be two places in the layout too: written as two parameters, one
-    /// of them would be lost.
-    fn check_tie(&self, first: NodeId, second: NodeId, same_leaves: bool) -> Result<()> {
-        let reads = matches!(
-            self.purpose,
-            Purpose::ReadValues | Purpose::ReadGradients | Purpose::ReadOthers
-        );
-        if reads || same_leaves {
+    /// of them would be lost. To read it twice does no harm.
+    fn check_tie(&self, first: NodeId, second: NodeId, has_same_leaves: bool) -> Result<()> {
+        if self.purpose.is_reading() || has_same_leaves {
             return Ok(());
         }
-        let (first, second) = (
+        Err(Error::broken_tie(
             self.layout.paths.render(first),
             self.layout.paths.render(second),
-        );
-        Err(Error::broken_tie(
-            first,
-            second,
             "two parameters",
             "one shared node",
         ))
     }
 
-    /// A leaf that is not the one that comes next, or has something about it.
-    #[cold]
-    #[inline(never)]
-    fn other_leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
-        self.enter(key, frozen)?;
-        self.leaf(leaf)?;
-        self.leave(key);
-        Ok(())
+    fn close(&mut self, closed: OpenNode) {
+        if let Some(around) = self.open.last_mut() {
+            let is_in_cell = closed.cells > around.cells;
+            around.has_leaf |= closed.has_leaf;
+            around.content.include(closed.content, is_in_cell);
+        }
+        if let Some(node) = self.shared.get_mut(&closed.identity) {
+            node.content = Some(closed.content);
+            node.has_leaf |= closed.has_leaf;
+        }
     }
 
-    fn met_shared(&mut self, identity: Identity) -> Result<bool> {
-        let again = !self.first_visit(&identity);
-        let mut same_leaves = false;
-        if again {
-            let &SharedNode {
-                node,
-                content,
-                has_leaf,
-            } = &self.shared[&identity];
-            if content.is_none() {
-                return Err(Error::cycle(
-                    node.map(|node| self.layout.paths.render(node))
-                        .unwrap_or_default(),
-                ));
-            }
-            let Some(here) = self.cursor.node() else {
-                // Once more where the layout knows nothing: no need to look into it again to refuse
-                // it.
-                if has_leaf {
-                    self.open.iter_mut().for_each(|open| open.has_leaf = true);
-                    self.unknown("a shared node with leaves".into());
-                }
-                return Ok(false);
-            };
-            let around_is_same = self.open.last().is_some_and(|open| open.again);
-            same_leaves = around_is_same
-                || node.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
-            node.map_or(Ok(()), |first| self.check_tie(first, here, same_leaves))?;
-        }
-        self.open.push(Open {
-            identity,
-            content: Content::default(),
-            cells: self.cells,
-            has_leaf: false,
-            again: same_leaves,
-        });
-        self.take.enter_shared();
-        self.look_around();
-        Ok(true)
+    fn look_around(&mut self) {
+        self.is_plain_here = self.purpose.moves_trainable()
+            && self.open.is_empty()
+            && self.read_only_from == usize::MAX;
     }
 }
 
-impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
+impl<'a, R: ReadLeaf<'a>> Visitor<'a> for Validation<'_, '_, 'a, R> {
     #[inline]
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.met_leaf(&leaf).map_err(|error| self.noted(error))
@@ -581,8 +585,8 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
             && self.seen.mark_next(index)
         {
             let place = self.layout.place(index);
-            if self.take.wants(place) {
-                self.take.take(place, &leaf)?;
+            if self.reader.wants(place) {
+                self.reader.read_leaf(place, &leaf)?;
             }
             self.cursor.pass_leaf();
             return Ok(());
@@ -594,17 +598,10 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
         Ok(())
     }
 
-    /// Where the tree is to be written, the guard that is taken now is the one that writing will
-    /// take.
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
-        self.enter_guarded();
-        let visited = if self.purpose.is_writing() {
-            cell.write(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
-        } else {
-            cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
-        };
-        self.leave_guarded();
-        visited.map_err(|error| self.noted(error))
+        UnderGuard(&mut *self)
+            .guarded(cell)
+            .map_err(|error| self.noted(error))
     }
 
     fn read_only(&mut self) {
@@ -631,33 +628,25 @@ impl<'a, T: Take<'a>> Visitor<'a> for Check<'_, '_, 'a, T> {
     }
 
     fn leave_shared(&mut self) {
-        let Some(closed) = self.open.pop() else {
-            return;
-        };
-        self.take.leave_shared();
-        self.look_around();
-        if let Some(around) = self.open.last_mut() {
-            around.has_leaf |= closed.has_leaf;
-            let in_cell = closed.cells > around.cells;
-            around.content.cells |= closed.content.cells || in_cell;
-            around.content.plain |= closed.content.plain && !in_cell;
-            around.content.guarded |= closed.content.guarded || closed.content.plain && in_cell;
-        }
-        if let Some(node) = self.shared.get_mut(&closed.identity) {
-            node.content = Some(closed.content);
-            node.has_leaf |= closed.has_leaf;
+        if let Some(closed) = self.open.pop() {
+            self.reader.leave_shared();
+            self.look_around();
+            self.close(closed);
         }
     }
 
-    fn enter_guarded(&mut self) {
-        self.cells += 1;
+    /// Where the tree is to be written, the guard that is taken now is the one that writing will
+    /// take: a reader elsewhere would let this walk pass and that one fail.
+    fn enter_guarded(&mut self, cell: &dyn Guarded) -> bool {
+        self.cells.enter(CellId::of(cell));
         if let Some(open) = self.open.last_mut() {
-            open.content.cells = true;
+            open.content.has_cell = true;
         }
+        self.purpose.is_writing()
     }
 
     fn leave_guarded(&mut self) {
-        self.cells -= 1;
+        self.cells.leave();
     }
 }
 
@@ -672,47 +661,5 @@ fn expected_of_no_leaf(number: Option<Dtype>) -> &'static str {
             "no leaf: the field is a bare number, which is carried as a leaf by `Array0<…>`, \
              `Array0<i64>` say"
         }
-    }
-}
-
-/// Which places have been met: those before `next`, as long as they come in order without a gap.
-#[derive(Default)]
-pub(crate) struct Seen {
-    next: u32,
-    marks: Option<Vec<bool>>,
-}
-
-impl Seen {
-    /// Marks a place; false if it was marked before.
-    #[inline]
-    pub(crate) fn mark(&mut self, place: u32) -> bool {
-        self.mark_next(place) || self.mark_out_of_order(place as usize)
-    }
-
-    /// Marks a place if it is the one that comes next.
-    #[inline]
-    pub(crate) fn mark_next(&mut self, place: u32) -> bool {
-        let is_next = self.marks.is_none() && place == self.next;
-        self.next += u32::from(is_next);
-        is_next
-    }
-
-    #[cold]
-    fn mark_out_of_order(&mut self, place: usize) -> bool {
-        let marks = self
-            .marks
-            .get_or_insert_with(|| vec![true; self.next as usize]);
-        if marks.len() <= place {
-            marks.resize(place + 1, false);
-        }
-        !std::mem::replace(&mut marks[place], true)
-    }
-
-    pub(crate) fn missing(&self, count: usize) -> Vec<usize> {
-        let is_marked = |place: &usize| match &self.marks {
-            Some(marks) => marks.get(*place) == Some(&true),
-            None => *place < self.next as usize,
-        };
-        (0..count).filter(|place| !is_marked(place)).collect()
     }
 }

@@ -76,6 +76,13 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Whether it is the address of an object, which proves that two handles hold the same one.
+    pub(crate) fn is_address(&self) -> bool {
+        matches!(self.0, IdentityKind::Address(_))
+    }
+}
+
 struct OwnIdentity(Box<dyn Identifier>);
 
 trait Identifier: Any + Send + Sync {

@@ -340,7 +340,11 @@ pub trait Visitor<'a> {
     fn leave_shared(&mut self);
 
     #[doc(hidden)]
-    fn enter_guarded(&mut self) {}
+    /// Whether the cell has to be held by the guard that writes.
+    fn enter_guarded(&mut self, cell: &dyn Guarded) -> bool {
+        let _ = cell;
+        false
+    }
 
     #[doc(hidden)]
     fn leave_guarded(&mut self) {}

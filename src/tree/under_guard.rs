@@ -18,8 +18,12 @@ impl<'guard> Visitor<'guard> for UnderGuard<'_, '_> {
     }
 
     fn guarded(&mut self, cell: &'guard dyn Guarded) -> Result<()> {
-        self.0.enter_guarded();
-        cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self.0)))?;
+        let is_writing = self.0.enter_guarded(cell);
+        if is_writing {
+            cell.write(&mut |content| content.visit(&mut UnderGuard(&mut *self.0)))?;
+        } else {
+            cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self.0)))?;
+        }
         self.0.leave_guarded();
         Ok(())
     }
@@ -44,8 +48,8 @@ impl<'guard> Visitor<'guard> for UnderGuard<'_, '_> {
         self.0.leave_shared();
     }
 
-    fn enter_guarded(&mut self) {
-        self.0.enter_guarded();
+    fn enter_guarded(&mut self, cell: &dyn Guarded) -> bool {
+        self.0.enter_guarded(cell)
     }
 
     fn leave_guarded(&mut self) {

@@ -229,7 +229,7 @@ fn all_operations(dice: &Dice, tree: &mut Chaos) {
     let layout = &layout(dice, tree);
     let _ = layout.to_string();
     let flat = vec![2.0; layout.len()];
-    let mut grad = FlatGrad::absent(layout);
+    let mut grad = FlatGrad::zeros(layout);
     let _ = layout.gather(tree);
     let _ = layout.gather_as::<f64>(tree);
     let _ = layout.gather_grad_into(tree, &mut grad);

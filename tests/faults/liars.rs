@@ -273,7 +273,7 @@ fn operations() -> Vec<(&'static str, Operation)> {
             layout.gather_grad(model).map(drop)
         }),
         ("gather_grad_into", |layout, model| {
-            layout.gather_grad_into(model, &mut FlatGrad::absent(layout))
+            layout.gather_grad_into(model, &mut FlatGrad::zeros(layout))
         }),
         ("mask", |layout, model| layout.mask(model).map(drop)),
         ("norm", |layout, model| layout.norm_l2(model).map(drop)),

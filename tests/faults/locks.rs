@@ -149,7 +149,7 @@ fn threads_read_one_model_while_others_write_their_own_copies() {
     let layout = Layout::of(&model).unwrap();
     let together = Barrier::new(4);
     let read = || {
-        let mut grad = FlatGrad::absent(&layout);
+        let mut grad = FlatGrad::zeros(&layout);
         together.wait();
         for _ in 0..ROUNDS {
             assert_eq!(layout.gather(&model).unwrap(), vec![1.0; layout.len()]);

@@ -136,7 +136,7 @@ mod stored {
         let layout = layout();
         is_out_of_memory(layout.gather_grad(&()), None);
         is_out_of_memory(layout.gather_grad_as::<f64>(&()), None);
-        let panic = catch_unwind(|| FlatGrad::<f32>::absent(&layout)).unwrap_err();
+        let panic = catch_unwind(|| FlatGrad::<f32>::zeros(&layout)).unwrap_err();
         assert_eq!(
             panic.downcast_ref::<String>().unwrap(),
             "expected 4503599627370496 bytes of memory, found less"
@@ -162,4 +162,27 @@ fn a_file_that_is_larger_than_memory_is_not_begun() {
         Some("0"),
     );
     assert!(!path.exists());
+}
+
+/// Bytes of this process that are in memory.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+// A layout that claims 4 GiB of elements, and gradients that have none of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn zeros_that_nobody_wrote_are_not_written() {
+    let one = arr1(&[1.0]);
+    let layout = Layout::of(&(one.broadcast(1 << 30).unwrap(),)).unwrap();
+    let before = resident();
+    let mut grad = layout.gather_grad(&()).unwrap();
+    layout.gather_grad_into(&(), &mut grad).unwrap();
+    grad.reset();
+    assert!(!grad.is_present(0));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 1 << 30, "{grown} bytes have been touched");
 }

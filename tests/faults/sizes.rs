@@ -153,7 +153,7 @@ fn a_chain_of_a_hundred_thousand_boxes_is_nested_too_deep_for_everything() {
     is_too_deep(layout.gather_grad(&deep).unwrap_err());
     is_too_deep(
         layout
-            .gather_grad_into(&deep, &mut FlatGrad::absent(&layout))
+            .gather_grad_into(&deep, &mut FlatGrad::zeros(&layout))
             .unwrap_err(),
     );
     is_too_deep(layout.restructure(&deep, &flat).err().unwrap());

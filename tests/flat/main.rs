@@ -7,3 +7,4 @@ mod common;
 mod element_types;
 mod flatten;
 mod gradients;
+mod presence;

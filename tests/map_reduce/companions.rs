@@ -362,3 +362,51 @@ fn clipping_names_the_leaf_and_keeps_to_its_layout() {
         [5.0, 0.0, 13.0]
     );
 }
+
+#[test]
+fn a_companion_may_hold_more_where_that_is_said() {
+    use flatleaf::Companion::ValuesBeside;
+    let teacher = tree!({ "w": [0], "b": [0] });
+    let student = tree!({ "b": [1], "w": [2], "lora": { "up": [3], "down": [4] }, "head": [5] });
+    let layout = Layout::of(&teacher).unwrap();
+    let copy = |patterns: &[&str]| {
+        let mut target = teacher.clone();
+        let companions = [ValuesBeside(&student, patterns)];
+        let copied = layout.map_into(&mut target, companions, |_, t, [s]| t.copy_from_slice(s));
+        copied.map(|()| target)
+    };
+    let copied = tree!({ "w": [2], "b": [1] });
+    assert_eq!(copy(&["**"]).unwrap(), copied);
+    assert_eq!(copy(&["lora.*", "head"]).unwrap(), copied);
+    // What no pattern matches is an error as ever.
+    let error = copy(&["lora.**"]).unwrap_err();
+    assert!(
+        error.is_unknown() && error.path() == Some("head"),
+        "{error}"
+    );
+    // And so is a pattern that matches nothing.
+    let error = copy(&["lora.**", "head", "adapter.**"]).unwrap_err();
+    assert!(
+        error.is_pattern() && error.path() == Some("adapter.**"),
+        "{error}"
+    );
+    // A missing leaf stays one.
+    let mut target = teacher.clone();
+    let part = tree!({ "w": [2], "head": [5] });
+    let error = layout
+        .map_into(&mut target, [ValuesBeside(&part, &["**"])], |_, _, [_]| ())
+        .unwrap_err();
+    assert!(error.is_missing() && error.path() == Some("b"));
+    assert_eq!(target, teacher);
+}
+
+#[test]
+fn a_companion_whose_size_is_not_known_is_passed_by_a_reference_to_the_reference() {
+    fn total<T: Tree + ?Sized>(layout: &Layout, model: &T) -> f64 {
+        let sum = |_: flatleaf::LeafAt<'_, 1>, _: &[f32], [x]: [&[f32]; 1]| ops::sum(x);
+        let total = layout.map_reduce(model, [Values(&model)], sum, |a, b| a + b);
+        total.unwrap().unwrap()
+    }
+    let model: Box<dyn Tree> = Box::new((vec![1.0_f32], vec![2.0_f32]));
+    assert_eq!(total(&Layout::of(&*model).unwrap(), &*model), 3.0);
+}

@@ -2,3 +2,4 @@
 #![cfg(feature = "derive")]
 
 mod companions;
+mod leaf_measures;

@@ -334,7 +334,7 @@ fn a_step_wants_its_own_layout() {
     let other = Layout::of(&tree!({ "b": [1.0, 2.0] })).unwrap();
     let mut optimizer = Optimizer::new(sgd(0.1), &layout).unwrap();
     let error = optimizer
-        .step(&mut [0.0; 3], &FlatGrad::absent(&layout))
+        .step(&mut [0.0; 3], &FlatGrad::zeros(&layout))
         .unwrap_err();
     assert!(error.is_length());
     assert_eq!(
@@ -343,7 +343,7 @@ fn a_step_wants_its_own_layout() {
     );
     assert!(
         optimizer
-            .step(&mut [0.0; 2], &FlatGrad::absent(&other))
+            .step(&mut [0.0; 2], &FlatGrad::zeros(&other))
             .unwrap_err()
             .is_other_layout()
     );

@@ -366,3 +366,103 @@ fn a_child_that_is_forgotten_is_an_error() {
         expected("a `visit_mut` that does not name it")
     );
 }
+
+#[test]
+fn an_identifier_is_a_claim_and_values_are_compared() {
+    let device = Rc::new(Device::default());
+    let one = device.tensor(&[2], &[1.0, 2.0]);
+    let layout = Layout::of(&(one.clone(), one.clone())).unwrap();
+    assert_eq!(layout.leaves().len(), 1);
+
+    /// A tensor that still says it is another one, and has moved on.
+    struct Claims(Identity, Vec<f32>);
+    impl Tree for Claims {
+        fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+            visitor.leaf(LeafRef::from_slice(&[2], &self.1).with_identity(&self.0))
+        }
+        fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+            visitor.leaf(LeafMut::from_slice(&[2], &mut self.1))
+        }
+        fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+            let values = builder.leaf(LeafRef::from_slice(&[2], &self.1))?;
+            Ok(Claims(self.0.clone(), values))
+        }
+    }
+    let claims = |values: &[f32]| Claims(Identity::of(7), values.to_vec());
+    let apart = (claims(&[1.0, 2.0]), claims(&[1.0, 3.0]));
+    for layout in [&layout, &Layout::of(&apart).unwrap()] {
+        assert_eq!(layout.leaves()[0].places(), ["0", "1"]);
+        let error = layout.gather(&apart).unwrap_err();
+        assert!(error.is_broken_tie(), "{error}");
+        assert_eq!((error.path(), error.other_path()), (Some("0"), Some("1")));
+        let mut flat = [9.0; 2];
+        assert!(layout.gather_into(&apart, &mut flat).is_err());
+        assert_eq!(flat, [9.0; 2]);
+    }
+    let alike = (claims(&[1.0, f32::NAN]), claims(&[1.0, f32::NAN]));
+    let flat = layout.gather(&alike).unwrap();
+    assert!(flat[0] == 1.0 && flat[1].is_nan());
+    // −0 is other bits than 0.
+    let signs = (claims(&[1.0, 0.0]), claims(&[1.0, -0.0]));
+    assert!(layout.gather(&signs).unwrap_err().is_broken_tie());
+}
+
+#[test]
+fn a_leaf_that_cannot_be_written_is_the_only_one_that_is_not() {
+    let device = Rc::new(Device::default());
+    let lost = Rc::new(Device::default());
+    let shared = Rc::new(vec![1.0_f32]);
+    let mut model = (
+        vec![1.0_f32],
+        device.tensor(&[1], &[1.0]),
+        lost.tensor(&[1], &[1.0]),
+        (shared.clone(), shared),
+        vec![1.0_f32],
+    );
+    let layout = Layout::of(&model).unwrap();
+    let holder = model.3.0.clone();
+    lost.is_full.set(true);
+    let error = layout
+        .restructure_into(&mut model, &[2.0, 3.0, 4.0, 5.0, 6.0])
+        .unwrap_err();
+    assert!(error.is_custom() && error.path() == Some("2"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "every other leaf has been written: `2`: no memory left"
+    );
+    assert_eq!(
+        (model.0[0], model.1.read(), model.2.read()),
+        (2.0, vec![3.0], vec![1.0])
+    );
+    assert!(Rc::ptr_eq(&model.3.0, &model.3.1));
+    assert_eq!((model.3.0[0], model.4[0], holder[0]), (5.0, 6.0, 1.0));
+
+    let mut add_ten = |_: flatleaf::LeafAt<'_, 0>, x: &mut [f32], []: [&[f32]; 0]| x[0] += 10.0;
+    let error = layout.map_into(&mut model, [], &mut add_ten).unwrap_err();
+    assert_eq!(error.path(), Some("2"));
+    assert_eq!(
+        (model.0[0], model.1.read(), model.2.read()),
+        (12.0, vec![13.0], vec![1.0])
+    );
+    assert_eq!((model.3.1[0], model.4[0]), (15.0, 16.0));
+}
+
+#[test]
+fn a_step_whose_leaf_cannot_be_written_is_counted_once() {
+    use flatleaf::optim::{Optimizer, Sgd};
+    let lost = Rc::new(Device::default());
+    let mut model = (vec![1.0_f32], lost.tensor(&[1], &[1.0]));
+    let layout = Layout::of(&model).unwrap();
+    let sgd = Sgd {
+        lr: 0.5,
+        ..Default::default()
+    };
+    let mut optimizer = Optimizer::new(sgd, &layout).unwrap();
+    lost.is_full.set(true);
+    let grads = (vec![1.0_f32], vec![1.0_f32]);
+    let error = optimizer.update(&mut model, &grads).unwrap_err();
+    assert_eq!(error.path(), Some("1"));
+    // The other leaf has moved, and the step counts: to repeat it would move it twice.
+    assert_eq!((model.0[0], model.1.read()), (0.5, vec![1.0]));
+    assert_eq!(optimizer.step_count("0").unwrap(), 1);
+}

@@ -1142,10 +1142,38 @@ fn a_gradient_belongs_to_a_layout_with_the_same_ties() {
     let tied = Layout::of(&models::tied_by(Rc::new(arr1(&[1.0_f32])))).unwrap();
     let untied = Layout::of(&tree!({ "x": [1.0], "y": [1.0], "z": [4.0, 5.0, 6.0] })).unwrap();
     assert_ne!(tied, untied);
-    let mut grad = FlatGrad::absent(&tied);
+    let mut grad = FlatGrad::zeros(&tied);
     let error = untied
         .gather_grad_into(&tree!({ "x": [1.0] }), &mut grad)
         .unwrap_err();
     assert!(error.is_other_layout());
-    assert_eq!(grad, FlatGrad::absent(&tied));
+    assert_eq!(grad, FlatGrad::zeros(&tied));
+}
+
+#[test]
+fn frozen_and_carried_ties_hold_the_same_bits_too() {
+    let (mean, count) = (Arc::new(arr1(&[1.0_f32])), Arc::new(arr1(&[7_u64])));
+    let model = (mean.clone(), count.clone(), mean, count);
+    let layout = Layout::planner().freeze("**").of(&model).unwrap();
+    assert_eq!(layout.others().len(), 2);
+    let other = |mean: f32, count: u64| {
+        (
+            arr1(&[1.0_f32]),
+            arr1(&[7_u64]),
+            arr1(&[mean]),
+            arr1(&[count]),
+        )
+    };
+    let mut target = other(1.0, 7);
+    layout.copy_frozen(&model, &mut target).unwrap();
+    layout.copy_frozen(&other(1.0, 7), &mut target).unwrap();
+    for (from, first, second) in [(other(2.0, 7), "0", "2"), (other(1.0, 8), "1", "3")] {
+        let error = layout.copy_frozen(&from, &mut target).unwrap_err();
+        assert!(error.is_broken_tie(), "{error}");
+        assert_eq!(
+            (error.path(), error.other_path()),
+            (Some(first), Some(second))
+        );
+        assert_eq!(target, other(1.0, 7));
+    }
 }

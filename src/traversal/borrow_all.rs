@@ -22,7 +22,7 @@ pub(crate) fn give_back(slices: Vec<FloatsMut<'_>>) {
 }
 
 /// One for each trainable leaf, in flat order; `None` if the tree is not plain.
-pub(crate) fn lend<'a, T: Tree + ?Sized>(
+pub(crate) fn borrow_all_mut<'a, T: Tree + ?Sized>(
     layout: &LayoutData,
     tree: &'a mut T,
 ) -> Option<Vec<FloatsMut<'a>>> {
@@ -31,19 +31,20 @@ pub(crate) fn lend<'a, T: Tree + ?Sized>(
     }
     let mut slices: Vec<FloatsMut<'a>> = Pool::take(&SLICES);
     slices.reserve_exact(layout.leaves.len());
-    let mut lend = Lend {
+    let mut borrow = BorrowAll {
         layout,
         cursor: Cursor::new(&layout.paths),
         next: 0,
         slices,
     };
-    let is_visited = tree.visit_mut(&mut lend).is_ok() && lend.next as usize == layout.places.len();
+    let is_visited =
+        tree.visit_mut(&mut borrow).is_ok() && borrow.next as usize == layout.places.len();
     // A tree may have gone on after an error.
-    let is_plain = is_visited && lend.slices.len() == layout.leaves.len();
-    is_plain.then_some(lend.slices)
+    let is_plain = is_visited && borrow.slices.len() == layout.leaves.len();
+    is_plain.then_some(borrow.slices)
 }
 
-struct Lend<'l, 'a> {
+struct BorrowAll<'l, 'a> {
     layout: &'l LayoutData,
     cursor: Cursor<'l>,
     /// The place that should come next.
@@ -51,9 +52,9 @@ struct Lend<'l, 'a> {
     slices: Vec<FloatsMut<'a>>,
 }
 
-impl<'a> Lend<'_, 'a> {
+impl<'a> BorrowAll<'_, 'a> {
     #[inline]
-    fn take(&mut self, index: Option<u32>, leaf: LeafMut<'_, 'a>) -> Result<()> {
+    fn borrow_next(&mut self, index: Option<u32>, leaf: LeafMut<'_, 'a>) -> Result<()> {
         if index != Some(self.next) {
             return Err(given_up());
         }
@@ -85,14 +86,14 @@ fn given_up() -> Error {
     Error::unstable("a tree that is not plain")
 }
 
-impl<'a> VisitorMut<'a> for Lend<'_, 'a> {
+impl<'a> VisitorMut<'a> for BorrowAll<'_, 'a> {
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        self.take(self.cursor.place(), leaf)
+        self.borrow_next(self.cursor.place(), leaf)
     }
 
     #[inline]
     fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        self.take(self.cursor.next_leaf(key), leaf)?;
+        self.borrow_next(self.cursor.next_leaf(key), leaf)?;
         self.cursor.pass_leaf();
         Ok(())
     }

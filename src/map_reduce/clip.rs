@@ -1,35 +1,9 @@
-//! Measuring and clipping flat vectors where leaves have to be named: the kernels are those of
-//! [`ops`].
+//! Clipping of flat gradients where leaves have to be named; the kernels are those of [`ops`].
 
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
 use crate::layout::{Layout, Leaf};
 use crate::ops::{self, Clip, NonFinite};
-
-/// What the elements of one leaf are like. Non-finite elements are counted and otherwise left out.
-///
-/// ```
-/// use flatleaf::{destructure, tree};
-///
-/// let (flat, layout) = destructure(&tree!({ "w": [1.0, f32::INFINITY], "b": [2.0] }))?;
-/// let stats = layout.leaf_stats(&flat)?;
-/// let bad: Vec<_> = layout.leaves().iter().zip(stats).filter(|(_, stats)| stats.non_finite > 0).map(|(leaf, _)| leaf.path()).collect();
-/// assert_eq!(bad, ["w"]);
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LeafStats {
-    /// The mean of the finite elements; 0 if there are none.
-    pub mean: f64,
-    /// Their standard deviation (of the population: divided by their number).
-    pub std: f64,
-    /// The smallest of them; NaN if there are none.
-    pub min: f32,
-    /// The largest of them; NaN if there are none.
-    pub max: f32,
-    /// How many elements are infinite or NaN.
-    pub non_finite: usize,
-}
 
 /// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as
 /// long. Sealed.
@@ -56,12 +30,19 @@ mod sealed {
 
     pub trait Flat {
         fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]>;
+
+        /// Zeros at absent leaves again, after all has been multiplied by what is not finite.
+        fn clear_absent(&mut self) {}
     }
 
     impl Flat for FlatGrad {
         fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
             layout.check_same(self.layout())?;
-            Ok(self)
+            Ok(self.elements_mut())
+        }
+
+        fn clear_absent(&mut self) {
+            FlatGrad::clear_absent(self);
         }
     }
 
@@ -80,50 +61,6 @@ mod sealed {
 }
 
 impl Layout {
-    /// The norm of every leaf's part of a flat vector, in flat order; `p` as in [`ops::norm`].
-    ///
-    /// # Errors
-    /// A slice of another length than the layout's.
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "a": [3.0, 4.0], "b": [0.0], "c": [5.0, 12.0] }))?;
-    /// assert_eq!(layout.leaf_norms(&[3.0, 4.0, 0.0, 5.0, 12.0], 2.0)?, [5.0, 0.0, 13.0]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
-        self.check_len("the flat vector", flat.len())?;
-        Ok(self
-            .leaves()
-            .iter()
-            .map(|leaf| ops::norm(&flat[leaf.range()], p))
-            .collect())
-    }
-
-    /// Mean, standard deviation, extremes and the number of non-finite elements of every leaf's
-    /// part, in flat order.
-    ///
-    /// # Errors
-    /// A slice of another length than the layout's.
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "a": [0.0, 0.0, 0.0] }))?;
-    /// let stats = layout.leaf_stats(&[1.0, 3.0, f32::NAN])?[0];
-    /// assert_eq!((stats.mean, stats.std, stats.min, stats.max, stats.non_finite), (2.0, 1.0, 1.0, 3.0, 1));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn leaf_stats(&self, flat: &[f32]) -> Result<Vec<LeafStats>> {
-        self.check_len("the flat vector", flat.len())?;
-        Ok(self
-            .leaves()
-            .iter()
-            .map(|leaf| stats(&flat[leaf.range()]))
-            .collect())
-    }
-
     /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its
     /// leaves together, by one factor. See [`ops::clip_norm`].
     ///
@@ -149,10 +86,16 @@ impl Layout {
         self.clip_norm_with(grad, max, NonFinite::Error)
     }
 
-    /// The same with a choice of what happens to a norm that is infinite or NaN.
+    /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`, with a
+    /// choice of what happens to a norm that is infinite or NaN: an error, nothing, or the
+    /// arithmetic of IEEE 754, which makes every present leaf NaN or zero.
     ///
     /// # Errors
-    /// As [`clip_norm`](Layout::clip_norm).
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_argument`](crate::Error::is_argument): a negative or NaN `max`.
+    /// [`is_non_finite`](crate::Error::is_non_finite): an infinite or NaN element, with the path of
+    /// its leaf and its index there. Then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{ops::NonFinite, tree, Layout};
@@ -171,22 +114,26 @@ impl Layout {
         max: f64,
         non_finite: NonFinite,
     ) -> Result<Clip> {
-        let grad = grad.elements_of(self)?;
-        let clipped = ops::clip_norm_with(grad, max, non_finite);
-        clipped.map_err(|error| {
-            if error.is_non_finite() {
-                self.name_element(grad)
-            } else {
-                error
-            }
-        })
+        let elements = grad.elements_of(self)?;
+        let clip = match ops::clip_norm_with(elements, max, non_finite) {
+            Err(error) if error.is_non_finite() => return Err(self.name_element(elements)),
+            clip => clip?,
+        };
+        if !clip.scale.is_finite() {
+            grad.clear_absent();
+        }
+        Ok(clip)
     }
 
     /// Scales every leaf of a flat gradient by itself, so that the L2 norm of each is at most
     /// `max`. What was measured and done, in flat order.
     ///
     /// # Errors
-    /// As [`clip_norm`](Layout::clip_norm).
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_argument`](crate::Error::is_argument): a negative or NaN `max`.
+    /// [`is_non_finite`](crate::Error::is_non_finite): an infinite or NaN element, with the path of
+    /// its leaf and its index there. Then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -204,6 +151,8 @@ impl Layout {
         max: f64,
     ) -> Result<Vec<Clip>> {
         let grad = grad.elements_of(self)?;
+        // Without a leaf there would be nobody to refuse the bound.
+        let _ = ops::clip_norm(&mut [], max)?;
         if ops::first_non_finite(grad).is_some() {
             return Err(self.name_element(grad));
         }
@@ -226,24 +175,5 @@ impl Layout {
             .leaves()
             .partition_point(|leaf| leaf.range().end <= index);
         &self.leaves()[after]
-    }
-}
-
-fn stats(x: &[f32]) -> LeafStats {
-    let finite = || x.iter().copied().filter(|x| x.is_finite());
-    let count = finite().count();
-    let divisor = count.max(1) as f64;
-    let mean = finite().map(f64::from).sum::<f64>() / divisor;
-    let variance = finite().map(|x| (f64::from(x) - mean).powi(2)).sum::<f64>() / divisor;
-    let (min, max) = (
-        finite().fold(f32::NAN, f32::min),
-        finite().fold(f32::NAN, f32::max),
-    );
-    LeafStats {
-        mean,
-        std: variance.sqrt(),
-        min,
-        max,
-        non_finite: x.len() - count,
     }
 }

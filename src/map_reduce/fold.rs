@@ -1,0 +1,145 @@
+//! One result of a model and its companions.
+
+use super::companions::{Companion, Companions, LeafAt};
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::threads;
+use crate::traversal::leaf_slices;
+use crate::tree::Tree;
+
+impl Layout {
+    /// Calls `map` once for every trainable leaf, in flat order, with the model's slice and one of
+    /// every companion, and merges the results from left to right. `None` if there is no leaf.
+    ///
+    /// Nothing is copied of plain trees. Cost: one walk over each tree.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{ops, tree, Companion::{Grads, Values}, Layout};
+    ///
+    /// let model = tree!({ "w": [1.0, 2.0], "b": [3.0] });
+    /// let (grads, state) = (tree!({ "w": [10.0, 10.0], "b": null }), tree!({ "w": [0.5, 0.5], "b": [0.5] }));
+    /// let layout = Layout::of(&model)?;
+    /// let total = layout.map_reduce(
+    ///     &model,
+    ///     [Grads(&grads), Values(&state)],
+    ///     |_, x, [dx, s]| ops::dot(x, dx) + ops::sum(s),
+    ///     |a, b| a + b,
+    /// )?;
+    /// assert_eq!(total, Some(31.5));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn map_reduce<T: Tree + ?Sized, R, const K: usize>(
+        &self,
+        model: &T,
+        companions: [Companion<'_>; K],
+        mut map: impl FnMut(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R,
+        mut reduce: impl FnMut(R, R) -> R,
+    ) -> Result<Option<R>> {
+        self.fold(model, companions, None, |merged, leaf, x, others| {
+            let mapped = map(leaf, x, others);
+            Some(match merged {
+                Some(merged) => reduce(merged, mapped),
+                None => mapped,
+            })
+        })
+    }
+
+    /// Calls `step` once for every trainable leaf, in flat order, with what the last call returned.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let model = tree!({ "a": [1.0, 2.0], "b": [5.0] });
+    /// let sizes = Layout::of(&model)?.fold(&model, [], String::new(), |all, leaf, x, []| format!("{all}{}[{}] ", leaf.path(), x.len()))?;
+    /// assert_eq!(sizes, "a[2] b[1] ");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn fold<T: Tree + ?Sized, A, const K: usize>(
+        &self,
+        model: &T,
+        companions: [Companion<'_>; K],
+        start: A,
+        mut step: impl FnMut(A, LeafAt<'_, K>, &[f32], [&[f32]; K]) -> A,
+    ) -> Result<A> {
+        let model = leaf_slices::values(self, model)?;
+        let companions = Companions::read(self, companions)?;
+        let leaves = model.iter().enumerate();
+        Ok(leaves.fold(start, |folded, (index, x)| {
+            step(
+                folded,
+                companions.leaf(index),
+                x.as_deref().unwrap_or_default(),
+                companions.slices(index),
+            )
+        }))
+    }
+
+    /// [`map_reduce`](Layout::map_reduce) with the calls of `map` shared among all threads. The
+    /// results are merged in flat order, so they do not depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::Companion::Grads;
+    /// use flatleaf::{ops, tree, Layout};
+    ///
+    /// let (model, grads) = (tree!({ "a": [1.0, 2.0], "b": [5.0] }), tree!({ "a": [3.0, 4.0] }));
+    /// let product = Layout::of(&model)?.par_map_reduce(&model, [Grads(&grads)], |_, x, [dx]| ops::dot(x, dx), |a, b| a + b)?;
+    /// assert_eq!(product, Some(11.0));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn par_map_reduce<T: Tree + ?Sized, R: Send, const K: usize>(
+        &self,
+        model: &T,
+        companions: [Companion<'_>; K],
+        map: impl Fn(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R + Sync,
+        reduce: impl FnMut(R, R) -> R,
+    ) -> Result<Option<R>> {
+        let model = leaf_slices::values(self, model)?;
+        let companions = Companions::read(self, companions)?;
+        let indices: Vec<usize> = (0..model.len()).collect();
+        let map = |&index: &usize| {
+            map(
+                companions.leaf(index),
+                model[index].as_deref().unwrap_or_default(),
+                companions.slices(index),
+            )
+        };
+        Ok(
+            threads::map(&indices, |&index| self.leaves()[index].len(), map)
+                .into_iter()
+                .reduce(reduce),
+        )
+    }
+}

@@ -1,0 +1,69 @@
+//! Norms by leaf, and of a gradient tree without a vector in between.
+
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::ops;
+use crate::threads;
+use crate::traversal::leaf_slices;
+use crate::traversal::tied_places::TiedGrads;
+use crate::tree::Tree;
+
+impl Layout {
+    /// The norm of every leaf's part of a flat vector, in flat order; `p` as in [`ops::norm`].
+    ///
+    /// # Errors
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "a": [3.0, 4.0], "b": [0.0], "c": [5.0, 12.0] }))?;
+    /// assert_eq!(layout.leaf_norms(&[3.0, 4.0, 0.0, 5.0, 12.0], 2.0)?, [5.0, 0.0, 13.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
+        self.check_len("the flat vector", flat.len())?;
+        Ok(self
+            .leaves()
+            .iter()
+            .map(|leaf| ops::norm(&flat[leaf.range()], p))
+            .collect())
+    }
+
+    /// The L2 norm of a gradient tree's trainable part, in one pass over its leaves: a tie's
+    /// gradients are summed before they are squared. Equals the norm of
+    /// [`gather_grad`](Layout::gather_grad) but for the rounding of the last bit of an f32.
+    ///
+    /// # Errors
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers.
+    /// [`is_element_type`](crate::Error::is_element_type): an f64 leaf for a vector of f32, unless
+    /// the planner was told to [round](crate::Planner::round_f64) it.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    /// use std::rc::Rc;
+    ///
+    /// let shared = Rc::new(vec![0.0_f32]);
+    /// let layout = Layout::of(&(shared.clone(), shared))?;
+    /// assert_eq!(layout.norm_l2(&(vec![1.0_f32], vec![2.0_f32]))?, 3.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn norm_l2<T: Tree + ?Sized>(&self, grads: &T) -> Result<f64> {
+        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
+        let mut squares: Vec<(&[f32], f64)> = slices
+            .iter()
+            .flatten()
+            .map(|slice| (&**slice, 0.0))
+            .collect();
+        threads::share(
+            &mut squares,
+            |leaf| leaf.0.len(),
+            |(x, square)| *square = ops::norm_l2(x).powi(2),
+        );
+        Ok(squares.iter().map(|leaf| leaf.1).sum::<f64>().sqrt())
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether the places of a tie hold the same bits, as a tree of values must.
+//!
+//! Two places that are one object need not be read twice, but only memory says that they are: an
+//! identity that a library gives out (`Identity::of`) is a claim. A library may hand out one
+//! identifier for two tensors that have drifted apart since, and then a vector made of the first
+//! alone would lose the second. So equal memory is recognised by its address and strides, and
+//! everything else is compared element by element.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use bytemuck::Pod;
+
+use crate::element::Dtype;
+use crate::error::Result;
+use crate::layout::{LayoutData, LeafId, NodeId, Place};
+use crate::traversal::place_elements::{elements_of, other_elements_of};
+use crate::tree::LeafRef;
+use crate::tree::axes::AxisMap;
+
+/// The tied leaves of a tree as each was met first.
+#[derive(Default)]
+pub(crate) struct TiedValues<'a>(HashMap<LeafId, FirstPlace<'a>>);
+
+struct FirstPlace<'a> {
+    node: NodeId,
+    memory: Option<Memory>,
+    axes: Option<Box<AxisMap>>,
+    elements: ExactElements<'a>,
+}
+
+/// Where a leaf's elements lie: address, strides.
+type Memory = (usize, Vec<isize>);
+
+/// A leaf's elements in a type that holds them without loss.
+enum ExactElements<'a> {
+    F32(Cow<'a, [f32]>),
+    F64(Cow<'a, [f64]>),
+    Other(Vec<u8>),
+}
+
+impl<'a> TiedValues<'a> {
+    /// Compares a place with the first one of its leaf; that one, if the two hold different bits.
+    ///
+    /// `is_free` says that no guard is around the leaf: what is behind a guard may be a copy that
+    /// is made for the call, whose address says nothing.
+    ///
+    /// # Errors
+    /// What reading the leaf returns.
+    pub(crate) fn compare(
+        &mut self,
+        layout: &LayoutData,
+        place: &Place,
+        leaf: &LeafRef<'_, 'a>,
+        is_free: bool,
+    ) -> Result<Option<NodeId>> {
+        let memory = leaf.geometry().filter(|_| is_free);
+        match self.0.entry(place.leaf) {
+            Entry::Vacant(new) => {
+                let elements = ExactElements::of(layout, place, leaf)?;
+                new.insert(FirstPlace {
+                    node: place.node,
+                    memory,
+                    axes: place.axes.clone(),
+                    elements,
+                });
+                Ok(None)
+            }
+            Entry::Occupied(first) => {
+                let first = first.get();
+                // Equal memory in another orientation is another order of elements.
+                let is_same_memory = memory.is_some() && memory == first.memory;
+                if is_same_memory && place.axes == first.axes {
+                    return Ok(None);
+                }
+                let elements = ExactElements::of(layout, place, leaf)?;
+                let is_same = first.elements.has_same_bits(&elements);
+                Ok((!is_same).then_some(first.node))
+            }
+        }
+    }
+}
+
+impl<'a> ExactElements<'a> {
+    fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
+        match leaf.dtype {
+            Dtype::F64 => elements_of(layout, place, leaf).map(ExactElements::F64),
+            float if float.is_float() => elements_of(layout, place, leaf).map(ExactElements::F32),
+            _ => other_elements_of(layout, place, leaf).map(ExactElements::Other),
+        }
+    }
+
+    fn has_same_bits(&self, other: &Self) -> bool {
+        match (self, other) {
+            (ExactElements::F32(a), ExactElements::F32(b)) => has_same_bits::<_, u32>(a, b),
+            (ExactElements::F64(a), ExactElements::F64(b)) => has_same_bits::<_, u64>(a, b),
+            (ExactElements::Other(a), ExactElements::Other(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Bits and not numbers: −0 is not 0 here, and a NaN is equal to itself.
+fn has_same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
+    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, Bits>(a) == bytemuck::cast_slice::<_, Bits>(b)
+}
