@@ -502,9 +502,10 @@ impl<'l, 'c> Load<'l, 'c> {
     fn write<T: Tree + ?Sized>(&self, model: &mut T, floats: bool) -> Result<()> {
         self.pass(model, floats, |pass, model, builder| {
             let mut write = Write::new(pass);
-            in_place::write(self.layout, model, builder, &mut write)?;
+            let written = in_place::write(self.layout, model, builder, &mut write);
+            // Leaves that could be written are, even if another one could not.
             write.copies.finish();
-            Ok(())
+            written
         })
     }
 

@@ -218,7 +218,7 @@ fn what_was_written_by_hand_is_added_and_compared() {
     let layout = layout();
     let mut hand = FlatGrad::zeros(&layout);
     hand[2] = 2.0;
-    let mut sum = FlatGrad::zeros(&layout);
+    let mut sum: FlatGrad = FlatGrad::zeros(&layout);
     sum.add(&hand).unwrap();
     assert_eq!(
         (sum.to_vec(), present(&sum)),
@@ -228,9 +228,9 @@ fn what_was_written_by_hand_is_added_and_compared() {
     hand.add(&sum).unwrap();
     assert_eq!((hand[2], present(&hand)), (4.0, vec![false, true]));
     // A sum with nothing keeps the sign of a zero.
-    let mut negative = FlatGrad::zeros(&layout);
+    let mut negative: FlatGrad = FlatGrad::zeros(&layout);
     negative.leaf_mut(1)[0] = -0.0;
-    let mut sum = FlatGrad::zeros(&layout);
+    let mut sum: FlatGrad = FlatGrad::zeros(&layout);
     sum.add(&negative).unwrap();
     assert!(sum[2].is_sign_negative());
 }
