@@ -18,7 +18,7 @@ use flatleaf::{Layout, Result, Tree};
 /// v ← v − (1 − β₂)·sign(v − g²)·g²
 /// x ← x − lr · m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + eps)
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Yogi {
     lr: f64,
     betas: (f64, f64),

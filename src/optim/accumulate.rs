@@ -7,10 +7,16 @@ use crate::error::{Error, Result};
 /// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind
 /// it in the chain moves.
 ///
-/// Counted for every leaf by itself: a leaf without a gradient goes on where it was. Stages behind
-/// count what they are handed. Optimisers.jl's `AccumGrad`, Optax' `MultiSteps`. To add up
-/// gradients of one flat vector outside of an optimiser there is
-/// [`FlatGrad::add`](crate::FlatGrad::add).
+/// What a leaf's window holds is counted for every leaf by itself and stored with it: a leaf without
+/// a gradient goes on where it was, and if `steps` is changed a window that has begun ends when it
+/// holds the new number. [`Optimizer::flush`](super::Optimizer::flush) ends windows early, after the
+/// last batch of an epoch. Stages behind count the steps that they take.
+///
+/// If a stage behind refuses or skips gradients that are not finite, so does this one when it adds
+/// one up: nothing is added, and the next good gradient counts.
+///
+/// Optimisers.jl's `AccumGrad`, Optax' `MultiSteps`. To add up gradients of one flat vector outside
+/// of an optimiser there is [`FlatGrad::add`](crate::FlatGrad::add).
 ///
 /// ```
 /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};
@@ -55,24 +61,57 @@ impl Rule for Accumulate {
         vec!["accumulated"]
     }
 
+    fn counters(&self) -> Vec<&'static str> {
+        vec!["held"]
+    }
+
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (is_first, is_last) = (
-            (step - 1).is_multiple_of(self.steps),
-            step.is_multiple_of(self.steps),
-        );
-        let divisor = self.steps as f32;
+        self.window(((step - 1) % self.steps) as f64)
+    }
+
+    fn kernel_with(&self, _step: u64, counters: &[f64]) -> impl Kernel {
+        self.window(counters[0])
+    }
+
+    fn advance(&self, _step: u64, counters: &mut [f64]) -> bool {
+        let held = &mut counters[0];
+        let is_last = self.is_last_of_window(*held);
+        *held = if is_last { 0.0 } else { *held + 1.0 };
+        is_last
+    }
+
+    /// What is held becomes negative: the window ends, and no gradient comes.
+    fn begin_flush(&self, counters: &mut [f64]) -> Option<bool> {
+        let holds = counters[0] > 0.0;
+        counters[0] = -counters[0];
+        Some(holds)
+    }
+}
+
+impl Accumulate {
+    /// A window that has begun ends when it holds as many gradients as are wanted now, or more.
+    fn is_last_of_window(&self, held: f64) -> bool {
+        held < 0.0 || held + 1.0 >= self.steps as f64
+    }
+
+    /// The step of a leaf of which so many gradients are held.
+    fn window(&self, held: f64) -> impl Kernel + use<> {
+        let is_last = self.is_last_of_window(held);
+        let divisor = match held {
+            _ if !is_last => 1.0,
+            held if held < 0.0 => -held as f32,
+            held => (held + 1.0) as f32,
+        };
         let first = each(move |_, dx, [sum]| {
             *sum = dx;
             *sum / divisor
         });
+        // Of a window that is ended without a gradient what stages in front make of none is left out.
+        let taken = if held < 0.0 { 0.0 } else { 1.0 };
         let further = each(move |_, dx, [sum]| {
-            *sum += dx;
+            *sum += taken * dx;
             *sum / divisor
         });
-        (choose(is_first, first, further), go_on_if(is_last))
-    }
-
-    fn step_behind(&self, step: u64) -> u64 {
-        step.div_ceil(self.steps)
+        (choose(held == 0.0, first, further), go_on_if(is_last))
     }
 }

@@ -1,8 +1,16 @@
 //! Tuples of rules: each stage takes what the one before made.
+//!
+//! A chain's counters are those of its stages, one after the other, each behind the steps that the
+//! stage has taken. Of `(Accumulate, (AdamW, Ema))` they are `steps held steps steps steps weight`:
+//! Accumulate's steps and what it holds, the inner chain's steps, AdamW's, and the average's with
+//! its weight.
 
 use super::kernel::{Kernel, Stage};
-use super::rule::{Rule, short_name};
+use super::rule::{Rule, StageState, next_step, short_name};
 use crate::error::{Error, Result};
+
+/// Why a chain's counters can be split.
+const COUNTED: &str = "as many counters as the chain names";
 
 impl Rule for () {
     fn kernel(&self, _step: u64) -> impl Kernel {
@@ -32,20 +40,73 @@ macro_rules! chain {
                 Ok(())
             }
 
+            fn counters(&self) -> Vec<&'static str> {
+                let mut counters = Vec::new();
+                $(
+                    counters.push("steps");
+                    counters.extend(self.$index.counters());
+                )+
+                counters
+            }
+
             #[allow(unused_assignments)]
             fn kernel(&self, step: u64) -> impl Kernel {
-                let (mut start, mut step) = (0, step);
+                let mut start = 0;
                 ($({
-                    let stage = Stage { start, len: self.$index.states().len(), kernel: self.$index.kernel(step) };
-                    (start, step) = (start + stage.len, self.$index.step_behind(step));
+                    let len = self.$index.states().len();
+                    let stage = Stage { start, len, kernel: self.$index.kernel(step) };
+                    start += len;
                     stage
                 },)+)
             }
 
-            fn step_behind(&self, step: u64) -> u64 {
-                let mut step = step;
-                $(step = self.$index.step_behind(step);)+
-                step
+            #[allow(unused_assignments)]
+            fn kernel_with(&self, _step: u64, counters: &[f64]) -> impl Kernel {
+                let (mut start, mut rest) = (0, counters);
+                ($({
+                    let own = rest.split_off(..1 + self.$index.counters().len()).expect(COUNTED);
+                    let len = self.$index.states().len();
+                    let kernel = self.$index.kernel_with(next_step(own[0]), &own[1..]);
+                    let stage = Stage { start, len, kernel };
+                    start += len;
+                    stage
+                },)+)
+            }
+
+            fn advance(&self, _step: u64, counters: &mut [f64]) -> bool {
+                let mut rest = counters;
+                // Stages behind one that holds back have taken no step.
+                $(
+                    let own = rest.split_off_mut(..1 + self.$index.counters().len()).expect(COUNTED);
+                    let step = next_step(own[0]);
+                    own[0] = step as f64;
+                    if !self.$index.advance(step, &mut own[1..]) {
+                        return false;
+                    }
+                )+
+                let _ = rest;
+                true
+            }
+
+            fn begin_flush(&self, counters: &mut [f64]) -> Option<bool> {
+                let mut rest = counters;
+                $(
+                    let own = rest.split_off_mut(..1 + self.$index.counters().len()).expect(COUNTED);
+                    if let Some(holds) = self.$index.begin_flush(&mut own[1..]) {
+                        return Some(holds);
+                    }
+                )+
+                let _ = rest;
+                None
+            }
+
+            fn for_each_stage(&self, progress: &mut [f64], stage: &mut dyn FnMut(StageState<'_>)) {
+                let mut rest = &mut progress[1..];
+                $(
+                    let own = rest.split_off_mut(..1 + self.$index.counters().len()).expect(COUNTED);
+                    self.$index.for_each_stage(own, stage);
+                )+
+                let _ = rest;
             }
 
             fn lr_mut(&mut self) -> Option<&mut f64> {

@@ -53,7 +53,7 @@ impl Rule for ClipValue {
 /// [`ops::clip_norm`](crate::ops::clip_norm).
 ///
 /// Absent leaves and those that are frozen do not count. What was measured and done is in the
-/// [`Report`](super::Report). Costs one read of the gradient before the step, if it is the first
+/// [`StepReport`](super::StepReport). Costs one read of the gradient before the step, if it is the first
 /// stage; behind others, these are run once more.
 ///
 /// PyTorch's `clip_grad_norm_` but for its 1e-6, Optax' `clip_by_global_norm`. (Optimisers.jl's
@@ -67,7 +67,7 @@ impl Rule for ClipValue {
 /// let mut model = tree!({ "a": [0.0], "b": [0.0] });
 /// let mut optimizer = Optimizer::new(ClipNorm { max: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
 /// let report = optimizer.update(&mut model, &tree!({ "a": [-3.0], "b": [-4.0] }))?;
-/// assert_eq!((report.clips[0].norm, report.clips[0].scale), (5.0, 0.2));
+/// assert_eq!((report.clips[0].norm_before, report.clips[0].scale), (5.0, 0.2));
 /// assert_eq!(model, tree!({ "a": [0.6], "b": [0.8] }));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
@@ -111,8 +111,10 @@ impl Rule for ClipNorm {
 
 /// Scales the direction of every leaf by itself, so that the norm of each is at most `max`.
 ///
-/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. Costs and defaults as
-/// [`ClipNorm`]; what it measured is not reported.
+/// Optimisers.jl's `ClipNorm`; Optax has `clip_by_block_rms`, a relative. What it measured is in the
+/// report's [`leaf_clips`](super::StepReport::leaf_clips). Costs one read of the gradient before the
+/// step, if it is the first stage; behind others, these are run once more. Defaults: 1, the L2 norm,
+/// and an error on norms that are infinite or NaN; [`NonFinite::Skip`] leaves the whole step out.
 ///
 /// ```
 /// use flatleaf::optim::{ClipNormPerLeaf, Optimizer};

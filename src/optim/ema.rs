@@ -74,20 +74,22 @@ impl Rule for Ema {
         vec!["average"]
     }
 
+    fn counters(&self) -> Vec<&'static str> {
+        vec!["weight"]
+    }
+
+    /// As if all steps so far had been at the rates of this configuration.
     fn kernel(&self, step: u64) -> impl Kernel {
-        let weight = self.weight(step);
-        let (weight, complement) = (weight as f32, (1.0 - weight) as f32);
-        // Two forms, so that both ends are exact, as `ops::lerp`.
-        let of_small = each(move |x, dx, [average]| {
-            *average += weight * (x - dx - *average);
-            dx
-        });
-        let of_large = each(move |x, dx, [average]| {
-            let moved = x - dx;
-            *average = moved - (moved - *average) * complement;
-            dx
-        });
-        choose(weight < 0.5, of_small, of_large)
+        self.average(step, 1.0 - self.product(step - 1))
+    }
+
+    fn kernel_with(&self, step: u64, counters: &[f64]) -> impl Kernel {
+        self.average(step, counters[0])
+    }
+
+    fn advance(&self, step: u64, counters: &mut [f64]) -> bool {
+        counters[0] = self.weight_with(step, counters[0]);
+        true
     }
 
     fn is_last(&self) -> bool {
@@ -96,14 +98,38 @@ impl Rule for Ema {
 }
 
 impl Ema {
+    /// The step of a leaf whose average has this weight so far.
+    fn average(&self, step: u64, weight: f64) -> impl Kernel + use<> {
+        let fresh = self.fresh(step, weight);
+        let (fresh, complement) = (fresh as f32, (1.0 - fresh) as f32);
+        // Two forms, so that both ends are exact, as `ops::lerp`.
+        let of_small = each(move |x, dx, [average]| {
+            *average += fresh * (x - dx - *average);
+            dx
+        });
+        let of_large = each(move |x, dx, [average]| {
+            let moved = x - dx;
+            *average = moved - (moved - *average) * complement;
+            dx
+        });
+        choose(fresh < 0.5, of_small, of_large)
+    }
+
     /// The weight of the new parameters.
-    fn weight(&self, step: u64) -> f64 {
+    fn fresh(&self, step: u64, weight: f64) -> f64 {
         let fresh = 1.0 - self.decay_at(step);
         match step {
             1 => 1.0,
-            _ if self.debias && fresh > 0.0 => fresh / (1.0 - self.product(step)),
+            _ if self.debias && fresh > 0.0 => fresh / self.weight_with(step, weight),
             _ => fresh,
         }
+    }
+
+    /// 1 − ∏ dᵢ, the weight of all parameters in an average that began with zeros, by recurrence:
+    /// the rates are those that the steps were taken at, whatever the configuration is now.
+    fn weight_with(&self, step: u64, weight: f64) -> f64 {
+        let decay = self.decay_at(step);
+        decay * weight + (1.0 - decay)
     }
 
     fn decay_at(&self, step: u64) -> f64 {

@@ -3,21 +3,30 @@
 //! Pieces and not closures over a row, since they have to become one loop, compiled for every
 //! vector width: `run` is inlined always, which cannot be asked of a closure. (AdamW as one closure
 //! was not, and took three times as long.)
+//!
+//! A kernel is gone through in two ways. [`Kernel::run`] takes a row of elements through it. Before
+//! that, [`Kernel::scan`] goes through it without any elements and lists the norms that it will ask
+//! for: norms have to be measured before anything is written, and which ones depends on options and
+//! on gates. `plan.rs` follows an example through both.
 
 use std::ops::ControlFlow;
 
 use super::measure::Measure;
 use super::row::Row;
+use super::scan::Scan;
 
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`],
 /// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`] or several of them
 /// in a tuple, one after the other.
 ///
+/// This trait is sealed: kernels are made by those functions and implemented nowhere else, so that
+/// any of them can be run in rows of any width, and on copies of the state.
+///
 /// ```
 /// use flatleaf::optim::{each, sign, Kernel, Optimizer, Rule};
 /// use flatleaf::Layout;
 ///
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct SignSgd { lr: f32 }
 ///
 /// impl Rule for SignSgd {
@@ -44,6 +53,10 @@ pub trait Kernel: Send + Sync {
         0
     }
 
+    /// Lists the norms that `run` will ask for.
+    #[doc(hidden)]
+    fn scan(&self, scan: &mut Scan);
+
     #[doc(hidden)]
     fn run(&self, row: &mut Row<'_>) -> Flow;
 }
@@ -68,7 +81,7 @@ pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
 /// use flatleaf::{tree, Layout};
 ///
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct Heavy { lr: f32, momentum: f32 }
 ///
 /// impl Rule for Heavy {
@@ -107,6 +120,10 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
         N
     }
 
+    fn scan(&self, scan: &mut Scan) {
+        scan.changes();
+    }
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         row.each(&self.0);
@@ -120,7 +137,7 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
 /// ```
 /// use flatleaf::optim::{choose, each, sign, Kernel, Rule};
 ///
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct Decayed { rate: f32, by_sign: bool }
 ///
 /// impl Rule for Decayed {
@@ -151,6 +168,16 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
         self.first.states().max(self.second.states())
     }
 
+    fn scan(&self, scan: &mut Scan) {
+        if self.condition {
+            self.first.scan(scan);
+            scan.pass_norms(B::NORMS);
+        } else {
+            scan.pass_norms(A::NORMS);
+            self.second.scan(scan);
+        }
+    }
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         if self.condition {
@@ -175,7 +202,7 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
 /// use flatleaf::{tree, Layout};
 ///
 /// /// Every leaf moves by a tenth of its own norm.
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct Tenth;
 ///
 /// impl Rule for Tenth {
@@ -204,7 +231,7 @@ pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> im
 /// use flatleaf::{tree, Layout};
 ///
 /// /// Steps of length 1.
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct Normalised;
 ///
 /// impl Rule for Normalised {
@@ -234,10 +261,14 @@ pub(super) struct Scale<F> {
 impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     const NORMS: usize = 1;
 
+    fn scan(&self, scan: &mut Scan) {
+        scan.norm(self.measure);
+    }
+
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
-        let factor = (self.factor)(row.measure(self.measure)?);
+        let factor = (self.factor)(row.norms()?);
         row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
         GO_ON
     }
@@ -246,12 +277,18 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
 /// Lets the stages behind run and the parameters move, or not: for a rule that does not move them
 /// at every step, as [`Accumulate`](super::Accumulate).
 ///
+/// A leaf that is held back has not taken a step: it is not counted by
+/// [`step_count`](super::Optimizer::step_count), and stands in the report. A rule in front of others
+/// says in [`Rule::advance`](super::Rule::advance) when it goes on, so that those behind it count
+/// the steps that they take. If a stage of the chain refuses norms that are not finite, so does a
+/// closed gate: what it holds back is measured before it is kept.
+///
 /// ```
 /// use flatleaf::optim::{each, go_on_if, Kernel, Optimizer, Rule};
 /// use flatleaf::Layout;
 ///
 /// /// Moves at every second step only.
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct Second;
 ///
 /// impl Rule for Second {
@@ -277,10 +314,16 @@ struct Gate {
 }
 
 impl Kernel for Gate {
-    const NORMS: usize = 0;
+    /// That of what it holds back.
+    const NORMS: usize = 1;
+
+    fn scan(&self, scan: &mut Scan) {
+        scan.gate(self.is_open);
+    }
 
     #[inline(always)]
-    fn run(&self, _row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        row.pass_norms(1);
         if self.is_open {
             GO_ON
         } else {
@@ -306,6 +349,10 @@ impl<K: Kernel> Kernel for Stage<K> {
         }
     }
 
+    fn scan(&self, scan: &mut Scan) {
+        self.kernel.scan(scan);
+    }
+
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
         let before = row.enter(self.start, self.len);
@@ -317,6 +364,8 @@ impl<K: Kernel> Kernel for Stage<K> {
 
 impl Kernel for () {
     const NORMS: usize = 0;
+
+    fn scan(&self, _scan: &mut Scan) {}
 
     #[inline(always)]
     fn run(&self, _row: &mut Row<'_>) -> Flow {
@@ -331,6 +380,10 @@ macro_rules! sequence {
 
             fn states(&self) -> usize {
                 [$(self.$index.states()),+].into_iter().max().unwrap_or(0)
+            }
+
+            fn scan(&self, scan: &mut Scan) {
+                $(self.$index.scan(scan);)+
             }
 
             #[inline(always)]

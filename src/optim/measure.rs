@@ -1,6 +1,6 @@
-//! Norms that a stage has to know before it can go on: measured in a pass of their own, leaf by
-//! leaf, so that their bits depend neither on the number of threads nor on where a step begins and
-//! ends a slice.
+//! The norms that a stage has to know before it can go on: of which order, over what, and what to do
+//! about one that is not finite. Taken leaf by leaf, so that their bits depend neither on the number
+//! of threads nor on where a step begins and ends a slice.
 
 use crate::ops::{self, NonFinite};
 

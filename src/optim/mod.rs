@@ -29,7 +29,7 @@
 //!
 //! let grads = tree!({ "w": [3.0, 0.0], "b": [4.0] });
 //! let report = optimizer.step(&mut flat, &layout.gather_grad(&grads)?)?; // on the flat vector,
-//! assert_eq!(report.clips[0].norm, 5.0);
+//! assert_eq!(report.clips[0].norm_before, 5.0);
 //! optimizer.update(&mut model, &grads)?; // or on the tree, where it is
 //! # Ok::<(), flatleaf::Error>(())
 //! ```
@@ -43,6 +43,7 @@ mod kernel;
 mod limits;
 mod row;
 mod rule;
+mod scan;
 
 // the rules, a file a family:
 mod accumulate;
@@ -65,12 +66,17 @@ mod sgd;
 mod trust_ratio;
 
 // and what runs them.
+mod gradient;
+mod loops;
 mod measure;
 #[cfg(feature = "serde")]
 mod non_finite;
 mod optimizer;
 mod pass;
 mod plan;
+mod progress;
+mod report;
+mod settings;
 mod snapshot;
 
 pub use accumulate::Accumulate;
@@ -82,6 +88,7 @@ pub use adamax::Adamax;
 pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
 pub use decay::{SignDecay, WeightDecay, sign};
 pub use ema::Ema;
+pub use gradient::Gradient;
 pub use kernel::{Kernel, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms};
 pub use limits::{
     check_decay_rate, check_decay_rates, check_eps, check_non_negative, check_positive,
@@ -89,8 +96,9 @@ pub use limits::{
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use oadam::OAdam;
-pub use optimizer::{Clipped, Optimizer, Report};
+pub use optimizer::Optimizer;
 pub use radam::RAdam;
+pub use report::StepReport;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
 pub use rule::Rule;

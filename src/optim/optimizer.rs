@@ -3,12 +3,14 @@
 
 use std::fmt;
 
+use super::gradient::Gradient;
 use super::measure::Measured;
 use super::pass::{self, Part};
 use super::plan::Plan;
-use super::rule::Rule;
-use crate::error::{Error, Result};
-use crate::flat::gradient::FlatGrad;
+use super::progress::{LeafProgress, Progress};
+use super::report::StepReport;
+use super::rule::{Rule, StageState};
+use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
 use crate::memory;
 use crate::traversal::leaf_slices;
@@ -40,7 +42,7 @@ use crate::tree::Tree;
 /// let mut optimizer = Optimizer::new(rule, &layout)?;
 ///
 /// let report = optimizer.update(&mut model, &tree!({ "encoder": null, "head": [5.0] }))?;
-/// assert_eq!((report.clips[0].norm, report.clips[0].scale), (5.0, 0.2));
+/// assert_eq!((report.clips[0].norm_before, report.clips[0].scale), (5.0, 0.2));
 /// assert_eq!((optimizer.step_count("encoder"), optimizer.step_count("head")), (Some(0), Some(1)));
 ///
 /// optimizer.adjust("head", |(_, adamw, _)| adamw.lr = 0.01)?; // a group of its own
@@ -53,65 +55,11 @@ pub struct Optimizer<R> {
     /// The configurations: the first is the one it was made with, further ones come of
     /// [`Optimizer::adjust`].
     pub(super) groups: Vec<R>,
-    pub(super) leaves: Vec<LeafProgress>,
+    /// How many leaves each configuration has; counted again when it is not as long as they are.
+    pub(super) group_sizes: Vec<usize>,
+    pub(super) progress: Progress,
     pub(super) states: Vec<Vec<f32>>,
-}
-
-/// How far a leaf is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct LeafProgress {
-    /// Steps taken; stays at the type's greatest number.
-    pub(super) steps: u64,
-    pub(super) group: u32,
-    pub(super) is_frozen: bool,
-}
-
-/// What a step did.
-///
-/// ```
-/// use flatleaf::ops::NonFinite;
-/// use flatleaf::optim::{ClipNorm, Optimizer};
-/// use flatleaf::{tree, Layout};
-///
-/// let mut model = tree!({ "encoder": [1.0], "head": [1.0] });
-/// let rule = ClipNorm { non_finite: NonFinite::Skip, ..Default::default() };
-/// let mut optimizer = Optimizer::new(rule, &Layout::of(&model)?)?;
-///
-/// let report = optimizer.update(&mut model, &tree!({ "head": [0.5] }))?;
-/// assert_eq!((report.skipped, report.leaves), (false, 1)); // the encoder had no gradient
-/// assert!(optimizer.update(&mut model, &tree!({ "head": (vec![f32::NAN]) }))?.skipped);
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    /// Whether it was left out, because a norm was infinite or NaN and its stage says
-    /// [`NonFinite::Skip`](crate::ops::NonFinite::Skip): nothing has moved.
-    pub skipped: bool,
-    /// How many leaves took the step: not those that are frozen or had no gradient.
-    pub leaves: usize,
-    /// What each clipping by the norm of all leaves measured and did, in the order of the chain.
-    pub clips: Vec<Clipped>,
-}
-
-/// What clipping by a norm measured and did.
-///
-/// ```
-/// use flatleaf::optim::{ClipNorm, Clipped, Optimizer};
-/// use flatleaf::Layout;
-///
-/// let mut model = vec![0.0_f32, 0.0];
-/// let mut optimizer = Optimizer::new(ClipNorm { max: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
-/// let report = optimizer.update(&mut model, &[3.0_f32, 4.0])?;
-/// assert_eq!(report.clips, [Clipped { norm: 5.0, scale: 0.2 }]);
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Clipped {
-    /// The norm before.
-    pub norm: f64,
-    /// The factor that was applied, 1 where nothing changed. Groups with another maximum have
-    /// another factor.
-    pub scale: f64,
+    pub(super) denies_absent: bool,
 }
 
 impl<R: Rule> Optimizer<R> {
@@ -141,21 +89,27 @@ impl<R: Rule> Optimizer<R> {
             .iter()
             .map(|_| memory::try_zeroed(layout.len()))
             .collect::<Result<_>>()?;
+        let leaves = layout.leaves().len();
         Ok(Optimizer {
             layout: layout.clone(),
+            progress: Progress::new(leaves, rule.counters().len()),
             groups: vec![rule],
-            leaves: vec![LeafProgress::default(); layout.leaves().len()],
+            group_sizes: vec![leaves],
             states,
+            denies_absent: false,
         })
     }
 
-    /// Moves a flat vector by a flat gradient. Absent leaves, their state and their step counts
-    /// stay as they are.
+    /// Moves a flat vector by a flat gradient: a [`FlatGrad`](crate::FlatGrad), or a slice, of which
+    /// all leaves count as present. Absent leaves, their state and their step counts stay as they
+    /// are.
     ///
     /// # Errors
-    /// A vector of another length, a gradient of another layout; an infinite or NaN norm where a
-    /// stage says [`NonFinite::Error`](crate::ops::NonFinite::Error), with the leaf and the index
-    /// of the first element at fault. Then nothing has moved.
+    /// `is_length`: the vector or the slice is not as long as the layout. `is_other_layout`: the
+    /// gradient is of another one. `is_non_finite`, with the leaf and the index of the first element
+    /// at fault: a norm is infinite or NaN, and a stage says
+    /// [`NonFinite::Error`](crate::ops::NonFinite::Error). `is_missing`: a leaf is absent after
+    /// [`deny_absent`](Optimizer::deny_absent). Then nothing has moved.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -165,40 +119,79 @@ impl<R: Rule> Optimizer<R> {
     /// let mut optimizer = Optimizer::new(Sgd { lr: 0.5, ..Default::default() }, &layout)?;
     /// optimizer.step(&mut flat, &layout.gather_grad(&tree!({ "w": [2.0, 0.0] }))?)?;
     /// assert_eq!(flat, [0.0, 2.0]);
+    /// optimizer.step(&mut flat, &[0.0, 2.0])?; // a gradient that a solver made
+    /// assert_eq!(flat, [0.0, 1.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn step(&mut self, flat: &mut [f32], grad: &FlatGrad) -> Result<Report> {
+    pub fn step<'g>(
+        &mut self,
+        flat: &mut [f32],
+        grad: impl Into<Gradient<'g>>,
+    ) -> Result<StepReport> {
+        let grad = grad.into();
         self.layout.check_len("the flat vector", flat.len())?;
-        self.layout.check_same(grad.layout())?;
-        let plan = Plan::new(&self.layout, &self.leaves, |leaf| grad.is_present(leaf));
-        let kernels = plan.kernels(&self.groups);
-        let slices = || {
-            plan.parts
-                .iter()
-                .map(|part| (&flat[part.range.clone()], &grad[part.range.clone()]))
-                .collect()
-        };
-        let Some((measured, report)) =
-            plan.measure(&self.layout, &self.states, &kernels, slices)?
-        else {
-            return Ok(Report::skipped());
-        };
-        let merged = measured
-            .iter()
-            .flatten()
-            .all(Measured::is_global)
-            .then(|| plan.merged_parts());
-        let parts = merged.as_ref().unwrap_or(&plan.parts);
-        pass::step(
-            parts,
-            slices_mut(flat, grad, parts),
-            &mut self.states,
-            &kernels,
-            &measured,
-        );
-        drop(kernels);
-        plan.count(&mut self.leaves);
-        Ok(report)
+        grad.check(&self.layout)?;
+        self.check_absent(|leaf| grad.is_present(leaf))?;
+        let plan = Plan::new(&self.layout, &self.progress, |leaf| grad.is_present(leaf));
+        self.move_flat(plan, flat, grad.elements())
+    }
+
+    /// Ends the windows of an [`Accumulate`](super::Accumulate) early, as after the last batch of an
+    /// epoch: leaves of which it holds gradients take a step by the mean of what it holds. Leaves of
+    /// which it holds none, and frozen ones, stay. In a chain with several, the first one's windows
+    /// end, and the next takes the mean as one gradient. A stage in front of it takes a step by a
+    /// gradient of zero.
+    ///
+    /// # Errors
+    /// `is_length`: the vector is not as long as the layout. `is_non_finite`: a norm behind it is
+    /// infinite or NaN, and its stage says [`NonFinite::Error`](crate::ops::NonFinite::Error).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    ///
+    /// let mut flat = [0.0_f32];
+    /// let rule = (Accumulate { steps: 4 }, Sgd { lr: 1.0, ..Default::default() });
+    /// let mut optimizer = Optimizer::new(rule, &Layout::of(&flat)?)?;
+    /// optimizer.step(&mut flat, &[1.0])?;
+    /// optimizer.step(&mut flat, &[2.0])?;
+    /// assert_eq!(optimizer.flush(&mut flat)?.leaves, 1);
+    /// assert_eq!(flat, [-1.5]);
+    /// assert_eq!(optimizer.flush(&mut flat)?.leaves, 0); // nothing is held any more
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn flush(&mut self, flat: &mut [f32]) -> Result<StepReport> {
+        self.layout.check_len("the flat vector", flat.len())?;
+        let plan = self.plan_flush();
+        let none = memory::try_zeroed(self.layout.len())?;
+        self.move_flat(plan, flat, &none)
+    }
+
+    /// Ends the windows of an [`Accumulate`](super::Accumulate) early, as
+    /// [`flush`](Optimizer::flush) does, and moves the leaves of a tree where they are.
+    ///
+    /// # Errors
+    /// Those of a model in [`update`](Optimizer::update), and `is_non_finite`: a norm behind the
+    /// stage is infinite or NaN, and its stage says
+    /// [`NonFinite::Error`](crate::ops::NonFinite::Error).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!([0.0]);
+    /// let rule = (Accumulate { steps: 4 }, Sgd { lr: 1.0, ..Default::default() });
+    /// let mut optimizer = Optimizer::new(rule, &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!([3.0]))?;
+    /// optimizer.flush_tree(&mut model)?;
+    /// assert_eq!(model, tree!([-3.0]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn flush_tree<T: Tree + ?Sized>(&mut self, model: &mut T) -> Result<StepReport> {
+        let plan = self.plan_flush();
+        let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
+        let none: Vec<f32> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
+        self.move_tree(plan, model, |part| &none[..part.range.len()])
     }
 
     /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A
@@ -209,9 +202,16 @@ impl<R: Rule> Optimizer<R> {
     /// `f32`; others are rounded by every update.
     ///
     /// # Errors
-    /// As [`Layout::restructure_into`] for the model, as [`Layout::gather_grad`] for the gradient,
-    /// and as [`step`](Optimizer::step). Then neither the model nor the state has moved, of trees
-    /// that answer twice alike.
+    /// `is_shape`, `is_missing`, `is_unknown`, `is_element_type`: the model is not the layout's, or
+    /// the gradient has a leaf that the model has not, or one of another shape. `is_non_finite`: a
+    /// norm is infinite or NaN, and a stage says
+    /// [`NonFinite::Error`](crate::ops::NonFinite::Error). `is_missing`: a leaf has no gradient after
+    /// [`deny_absent`](Optimizer::deny_absent). Then neither the model nor the state has moved, of
+    /// trees that answer twice alike.
+    ///
+    /// A leaf that is written through a callback may fail when all has been checked and moved. Then
+    /// the step has been taken and is counted; the error names the leaf, which is as it was, and
+    /// says what else is.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -230,14 +230,17 @@ impl<R: Rule> Optimizer<R> {
         &mut self,
         model: &mut T,
         grads: &G,
-    ) -> Result<Report> {
+    ) -> Result<StepReport> {
         self.update_with(model, grads, TiedGrads::Sum)
     }
 
-    /// The same, where the gradients at the places of a tie may be its whole gradient already.
+    /// Moves the leaves of a tree by a gradient tree whose places of a tie hold its whole gradient
+    /// already ([`TiedGrads::AlreadyTotal`]), as candle and PyTorch give them, or a part of it
+    /// ([`TiedGrads::Sum`]), which is what [`update`](Optimizer::update) takes them for.
     ///
     /// # Errors
-    /// As [`update`](Optimizer::update).
+    /// Those of [`update`](Optimizer::update): of the model, of the gradient, and of norms that are
+    /// not finite.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -257,42 +260,103 @@ impl<R: Rule> Optimizer<R> {
         model: &mut T,
         grads: &G,
         tied: TiedGrads,
-    ) -> Result<Report> {
+    ) -> Result<StepReport> {
         let grads = leaf_slices::gradients(&self.layout, grads, tied)?;
-        let plan = Plan::new(&self.layout, &self.leaves, |leaf| grads[leaf].is_some());
-        let kernels = plan.kernels(&self.groups);
+        self.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = Plan::new(&self.layout, &self.progress, |leaf| grads[leaf].is_some());
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
-        let mut moves = vec![false; grads.len()];
-        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let (report, written) = leaf_slices::change(
-            &self.layout,
-            model,
-            |leaf| moves[leaf],
-            |mut leaves| {
-                let slices = || {
-                    plan.parts
-                        .iter()
-                        .map(|part| (&*leaves[part.leaf], grad(part)))
-                        .collect()
-                };
-                let Some((measured, report)) =
-                    plan.measure(&self.layout, &self.states, &kernels, slices)?
-                else {
-                    return Ok(Report::skipped());
-                };
-                let slices = plan
-                    .parts
-                    .iter()
-                    .map(|part| (std::mem::take(&mut leaves[part.leaf]), grad(part)));
-                pass::step(&plan.parts, slices, &mut self.states, &kernels, &measured);
-                Ok(report)
-            },
-        )?;
-        drop(kernels);
-        if !report.skipped {
-            plan.count(&mut self.leaves);
+        self.move_tree(plan, model, grad)
+    }
+
+    fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
+        if !self.denies_absent {
+            return Ok(());
         }
-        // A leaf that could not take its new elements does not undo the step of the others.
+        let mut findings = Findings::default();
+        for (index, leaf) in self.layout.leaves().iter().enumerate() {
+            if !self.progress.leaves[index].is_frozen && !is_present(index) {
+                findings.add(Error::missing(leaf.path().to_owned(), "a gradient".into()));
+            }
+        }
+        findings.into_result()
+    }
+
+    /// The leaves of which a stage holds gradients back, marked so that it hands them on.
+    fn plan_flush(&self) -> Plan {
+        let mut marked = self.progress.clone();
+        let mut holds = vec![false; self.layout.leaves().len()];
+        for (leaf, holds) in holds.iter_mut().enumerate() {
+            let rule = &self.groups[marked.leaves[leaf].group as usize];
+            *holds = rule.begin_flush(&mut marked.of_mut(leaf)[1..]) == Some(true);
+        }
+        Plan::new(&self.layout, &marked, |leaf| holds[leaf])
+    }
+
+    fn move_flat(&mut self, plan: Plan, flat: &mut [f32], grad: &[f32]) -> Result<StepReport> {
+        let prepared = plan.prepare(&self.groups);
+        let slices = || {
+            let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
+            plan.parts.iter().map(of_part).collect()
+        };
+        let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, slices)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        // Small leaves that share all numbers are moved as one.
+        let has_numbers_of_its_own = |norms: &Measured| !norms.is_global();
+        let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
+            false => Some(plan.merged_parts()),
+            true => None,
+        };
+        let parts = merged.as_ref().unwrap_or(&plan.parts);
+        let slices = slices_mut(flat, grad, parts);
+        pass::step(
+            parts,
+            slices,
+            &mut self.states,
+            &prepared.kernels,
+            &measured,
+        );
+        let held = Plan::held_back(&prepared);
+        drop(prepared);
+        plan.count(&self.groups, &held, &mut self.progress);
+        Ok(report)
+    }
+
+    fn move_tree<'g, T: Tree + ?Sized>(
+        &mut self,
+        plan: Plan,
+        model: &mut T,
+        grad: impl Fn(&Part) -> &'g [f32],
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(&self.groups);
+        let mut moves = vec![false; self.layout.leaves().len()];
+        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
+        let change = |mut leaves: Vec<&mut [f32]>| {
+            let slices = || {
+                let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
+                plan.parts.iter().map(of_part).collect()
+            };
+            let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, slices)?;
+            if report.skipped {
+                return Ok(report);
+            }
+            let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
+            let slices = plan.parts.iter().map(take);
+            let kernels = &prepared.kernels;
+            pass::step(&plan.parts, slices, &mut self.states, kernels, &measured);
+            Ok(report)
+        };
+        let (report, written) =
+            leaf_slices::change(&self.layout, model, |leaf| moves[leaf], change)?;
+        let held = Plan::held_back(&prepared);
+        drop(prepared);
+        if report.skipped {
+            return Ok(report);
+        }
+        // The state has moved, so the step counts, also if a leaf could not take its new elements:
+        // taken again, the gradient would be in the state twice.
+        plan.count(&self.groups, &held, &mut self.progress);
         written.map(|()| report)
     }
 }
@@ -302,19 +366,10 @@ impl<R> fmt::Debug for Optimizer<R> {
         write!(
             f,
             "Optimizer({} leaves, {} groups, {} state vectors)",
-            self.leaves.len(),
+            self.progress.leaves.len(),
             self.groups.len(),
             self.states.len()
         )
-    }
-}
-
-impl Report {
-    fn skipped() -> Self {
-        Report {
-            skipped: true,
-            ..Report::default()
-        }
     }
 }
 
@@ -330,140 +385,6 @@ fn slices_mut<'v>(
         (rest, at) = (after, part.range.end);
         (x, &grad[part.range.clone()])
     })
-}
-
-/// What can be changed between two steps.
-impl<R: Rule> Optimizer<R> {
-    /// Leaves alone the leaves that a [path pattern](crate::Planner) matches, with their state and
-    /// their step counts, until they are thawed. They do not count in a clip norm. The layout stays
-    /// as it is.
-    ///
-    /// # Errors
-    /// A pattern that is malformed or matches no trainable leaf.
-    ///
-    /// ```
-    /// use flatleaf::optim::{Optimizer, Sgd};
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let mut model = tree!({ "encoder": { "w": [1.0] }, "head": { "w": [1.0] } });
-    /// let mut optimizer = Optimizer::new(Sgd { lr: 1.0, ..Default::default() }, &Layout::of(&model)?)?;
-    /// optimizer.freeze("encoder.**")?;
-    /// let report = optimizer.update(&mut model, &tree!({ "encoder": { "w": [1.0] }, "head": { "w": [1.0] } }))?;
-    /// assert_eq!((report.leaves, model), (1, tree!({ "encoder": { "w": [1.0] }, "head": { "w": [0.0] } })));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn freeze(&mut self, pattern: &str) -> Result<()> {
-        self.layout
-            .matching(pattern)?
-            .into_iter()
-            .for_each(|leaf| self.leaves[leaf].is_frozen = true);
-        Ok(())
-    }
-
-    /// Moves the leaves that a [path pattern](crate::Planner) matches again, from the state in
-    /// which they were frozen.
-    ///
-    /// # Errors
-    /// A pattern that is malformed or matches no trainable leaf.
-    ///
-    /// ```
-    /// use flatleaf::optim::{Optimizer, Sgd};
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "encoder": { "w": [1.0], "b": [1.0] } }))?;
-    /// let mut optimizer = Optimizer::new(Sgd::default(), &layout)?;
-    /// optimizer.freeze("encoder.**")?;
-    /// optimizer.thaw("**.b")?;
-    /// assert_eq!(["encoder.w", "encoder.b"].map(|path| optimizer.is_frozen(path)), [Some(true), Some(false)]);
-    /// assert!(optimizer.thaw("decoder.**").unwrap_err().is_pattern());
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn thaw(&mut self, pattern: &str) -> Result<()> {
-        self.layout
-            .matching(pattern)?
-            .into_iter()
-            .for_each(|leaf| self.leaves[leaf].is_frozen = false);
-        Ok(())
-    }
-
-    /// Sets the learning rate of every stage that has one, for all leaves, whatever
-    /// [`adjust`](Optimizer::adjust) gave some of them. State is kept. (A schedule that keeps
-    /// groups apart multiplies: `adjust("**", |rule| rule.lr *= 0.5)`, where `**` is the [path
-    /// pattern](crate::Planner) of all leaves.)
-    ///
-    /// # Errors
-    /// A rate that the rule refuses, a rule without a rate; then nothing has changed.
-    ///
-    /// ```
-    /// use flatleaf::optim::{Adam, ClipNorm, Optimizer};
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "w": [1.0] }))?;
-    /// let mut optimizer = Optimizer::new((ClipNorm::default(), Adam::default()), &layout)?;
-    /// optimizer.set_lr(0.01)?;
-    /// assert_eq!(optimizer.rule("w").unwrap().1.lr, 0.01);
-    /// assert_eq!(optimizer.set_lr(-1.0).unwrap_err().path(), Some("lr"));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
-        let mut groups = self.groups.clone();
-        for group in &mut groups {
-            if !group.set_lr(lr) {
-                return Err(Error::argument("a rule with a learning rate", "none").at("lr"));
-            }
-            group.validate()?;
-        }
-        self.groups = groups;
-        Ok(())
-    }
-
-    /// Changes the configuration for the leaves that a [path pattern](crate::Planner) matches; `**`
-    /// matches all. State and step counts are kept; what a configuration says only of the first
-    /// step has been said.
-    ///
-    /// Leaves that get another configuration than others that they had one with are a group of
-    /// their own from then on.
-    ///
-    /// # Errors
-    /// A pattern that is malformed or matches no trainable leaf, a configuration that the rule
-    /// refuses; then nothing has changed.
-    ///
-    /// ```
-    /// use flatleaf::optim::{Adam, Optimizer};
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "encoder": [1.0], "head": [1.0] }))?;
-    /// let mut optimizer = Optimizer::new(Adam { lr: 1e-3, ..Default::default() }, &layout)?;
-    /// optimizer.adjust("head", |adam| adam.lr = 1e-2)?;
-    /// optimizer.adjust("**", |adam| adam.lr /= 10.0)?; // a schedule that keeps the groups
-    /// assert_eq!(["encoder", "head"].map(|path| optimizer.rule(path).unwrap().lr), [1e-4, 1e-3]);
-    /// assert!(optimizer.adjust("body", |_| ()).unwrap_err().is_pattern());
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn adjust(&mut self, pattern: &str, mut change: impl FnMut(&mut R)) -> Result<()> {
-        let matching = self.layout.matching(pattern)?;
-        let (mut groups, mut leaves) = (self.groups.clone(), self.leaves.clone());
-        for group in 0..self.groups.len() as u32 {
-            let of_group = |leaf: &usize| self.leaves[*leaf].group == group;
-            let matched: Vec<usize> = matching.iter().copied().filter(of_group).collect();
-            if matched.is_empty() {
-                continue;
-            }
-            let mut changed = self.groups[group as usize].clone();
-            change(&mut changed);
-            changed.validate()?;
-            if matched.len() == (0..self.leaves.len()).filter(of_group).count() {
-                groups[group as usize] = changed;
-            } else {
-                matched
-                    .iter()
-                    .for_each(|&leaf| leaves[leaf].group = groups.len() as u32);
-                groups.push(changed);
-            }
-        }
-        (self.groups, self.leaves) = (groups, leaves);
-        Ok(())
-    }
 }
 
 /// What can be seen.
@@ -485,7 +406,8 @@ impl<R: Rule> Optimizer<R> {
         &self.layout
     }
 
-    /// How many steps the leaf with this path among its places has taken.
+    /// How many steps have moved the leaf with this path among its places: not those that it was
+    /// frozen for, had no gradient for, or was held back at. `None` if there is no such leaf.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -498,7 +420,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn step_count(&self, path: &str) -> Option<u64> {
-        self.progress(path).map(|leaf| leaf.steps)
+        self.progress_at(path).map(|leaf| leaf.steps)
     }
 
     /// Whether the leaf with this path among its places is frozen here.
@@ -513,7 +435,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn is_frozen(&self, path: &str) -> Option<bool> {
-        self.progress(path).map(|leaf| leaf.is_frozen)
+        self.progress_at(path).map(|leaf| leaf.is_frozen)
     }
 
     /// The configuration that the leaf with this path among its places moves by.
@@ -529,7 +451,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn rule(&self, path: &str) -> Option<&R> {
-        self.progress(path)
+        self.progress_at(path)
             .map(|leaf| &self.groups[leaf.group as usize])
     }
 
@@ -571,12 +493,14 @@ impl<R: Rule> Optimizer<R> {
             .map(|state| state.1)
     }
 
-    /// A copy of a flat vector in which the leaves that have taken a step are those of the state
-    /// vector of this name, the first if there are several: the moving average of a whole model,
-    /// with leaves that never moved, frozen or without gradients, as the model has them.
+    /// A copy of a flat vector in which the leaves whose state of this name has been set are those of
+    /// the state vector, the first if there are several: the moving average of a whole model, with
+    /// leaves that have none, since they never moved or were held back so far, as the model has
+    /// them.
     ///
     /// # Errors
-    /// A vector of another length; a name that no stage has.
+    /// `is_length`: the vector is not as long as the layout. `is_argument`: no stage has a state of
+    /// this name.
     ///
     /// ```
     /// use flatleaf::optim::{Ema, Optimizer, Sgd};
@@ -599,19 +523,71 @@ impl<R: Rule> Optimizer<R> {
             Error::argument("the name of a state vector", format_args!("`{name}`"))
         })?;
         let mut filled = flat.to_vec();
-        let moved = self
-            .layout
-            .leaves()
-            .iter()
-            .zip(&self.leaves)
-            .filter(|(_, progress)| progress.steps > 0);
-        for range in moved.map(|(leaf, _)| leaf.range()) {
-            filled[range.clone()].copy_from_slice(&state[range]);
+        for (index, leaf) in self.layout.leaves().iter().enumerate() {
+            if self.has_state(index, name) {
+                filled[leaf.range()].copy_from_slice(&state[leaf.range()]);
+            }
         }
         Ok(filled)
     }
 
-    fn progress(&self, path: &str) -> Option<&LeafProgress> {
-        self.layout.index_of(path).map(|leaf| &self.leaves[leaf])
+    /// Whether the first stage with a state vector of this name has written to it.
+    fn has_state(&self, leaf: usize, name: &str) -> bool {
+        let mut has_state = None;
+        let mut look_at = |stage: StageState<'_>| {
+            if stage.vectors.contains(&name) {
+                has_state.get_or_insert(stage.has_state);
+            }
+        };
+        let rule = &self.groups[self.progress.leaves[leaf].group as usize];
+        rule.for_each_stage(&mut self.progress.of(leaf).to_vec(), &mut look_at);
+        has_state == Some(true)
+    }
+
+    /// Sets how far a leaf is, of what was counted of it by a rule, this one or another. A stage that
+    /// keeps the same vectors goes on where it was, one that keeps vectors which the other rule had
+    /// not begins anew, and what keeps none takes the leaf's steps for its own.
+    pub(super) fn restore<Q: Rule>(
+        &mut self,
+        leaf: usize,
+        progress: LeafProgress,
+        counted_by: &Q,
+        counted: &[f64],
+    ) {
+        self.progress.leaves[leaf] = progress;
+        let rule = &self.groups[progress.group as usize];
+        let own = self.progress.of_mut(leaf);
+        if own.len() == counted.len() && rule.counters() == counted_by.counters() {
+            own.copy_from_slice(counted);
+            return;
+        }
+        let mut counted = counted.to_vec();
+        let is_known = counted.len() == 1 + counted_by.counters().len();
+        counted.resize(1 + counted_by.counters().len(), 0.0);
+        let mut stages: Vec<(Vec<&str>, Vec<f64>)> = Vec::new();
+        counted_by.for_each_stage(&mut counted, &mut |stage| {
+            if !is_known {
+                stage.progress.fill(0.0);
+                stage.progress[0] = progress.steps as f64;
+            }
+            stages.push((stage.vectors.to_vec(), stage.progress.to_vec()));
+        });
+        own[0] = progress.steps as f64;
+        rule.for_each_stage(own, &mut |stage| {
+            stage.progress.fill(0.0);
+            let is_alike = |other: &(Vec<&str>, Vec<f64>)| {
+                other.0 == stage.vectors && other.1.len() == stage.progress.len()
+            };
+            match stages.iter().position(is_alike) {
+                _ if stage.vectors.is_empty() => stage.progress[0] = progress.steps as f64,
+                Some(place) => stage.progress.copy_from_slice(&stages.remove(place).1),
+                None => {}
+            }
+        });
+    }
+
+    fn progress_at(&self, path: &str) -> Option<&LeafProgress> {
+        let leaf = self.layout.index_of(path)?;
+        Some(&self.progress.leaves[leaf])
     }
 }

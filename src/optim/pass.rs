@@ -6,18 +6,21 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
+use super::loops::{self, Slices};
 use super::measure::{Measure, Measured};
-use super::row::{self, Asked, Context, Slices};
+use super::row::Context;
+use super::scan::Request;
 use crate::threads;
 
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
 const PIECE: usize = 1 << 13;
 
-/// Elements that are measured together. Part of the numbers: norms are merged from those of so
-/// many.
+/// Elements that are measured together. Determines rounding: norms are merged from those of so many,
+/// and changing it changes the result bits.
 const MEASURED: usize = 1 << 15;
 
-/// Elements whose direction is measured together, in the L1 cache. Part of the numbers too.
+/// Elements whose direction is measured together, in the L1 cache. Determines rounding: changing it
+/// changes the result bits.
 const BLOCK: usize = 1 << 10;
 
 /// How many times as much as copying it an element's step costs, about: so that a shorter vector is
@@ -68,7 +71,7 @@ pub(super) fn step<'v>(
                 grad: piece.grad,
                 states: &mut piece.states,
             };
-            row::step(
+            loops::step(
                 slices,
                 &kernels[piece.kernel],
                 Context {
@@ -146,7 +149,7 @@ pub(super) fn measure(
     slices: &[(&[f32], &[f32])],
     states: &[Vec<f32>],
     kernels: &[impl Kernel],
-    asked: &[Option<Asked>],
+    requests: &[Option<Request>],
     measured: &[Option<Measured>],
 ) -> Vec<[f64; 2]> {
     let mut pieces: Vec<Measurement> = parts
@@ -154,69 +157,54 @@ pub(super) fn measure(
         .enumerate()
         .flat_map(|(index, part)| measurements(index, part))
         .collect();
-    let of_piece = |Measurement {
-                        part: index,
-                        range,
-                        total,
-                    }: &mut Measurement| {
-        let (part, (x, grad)) = (&parts[*index], slices[*index]);
-        let (x, grad, at) = (
-            &x[range.clone()],
-            &grad[range.clone()],
-            part.range.start + range.start,
-        );
-        *total = match asked[part.kernel] {
-            None => [0.0; 2],
-            Some(Asked {
-                measure,
-                is_of_gradient: true,
-                ..
-            }) => measure.slice(x, grad),
-            Some(Asked { measure, .. }) => {
-                let context = Context {
-                    leaf: part.leaf,
-                    measured,
-                };
-                rehearsed(
-                    measure,
-                    (x, grad),
-                    (states, at),
-                    &kernels[part.kernel],
-                    context,
-                )
-            }
+    let measure_piece = |piece: &mut Measurement| {
+        let part = &parts[piece.part];
+        let Some(request) = requests[part.kernel] else {
+            return;
         };
-    };
-    // A norm of the gradient is one read of it.
-    let is_read = |part: usize| asked[parts[part].kernel].is_none_or(|asked| asked.is_of_gradient);
-    let weight = |part: usize| {
-        if is_read(part) {
-            1
-        } else {
-            weight(states.len())
+        let (x, grad) = slices[piece.part];
+        let (x, grad) = (&x[piece.range.clone()], &grad[piece.range.clone()]);
+        if request.is_of_gradient {
+            piece.total = request.measure.slice(x, grad);
+            return;
         }
+        let context = Context {
+            leaf: part.leaf,
+            measured,
+        };
+        let at = part.range.start + piece.range.start;
+        let kernel = &kernels[part.kernel];
+        piece.total = of_direction(request.measure, (x, grad), (states, at), kernel, context);
+    };
+    // A norm of the gradient is one read of it, one of a direction a run of the stages.
+    let weight_of = |part: usize| match requests[parts[part].kernel] {
+        Some(request) if !request.is_of_gradient => weight(states.len()),
+        _ => 1,
     };
     threads::share(
         &mut pieces,
-        |piece| weight(piece.part) * piece.range.len(),
-        of_piece,
+        |piece| weight_of(piece.part) * piece.range.len(),
+        measure_piece,
     );
     let of_part = pieces.chunk_by(|a, b| a.part == b.part);
     of_part
-        .map(|pieces| merged(pieces, asked[parts[pieces[0].part].kernel]))
+        .map(|pieces| merged(pieces, requests[parts[pieces[0].part].kernel]))
         .collect()
 }
 
-fn merged(pieces: &[Measurement], asked: Option<Asked>) -> [f64; 2] {
-    asked.map_or([0.0; 2], |Asked { measure, .. }| {
-        pieces
-            .iter()
-            .fold([0.0; 2], |a, piece| measure.merge(a, piece.total))
-    })
+/// What a part adds, of what its pieces do, in their order.
+fn merged(pieces: &[Measurement], request: Option<Request>) -> [f64; 2] {
+    let Some(Request { measure, .. }) = request else {
+        return [0.0; 2];
+    };
+    pieces
+        .iter()
+        .fold([0.0; 2], |sum, piece| measure.merge(sum, piece.total))
 }
 
-/// Measures the direction at the stage that asks, block by block.
-fn rehearsed(
+/// Measures the direction at the stage that asks, block by block. A block stays in the cache between
+/// the stages that make it and the norm that reads it.
+fn of_direction(
     measure: Measure,
     (x, grad): (&[f32], &[f32]),
     (states, at): (&[Vec<f32>], usize),
@@ -232,7 +220,7 @@ fn rehearsed(
             .iter()
             .map(|state| &state[at..at + x.len()])
             .collect();
-        row::rehearse(x, dx, &states, kernel, context);
+        loops::direction(x, dx, &states, kernel, context);
         measure.merge(total, measure.slice(x, dx))
     })
 }

@@ -1,63 +1,132 @@
 //! Who takes part in a step, at which step of their own, and what has to be measured before it.
+//!
+//! A stage may need a norm of the direction as it is in the middle of the chain, over one leaf or
+//! over all, so it can scale no element before all elements have come as far. And if the norm is
+//! not finite the step may be refused, when no stage may have changed its state. So every norm is
+//! measured before anything is written, in a pass of its own for each, and then one pass moves
+//! everything. An example: the chain
+//!
+//! ```text
+//! (ClipNorm { max: 1 }, Sgd { lr: 1, momentum: 0.5 }, ClipNorm { max: 2 })
+//! ```
+//!
+//! on two leaves, a = [0] and b = [0], with gradients 3 and 4 and a momentum buffer that holds 3
+//! and 4 from steps before.
+//!
+//! 1. [`Plan::new`] lists the parts: both leaves, at the same step, so that they share one kernel.
+//! 2. The kernel is scanned (`scan.rs`): it will ask for norm 0, of the gradient as it came, and
+//!    for norm 1, of a direction that stages have changed. Each norm has its number in the chain.
+//! 3. Norm 0 is of the gradient, so it is one read of it: 5. The report notes norm 5 and scale 0.2.
+//! 4. Norm 1: each block of a leaf goes through the kernel on copies of its states (`loops.rs`).
+//!    Norm 0 is known, so the first stage scales to 0.6 and 0.8; the second makes
+//!    0.5·3 + 0.6 = 2.1 and 0.5·4 + 0.8 = 2.8 and writes the buffer's copy, which is dropped; the
+//!    third finds norm 1 unknown and stops. What the rows hold then is measured: 3.5. The report
+//!    notes norm 3.5 and scale 4/7.
+//! 5. Had either norm been infinite or NaN, its stage's [`NonFinite`] would have ended the step
+//!    here, with an error or skipped, and nothing would have been written.
+//! 6. All norms are known: rows go through the whole chain once more, the buffer becomes 2.1 and
+//!    2.8, and the parameters −1.2 and −1.6.
+//!
+//! Stages in front of a norm run once more for each norm behind them. What was tried in its place:
+//! the stages up to the norm run for good, write the direction to a scratch vector, and the stages
+//! behind go on from there. Nothing runs twice then, but the scratch vector is written and read
+//! once more, and the states have been written when the norm turns out to be NaN: a refused step
+//! would have to keep a copy of all of them. It was dropped.
+//!
+//! The scan, too, had another form: a kernel was run on a row of zeros to see where it would stop,
+//! once after every norm. That compiled each chain one more time, and knew only the next norm.
 
 use super::kernel::Kernel;
-use super::measure::{Measure, Measured, clip_scale};
-use super::optimizer::{Clipped, LeafProgress, Report};
+use super::measure::{Measure, Measured};
 use super::pass::{self, Part};
-use super::row::{self, Asked, Context};
-use super::rule::Rule;
+use super::progress::{LeafProgress, Progress};
+use super::report::{StepReport, clip, unreached};
+use super::rule::{Rule, next_step};
+use super::scan::{ClipStage, Request, Scan, stricter};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::ops::{self, NonFinite};
 
-/// The leaves that move, and the kernels that move them.
+/// The leaves that take part, and which of them are equally far.
 pub(super) struct Plan {
     /// One for each leaf, in flat order.
     pub(super) parts: Vec<Part>,
-    /// Group and step of every kernel.
-    kernels: Vec<(u32, u64)>,
+    runs: Vec<Run>,
 }
 
-/// One for each norm that a kernel may ask for.
-fn none_measured<K: Kernel>(_: &[K]) -> Vec<Option<Measured>> {
-    (0..K::NORMS).map(|_| None).collect()
+/// Neighbouring leaves of one configuration that are equally far: one kernel moves them.
+struct Run {
+    group: u32,
+    /// Steps and counters of each.
+    progress: Vec<f64>,
+}
+
+/// What runs the leaves of a run, and what it will ask for.
+pub(super) struct Prepared<K> {
+    pub(super) kernels: Vec<K>,
+    pub(super) scans: Vec<Scan>,
+    /// All clipping stages of the chain, in its order.
+    clips: Vec<ClipStage>,
 }
 
 impl Plan {
     pub(super) fn new(
         layout: &Layout,
-        leaves: &[LeafProgress],
-        is_present: impl Fn(usize) -> bool,
+        progress: &Progress,
+        takes_part: impl Fn(usize) -> bool,
     ) -> Self {
         let mut plan = Plan {
-            parts: Vec::with_capacity(leaves.len()),
-            kernels: Vec::new(),
+            parts: Vec::with_capacity(progress.leaves.len()),
+            runs: Vec::new(),
         };
-        for (index, (leaf, progress)) in layout.leaves().iter().zip(leaves).enumerate() {
-            if progress.is_frozen || !is_present(index) {
+        for (index, leaf) in layout.leaves().iter().enumerate() {
+            let LeafProgress {
+                group, is_frozen, ..
+            } = progress.leaves[index];
+            if is_frozen || !takes_part(index) {
                 continue;
             }
-            let kernel = (progress.group, progress.steps.saturating_add(1));
-            if plan.kernels.last() != Some(&kernel) {
-                plan.kernels.push(kernel);
+            let counted = progress.of(index);
+            let is_as_far = |run: &Run| run.group == group && run.progress == counted;
+            if !plan.runs.last().is_some_and(is_as_far) {
+                plan.runs.push(Run {
+                    group,
+                    progress: counted.to_vec(),
+                });
             }
             plan.parts.push(Part {
                 range: leaf.range(),
                 leaf: index,
-                kernel: plan.kernels.len() - 1,
+                kernel: plan.runs.len() - 1,
             });
         }
         plan
     }
 
-    pub(super) fn kernels<'g, R: Rule>(&self, groups: &'g [R]) -> Vec<impl Kernel + use<'g, R>> {
-        self.kernels
-            .iter()
-            .map(|&(group, step)| groups[group as usize].kernel(step))
-            .collect()
+    /// The kernels of all runs.
+    pub(super) fn prepare<'p, R: Rule>(
+        &'p self,
+        groups: &'p [R],
+    ) -> Prepared<impl Kernel + use<'p, R>> {
+        let kernel = |run: &'p Run| {
+            let step = next_step(run.progress[0]);
+            groups[run.group as usize].kernel_with(step, &run.progress[1..])
+        };
+        let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
+        let scans: Vec<Scan> = kernels.iter().map(scan).collect();
+        // The report has a place for every stage, even if no leaf takes part.
+        let mut clips = scan(&groups[0].kernel(1)).clips().to_vec();
+        clips.extend(scans.iter().flat_map(Scan::clips));
+        clips.sort_unstable();
+        clips.dedup();
+        Prepared {
+            kernels,
+            scans,
+            clips,
+        }
     }
 
-    /// Neighbours at the same step as one part.
+    /// Neighbours that share a kernel as one part.
     pub(super) fn merged_parts(&self) -> Vec<Part> {
         let mut merged: Vec<Part> = Vec::new();
         for part in &self.parts {
@@ -71,93 +140,97 @@ impl Plan {
         merged
     }
 
-    /// Notes down that the step has been taken.
-    pub(super) fn count(&self, leaves: &mut [LeafProgress]) {
+    /// Which runs hold their leaves back.
+    pub(super) fn held_back<K>(prepared: &Prepared<K>) -> Vec<bool> {
+        prepared.scans.iter().map(Scan::is_held_back).collect()
+    }
+
+    /// Counts the step, which has been taken.
+    pub(super) fn count<R: Rule>(mut self, groups: &[R], held: &[bool], progress: &mut Progress) {
+        // Once a run and not once a leaf.
+        for run in &mut self.runs {
+            let step = next_step(run.progress[0]);
+            run.progress[0] = step as f64;
+            groups[run.group as usize].advance(step, &mut run.progress[1..]);
+        }
         for part in &self.parts {
-            leaves[part.leaf].steps = self.kernels[part.kernel].1;
+            let counted = &self.runs[part.kernel].progress;
+            progress.of_mut(part.leaf).copy_from_slice(counted);
+            let steps = &mut progress.leaves[part.leaf].steps;
+            *steps = steps.saturating_add(u64::from(!held[part.kernel]));
         }
     }
 
-    /// Measures all that the stages need to know before the step; `None` if the step is to be
-    /// skipped.
+    /// Measures all that the stages need to know before the step, and says what the step will do.
     ///
     /// # Errors
     /// A norm that is infinite or NaN, of a stage that will not have it.
-    pub(super) fn measure<'v>(
+    pub(super) fn measure<'v, K: Kernel>(
         &self,
         layout: &Layout,
         states: &[Vec<f32>],
-        kernels: &[impl Kernel],
+        prepared: &Prepared<K>,
         slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
-    ) -> Result<Option<(Vec<Option<Measured>>, Report)>> {
-        let (mut measured, mut report) = (
-            none_measured(kernels),
-            Report {
-                leaves: self.parts.len(),
-                ..Report::default()
-            },
-        );
-        let mut asked = self.asked(kernels, states.len(), &measured);
-        let slices = if asked.iter().any(Option::is_some) {
-            slices()
-        } else {
-            Vec::new()
-        };
-        while let Some(norm) = asked.iter().flatten().map(|asked| asked.norm).min() {
-            let asking = asking(&asked, norm);
-            let totals = pass::measure(&self.parts, &slices, states, kernels, &asking, &measured);
-            if !self.goes_on(layout, &asking, &totals, &slices)? {
-                return Ok(None);
-            }
-            measured[norm] = Some(match global(&asking) {
-                Some(measure) => {
-                    let norms =
-                        measure.norms(totals.iter().fold([0.0; 2], |a, b| measure.merge(a, *b)));
-                    report.clips.extend(measure.max.map(|max| Clipped {
-                        norm: norms[1],
-                        scale: clip_scale(norms[1], max),
-                    }));
-                    Measured::Global(norms)
-                }
-                None => Measured::Leaves(self.leaf_norms(layout, &asking, &totals)),
-            });
-            asked = self.asked(kernels, states.len(), &measured);
+    ) -> Result<(Vec<Option<Measured>>, StepReport)> {
+        let mut measured: Vec<Option<Measured>> = (0..K::NORMS).map(|_| None).collect();
+        let mut report = self.report(layout, prepared);
+        if !prepared.scans.iter().any(Scan::asks_for_norms) {
+            return Ok((measured, report));
         }
-        Ok(Some((measured, report)))
+        let slices = slices();
+        for norm in 0..K::NORMS {
+            let requests = requests_for(&prepared.scans, norm);
+            if requests.iter().all(Option::is_none) {
+                continue;
+            }
+            let kernels = &prepared.kernels;
+            let totals = pass::measure(&self.parts, &slices, states, kernels, &requests, &measured);
+            let goes_on = self.goes_on(layout, &requests, &totals, &slices)?;
+            let norms = self.norms(layout, &requests, &totals);
+            prepared.note(&mut report, norm, &self.parts, &requests, &norms);
+            if !goes_on {
+                return Ok((measured, report.skip()));
+            }
+            measured[norm] = Some(norms);
+        }
+        Ok((measured, report))
     }
 
-    /// The next measurement that each of the kernels needs.
-    fn asked(
-        &self,
-        kernels: &[impl Kernel],
-        states: usize,
-        measured: &[Option<Measured>],
-    ) -> Vec<Option<Asked>> {
-        let Some(first) = self.parts.first() else {
-            return Vec::new();
-        };
-        let context = Context {
-            leaf: first.leaf,
-            measured,
-        };
-        kernels
-            .iter()
-            .map(|kernel| row::asks(kernel, states, context))
-            .collect()
+    fn report<K>(&self, layout: &Layout, prepared: &Prepared<K>) -> StepReport {
+        let is_held = |part: &&Part| prepared.scans[part.kernel].is_held_back();
+        let held_back = self.parts.iter().filter(is_held).count();
+        let (global, by_leaf): (Vec<ClipStage>, Vec<ClipStage>) =
+            prepared.clips.iter().partition(|stage| stage.is_global);
+        StepReport {
+            skipped: false,
+            leaves: self.parts.len() - held_back,
+            held_back,
+            clips: vec![unreached(); global.len()],
+            leaf_clips: vec![vec![None; layout.leaves().len()]; by_leaf.len()],
+        }
     }
 
-    fn leaf_norms(
+    /// The norms, of what every part adds to them.
+    fn norms(
         &self,
         layout: &Layout,
-        asking: &[Option<Asked>],
+        requests: &[Option<Request>],
         totals: &[[f64; 2]],
-    ) -> Vec<[f64; 2]> {
+    ) -> Measured {
+        if let Some(measure) = global(requests) {
+            // In the order of the parts, so that the bits do not depend on the threads.
+            let total = totals
+                .iter()
+                .fold([0.0; 2], |sum, total| measure.merge(sum, *total));
+            return Measured::Global(measure.norms(total));
+        }
         let mut leaves = vec![[0.0; 2]; layout.leaves().len()];
         for (part, total) in self.parts.iter().zip(totals) {
-            leaves[part.leaf] =
-                asking[part.kernel].map_or([0.0; 2], |asked| asked.measure.norms(*total));
+            if let Some(request) = requests[part.kernel] {
+                leaves[part.leaf] = request.measure.norms(*total);
+            }
         }
-        leaves
+        Measured::Leaves(leaves)
     }
 
     /// Whether the step is taken, as the stages say that ask for a norm, each of its leaves.
@@ -167,27 +240,69 @@ impl Plan {
     fn goes_on(
         &self,
         layout: &Layout,
-        asking: &[Option<Asked>],
+        requests: &[Option<Request>],
         totals: &[[f64; 2]],
         slices: &[(&[f32], &[f32])],
     ) -> Result<bool> {
         let mut goes_on = true;
-        for (index, part) in self
-            .parts
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !totals[*index][1].is_finite())
-        {
-            match asking[part.kernel].map(|asked| asked.measure.non_finite) {
-                Some(NonFinite::Error) => {
-                    return Err(at_fault(layout.leaves()[part.leaf].path(), slices[index].1));
+        for (index, part) in self.parts.iter().enumerate() {
+            let Some(request) = requests[part.kernel] else {
+                continue;
+            };
+            if totals[index][1].is_finite() {
+                continue;
+            }
+            match request.measure.non_finite {
+                NonFinite::Error => {
+                    let leaf = &layout.leaves()[part.leaf];
+                    return Err(at_fault(leaf.path(), slices[index].1));
                 }
-                Some(NonFinite::Skip) => goes_on = false,
-                Some(NonFinite::Propagate) | None => {}
+                NonFinite::Skip => goes_on = false,
+                NonFinite::Propagate => {}
             }
         }
         Ok(goes_on)
     }
+}
+
+impl<K> Prepared<K> {
+    /// Notes in the report what a clipping stage measured.
+    fn note(
+        &self,
+        report: &mut StepReport,
+        norm: usize,
+        parts: &[Part],
+        requests: &[Option<Request>],
+        measured: &Measured,
+    ) {
+        let Some(stage) = self.clips.iter().find(|stage| stage.norm == norm) else {
+            return;
+        };
+        let alike = |other: &&ClipStage| other.is_global == stage.is_global && other.norm < norm;
+        let place = self.clips.iter().filter(alike).count();
+        let clip_at = |leaf: usize, request: &Request| {
+            let max = request.measure.max?;
+            Some(clip(measured.at(leaf)[1], max))
+        };
+        if stage.is_global {
+            let first = requests.iter().flatten().next();
+            report.clips[place] = first
+                .and_then(|request| clip_at(0, request))
+                .unwrap_or_else(unreached);
+            return;
+        }
+        for part in parts {
+            let request = requests[part.kernel].as_ref();
+            report.leaf_clips[place][part.leaf] =
+                request.and_then(|request| clip_at(part.leaf, request));
+        }
+    }
+}
+
+fn scan(kernel: &impl Kernel) -> Scan {
+    let mut scan = Scan::new();
+    kernel.scan(&mut scan);
+    scan
 }
 
 #[cold]
@@ -198,37 +313,28 @@ fn at_fault(path: &str, grad: &[f32]) -> Error {
     }
 }
 
-/// What is asked for this norm. Of a norm over all leaves there is one measure, the first group's,
-/// with the strictest group's answer to what is not finite.
-fn asking(asked: &[Option<Asked>], norm: usize) -> Vec<Option<Asked>> {
-    let mut asking: Vec<Option<Asked>> = asked
-        .iter()
-        .map(|asked| asked.filter(|asked| asked.norm == norm))
-        .collect();
-    if let Some(first) = global(&asking) {
-        let answers = asking
-            .iter()
-            .flatten()
-            .map(|asked| asked.measure.non_finite);
+/// What each kernel asks for by this number. Of a norm over all leaves there is one measure, the
+/// first group's, with the strictest group's answer to what is not finite.
+fn requests_for(scans: &[Scan], norm: usize) -> Vec<Option<Request>> {
+    let mut requests: Vec<Option<Request>> =
+        scans.iter().map(|scan| scan.request_for(norm)).collect();
+    if let Some(first) = global(&requests) {
+        let answers = requests.iter().flatten();
         let non_finite = answers
-            .min_by_key(|answer| *answer as u8)
-            .unwrap_or_default();
-        asking.iter_mut().flatten().for_each(|asked| {
-            asked.measure = Measure {
+            .map(|request| request.measure.non_finite)
+            .fold(NonFinite::Propagate, stricter);
+        for request in requests.iter_mut().flatten() {
+            request.measure = Measure {
                 non_finite,
                 ..first
-            }
-        });
+            };
+        }
     }
-    asking
+    requests
 }
 
 /// The measure of a norm over all leaves; `None` if it is one of each leaf.
-fn global(asking: &[Option<Asked>]) -> Option<Measure> {
-    asking
-        .iter()
-        .flatten()
-        .next()
-        .map(|asked| asked.measure)
-        .filter(|measure| measure.is_global)
+fn global(requests: &[Option<Request>]) -> Option<Measure> {
+    let first = requests.iter().flatten().next()?;
+    Some(first.measure).filter(|measure| measure.is_global)
 }

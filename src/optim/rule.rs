@@ -12,12 +12,16 @@ use crate::error::{Error, Result};
 /// hand, which runs over rows of sixteen elements. A tuple of rules is a chain: the second takes
 /// what the first made. `()` is the empty chain, which subtracts the gradient itself.
 ///
+/// What is counted is kept for each leaf by itself: the steps of every stage, and the numbers that a
+/// rule names as its [counters](Rule::counters). Rules are compared, so that leaves with equal
+/// configurations are moved together.
+///
 /// ```
 /// use flatleaf::optim::{check_decay_rate, check_non_negative, each, sign, Kernel, Optimizer, Rule};
 /// use flatleaf::{tree, FlatGrad, Layout, Result};
 ///
 /// /// Steps of one size in the direction that most of the last gradients had.
-/// #[derive(Clone)]
+/// #[derive(Clone, PartialEq)]
 /// struct SignMomentum { lr: f64, momentum: f64 }
 ///
 /// impl Rule for SignMomentum {
@@ -46,7 +50,7 @@ use crate::error::{Error, Result};
 /// assert_eq!(flat, [0.75, 1.25]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait Rule: Clone + Send + Sync {
+pub trait Rule: Clone + PartialEq + Send + Sync {
     /// Refuses a configuration that makes no sense; called before it is used.
     ///
     /// # Errors
@@ -93,7 +97,7 @@ pub trait Rule: Clone + Send + Sync {
     /// use flatleaf::Layout;
     ///
     /// /// The first three steps are shorter.
-    /// #[derive(Clone)]
+    /// #[derive(Clone, PartialEq)]
     /// struct WarmUp;
     ///
     /// impl Rule for WarmUp {
@@ -113,16 +117,110 @@ pub trait Rule: Clone + Send + Sync {
     /// ```
     fn kernel(&self, step: u64) -> impl Kernel;
 
-    /// Which step it is for the stages behind it in a chain: another than its own only for a stage
-    /// that does not always go on.
+    /// The names of the numbers that it keeps for every leaf beside its steps, such as a place in a
+    /// window or a product of rates: each 0 at first, and stored with the leaf's state. The same for
+    /// every configuration of the type.
+    ///
+    /// A rule with counters has [`kernel_with`](Rule::kernel_with) and [`advance`](Rule::advance)
+    /// too. One that wraps a chain hands on all three.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Accumulate, Rule, Sgd};
+    ///
+    /// assert_eq!(Accumulate { steps: 2 }.counters(), ["held"]);
+    /// assert_eq!((Accumulate { steps: 2 }, Sgd::default()).counters(), ["steps", "held", "steps"]);
+    /// ```
+    fn counters(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// What it does at a leaf's `step`th step, with the leaf's counters as the step before left
+    /// them: by default what [`kernel`](Rule::kernel) makes of the step alone.
+    ///
+    /// ```
+    /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
+    /// use flatleaf::Layout;
+    ///
+    /// /// Steps by its rate; counts the sum of all rates so far, and warms up over it.
+    /// #[derive(Clone, PartialEq)]
+    /// struct WarmUp { lr: f64 }
+    ///
+    /// impl Rule for WarmUp {
+    ///     fn counters(&self) -> Vec<&'static str> {
+    ///         vec!["sum_of_rates"]
+    ///     }
+    ///
+    ///     fn kernel_with(&self, _step: u64, counters: &[f64]) -> impl Kernel {
+    ///         let rate = (self.lr * (counters[0] + self.lr).min(1.0)) as f32;
+    ///         each(move |_x, dx, []| rate * dx)
+    ///     }
+    ///
+    ///     fn kernel(&self, step: u64) -> impl Kernel {
+    ///         let rate = (self.lr * (self.lr * step as f64).min(1.0)) as f32;
+    ///         each(move |_x, dx, []| rate * dx)
+    ///     }
+    ///
+    ///     fn advance(&self, _step: u64, counters: &mut [f64]) -> bool {
+    ///         counters[0] += self.lr;
+    ///         true
+    ///     }
+    /// }
+    ///
+    /// let mut model = vec![1.0_f32];
+    /// let mut optimizer = Optimizer::new(WarmUp { lr: 0.5 }, &Layout::of(&model)?)?;
+    /// for expected in [0.75, 0.25] {
+    ///     optimizer.update(&mut model, &[1.0_f32])?;
+    ///     assert_eq!(model, [expected]);
+    /// }
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    fn kernel_with(&self, step: u64, counters: &[f64]) -> impl Kernel {
+        let _ = counters;
+        self.kernel(step)
+    }
+
+    /// Changes the counters of a leaf that has taken its `step`th step, and says whether the
+    /// direction went on to the stages behind it: `false` of a stage that held it back.
+    ///
+    /// Called once for every run of leaves that are equally far, when the step is certain to be
+    /// taken; a step that is refused or skipped does not call it.
     ///
     /// ```
     /// use flatleaf::optim::{Accumulate, Rule};
     ///
-    /// assert_eq!([1, 2, 3, 4].map(|step| Accumulate { steps: 2 }.step_behind(step)), [1, 1, 2, 2]);
+    /// let (rule, mut held) = (Accumulate { steps: 2 }, [0.0]);
+    /// assert_eq!([1, 2, 3, 4].map(|step| rule.advance(step, &mut held)), [false, true, false, true]);
     /// ```
-    fn step_behind(&self, step: u64) -> u64 {
-        step
+    fn advance(&self, step: u64, counters: &mut [f64]) -> bool {
+        let _ = (step, counters);
+        true
+    }
+
+    /// Marks the counters of a leaf so that the next kernel hands on what is held back, without a
+    /// gradient, and says whether anything is; `None` of a rule that holds nothing back.
+    #[doc(hidden)]
+    fn begin_flush(&self, counters: &mut [f64]) -> Option<bool> {
+        let _ = counters;
+        None
+    }
+
+    /// Whether the state vectors of a leaf with these counters have been set.
+    #[doc(hidden)]
+    fn has_state(&self, steps: u64, counters: &[f64]) -> bool {
+        let _ = counters;
+        steps > 0
+    }
+
+    /// The rules of a chain, or this one, with where their vectors and counters are.
+    #[doc(hidden)]
+    fn for_each_stage(&self, progress: &mut [f64], stage: &mut dyn FnMut(StageState<'_>)) {
+        let (steps, counters) = progress.split_at_mut(1);
+        let has_state = self.has_state(steps[0] as u64, counters);
+        stage(StageState {
+            vectors: &self.states(),
+            has_state,
+            progress,
+        });
     }
 
     /// Its learning rate, to be read and changed; `None` of a rule that has none, which is what a
@@ -201,6 +299,22 @@ pub trait Rule: Clone + Send + Sync {
     fn is_last(&self) -> bool {
         false
     }
+}
+
+/// The step that follows after so many. Steps are kept as f64, exact to 2⁵³, where they stay.
+pub(super) fn next_step(steps: f64) -> u64 {
+    (steps as u64).saturating_add(1)
+}
+
+/// What one stage of a chain keeps of a leaf.
+#[doc(hidden)]
+pub struct StageState<'s> {
+    /// Names of its state vectors.
+    pub(super) vectors: &'s [&'static str],
+    /// Whether the stage has written to them.
+    pub(super) has_state: bool,
+    /// Its steps, and behind them its counters.
+    pub(super) progress: &'s mut [f64],
 }
 
 /// The name of a type without its modules and parameters.

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::optimizer::{LeafProgress, Optimizer};
+use super::optimizer::Optimizer;
+use super::progress::LeafProgress;
 use super::rule::Rule;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf, Rename};
@@ -37,7 +38,8 @@ use crate::layout::{Layout, Leaf, Rename};
 /// Stored and taken up by another process, beside the model's
 /// [checkpoint](crate::checkpoint::save), in any format of serde that keeps the bits of floats.
 /// (`serde_json` does with its feature `float_roundtrip`; elements that are infinite or NaN, which
-/// JSON has not, are texts there. Binary formats are smaller.) A rule of one's own derives `Serialize` and `Deserialize` too.
+/// JSON has not, are texts there. Binary formats are smaller.) A rule of one's own derives
+/// `Serialize` and `Deserialize` too.
 ///
 /// ```
 /// # #[cfg(feature = "serde")]
@@ -96,6 +98,10 @@ struct SavedLeaf {
     steps: u64,
     group: u32,
     frozen: bool,
+    /// The rule's steps, and behind them its counters. None of state that was stored before they
+    /// were: then every stage has taken the leaf's steps, and counts begin anew.
+    #[cfg_attr(feature = "serde", serde(default))]
+    counted: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
@@ -203,12 +209,16 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn snapshot(&self) -> Snapshot<'_, R> {
-        let leaf = |(leaf, progress): (&Leaf, &LeafProgress)| SavedLeaf {
-            path: leaf.path().to_owned(),
-            shape: leaf.shape().to_vec(),
-            steps: progress.steps,
-            group: progress.group,
-            frozen: progress.is_frozen,
+        let leaf = |(index, leaf): (usize, &Leaf)| {
+            let progress = self.progress.leaves[index];
+            SavedLeaf {
+                path: leaf.path().to_owned(),
+                shape: leaf.shape().to_vec(),
+                steps: progress.steps,
+                group: progress.group,
+                frozen: progress.is_frozen,
+                counted: self.progress.of(index).to_vec(),
+            }
         };
         let is_zero = |elements: &[f32]| elements.iter().all(|x| x.to_bits() == 0);
         let state = |(name, elements)| SavedState {
@@ -219,13 +229,7 @@ impl<R: Rule> Optimizer<R> {
             version: VERSION,
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
-            leaves: self
-                .layout
-                .leaves()
-                .iter()
-                .zip(&self.leaves)
-                .map(leaf)
-                .collect(),
+            leaves: self.layout.leaves().iter().enumerate().map(leaf).collect(),
             states: self.state().map(state).collect(),
         }
     }
@@ -256,7 +260,6 @@ impl<R: Rule> Optimizer<R> {
     pub fn resume(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<Self> {
         snapshot.validate()?;
         snapshot.check_same(layout)?;
-        let leaves = snapshot.leaves.iter().map(SavedLeaf::progress).collect();
         let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
         optimizer.states = snapshot
             .states
@@ -264,11 +267,12 @@ impl<R: Rule> Optimizer<R> {
             .zip(optimizer.states)
             .map(|(saved, zeros)| saved.elements.map_or(zeros, Cow::into_owned))
             .collect();
-        Ok(Optimizer {
-            groups: snapshot.groups,
-            leaves,
-            ..optimizer
-        })
+        optimizer.groups = snapshot.groups;
+        for (index, saved) in snapshot.leaves.iter().enumerate() {
+            let rule = optimizer.groups[saved.group as usize].clone();
+            optimizer.restore(index, saved.progress(), &rule, &saved.counted);
+        }
+        Ok(optimizer)
     }
 
     /// An optimiser for another layout, with the step counts, groups and state of those leaves
@@ -348,10 +352,13 @@ impl<R: Rule> Optimizer<R> {
             };
             is_found[index] = true;
             let leaf = &layout.leaves()[index];
-            optimizer.leaves[index] = saved.progress();
             if leaf.shape() != saved.shape {
                 // Zero state is that of step 0: a bias correction by a later step would be wrong.
-                optimizer.leaves[index].steps = 0;
+                let anew = LeafProgress {
+                    steps: 0,
+                    ..saved.progress()
+                };
+                optimizer.progress.leaves[index] = anew;
                 migration.reshaped.push(Reshaped {
                     path: leaf.path().to_owned(),
                     before: saved.shape.clone(),
@@ -359,6 +366,8 @@ impl<R: Rule> Optimizer<R> {
                 });
                 continue;
             }
+            let rule = &snapshot.groups[saved.group as usize];
+            optimizer.restore(index, saved.progress(), rule, &saved.counted);
             for (state, carried) in optimizer.states.iter_mut().zip(&carried) {
                 if let Some(carried) = carried {
                     let to = &mut state[leaf.range()];

@@ -674,7 +674,7 @@ fn closures_that_only_read_leave_all_as_it_was() {
 }
 
 /// Subtracts the gradient; an element that is not old panics.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Touchy {
     lr: f32,
 }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod between_steps;
 mod chains;
 mod convergence;
 mod extremes;

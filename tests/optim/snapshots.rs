@@ -95,8 +95,14 @@ fn a_snapshot_is_readable_data() {
     let (_, layout, optimizer) = trained();
     let stored = stored(&optimizer);
     assert_eq!(stored["fingerprint"], layout.fingerprint());
+    // Steps of the chain and of its three stages, and the average's weight, 1 − 0.9³.
+    let mut leaf = stored["leaves"][1].clone();
+    let counted = leaf.as_object_mut().unwrap().remove("counted").unwrap();
+    let counted: Vec<f64> = serde_json::from_value(counted).unwrap();
+    assert_eq!(counted[..4], [3.0; 4]);
+    approx::assert_relative_eq!(counted[4], 0.271, max_relative = 1e-12);
     assert_eq!(
-        stored["leaves"][1],
+        leaf,
         json!({ "path": "encoder.b", "shape": [1], "steps": 3, "group": 0, "frozen": true })
     );
     assert_eq!(stored["groups"][1][1]["lr"], 0.01);

@@ -180,6 +180,7 @@ fn the_last_step_is_a_step() {
         let optimizer = Optimizer::new(R::default(), &layout).unwrap();
         let mut stored = serde_json::to_value(optimizer.snapshot()).unwrap();
         stored["leaves"][0]["steps"] = u64::MAX.into();
+        stored["leaves"][0]["counted"][0] = (u64::MAX as f64).into();
         let stored = stored.to_string();
         let mut resumed =
             Optimizer::<R>::resume(serde_json::from_str(&stored).unwrap(), &layout).unwrap();

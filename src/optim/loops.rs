@@ -1,0 +1,138 @@
+//! Loops of a kernel over slices: the step itself, and the direction at a norm in the middle of a
+//! chain, which is found without writing anything.
+
+use std::cell::Cell;
+
+use smallvec::SmallVec;
+
+use super::kernel::Kernel;
+use super::row::{Context, Copied, Elements, ROW, Row, States, filled_up};
+use crate::ops::dispatch;
+
+/// Elements that are at the same step, with their slices of the state vectors.
+pub(super) struct Slices<'v, 's> {
+    pub(super) x: &'s mut [f32],
+    pub(super) grad: &'s [f32],
+    pub(super) states: &'s mut [&'v mut [f32]],
+}
+
+/// Takes the step: all stages, row by row. The last elements of a part, fewer than a row, go through
+/// the stages as a row that is filled up with zeros.
+pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) {
+    let (x, x_end) = slices.x.as_chunks_mut();
+    let (grad, grad_end) = slices.grad.as_chunks();
+    let mut columns: SmallVec<[&[Cell<Elements>]; 4]> = SmallVec::new();
+    let mut ends: SmallVec<[&mut [f32]; 4]> = SmallVec::new();
+    for state in slices.states {
+        // Cells, since each row reads and writes columns that all rows share.
+        let (column, end) = state.as_chunks_mut();
+        columns.push(Cell::from_mut(column).as_slice_of_cells());
+        ends.push(end);
+    }
+    dispatch::run(Step, x, grad, (kernel, &columns[..], context));
+    if !x_end.is_empty() {
+        step_end(
+            Slices {
+                x: x_end,
+                grad: grad_end,
+                states: &mut ends,
+            },
+            kernel,
+            context,
+        );
+    }
+}
+
+struct Step;
+
+impl<K: Kernel>
+    dispatch::Kernel<&mut [Elements], &[Elements], (&K, &[&[Cell<Elements>]], Context<'_>)>
+    for Step
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(
+        x: &mut [Elements],
+        grad: &[Elements],
+        (kernel, columns, context): (&K, &[&[Cell<Elements>]], Context<'_>),
+    ) {
+        for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
+            let mut row = Row::new(*x, *grad, States::Live { columns, at }, context);
+            if kernel.run(&mut row).is_continue() {
+                *x = row.moved();
+            }
+        }
+    }
+}
+
+/// The last elements, fewer than a row.
+fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) {
+    let Slices { x, grad, states } = slices;
+    let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
+    {
+        let real: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &**state).collect();
+        let mut row = Row::new(
+            filled_up(x),
+            filled_up(grad),
+            States::Copied {
+                real: &real,
+                at: 0,
+                copies: &copies,
+            },
+            context,
+        );
+        if kernel.run(&mut row).is_continue() {
+            x.copy_from_slice(&row.moved()[..x.len()]);
+        }
+    }
+    for (state, copy) in states.iter_mut().zip(&copies) {
+        if let Some(copy) = copy.get() {
+            state.copy_from_slice(&copy[..state.len()]);
+        }
+    }
+}
+
+/// Runs the stages up to the first norm that is not measured or gate that is closed, and writes
+/// neither parameters nor states: `dx`, the gradient at first, becomes the direction there.
+pub(super) fn direction(
+    x: &[f32],
+    dx: &mut [f32],
+    states: &[&[f32]],
+    kernel: &impl Kernel,
+    context: Context<'_>,
+) {
+    let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
+    dispatch::run(Direction, x, dx, (kernel, states, &copies[..], context));
+}
+
+struct Direction;
+
+impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], Context<'_>)>
+    for Direction
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(
+        x: &[f32],
+        dx: &mut [f32],
+        (kernel, real, copies, context): (&K, &[&[f32]], &[Copied], Context<'_>),
+    ) {
+        for at in (0..x.len()).step_by(ROW) {
+            // Another stage may read what one has written, so copies last for the row, not longer.
+            copies.iter().for_each(|copy| copy.set(None));
+            let mut row = Row::new(
+                filled_up(&x[at..]),
+                filled_up(&dx[at..]),
+                States::Copied { real, at, copies },
+                context,
+            );
+            let _ = kernel.run(&mut row);
+            match dx[at..].first_chunk_mut() {
+                Some(dx) => *dx = row.dx,
+                None => dx[at..].copy_from_slice(&row.dx[..x.len() - at]),
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Which norms a kernel will ask for, found by going through it without any elements.
+//!
+//! Norms are numbered in the order of the chain, those of options that were not taken too, so that
+//! groups of leaves with other options mean the same norm by the same number.
+
+use smallvec::SmallVec;
+
+use super::measure::Measure;
+use crate::ops::NonFinite;
+
+/// What one kernel will ask for, in the order in which it does.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Scan {
+    requests: SmallVec<[Request; 2]>,
+    /// Number of the next norm.
+    next: usize,
+    /// Whether a stage so far has changed the direction.
+    is_changed: bool,
+    /// The first gate that is closed: nothing behind it runs.
+    closed: Option<Request>,
+    /// Clipping stages, those behind a closed gate too, which the report lists all the same.
+    clips: SmallVec<[ClipStage; 2]>,
+    /// The strictest answer to norms that are not finite among all stages.
+    non_finite: NonFinite,
+}
+
+/// A norm that a kernel asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    pub(super) norm: usize,
+    pub(super) measure: Measure,
+    /// Whether it is of the gradient as it came, so that no stage has to run to measure it.
+    pub(super) is_of_gradient: bool,
+}
+
+/// A stage that clips by a norm.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClipStage {
+    pub(super) norm: usize,
+    /// Over all leaves together, or over each by itself.
+    pub(super) is_global: bool,
+}
+
+impl Scan {
+    pub(super) fn new() -> Self {
+        Scan {
+            requests: SmallVec::new(),
+            next: 0,
+            is_changed: false,
+            closed: None,
+            clips: SmallVec::new(),
+            non_finite: NonFinite::Propagate,
+        }
+    }
+
+    /// A stage changes the direction.
+    pub(super) fn changes(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// A stage scales the direction by a norm of it.
+    pub(super) fn norm(&mut self, measure: Measure) {
+        let request = self.request(measure);
+        self.non_finite = stricter(self.non_finite, measure.non_finite);
+        if measure.max.is_some() {
+            self.clips.push(ClipStage {
+                norm: request.norm,
+                is_global: measure.is_global,
+            });
+        }
+        if self.closed.is_none() {
+            self.requests.push(request);
+        }
+        self.is_changed = true;
+    }
+
+    /// A stage lets the direction pass or holds it back.
+    pub(super) fn gate(&mut self, is_open: bool) {
+        let request = self.request(Measure::leaf());
+        if !is_open && self.closed.is_none() {
+            self.closed = Some(request);
+        }
+    }
+
+    /// Norms of an option that was not taken.
+    pub(super) fn pass_norms(&mut self, count: usize) {
+        self.next += count;
+    }
+
+    fn request(&mut self, measure: Measure) -> Request {
+        let norm = self.next;
+        self.next += 1;
+        Request {
+            norm,
+            measure,
+            is_of_gradient: !self.is_changed,
+        }
+    }
+
+    /// Whether a gate is closed, so that the leaf does not move.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    pub(super) fn clips(&self) -> &[ClipStage] {
+        &self.clips
+    }
+
+    /// The request for this norm, if there is one.
+    ///
+    /// At a closed gate what is held back is measured as strictly as the strictest stage of the
+    /// chain would: a NaN that is added to an accumulated gradient unseen would spoil every later
+    /// step, and the stage that refuses it stands behind the gate and never sees the one that
+    /// brought it.
+    pub(super) fn request_for(&self, norm: usize) -> Option<Request> {
+        let requested = self.requests.iter().find(|request| request.norm == norm);
+        let held_back = || {
+            let closed = self.closed.filter(|closed| closed.norm == norm)?;
+            (self.non_finite != NonFinite::Propagate).then_some(Request {
+                measure: Measure {
+                    of_parameters: false,
+                    non_finite: self.non_finite,
+                    ..closed.measure
+                },
+                ..closed
+            })
+        };
+        requested.copied().or_else(held_back)
+    }
+
+    pub(super) fn asks_for_norms(&self) -> bool {
+        let is_checked = self.closed.is_some() && self.non_finite != NonFinite::Propagate;
+        is_checked || !self.requests.is_empty()
+    }
+}
+
+/// An error before a skipped step before a NaN that goes its way.
+pub(super) fn stricter(a: NonFinite, b: NonFinite) -> NonFinite {
+    if (a as u8) < (b as u8) { a } else { b }
+}
