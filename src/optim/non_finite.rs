@@ -3,16 +3,15 @@
 //! with the bits, so that what is read is what was stored. Binary formats store the number.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 /// For `#[serde(with = …)]` on a field of a configuration.
 pub(super) mod number {
     use super::*;
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::optim) fn serialize<S: Serializer>(
         number: &f64,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -22,13 +21,13 @@ pub(super) mod number {
         serializer.serialize_f64(*number)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::optim) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<f64, D::Error> {
         if !deserializer.is_human_readable() {
             return f64::deserialize(deserializer);
         }
-        match deserializer.deserialize_any(NumberOrText)? {
+        match Written::deserialize(deserializer)? {
             Written::Number(number) => Ok(number),
             Written::Text(text) if text == "inf" => Ok(f64::INFINITY),
             Written::Text(text) => Err(unexpected(&text, "`inf`")),
@@ -40,7 +39,7 @@ pub(super) mod number {
 pub(super) mod elements {
     use super::*;
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::optim) fn serialize<S: Serializer>(
         elements: &Option<Cow<'_, [f32]>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -53,7 +52,7 @@ pub(super) mod elements {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::optim) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Cow<'static, [f32]>>, D::Error> {
         if !deserializer.is_human_readable() {
@@ -93,7 +92,7 @@ impl Serialize for Element {
 
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(NumberOrText)? {
+        match Written::deserialize(deserializer)? {
             // A number beyond f32 is no element that was stored.
             Written::Number(number) if (number as f32).is_finite() => Ok(Element(number as f32)),
             Written::Number(number) => Err(unexpected(&number.to_string(), "one within f32")),
@@ -122,33 +121,12 @@ fn unexpected<E: Error>(found: &str, expected: &str) -> E {
     ))
 }
 
+#[derive(serde::Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, or the text of one that is not finite"
+)]
 enum Written {
     Number(f64),
     Text(String),
-}
-
-struct NumberOrText;
-
-impl Visitor<'_> for NumberOrText {
-    type Value = Written;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, or the text of one that is not finite")
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Written, E> {
-        Ok(Written::Number(number))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Written, E> {
-        Ok(Written::Number(number as f64))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Written, E> {
-        Ok(Written::Number(number as f64))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Written, E> {
-        Ok(Written::Text(text.to_owned()))
-    }
 }
