@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes torch.json and optax.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and gradients.
+"""Writes torch.json, optax.json and extremes.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
+gradients, and what PyTorch does with gradients whose squares overflow.
 
     pip install -r requirements.txt
     python generate.py
@@ -9,7 +10,7 @@ record does not set are left to the peer's defaults too, so that ours are compar
 (no foreach, no fused kernel); Optax, where PyTorch has no such rule, runs in f32 with the bias corrections in f64, since
 1 - 0.999 ** t in f32 is off by 1e-5 and says nothing of the rule.
 
-Every record is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
+Every record but those of extremes.json is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
 rounding than about the rule, and are refused.
 """
 import json
@@ -33,7 +34,26 @@ ABSENT = {"weight": {8, 14}, "bias": {3, 4, 11, 14}, "scale": {0, 8, 14, 15}}
 ALLOWED = 1e-6
 
 
-# The inputs.
+# The inputs of extremes.json: one leaf, an element for each size. Squares overflow f32 from 1.85e19 on, and a thousandth of them from
+# 5.8e20 on.
+
+SIZES_OF_EXTREMES = [1.0, 1.8e19, 1.9e19, 1e20, 5.7e20, 5.9e20, 1e25, 1e30, 1e37]
+SIGNS_OF_EXTREMES = [1, 1, -1, 1, 1, 1, -1, -1]
+
+
+class Extremes:
+    LEAVES = [("weight", [len(SIZES_OF_EXTREMES)])]
+
+    @staticmethod
+    def initial():
+        return [np.full(len(SIZES_OF_EXTREMES), 0.5, np.float32)]
+
+    @staticmethod
+    def gradients(with_absent):
+        return [[np.array(SIZES_OF_EXTREMES, np.float32) * np.float32(sign)] for sign in SIGNS_OF_EXTREMES]
+
+
+# The inputs of the others.
 
 def initial():
     """-8/7 to 9/7 in a scattered order; the scale is 0, so that its norm is."""
@@ -71,15 +91,20 @@ TORCH = {"Sgd": torch.optim.SGD, "AdaGrad": torch.optim.Adagrad, "AdaDelta": tor
 FUSED = ("Sgd", "AdaGrad", "Adam", "AdamW")
 
 
-def run_torch(record, dtype):
+def run_extremes(record, dtype):
+    return run_torch(record, dtype, Extremes.LEAVES, Extremes.initial(), Extremes.gradients(False))
+
+
+def run_torch(record, dtype, leaves=None, start=None, steps=None):
+    leaves, start, steps = leaves or LEAVES, start or initial(), steps or gradients(record["absent"])
     dtype = {"f32": torch.float32, "f64": torch.float64}[dtype]
-    params = [torch.nn.Parameter(torch.tensor(leaf, dtype=dtype)) for leaf in initial()]
-    optimizer = torch_optimizer(record, params)
+    params = [torch.nn.Parameter(torch.tensor(leaf, dtype=dtype)) for leaf in start]
+    optimizer = torch_optimizer(record, params, leaves)
     model = torch.nn.ParameterList(params)
     average = None
     if "ema" in record:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(record["ema"]["decay"]))
-    for step, grads in enumerate(gradients(record["absent"])):
+    for step, grads in enumerate(steps):
         for param, grad in zip(params, grads):
             param.grad = None if grad is None else torch.tensor(grad, dtype=dtype)
         if "clip_norm" in record:
@@ -96,10 +121,10 @@ def run_torch(record, dtype):
         yield [param.numpy(force=True).copy() for param in params], averages
 
 
-def torch_optimizer(record, params):
+def torch_optimizer(record, params, leaves):
     plain = {"foreach": False} | ({"fused": False} if record["rule"] in FUSED else {})
     overrides = record.get("groups", {})
-    groups = [{"params": [param], **overrides.get(name, {})} for (name, _), param in zip(LEAVES, params)]
+    groups = [{"params": [param], **overrides.get(name, {})} for (name, _), param in zip(leaves, params)]
     return TORCH[record["rule"]](groups, **record["config"], **plain)
 
 
@@ -213,6 +238,12 @@ def torch_records():
     ]
 
 
+def extremes_records():
+    """Those of PyTorch's rules that stay finite: the centred RMSprop becomes NaN there."""
+    rules = ["Sgd", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "AdaGrad", "AdaDelta", "RmsProp", "Rprop"]
+    return [{"name": f"{rule} extremes", "rule": rule, "peer": "torch", "config": {}, "absent": False} for rule in rules]
+
+
 def optax_records():
     def record(name, rule, config=None, **more):
         return {"name": name, "rule": rule, "peer": "optax", "config": config or {}, "absent": False, **more}
@@ -272,10 +303,18 @@ def flat(leaves):
 
 
 def text_of(record, run):
-    narrow, wide = list(run(record, "f32")), list(run(record, "f64"))
+    narrow = list(run(record, "f32"))
+    if run is run_extremes:
+        assert all(np.isfinite(flat(params)).all() for params, _ in narrow), record["name"]
+        return fields_of(record, narrow)
+    wide = list(run(record, "f64"))
     strays = max(stray(pair, wide_pair) for pair, wide_pair in zip(narrow, wide))
     print(f"{record['peer']}  {record['name']:48} {strays:.1e}")
     assert strays <= ALLOWED, "too much rounding: choose other settings"
+    return fields_of(record, narrow)
+
+
+def fields_of(record, narrow):
     fields = [json.dumps(record)[:-1], '"parameters": ' + lines(numbers(flat(params)) for params, _ in narrow)]
     if "ema" in record:
         fields.append('"averages": ' + lines(numbers(flat(averages)) for _, averages in narrow))
@@ -292,8 +331,8 @@ def by_leaf(leaves):
     return "[" + ",".join(map(numbers, leaves)) + "]"
 
 
-def write(name, records, run):
-    head = {"leaves": [{"path": path, "shape": shape} for path, shape in LEAVES]}
+def write(name, records, run, leaves=LEAVES, initial=initial, gradients=gradients):
+    head = {"leaves": [{"path": path, "shape": shape} for path, shape in leaves]}
     parts = [json.dumps(head)[:-1],
              '"initial": ' + by_leaf(initial()),
              '"gradients": ' + lines(map(by_leaf, gradients(False))),
@@ -308,4 +347,5 @@ def write(name, records, run):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     write("torch.json", torch_records(), run_torch)
+    write("extremes.json", extremes_records(), run_extremes, Extremes.LEAVES, Extremes.initial, Extremes.gradients)
     write("optax.json", optax_records(), run_optax)
