@@ -164,7 +164,8 @@ pub use flat::views::{Views, ViewsMut};
 pub use flatleaf_derive::Tree;
 pub use layout::{Layout, Leaf, Planner};
 pub use map_reduce::{Companion, Flat, LeafAt, LeafStats};
-pub use solvers::objective::{Evaluation, Objective, objective, objective_f64};
+pub use solvers::evaluation::{Evaluation, GradientSource};
+pub use solvers::objective::{Objective, objective, objective_f64};
 pub use traversal::tied_places::{TieReading, TiedGrads};
 pub use tree::{DynTree, StateArray, StateDict, Tree};
 // Implementers' items, which `implementing` shows.

@@ -332,6 +332,24 @@ impl<E: FlatElement> FlatGrad<E> {
         Ok(())
     }
 
+    /// Takes over another gradient's elements, converted where its type is another, and its
+    /// presence.
+    pub(crate) fn copy_from<F: FlatElement>(&mut self, other: &FlatGrad<F>) -> Result<()>
+    where
+        E: FlatElement,
+    {
+        self.layout.check_same(&other.layout)?;
+        copies::copy_all(vec![(
+            FloatsMut::of(&mut self.elements),
+            Floats::of(&other.elements),
+        )]);
+        for leaf in 0..self.layout.leaves().len() {
+            self.presence.set(leaf, other.is_present(leaf));
+        }
+        self.was_lent = false;
+        Ok(())
+    }
+
     /// The elements, without what is known of them. Nothing is copied.
     ///
     /// ```

@@ -32,7 +32,9 @@
 //!
 //! Loops are compiled for several vector widths, and the widest that the CPU has is taken when the
 //! program runs. From 2²⁰ elements on (2¹⁶ inside a rayon pool) all threads of the current pool
-//! take part (feature `rayon`). Nothing is allocated but a job per thread.
+//! take part (feature `rayon`), and the call waits for them: see
+//! [when that may hang](crate::design#when-may-a-call-hang). Nothing is allocated but a job per
+//! thread.
 //!
 //! # Panics
 //!

@@ -14,6 +14,9 @@
 //! rounding error of a sum at log₂ of the number of chunks (Higham, *The accuracy of floating point
 //! summation*, 1993), and there is no list of partial results to allocate.
 
+#[cfg(feature = "rayon")]
+use crate::threads;
+
 /// Elements of one leaf of the tree. Part of the numbers: another size adds in another order.
 pub(super) const CHUNK: usize = 16 * 1024;
 
@@ -134,10 +137,10 @@ impl Threads {
         const INSIDE: usize = 1 << 16;
         const OUTSIDE: usize = 1 << 20;
         let outside = || rayon::current_thread_index().is_none();
-        if len < INSIDE || (len < OUTSIDE && outside()) || rayon::current_num_threads() == 1 {
+        if len < INSIDE || (len < OUTSIDE && outside()) || threads::count() == 1 {
             return Threads::One;
         }
-        let share = len / rayon::current_num_threads();
+        let share = len / threads::count();
         if outside() {
             Threads::Beside(share.min(OUTSIDE).max(share / 2))
         } else {

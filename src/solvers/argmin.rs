@@ -57,7 +57,8 @@ use argmin_math::{
 use crate::error::Error;
 use crate::memory;
 use crate::ops;
-use crate::solvers::objective::{Evaluation, Objective};
+use crate::solvers::evaluation::Evaluation;
+use crate::solvers::objective::Objective;
 use crate::tree::Tree;
 
 /// A flat vector that argmin can compute with: a point, a gradient or a direction. Dereferences to

@@ -2,4 +2,6 @@
 
 #[cfg(feature = "argmin")]
 pub mod argmin;
+mod error;
+pub(crate) mod evaluation;
 pub(crate) mod objective;

@@ -4,25 +4,52 @@
 //! x ──restructure──▶ the one model ──function──▶ loss, gradient tree ──gather──▶ loss, flat gradient
 //! ```
 //!
+//! # The lock
+//! A model is evaluated in place by a function that is `FnMut`, so evaluations take turns behind a
+//! mutex. Work that is shared among a pool's threads must not be done behind it. A pool's thread
+//! that waits for the others takes up whatever task is there, and if that task evaluates the same
+//! objective, it waits for a lock that is held further down on its own stack:
+//!
+//! ```text
+//! thread 1 of the pool                          thread 2 of the pool
+//! task A: value(x)    locks
+//!   copies x into the model, half of it here    copies the other half, then takes task B:
+//!   waits for the other half                    value(y), waits for the lock
+//!   meanwhile takes task C: value(z),
+//!     waits for the lock that A holds: for good
+//! ```
+//!
+//! So an evaluation, the function included, runs under [`threads::alone`]: whatever flatleaf does in
+//! it stays on its own thread. What the function shares by itself is beyond that. Where such a task
+//! comes back on the same thread, `evaluating` knows, and it is an error in place of a hang.
+//!
+//! To let the thread that waits for the lock work for the pool meanwhile was thought of and
+//! dropped: it takes up further evaluations, one on top of the other, until its stack is full.
+//!
 //! Invariant: nothing here mentions a solver; `argmin.rs` adapts the methods below to one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
+use super::evaluation::{Evaluation, GradientSource};
 use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
 use crate::layout::Layout;
+use crate::memory;
+use crate::threads;
 use crate::traversal::tied_places::TiedGrads;
 use crate::tree::Tree;
 
 /// The function that takes a flat vector to the loss of a model and its flat gradient.
 ///
 /// The template is copied once, as by [`Layout::restructure`]; every evaluation writes its point
-/// into this one copy, in place. What `function` returns is a loss and a gradient tree of any type,
-/// or a `Result` of them: see [`Evaluation`]. An evaluation costs the function, a
-/// [`restructure_into`](Layout::restructure_into) and a
-/// [`gather_grad_into`](Layout::gather_grad_into).
+/// into this one copy, in place. What `function` returns is a loss and a gradient, a tree of any
+/// type or a [`FlatGrad`](crate::FlatGrad), or a `Result` of them: see [`Evaluation`]. An
+/// evaluation costs the function, a [`restructure_into`](Layout::restructure_into) and a
+/// [`gather_grad_into`](Layout::gather_grad_into), these by one thread.
 ///
 /// ```
 /// use flatleaf::{Tree, destructure, objective, tree};
@@ -48,8 +75,9 @@ use crate::tree::Tree;
 /// ```
 ///
 /// # Errors
-/// As [`Layout::gather`] and [`Layout::restructure`]: a template that is not of the layout or
-/// cannot be copied. The second can be handed over instead, with [`Objective::new`].
+/// A template that is not of the layout: `is_missing`, `is_unknown`, `is_shape` or `is_broken_tie`,
+/// and `is_element_type` for a leaf of f64. One that cannot be copied: `is_object` or
+/// `is_read_only`; it can be handed over instead, with [`Objective::new`].
 pub fn objective<M, F, R>(
     layout: &Layout,
     template: &M,
@@ -67,10 +95,16 @@ where
     )
 }
 
-/// The same for solvers that compute in f64, and for models of f64.
+/// The function that takes a flat vector of f64 to the loss of a model and its flat gradient: for
+/// solvers that compute in f64, and for models of f64.
+///
+/// The template is copied once, and every point is written into the copy; a leaf of f32 gets its
+/// elements rounded to nearest, a leaf of f64 as they are. Points and gradients take twice the
+/// memory of [`objective`]'s.
 ///
 /// # Errors
-/// As [`objective`].
+/// A template that is not of the layout: `is_missing`, `is_unknown`, `is_shape` or `is_broken_tie`.
+/// One that cannot be copied: `is_object` or `is_read_only`.
 ///
 /// ```
 /// use flatleaf::{destructure_as, objective_f64};
@@ -106,7 +140,16 @@ where
 /// batch.
 ///
 /// An absent gradient is zero here. All methods take `&self`, so that several closures can share
-/// one objective; from several threads, evaluations take turns.
+/// one objective.
+///
+/// # Threads
+/// From several threads evaluations take turns: who asks for a value or a gradient waits while
+/// another thread evaluates, and for nothing else. What flatleaf does in an evaluation, calls of the
+/// function's own included, stays on the thread that evaluates, so that tasks of a rayon pool may
+/// share an objective. A *function* that shares work among the threads of a pool (`rayon::join`,
+/// parallel iterators) while tasks of that pool evaluate the objective can wait for ever: its thread
+/// may take up such a task meanwhile. Give each task an objective of its own there. Where the thread
+/// that evaluates asks again in the middle of it, the answer is an error, `is_borrowed`.
 ///
 /// # f32 and f64
 /// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as
@@ -150,77 +193,26 @@ where
 /// ```
 pub struct Objective<M, F, E = Error, X = f32> {
     layout: Layout,
+    /// How a point becomes the model: of the same leaves as `layout`, unless the model is the
+    /// vector itself.
+    model_layout: Layout,
     tied: TiedGrads,
-    state: Mutex<State<M, F, E, X>>,
+    state: Mutex<State<M, F, X>>,
+    // What stands below is locked for a moment only, and never while an evaluation runs.
+    /// The thread that holds the lock of the state.
+    evaluating: Mutex<Option<ThreadId>>,
+    evaluations: AtomicUsize,
+    /// The error that a solver could not be told.
+    failure: Mutex<Option<E>>,
 }
 
-struct State<M, F, E, X> {
+struct State<M, F, X> {
     model: M,
     function: F,
     point: Vec<X>,
     /// At the point; none before the first evaluation and after one that failed.
     loss: Option<f64>,
     grad: FlatGrad<X>,
-    evaluations: usize,
-    /// The error that a solver could not be told.
-    failure: Option<E>,
-}
-
-/// What the function of an [`Objective`] returns: `(loss, gradient tree)`, or a `Result` of it.
-///
-/// The loss is `f32` or `f64`; one that is infinite or NaN is handed on as it is. The gradient tree
-/// has any type, and is read as by
-/// [`Layout::gather_grad`]: `()` will do where no solver asks for a gradient. The error of a `Result` is the error of the objective's
-/// methods; it has to hold flatleaf's own too.
-///
-/// ```
-/// use flatleaf::{destructure, objective, Error};
-///
-/// let model = [3.0_f32];
-/// let (flat, layout) = destructure(&model)?;
-/// let square = objective(&layout, &model, |x| (x[0] * x[0], [2.0 * x[0]]))?;
-/// assert_eq!(square.value(&flat)?, 9.0);
-///
-/// let refusing = objective(&layout, &model, |_| Err::<(f32, ()), _>(Error::custom("no data")))?;
-/// assert!(refusing.value(&flat).unwrap_err().is_custom());
-/// # Ok::<(), flatleaf::Error>(())
-/// ```
-pub trait Evaluation {
-    /// The gradient.
-    type Grads: Tree;
-    /// What may go wrong.
-    type Error: From<Error>;
-
-    /// The loss and the gradient.
-    ///
-    /// # Errors
-    /// The user's.
-    ///
-    /// ```
-    /// use flatleaf::Evaluation;
-    ///
-    /// assert_eq!((0.5_f32, [1.0_f32]).into_result()?, (0.5_f64, [1.0]));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    fn into_result(self) -> Result<(f64, Self::Grads), Self::Error>;
-}
-
-impl<L: Into<f64>, G: Tree> Evaluation for (L, G) {
-    type Grads = G;
-    type Error = Error;
-
-    fn into_result(self) -> Result<(f64, G)> {
-        Ok((self.0.into(), self.1))
-    }
-}
-
-impl<L: Into<f64>, G: Tree, E: From<Error>> Evaluation for Result<(L, G), E> {
-    type Grads = G;
-    type Error = E;
-
-    fn into_result(self) -> Result<(f64, G), E> {
-        self.map(|(loss, grads)| (loss.into(), grads))
-    }
 }
 
 impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, R::Error, X> {
@@ -228,7 +220,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// copy, or is lent as `&mut`.
     ///
     /// # Errors
-    /// As [`Layout::gather`]: a model that is not of the layout.
+    /// A model that is not of the layout: `is_missing`, `is_unknown`, `is_shape`, `is_broken_tie`
+    /// or `is_element_type`.
     ///
     /// ```
     /// use flatleaf::{Layout, Objective};
@@ -241,24 +234,38 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn new(layout: &Layout, model: M, function: F) -> Result<Self> {
+        let point = layout.gather_as(&model)?;
+        Self::with_point(layout, layout.clone(), point, model, function)
+    }
+
+    fn with_point(
+        layout: &Layout,
+        model_layout: Layout,
+        point: Vec<X>,
+        model: M,
+        function: F,
+    ) -> Result<Self> {
         let state = State {
-            point: layout.gather_as(&model)?,
+            point,
             grad: FlatGrad::try_zeros(layout)?,
             model,
             function,
             loss: None,
-            evaluations: 0,
-            failure: None,
         };
         Ok(Objective {
             layout: layout.clone(),
+            model_layout,
             tied: TiedGrads::Sum,
             state: Mutex::new(state),
+            evaluating: Mutex::new(None),
+            evaluations: AtomicUsize::new(0),
+            failure: Mutex::new(None),
         })
     }
 
     /// What the gradients at the places of a tie are; [`TiedGrads::Sum`] where nobody says
-    /// otherwise. The other allocates a flat gradient an evaluation.
+    /// otherwise. A function that returns a
+    /// [`FlatGrad`](crate::FlatGrad) has resolved ties already.
     ///
     /// ```
     /// use flatleaf::{objective, Layout, TiedGrads};
@@ -276,11 +283,13 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         Objective { tied, ..self }
     }
 
-    /// The loss at a point.
+    /// The loss at a point. Waits while another thread evaluates.
     ///
     /// # Errors
-    /// A point of another length than the layout's; what the function returned; a gradient that is
-    /// not of the layout, as in [`Layout::gather_grad`]; an error that was kept.
+    /// `is_length`: a point that is not as long as the layout. `is_borrowed`: the function asks for
+    /// a value of the objective that it is the function of. What the function returned, a gradient
+    /// that is not of the layout (`is_unknown`, `is_shape`, `is_element_type`, `is_other_layout`),
+    /// and the error that a call of `…_or_nan` has kept.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -296,10 +305,13 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         self.at(point, |loss, _| Ok(loss))
     }
 
-    /// The gradient at a point, into a slice of the same length.
+    /// The gradient at a point, into a slice of the same length. Waits while another thread
+    /// evaluates.
     ///
     /// # Errors
-    /// As [`value_and_gradient`](Objective::value_and_gradient).
+    /// `is_length`: a point or a slice that is not as long as the layout. `is_missing`: a gradient
+    /// that is absent at every leaf. Otherwise what [`value`](Objective::value) returns. The slice
+    /// is as it was.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -316,11 +328,13 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         self.value_and_gradient(point, gradient).map(drop)
     }
 
-    /// The loss at a point, and the gradient there into a slice of the same length.
+    /// The loss at a point, and the gradient there into a slice of the same length. Waits while
+    /// another thread evaluates.
     ///
     /// # Errors
-    /// As [`value`](Objective::value), a slice of another length, and a gradient that is absent at
-    /// every leaf: the function computes none. The slice is as it was.
+    /// `is_length`: a point or a slice that is not as long as the layout. `is_missing`: a gradient
+    /// that is absent at every leaf, which means that the function computes none; zeros would look
+    /// like a minimum. Otherwise what [`value`](Objective::value) returns. The slice is as it was.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -345,7 +359,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         })
     }
 
-    /// [`value`](Objective::value) for solvers that take no errors: NaN from the first one on.
+    /// The loss at a point for solvers that take no errors: NaN from the first error on, which the
+    /// next method that returns a `Result` returns. Waits while another thread evaluates.
     ///
     /// ```
     /// use flatleaf::{destructure, objective, Error};
@@ -365,8 +380,9 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         self.or_nan(|| self.value(point))
     }
 
-    /// [`value_and_gradient`](Objective::value_and_gradient) for solvers that take no errors: NaN
-    /// from the first one on, and then the gradient is NaN too.
+    /// The loss at a point and the gradient there, for solvers that take no errors: from the first
+    /// error on, which the next method that returns a `Result` returns, the loss is NaN and so is
+    /// every element of the gradient. Waits while another thread evaluates.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -405,7 +421,8 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         &self.layout
     }
 
-    /// How often the function has been called.
+    /// How often the function has been called: points that were asked for twice in a row count
+    /// once. Waits for nobody.
     ///
     /// ```
     /// use flatleaf::{destructure, objective};
@@ -419,13 +436,15 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn evaluations(&self) -> usize {
-        self.state().evaluations
+        self.evaluations.load(Ordering::Relaxed)
     }
 
-    /// The model at a point, a solver's answer.
+    /// The model at a point, a solver's answer. The point is written into it, by all threads if it
+    /// is large.
     ///
     /// # Errors
-    /// A point of another length than the layout's; an error that was kept.
+    /// `is_length`: a point that is not as long as the layout. The error that a call of `…_or_nan`
+    /// has kept.
     ///
     /// ```
     /// use flatleaf::{objective, tree, Layout};
@@ -436,13 +455,15 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn into_model(self, point: &[X]) -> Result<M, R::Error> {
-        let mut state = self
+        self.take_failure()?;
+        let state = self
             .state
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        state.take_failure()?;
-        state.move_to(&self.layout, point)?;
-        Ok(state.model)
+        let mut model = state.model;
+        self.layout.check_len("the point", point.len())?;
+        self.model_layout.restructure_into_as(&mut model, point)?;
+        Ok(model)
     }
 
     /// Evaluates at a point, unless it was the last one, and hands on what is there.
@@ -451,10 +472,28 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         point: &[X],
         read: impl FnOnce(f64, &FlatGrad<X>) -> Result<T>,
     ) -> Result<T, R::Error> {
-        let mut state = self.state();
-        state.take_failure()?;
-        let loss = state.evaluate(&self.layout, self.tied, point)?;
-        Ok(read(loss, &state.grad)?)
+        self.take_failure()?;
+        self.layout.check_len("the point", point.len())?;
+        let mut evaluating = self.lock()?;
+        threads::alone(|| {
+            let loss = self.evaluate(&mut evaluating.state, point)?;
+            Ok(read(loss, &evaluating.state.grad)?)
+        })
+    }
+
+    fn evaluate(&self, state: &mut State<M, F, X>, point: &[X]) -> Result<f64, R::Error> {
+        if let Some(loss) = state.loss.filter(|_| same_bits(&state.point, point)) {
+            return Ok(loss);
+        }
+        state.loss = None;
+        state.point.copy_from_slice(point);
+        self.model_layout
+            .restructure_into_as(&mut state.model, &state.point)?;
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        let (loss, gradient) = (state.function)(&state.model).into_result()?;
+        gradient.write_to(&self.layout, self.tied, &mut state.grad)?;
+        state.loss = Some(loss);
+        Ok(loss)
     }
 
     fn or_nan(&self, evaluate: impl FnOnce() -> Result<f64, R::Error>) -> f64 {
@@ -467,74 +506,146 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
         })
     }
 
+    fn take_failure(&self) -> Result<(), R::Error> {
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
     /// Keeps the first of the errors that a solver could not be told.
     pub(crate) fn keep(&self, error: R::Error) {
-        self.state().failure.get_or_insert(error);
+        lock(&self.failure).get_or_insert(error);
+    }
+}
+
+impl<F: FnMut(&Vec<f32>) -> R, R: Evaluation> Objective<Vec<f32>, F, R::Error> {
+    /// An objective whose function takes the point itself, for models that no tree describes or
+    /// that another library rebuilds from a vector. Such a function mostly returns a
+    /// [`FlatGrad`](crate::FlatGrad); a gradient tree of the layout will do as well.
+    ///
+    /// The layout names the leaves of the gradient. A point is copied once an evaluation, and
+    /// [`into_model`](Objective::into_model) gives the vector back.
+    ///
+    /// # Errors
+    /// `is_out_of_memory`: more elements than there is memory for.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, Objective, FlatGrad, tree};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [0.0, 0.0], "b": [0.0] }))?;
+    /// let square = Objective::over_vector(&layout, |x| {
+    ///     let gradient = x.iter().map(|x| 2.0 * x).collect();
+    ///     Ok::<_, flatleaf::Error>((x.iter().map(|x| x * x).sum::<f32>(), FlatGrad::from_flat(&layout, gradient)?))
+    /// })?;
+    /// let mut gradient = [0.0; 3];
+    /// assert_eq!(square.value_and_gradient(&[1.0, 2.0, 3.0], &mut gradient)?, 14.0);
+    /// assert_eq!(gradient, [2.0, 4.0, 6.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn over_vector(layout: &Layout, function: F) -> Result<Self> {
+        Self::over_zeros(layout, function)
+    }
+}
+
+impl<F: FnMut(&Vec<f64>) -> R, R: Evaluation> Objective<Vec<f64>, F, R::Error, f64> {
+    /// An objective whose function takes the point itself, a vector of f64, for solvers that compute
+    /// in f64 and models that no tree describes. A gradient of f32 is widened.
+    ///
+    /// The layout names the leaves of the gradient. A point is copied once an evaluation, and
+    /// [`into_model`](Objective::into_model) gives the vector back.
+    ///
+    /// # Errors
+    /// `is_out_of_memory`: more elements than there is memory for.
+    ///
+    /// ```
+    /// use flatleaf::{Layout, Objective, tree};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [0.0, 0.0] }))?;
+    /// let square = Objective::over_vector_f64(&layout, |x| (x[0] * x[0] + x[1], ()))?;
+    /// assert_eq!(square.value(&[0.1, 2.0])?, 0.1 * 0.1 + 2.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn over_vector_f64(layout: &Layout, function: F) -> Result<Self> {
+        Self::over_zeros(layout, function)
+    }
+}
+
+impl<F: FnMut(&Vec<X>) -> R, R: Evaluation, X: FlatElement> Objective<Vec<X>, F, R::Error, X>
+where
+    Vec<X>: Tree,
+{
+    fn over_zeros(layout: &Layout, function: F) -> Result<Self> {
+        let zeros = || memory::try_zeroed(layout.len());
+        let (point, model) = (zeros()?, zeros()?);
+        let model_layout = Layout::of(&model)?;
+        Self::with_point(layout, model_layout, point, model, function)
     }
 }
 
 impl<M, F, E, X> Objective<M, F, E, X> {
-    /// A function that panicked has left no loss behind: the state is good whether or not the lock
-    /// is poisoned.
-    fn state(&self) -> MutexGuard<'_, State<M, F, E, X>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the state.
+    ///
+    /// # Errors
+    /// This thread has it already, and would wait for itself.
+    fn lock(&self) -> Result<Evaluating<'_, M, F, X>> {
+        let this_thread = thread::current().id();
+        if *lock(&self.evaluating) == Some(this_thread) {
+            return Err(Error::evaluating());
+        }
+        let state = lock(&self.state);
+        *lock(&self.evaluating) = Some(this_thread);
+        Ok(Evaluating {
+            state,
+            thread: &self.evaluating,
+        })
     }
 
     fn has_failed(&self) -> bool {
-        self.state().failure.is_some()
+        lock(&self.failure).is_some()
     }
+}
+
+/// The state of an objective, locked by a thread that is known.
+struct Evaluating<'o, M, F, X> {
+    state: MutexGuard<'o, State<M, F, X>>,
+    thread: &'o Mutex<Option<ThreadId>>,
+}
+
+impl<M, F, X> Drop for Evaluating<'_, M, F, X> {
+    fn drop(&mut self) {
+        // Before the state is unlocked, which is when its fields are dropped.
+        *lock(self.thread) = None;
+    }
+}
+
+/// A function that panicked has left no loss behind: what is locked is good whether or not the lock
+/// is poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<M, F, E, X> fmt::Debug for Objective<M, F, E, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let evaluations = self.evaluations.load(Ordering::Relaxed);
+        let elements = self.layout.len();
         write!(
             f,
-            "Objective({} elements, {} evaluations)",
-            self.layout.len(),
-            self.state().evaluations
+            "Objective({elements} elements, {evaluations} evaluations)"
         )
     }
 }
 
-impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> State<M, F, R::Error, X> {
-    fn evaluate(&mut self, layout: &Layout, tied: TiedGrads, point: &[X]) -> Result<f64, R::Error> {
-        if let Some(loss) = self.loss.filter(|_| self.is_at(point)) {
-            return Ok(loss);
-        }
-        self.move_to(layout, point)?;
-        self.evaluations += 1;
-        let (loss, grads) = (self.function)(&self.model).into_result()?;
-        layout.gather_grad_into_tied(&grads, &mut self.grad, tied)?;
-        self.loss = Some(loss);
-        Ok(loss)
-    }
-
-    fn is_at(&self, point: &[X]) -> bool {
-        bytemuck::cast_slice::<X, u8>(&self.point) == bytemuck::cast_slice::<X, u8>(point)
-    }
-
-    fn move_to(&mut self, layout: &Layout, point: &[X]) -> Result<()> {
-        layout.check_len("the point", point.len())?;
-        self.loss = None;
-        self.point.copy_from_slice(point);
-        layout.restructure_into_as(&mut self.model, &self.point)
-    }
-
-    fn take_failure(&mut self) -> Result<(), R::Error> {
-        self.failure.take().map_or(Ok(()), Err)
-    }
+fn same_bits<X: FlatElement>(a: &[X], b: &[X]) -> bool {
+    bytemuck::cast_slice::<X, u8>(a) == bytemuck::cast_slice::<X, u8>(b)
 }
 
 /// Zeros for a gradient that nobody computed would look like a minimum.
 fn check_present<X: FlatElement>(grad: &FlatGrad<X>) -> Result<()> {
     let leaves = grad.layout().leaves();
-    match leaves.first() {
-        Some(leaf) if !(0..leaves.len()).any(|index| grad.is_present(index)) => {
-            Err(Error::missing(
-                leaf.path().to_owned(),
-                "a gradient, here or at another leaf".into(),
-            ))
-        }
-        _ => Ok(()),
+    let Some(first) = leaves.first() else {
+        return Ok(());
+    };
+    if (0..leaves.len()).any(|index| grad.is_present(index)) {
+        return Ok(());
     }
+    let expected = "a gradient, here or at another leaf".into();
+    Err(Error::missing(first.path().to_owned(), expected))
 }

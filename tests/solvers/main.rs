@@ -6,4 +6,6 @@ mod common;
 
 #[cfg(feature = "argmin")]
 mod argmin;
+#[cfg(feature = "rayon")]
+mod hangs;
 mod objective;

@@ -9,8 +9,8 @@ use crate::common::models::{self, dense};
 use crate::common::problems::{Grads, Quadratic, Rosenbrock};
 use approx::assert_abs_diff_eq;
 use flatleaf::{
-    Error, Layout, Objective, TiedGrads, destructure, destructure_as, objective, objective_f64,
-    tree,
+    Error, FlatGrad, Layout, Objective, TiedGrads, destructure, destructure_as, objective,
+    objective_f64, tree,
 };
 use ndarray::arr1;
 
@@ -207,6 +207,82 @@ fn a_gradient_of_another_shape_is_an_error_with_its_path() {
     let error = loss.value(&flat).unwrap_err();
     assert!(error.is_shape());
     assert_eq!(error.path(), Some("x"));
+}
+
+#[test]
+fn a_flat_gradient_is_taken_over_with_its_presence() {
+    let model = tree!({ "x": [1.0, 2.0], "y": [3.0] });
+    let (flat, layout) = destructure(&model).unwrap();
+    let grads = tree!({ "x": [0.1, 4.0] });
+    let single = objective(&layout, &model, |_| {
+        Ok::<_, Error>((1.5_f32, layout.gather_grad(&grads)?))
+    })
+    .unwrap();
+    let mut gradient = [7.0; 3];
+    assert_eq!(
+        single.value_and_gradient(&flat, &mut gradient).unwrap(),
+        1.5
+    );
+    assert_eq!(gradient, [0.1, 4.0, 0.0]); // absent is zero here
+
+    let wide = objective_f64(&layout, &model, |_| {
+        Ok::<_, Error>((1.5_f32, layout.gather_grad(&grads)?))
+    })
+    .unwrap();
+    let mut gradient = [7.0; 3];
+    wide.gradient(&[0.0; 3], &mut gradient).unwrap();
+    assert_eq!(gradient, [f64::from(0.1_f32), 4.0, 0.0]);
+
+    let absent = objective(&layout, &model, |_| {
+        Ok::<_, Error>((1.5_f32, layout.gather_grad(&())?))
+    })
+    .unwrap();
+    let error = absent.gradient(&flat, &mut [7.0; 3]).unwrap_err();
+    assert!(error.is_missing());
+    assert_eq!(error.path(), Some("x"));
+}
+
+#[test]
+fn a_flat_gradient_of_another_layout_is_an_error() {
+    let model = tree!({ "x": [1.0] });
+    let (flat, layout) = destructure(&model).unwrap();
+    let other = Layout::of(&tree!({ "y": [1.0] })).unwrap();
+    let wrong = objective(&layout, &model, |_| {
+        Ok::<_, Error>((0.0, FlatGrad::from_flat(&other, vec![1.0])?))
+    })
+    .unwrap();
+    assert!(wrong.value(&flat).unwrap_err().is_other_layout());
+}
+
+#[test]
+fn a_function_of_the_vector_itself_needs_no_tree() {
+    let layout = Layout::of(&tree!({ "a": [0.0, 0.0], "b": [0.0] })).unwrap();
+    let square = Objective::over_vector(&layout, |x| {
+        let grads = tree!({ "a": (vec![2.0 * x[0], 2.0 * x[1]]) });
+        (x.iter().map(|x| x * x).sum::<f32>(), grads)
+    })
+    .unwrap();
+    let mut gradient = [7.0; 3];
+    let value = square.value_and_gradient(&[1.0, 2.0, 3.0], &mut gradient);
+    assert_eq!(value.unwrap(), 14.0);
+    assert_eq!(gradient, [2.0, 4.0, 0.0]);
+    assert_eq!(square.evaluations(), 1);
+    assert!(square.value(&[1.0]).unwrap_err().is_length());
+    assert_eq!(
+        square.into_model(&[4.0, 5.0, 6.0]).unwrap(),
+        [4.0, 5.0, 6.0]
+    );
+
+    let wide = Objective::over_vector_f64(&layout, |x| (x[0], ())).unwrap();
+    assert_eq!(wide.value(&[0.1, 0.0, 0.0]).unwrap(), 0.1);
+    // The first evaluation is one, although the vector has been zero before.
+    assert_eq!(wide.value(&[0.0; 3]).unwrap(), 0.0);
+    assert_eq!(wide.evaluations(), 2);
+
+    let empty = Objective::over_vector(&Layout::of(&()).unwrap(), |_| (1.0, ()));
+    let empty = empty.unwrap();
+    assert_eq!(empty.value(&[]).unwrap(), 1.0);
+    empty.gradient(&[], &mut []).unwrap();
 }
 
 #[test]
