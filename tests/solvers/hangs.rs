@@ -40,7 +40,7 @@ fn pool() -> rayon::ThreadPool {
 
 /// Points of which no two are alike, so that each is an evaluation.
 fn points() -> impl Iterator<Item = (f64, Vec<f32>)> {
-    (0..8).map(|k| (f64::from(k), vec![k as f32; SHARED]))
+    (0..4).map(|k| (f64::from(k), vec![k as f32; SHARED]))
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn tasks_of_one_pool_evaluate_one_objective() {
         let pool = pool();
         for round in 0..40 {
             pool.in_place_scope(|scope| {
-                for point in &points[round % 7..][..2] {
+                for point in &points[round % 3..][..2] {
                     scope.spawn(|_| evaluate(point));
                     thread::sleep(Duration::from_micros(50 * round as u64));
                 }
@@ -135,7 +135,7 @@ fn under_locks<L: Tree + Send + Sync + 'static>(lock: fn(Vec<Vec<f32>>) -> L) {
     let guarded = Arc::new(lock(large()));
     let (flat, layout) = destructure(&(guarded.clone(), large())).unwrap();
     pool().scope(|scope| {
-        for k in 0..8 {
+        for k in 0..4 {
             let (guarded, flat, layout) = (guarded.clone(), flat.clone(), &layout);
             scope.spawn(move |_| {
                 let mut model = (guarded, large());
