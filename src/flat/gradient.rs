@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory;
 use crate::slices::copies;
+use crate::slices::{Floats, FloatsMut};
 use crate::traversal::tied_places::TieReading;
 
 /// A flat gradient that remembers which leaves had none. Dereferences to its elements.
@@ -338,12 +339,12 @@ impl<E: FlatElement> FlatGrad<E> {
     where
         E: FlatElement,
     {
-        self.layout.check_same(&other.layout)?;
+        self.layout().check_same(other.layout())?;
         copies::copy_all(vec![(
             FloatsMut::of(&mut self.elements),
             Floats::of(&other.elements),
         )]);
-        for leaf in 0..self.layout.leaves().len() {
+        for leaf in 0..other.layout().leaves().len() {
             self.presence.set(leaf, other.is_present(leaf));
         }
         self.was_lent = false;

@@ -7,8 +7,8 @@ impl Error {
         let expected = "an objective that this thread is not evaluating already: give each task, \
                         and the function, one of its own";
         Problem::new(ErrorKind::Borrowed)
-            .expected(expected.into())
-            .found("one in the middle of an evaluation".into())
+            .expected(expected)
+            .found("one in the middle of an evaluation")
             .into()
     }
 }
