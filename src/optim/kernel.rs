@@ -182,6 +182,7 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     fn run(&self, row: &mut Row<'_>) -> Flow {
         if self.condition {
             self.first.run(row)?;
+            // Norms have the same numbers whichever option is taken.
             row.pass_norms(B::NORMS);
             GO_ON
         } else {
@@ -268,6 +269,7 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
+        // Once a row and not once an element.
         let factor = (self.factor)(row.norms()?);
         row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
         GO_ON
@@ -323,6 +325,7 @@ impl Kernel for Gate {
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
+        // A norm of a closed gate is measured, and then nobody asks for it: it only has to be finite.
         row.pass_norms(1);
         if self.is_open {
             GO_ON
@@ -355,6 +358,7 @@ impl<K: Kernel> Kernel for Stage<K> {
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_>) -> Flow {
+        // A stage sees the vectors that it names and no others, also within a chain of chains.
         let before = row.enter(self.start, self.len);
         let flow = self.kernel.run(row);
         row.leave(before);

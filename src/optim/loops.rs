@@ -58,6 +58,7 @@ impl<K: Kernel>
         (kernel, columns, context): (&K, &[&[Cell<Elements>]], Context<'_>),
     ) {
         for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
+            // Parameters are written last: a row that is held back leaves them as they were.
             let mut row = Row::new(*x, *grad, States::Live { columns, at }, context);
             if kernel.run(&mut row).is_continue() {
                 *x = row.moved();
@@ -128,6 +129,7 @@ impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], 
                 States::Copied { real, at, copies },
                 context,
             );
+            // It stops at the norm that is wanted, or runs through; the row has the direction.
             let _ = kernel.run(&mut row);
             match dx[at..].first_chunk_mut() {
                 Some(dx) => *dx = row.dx,

@@ -93,6 +93,7 @@ fn pieces<'v>(
     let mut at = 0;
     let mut pieces = Vec::with_capacity(parts.len());
     for (part, (x, grad)) in parts.iter().zip(slices) {
+        // What lies between two parts belongs to leaves that do not move.
         take_each(&mut rest, part.range.start - at);
         let states = take_each(&mut rest, part.range.len());
         at = part.range.end;
@@ -103,6 +104,7 @@ fn pieces<'v>(
             grad,
             states,
         };
+        // Pieces of one part follow each other, so that a thread that takes several reads on.
         while piece.x.len() > PIECE {
             pieces.push(piece.split_off(PIECE));
         }
@@ -164,6 +166,7 @@ pub(super) fn measure(
         };
         let (x, grad) = slices[piece.part];
         let (x, grad) = (&x[piece.range.clone()], &grad[piece.range.clone()]);
+        // No stage has to run for the norm of the gradient as it came.
         if request.is_of_gradient {
             piece.total = request.measure.slice(x, grad);
             return;
@@ -186,6 +189,7 @@ pub(super) fn measure(
         |piece| weight_of(piece.part) * piece.range.len(),
         measure_piece,
     );
+    // Added up in order by one thread, so that the bits do not depend on who measured what.
     let of_part = pieces.chunk_by(|a, b| a.part == b.part);
     of_part
         .map(|pieces| merged(pieces, requests[parts[pieces[0].part].kernel]))
@@ -211,6 +215,7 @@ fn of_direction(
     kernel: &impl Kernel,
     context: Context<'_>,
 ) -> [f64; 2] {
+    // On the stack: threads need no memory of their own, and nothing is allocated for a step.
     let mut buffer = [0.0; BLOCK];
     let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
     blocks.fold([0.0; 2], |total, (block, (x, grad))| {
@@ -235,6 +240,7 @@ struct Measurement {
 
 fn measurements(index: usize, part: &Part) -> impl Iterator<Item = Measurement> {
     let len = part.range.len();
+    // A leaf without elements is one piece: every part has a total.
     let starts = (0..len.max(1)).step_by(MEASURED);
     starts.map(move |start| Measurement {
         part: index,

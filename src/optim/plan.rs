@@ -31,7 +31,11 @@
 //! the stages up to the norm run for good, write the direction to a scratch vector, and the stages
 //! behind go on from there. Nothing runs twice then, but the scratch vector is written and read
 //! once more, and the states have been written when the norm turns out to be NaN: a refused step
-//! would have to keep a copy of all of them. It was dropped.
+//! would have to keep a copy of all of them. In loops of Lamb
+//! alone, in turns, it was 1.1 to 1.35 times as fast as running twice; with spare states to write
+//! to, so that a refused step can go back, 0.9 to 1.3 times on 16,000 elements to 25.6 million, for
+//! twice the memory of the states. It was dropped: it would have stood beside the other way, which
+//! needs no memory, and not in its place.
 //!
 //! The scan, too, had another form: a kernel was run on a row of zeros to see where it would stop,
 //! once after every norm. That compiled each chain one more time, and knew only the next norm.
@@ -87,6 +91,8 @@ impl Plan {
                 continue;
             }
             let counted = progress.of(index);
+            // Compared with the last run only: leaves that are equally far but not neighbours get
+            // kernels of their own, which keeps planning linear in the leaves.
             let is_as_far = |run: &Run| run.group == group && run.progress == counted;
             if !plan.runs.last().is_some_and(is_as_far) {
                 plan.runs.push(Run {
@@ -115,6 +121,7 @@ impl Plan {
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
         let scans: Vec<Scan> = kernels.iter().map(scan).collect();
         // The report has a place for every stage, even if no leaf takes part.
+        // Options may differ from group to group, so their stages are put together.
         let mut clips = scan(&groups[0].kernel(1)).clips().to_vec();
         clips.extend(scans.iter().flat_map(Scan::clips));
         clips.sort_unstable();
@@ -178,6 +185,8 @@ impl Plan {
             return Ok((measured, report));
         }
         let slices = slices();
+        // In the order of the chain: a norm further behind is of a direction that those in front of
+        // it have scaled already.
         for norm in 0..K::NORMS {
             let requests = requests_for(&prepared.scans, norm);
             if requests.iter().all(Option::is_none) {
@@ -188,6 +197,7 @@ impl Plan {
             let goes_on = self.goes_on(layout, &requests, &totals, &slices)?;
             let norms = self.norms(layout, &requests, &totals);
             prepared.note(&mut report, norm, &self.parts, &requests, &norms);
+            // The report has the norm for which the step is skipped.
             if !goes_on {
                 return Ok((measured, report.skip()));
             }
@@ -249,6 +259,7 @@ impl Plan {
             let Some(request) = requests[part.kernel] else {
                 continue;
             };
+            // The direction's total and not the parameters': these were bad before this step.
             if totals[index][1].is_finite() {
                 continue;
             }

@@ -86,6 +86,7 @@ impl<'r> Row<'r> {
         );
         // Local arrays and plain loops, so that the compiler keeps all of it in registers.
         let (x, mut dx, mut columns) = (self.x, self.dx, [[0.0; ROW]; N]);
+        // Read before the loop and written behind it: within, every state is a register.
         for k in 0..N {
             columns[k] = self.states.get(self.stage.start + k);
         }
@@ -109,6 +110,7 @@ impl<'r> Row<'r> {
     /// be measured: then the row has the direction that they are measured of.
     #[inline(always)]
     pub(super) fn norms(&mut self) -> ControlFlow<(), [f64; 2]> {
+        // Counted up also where it stops, so that numbers are those of the scan.
         let norm = self.norm;
         self.norm += 1;
         match &self.context.measured[norm] {
@@ -138,6 +140,7 @@ impl<'r> Row<'r> {
     #[inline(always)]
     pub(super) fn moved(&self) -> Elements {
         let mut moved = self.x;
+        // Not masked at the end of a leaf: what becomes of the zeros there is dropped.
         for i in 0..ROW {
             moved[i] -= self.dx[i];
         }
@@ -158,6 +161,7 @@ impl States<'_> {
     fn get(&self, state: usize) -> Elements {
         match self {
             States::Live { columns, at } => columns[state][*at].get(),
+            // A piece of a kernel reads what the pieces before it wrote.
             States::Copied { real, at, copies } => copies[state]
                 .get()
                 .unwrap_or_else(|| filled_up(&real[state][*at..])),
