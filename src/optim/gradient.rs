@@ -20,7 +20,7 @@ use crate::layout::Layout;
 /// let by_hand: Vec<f32> = flat.iter().map(|x| 2.0 * x).collect();
 /// optimizer.step(&mut flat, &by_hand)?;
 /// assert_eq!(flat, [0.0, 0.0]);
-/// optimizer.step(&mut flat, Gradient::from(&FlatGrad::absent(&layout)))?;
+/// optimizer.step(&mut flat, Gradient::from(&FlatGrad::zeros(&layout)))?;
 /// assert_eq!(flat, [0.0, 0.0]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
