@@ -8,8 +8,9 @@ use safetensors::tensor::TensorInfo;
 use super::metadata::{self, Metadata};
 use super::names::path_of;
 use super::raw_header::{METADATA, RawHeader};
-use super::tensor::{MAX_AXES, Tensor};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::tree::MAX_AXES;
 use crate::tree::axes::AxisMap;
 
 /// Bytes of the length before a header.

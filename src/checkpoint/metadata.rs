@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Prefixes;
-use super::tensor::{MAX_AXES, Tensor};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::tree::MAX_AXES;
 use crate::tree::axes::AxisMap;
 
 /// The layout's fingerprint, in hexadecimal.

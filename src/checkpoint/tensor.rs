@@ -9,10 +9,6 @@ use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::axes::AxisMap;
 
-/// The most axes that a tensor may have: as many as NumPy and PyTorch allow. Without a bound a
-/// header of a few kilobytes makes arrays whose every use takes seconds.
-pub(crate) const MAX_AXES: usize = 64;
-
 /// One tensor of a file, as the header has it.
 ///
 /// ```
