@@ -17,7 +17,7 @@ pub(crate) fn zeroed<E: Zeroable + Clone>(len: usize) -> Vec<E> {
     vector
 }
 
-/// A copy of a slice, each element written once.
+/// A copy of a slice, each element written once: no zeros before.
 pub(crate) fn copy_of<E: Copy>(slice: &[E]) -> Vec<E> {
     let mut vector = with_capacity(slice.len());
     vector.extend_from_slice(slice);

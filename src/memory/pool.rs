@@ -1,5 +1,5 @@
-//! The allocation of a list that one call leaves to the next call of its thread, so that a second one
-//! allocates nothing.
+//! A pool of one: the allocation of a list that one call leaves to the next call of its thread, so
+//! that a second one allocates nothing.
 
 use std::cell::Cell;
 use std::thread::LocalKey;

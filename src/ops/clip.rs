@@ -65,8 +65,8 @@ pub enum NonFinite {
 ///
 /// Reads `x` once, and once more and writes it where it is clipped.
 ///
-/// ***Errors***, before anything is written, if `max` is negative or NaN, and if an element is
-/// infinite or NaN; [`clip_norm_with`] has other answers to the second.
+/// ***Errors***, before anything is written: `is_argument` if `max` is negative or NaN;
+/// `is_non_finite` if an element is infinite or NaN, to which [`clip_norm_with`] has other answers.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -84,10 +84,14 @@ pub fn clip_norm(x: &mut [f32], max: f64) -> Result<Clip> {
     clip_norm_with(x, max, NonFinite::Error)
 }
 
-/// [`clip_norm`] with a choice of what happens to a norm that is infinite or NaN. Costs the same.
+/// Scales `x` so that its L2 norm is at most `max`, with a choice of what happens where that norm
+/// is infinite or NaN: an error, no change, or the formula all the same; see [`NonFinite`].
 ///
-/// ***Errors***, before anything is written, if `max` is negative or NaN, and with
-/// [`NonFinite::Error`] if an element is infinite or NaN.
+/// For gradients under mixed precision, whose infinities are a reason to skip a step and not to end
+/// the run. Reads `x` once, and once more and writes it where it is clipped.
+///
+/// ***Errors***, before anything is written: `is_argument` if `max` is negative or NaN;
+/// `is_non_finite`, with [`NonFinite::Error`], if an element is infinite or NaN.
 ///
 /// ```
 /// use flatleaf::ops::{self, NonFinite};
@@ -110,11 +114,12 @@ pub fn clip_norm_with(x: &mut [f32], max: f64, non_finite: NonFinite) -> Result<
     }
 }
 
-/// Limits every element to `-max_abs`…`max_abs`. NaN stays NaN.
+/// Limits every element to `-max_abs`…`max_abs`, each by itself, so that the direction of `x` may
+/// change: PyTorch's `clip_grad_value_`. NaN stays NaN.
 ///
 /// Reads and writes `x` once.
 ///
-/// ***Errors***, before anything is written, if `max_abs` is negative or NaN.
+/// ***Errors***, before anything is written: `is_argument` if `max_abs` is negative or NaN.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -154,6 +159,7 @@ fn unchanged(norm: f64) -> Clip {
 
 /// Scales, and measures each chunk while it is in the cache.
 fn shrink(x: &mut [f32], norm: f64, scale: f64) -> Clip {
+    // The new norm is measured and not computed: elements were rounded, and some may have become 0.
     let shrink_chunk = |x: &mut [f32]| {
         elementwise::map_chunk(x, &move |x| (f64::from(x) * scale) as f32);
         lanes::sum(x, square)

@@ -35,7 +35,8 @@ pub(crate) fn convert<const N: usize, const M: usize>(
     to: &mut [u8],
     one: impl Fn([u8; N]) -> [u8; M],
 ) {
-    let ((from, from_end), (to, to_end)) = (from.as_chunks::<N>(), to.as_chunks_mut::<M>());
+    let (from, from_end) = from.as_chunks::<N>();
+    let (to, to_end) = to.as_chunks_mut::<M>();
     let (elements, room) = (from.len(), to.len());
     assert!(
         elements == room && from_end.is_empty() && to_end.is_empty(),
@@ -70,8 +71,10 @@ macro_rules! or_quiet {
 #[inline(always)]
 pub(crate) fn f16_to_f32(half: u16) -> f32 {
     const SMALLEST: f32 = 1.0 / (1 << 24) as f32;
-    let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff));
+    let sign = u32::from(half & 0x8000) << 16;
+    let magnitude = u32::from(half & 0x7fff);
     let shifted = magnitude << 13;
+    // Both ways are computed and one is chosen: a branch would keep the loop from vectorising.
     let subnormal = (magnitude as f32 * SMALLEST).to_bits();
     let finite = if magnitude < 1 << 10 {
         subnormal
@@ -89,7 +92,8 @@ pub(crate) fn f16_to_f32(half: u16) -> f32 {
 
 #[inline(always)]
 pub(crate) fn f32_to_f16(x: f32) -> u16 {
-    let (sign, magnitude) = ((x.to_bits() >> 16) & 0x8000, x.to_bits() & 0x7fff_ffff);
+    let sign = (x.to_bits() >> 16) & 0x8000;
+    let magnitude = x.to_bits() & 0x7fff_ffff;
     let last = (magnitude >> 13) & 1;
     let normal = magnitude
         .wrapping_sub((127 - 15) << 23)
@@ -127,6 +131,7 @@ pub(crate) fn bf16_to_f32(half: u16) -> f32 {
 #[inline(always)]
 pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let (bits, upper) = (x.to_bits(), x.to_bits() >> 16);
+    // A tie is rounded to even: half of the last place is added, less one unless that place is odd.
     let number = bits.wrapping_add((1 << 15) - 1 + (upper & 1)) >> 16;
     let nan = upper | or_quiet!(upper & 0x7f, 0x40);
     (if bits & 0x7fff_ffff > F32_INFINITY {
@@ -153,6 +158,7 @@ pub(crate) fn f64_to_f32(x: f64) -> f32 {
     let bits = x.to_bits();
     let sign = (bits >> 32) as u32 & 0x8000_0000;
     let nan = sign | F32_INFINITY | or_quiet!((bits >> 29) as u32 & 0x7f_ffff, 0x40_0000);
+    // The cast would make the NaN quiet, and on some machines lose its payload.
     f32::from_bits(if x.is_nan() {
         nan
     } else {
@@ -174,12 +180,15 @@ pub(crate) fn f64_to_bf16(x: f64) -> u16 {
 #[inline(always)]
 fn narrow<const MANTISSA: u32, const BIAS: u64>(x: f64) -> u16 {
     let cut = 52 - MANTISSA;
-    let (sign, magnitude) = ((x.to_bits() >> 48) & 0x8000, x.to_bits() & (u64::MAX >> 1));
+    let sign = (x.to_bits() >> 48) & 0x8000;
+    let magnitude = x.to_bits() & (u64::MAX >> 1);
     let last = (magnitude >> cut) & 1;
     let normal = magnitude
         .wrapping_sub((1023 - BIAS) << 52)
         .wrapping_add((1 << (cut - 1)) - 1 + last)
         >> cut;
+    // Of this size, so that the last bit of the sum is worth the least subnormal number: adding
+    // rounds as wanted.
     let ends_alike = f64::from_bits((1023 + 1 - BIAS + u64::from(cut)) << 52);
     let subnormal = (f64::from_bits(magnitude) + ends_alike)
         .to_bits()

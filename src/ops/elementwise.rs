@@ -6,9 +6,9 @@
 use super::dispatch::{self, Kernel};
 use super::{assert_equal_lengths, parallel};
 
-/// y ← y + x.
+/// y ← y + x, element by element: a gradient added to what has been accumulated.
 ///
-/// Reads both once and writes `y` once.
+/// Each sum is rounded once, to f32. Reads both once and writes `y` once.
 ///
 /// ***Panics*** if the lengths differ.
 ///
@@ -25,9 +25,9 @@ pub fn add(y: &mut [f32], x: &[f32]) {
     zip(y, x, |y, x| y + x);
 }
 
-/// y ← y − x.
+/// y ← y − x, element by element: the difference of two models' vectors, in place of the first.
 ///
-/// Reads both once and writes `y` once.
+/// Each difference is rounded once, to f32. Reads both once and writes `y` once.
 ///
 /// ***Panics*** if the lengths differ.
 ///
@@ -44,9 +44,10 @@ pub fn sub(y: &mut [f32], x: &[f32]) {
     zip(y, x, |y, x| y - x);
 }
 
-/// x ← c·x.
+/// x ← c·x, element by element; with `c` = 1 / n the mean of what `n` calls of [`add`] summed.
 ///
-/// NaN stays NaN, and infinity times 0 becomes it. Reads and writes `x` once.
+/// Each product is rounded once, to f32. NaN stays NaN, and infinity times 0 becomes it. Reads and
+/// writes `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -115,7 +116,9 @@ pub fn lerp(a: &mut [f32], b: &[f32], w: f32) {
     }
 }
 
-/// x ← x limited to `lo`…`hi`. NaN stays NaN. Reads and writes `x` once.
+/// x ← x limited to `lo`…`hi`, element by element: an element below becomes `lo`, one above `hi`.
+///
+/// NaN stays NaN. Reads and writes `x` once.
 ///
 /// ***Panics*** if `lo` is above `hi` or either is NaN, as `f32::clamp` does.
 ///
@@ -135,7 +138,9 @@ pub fn clamp(x: &mut [f32], lo: f32, hi: f32) {
     map(x, move |x| x.clamp(lo, hi));
 }
 
-/// x ← v. Writes `x` once.
+/// x ← v: every element becomes `v`, by all threads where `x` is large.
+///
+/// Writes `x` once. For an accumulator that begins anew, zeros are written and not allocated again.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -148,7 +153,7 @@ pub fn fill(x: &mut [f32], v: f32) {
     parallel::each(x, |x| x.fill(v));
 }
 
-/// x ← f(x).
+/// x ← f(x), element by element, for what has no function of its own here.
 ///
 /// `f` is called once an element, in no order: large slices are split over threads. Plain
 /// arithmetic is vectorised; what the closure needs is best captured with `move`. Reads and writes
@@ -165,9 +170,11 @@ pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     parallel::each(x, |x| map_chunk(x, &f));
 }
 
-/// y ← f(y, x).
+/// y ← f(y, x), element by element, for what has no function of its own here.
 ///
-/// As [`map`], over two slices. Reads both once and writes `y` once.
+/// `f` is called once a pair, in no order: large slices are split over threads. Plain arithmetic is
+/// vectorised; what the closure needs is best captured with `move`. Reads both once and writes `y`
+/// once.
 ///
 /// ***Panics*** if the lengths differ.
 ///
@@ -184,7 +191,7 @@ pub fn zip_map(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     zip(y, x, f);
 }
 
-/// [`map`] by the calling thread alone.
+/// One chunk of [`map`], by the thread that calls.
 pub(super) fn map_chunk(x: &mut [f32], f: &impl Fn(f32) -> f32) {
     dispatch::run(Map, x, (), f);
 }

@@ -19,7 +19,7 @@
 
 use super::dispatch::{self, Kernel};
 
-/// Accumulators. Part of the numbers, as the chunk size is.
+/// Accumulators. Determines rounding, as the chunk size does: another number adds in another order.
 const LANES: usize = 16;
 
 /// Σ `term(x)` over one chunk.
@@ -71,6 +71,7 @@ impl<F: Fn(f32) -> f64> Kernel<&[f32], (), &F> for Sum {
     fn run(x: &[f32], (): (), term: &F) -> f64 {
         let mut lanes = [0.0; LANES];
         let (rows, end) = x.as_chunks::<LANES>();
+        // Indices and a constant bound: the compiler makes the inner loop a few vector additions.
         for row in rows {
             for i in 0..LANES {
                 lanes[i] += term(row[i]);
@@ -91,7 +92,8 @@ impl Kernel<&[f32], &[f32], ()> for Dot {
     #[inline(always)]
     fn run(x: &[f32], y: &[f32], (): ()) -> f64 {
         let mut lanes = [0.0; LANES];
-        let ((x_rows, x_end), (y_rows, y_end)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+        let (x_rows, x_end) = x.as_chunks::<LANES>();
+        let (y_rows, y_end) = y.as_chunks::<LANES>();
         for (x, y) in x_rows.iter().zip(y_rows) {
             for i in 0..LANES {
                 lanes[i] += f64::from(x[i]) * f64::from(y[i]);
@@ -107,6 +109,7 @@ impl Kernel<&[f32], &[f32], ()> for Dot {
 #[inline(always)]
 fn fold(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
+    // Written out pair by pair, so that no register's width has a say in the grouping.
     while width > 0 {
         let (left, right) = lanes.split_at_mut(width);
         left.iter_mut()

@@ -3,9 +3,9 @@
 use super::lanes::Range;
 use super::reduce::{INFINITY, magnitude, range_of, settle, sum_of, sum_of_squares};
 
-/// Σ |x|.
+/// Σ |x|, the sum of all magnitudes.
 ///
-/// Computed in f64; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
+/// Computed in f64, in a fixed grouping; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
 /// threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
@@ -33,7 +33,7 @@ pub fn norm_l2(x: &[f32]) -> f64 {
     sum_of_squares(x).sqrt()
 }
 
-/// max |x|.
+/// max |x|, the greatest magnitude: exact, as no arithmetic is done.
 ///
 /// Empty gives 0, a NaN anywhere NaN, beside infinities too. Reads `x` once.
 ///
@@ -118,6 +118,7 @@ fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
         return unit;
     }
     let exponent = p.abs();
+    // Whole powers by multiplications alone: the system's library differs from machine to machine.
     let root = if p.fract() == 0.0 && exponent <= WHOLE {
         let exponent = exponent as u32;
         root(
@@ -156,6 +157,8 @@ fn power(base: f64, exponent: u32) -> f64 {
 ///
 /// `power` never falls as its base grows, so the answer is unique: again the same on every machine.
 fn root(of: f64, exponent: u32) -> f64 {
+    // The bits of positive floats are in the order of the floats, so halving the distance between
+    // two of them takes 64 steps at most, whatever the numbers.
     let (mut low, mut high) = (1_f64.to_bits(), of.to_bits() + 1);
     while high - low > 1 {
         let middle = low + (high - low) / 2;

@@ -17,7 +17,7 @@
 #[cfg(feature = "rayon")]
 use crate::threads;
 
-/// Elements of one leaf of the tree. Part of the numbers: another size adds in another order.
+/// Elements of one leaf of the tree. Determines rounding: another size adds in another order.
 pub(super) const CHUNK: usize = 16 * 1024;
 
 /// What can be cut in two: a slice, or two of equal length cut at the same place.

@@ -3,9 +3,9 @@
 use super::lanes::{self, Range};
 use super::{assert_equal_lengths, parallel};
 
-/// Σ x.
+/// Σ x, the sum of all elements.
 ///
-/// Computed in f64. Empty gives 0; an infinity gives that infinity, both signs or a NaN give NaN.
+/// Computed in f64, in a fixed grouping, and rounded to f32 nowhere. Empty gives 0; an infinity gives that infinity, both signs or a NaN give NaN.
 /// The bits depend neither on the number of threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
@@ -41,9 +41,12 @@ pub fn dot(x: &[f32], y: &[f32]) -> f64 {
     ))
 }
 
-/// Σ x² / n: the square of the root mean square.
+/// Σ x² / n: the square of the root mean square, a measure of size that does not grow with the
+/// number of elements.
 ///
-/// Empty gives 0. Numbers and cost as [`norm_l2`](super::norm_l2).
+/// Computed in f64, where the squares are exact and neither overflow nor vanish. Empty gives 0, a
+/// NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width.
+/// Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -140,6 +143,8 @@ pub(super) fn magnitude(x: f32) -> i32 {
 /// x as an integer of the same order, with NaNs beyond the infinities of their sign.
 #[inline(always)]
 fn ordered(x: f32) -> i32 {
+    // Floats are sign and magnitude, integers two's complement: of negative numbers all bits but
+    // the sign are turned round, so that the greater magnitude is the lesser integer.
     let bits = x.to_bits() as i32;
     bits ^ ((bits >> 31) & 0x7fff_ffff)
 }

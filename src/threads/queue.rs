@@ -23,8 +23,7 @@ const LEAST: usize = PARALLEL / 2;
 const GRAINS: usize = 16;
 
 /// How many times the caller looks whether the others are done before it goes to sleep: some 50 µs,
-/// which is more than they mostly need, and about what waking up again takes. One of the pool's own
-/// threads has their tasks before it instead.
+/// which is more than they mostly need, and about what waking up again takes.
 const LOOKS: usize = 200;
 
 pub(super) fn share<T: Send>(
@@ -33,6 +32,7 @@ pub(super) fn share<T: Send>(
     weight: impl Fn(&T) -> usize + Sync,
     work: impl Fn(&mut T) + Sync,
 ) {
+    // The caller is one of the threads.
     let helpers = count().min(total / LEAST) - 1;
     let queue = Queue {
         tasks: Mutex::new(tasks),
@@ -50,10 +50,12 @@ pub(super) fn share<T: Send>(
                 } else {
                     End::Front
                 });
+                // Only a hint that looking out may end: the scope is what makes results visible.
                 running.fetch_sub(1, Ordering::Release);
             });
         }
         work_from(End::Front);
+        // One of the pool's own threads would keep others' tasks waiting while it looks out.
         if rayon::current_thread_index().is_none() {
             look_out(|| running.load(Ordering::Acquire) == 0);
         }
@@ -82,7 +84,7 @@ enum End {
 }
 
 impl<'t, T, W: Fn(&T) -> usize> Queue<'t, T, W> {
-    /// Does what can be had from one end.
+    /// Takes tasks from one end and does them, until there are none.
     fn drain(&self, end: End, work: impl Fn(&mut T)) {
         while let Some(tasks) = self.take(end) {
             tasks.iter_mut().for_each(&work);
@@ -113,7 +115,8 @@ impl<'t, T, W: Fn(&T) -> usize> Queue<'t, T, W> {
     where
         T: 'q,
     {
-        let (all, mut weight) = (tasks.len(), 0);
+        let all = tasks.len();
+        let mut weight = 0;
         let enough = tasks.position(|task| {
             weight += (self.weight)(task);
             weight >= self.grain
