@@ -1,7 +1,7 @@
 //! Copies between slices. Knows nothing of trees.
 
+use super::floats::{self, Floats, FloatsMut};
 use crate::element::FlatElement;
-use crate::slices::{self, Floats, FloatsMut};
 use crate::threads;
 
 /// Leaves of fewer elements are copied where they are met: noting one down costs as much as copying
@@ -31,9 +31,9 @@ pub(crate) fn is_streamed(elements: usize) -> bool {
 pub(crate) fn copy_all(pairs: Vec<(FloatsMut<'_>, Floats<'_>)>) {
     let elements = pairs.iter().map(|pair| pair.1.len()).sum();
     let copy = if is_streamed(elements) {
-        slices::copy_streamed
+        floats::copy_streamed
     } else {
-        slices::copy
+        floats::copy
     };
     let parts = pairs
         .into_iter()
@@ -64,7 +64,7 @@ impl<'t, 'f> Copies<'t, 'f> {
     pub(crate) fn add(&mut self, to: FloatsMut<'t>, from: Floats<'f>) {
         match &mut self.large {
             Some(large) if is_large(from.len()) => large.push((to, from)),
-            _ => slices::copy(from, to),
+            _ => floats::copy(from, to),
         }
     }
 
