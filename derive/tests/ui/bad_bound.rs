@@ -1,7 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-#[tree(bound = "T")]
-struct Wrapper<T>(T);
-
-fn main() {}

@@ -1,7 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-#[tree(crate = "flat-leaf")]
-struct Dense(Vec<f32>);
-
-fn main() {}

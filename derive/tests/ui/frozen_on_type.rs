@@ -1,9 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-#[tree(frozen)]
-struct Dense {
-    weight: Vec<f32>,
-}
-
-fn main() {}

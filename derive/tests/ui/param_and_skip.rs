@@ -1,9 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-struct Softmax {
-    #[tree(skip, param)]
-    temperature: f32,
-}
-
-fn main() {}

@@ -1,9 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-struct Dense {
-    #[tree(rename)]
-    weight: Vec<f32>,
-}
-
-fn main() {}

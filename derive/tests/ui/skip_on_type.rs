@@ -1,7 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-#[tree(skip)]
-struct Activation;
-
-fn main() {}

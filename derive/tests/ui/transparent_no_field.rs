@@ -1,7 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-#[tree(transparent)]
-struct Activation(#[tree(skip)] fn(f32) -> f32);
-
-fn main() {}

@@ -1,9 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-enum Layer {
-    #[tree(transparent)]
-    Dense(Vec<f32>),
-}
-
-fn main() {}

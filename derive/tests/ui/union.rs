@@ -1,9 +1,0 @@
-use flatleaf::Tree;
-
-#[derive(Tree)]
-union Either {
-    float: f32,
-    bits: u32,
-}
-
-fn main() {}
