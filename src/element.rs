@@ -53,7 +53,9 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Whether leaves of this type are parameters unless frozen.
+    /// Whether leaves of this type are parameters unless frozen: `f32`, `f64`, `f16` and `bf16`
+    /// are. A leaf of any other type is carried: it is in the tree and in a checkpoint, and in no
+    /// flat vector.
     ///
     /// ```
     /// use flatleaf::{Dtype, Layout};
@@ -78,7 +80,9 @@ impl Dtype {
         )
     }
 
-    /// Bytes an element takes in memory.
+    /// The bytes that one element takes in memory, and in a file: 1 for `bool`, 2 for `bf16`, 4 for
+    /// `f32`. Times the number of elements it is what a leaf occupies. `isize` and `usize` have the
+    /// size of this machine's.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -102,7 +106,9 @@ impl Dtype {
         }
     }
 
-    /// The name of the Rust type, in lower case.
+    /// The name in lower case, which is that of the Rust type where there is one: as errors, the
+    /// table of a layout and a serialised layout show it. A safetensors file has names of its own,
+    /// `F32` for `f32` and `BOOL` for `bool`.
     ///
     /// ```
     /// use flatleaf::Dtype;
@@ -145,7 +151,12 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A number that array leaves may hold: the floats, the integers and `bool`. Sealed.
+/// A number that array leaves may hold: the floats, the integers and `bool`.
+///
+/// Code that is generic over it reads and writes leaves of one element type, whichever that is:
+/// `LeafRef::from_slice`, `DynTree::as_array`, `Builder::leaf`. It is sealed, because [`Dtype`] names
+/// every type there is; a number of another kind, a quantised code say, is a leaf by way of a
+/// [`Reader`](crate::Reader) of one of these.
 ///
 /// ```
 /// use flatleaf::{Element, Layout};
@@ -161,7 +172,9 @@ impl fmt::Display for Dtype {
 pub trait Element:
     NoUninit + CheckedBitPattern + Default + PartialEq + fmt::Debug + Send + Sync + private::Sealed
 {
-    /// Its [`Dtype`].
+    /// The [`Dtype`] that says at run time what this type says to the compiler: what a leaf of
+    /// these elements has for its [`dtype`](crate::LeafRef::dtype), and what is compared before its
+    /// bytes are taken for elements.
     const DTYPE: Dtype;
 
     #[doc(hidden)]
@@ -173,7 +186,10 @@ pub trait Element:
     fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]>;
 }
 
-/// A number that flat vectors are made of: `f32` and `f64`. Sealed.
+/// A number that flat vectors are made of: `f32` and `f64`.
+///
+/// Sealed: `f16` and `bf16` are types of leaves only, since sums over a vector of them would lose
+/// what they sum.
 ///
 /// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those
 /// of any float type. On the way back numbers are rounded to the nearest one of their leaf's type,

@@ -87,7 +87,7 @@ struct LayoutBuilder {
     /// Leaves that may share memory with others, and where they lie.
     views: Vec<(u32, StridedView)>,
     /// Shared nodes that have been met.
-    shared: HashMap<Identity, SharedNode>,
+    shared: HashMap<Identity, MetNode>,
     /// Those that the walk is within.
     open: Vec<Identity>,
     /// Leaves that have an identity of their own.
@@ -99,7 +99,8 @@ struct LayoutBuilder {
     failed: FirstError,
 }
 
-struct SharedNode {
+/// A shared node that has been met.
+struct MetNode {
     /// Where it was first met.
     node: NodeId,
     /// Whether the walk is within it: meeting it now is a cycle.
@@ -212,7 +213,7 @@ impl LayoutBuilder {
                 Ok(false)
             }
             Entry::Vacant(new) => {
-                new.insert(SharedNode {
+                new.insert(MetNode {
                     node: self.node,
                     open: true,
                 });

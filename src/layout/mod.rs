@@ -202,6 +202,11 @@ impl Layout {
     /// The leaves that are not in the flat vector: frozen ones, and integers and booleans that are
     /// carried along. In walk order.
     ///
+    /// A bare number is no leaf and is not among them, nor is what a field marked `skip` holds. A bare
+    /// float is a setting: [`settings`](Layout::settings) lists it, and so does the printed table, where
+    /// one that lacks its `#[tree(param)]` is seen. It stays out of this list because a leaf has an
+    /// array that a gradient, a checkpoint and `copy_frozen` may meet, and a setting has none.
+    ///
     /// ```
     /// use flatleaf::Layout;
     ///

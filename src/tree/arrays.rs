@@ -1,5 +1,9 @@
 //! ndarray's arrays: one leaf each, in logical row-major order whatever their memory layout.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
+
+use bytemuck::checked;
 use ndarray::{
     ArcArray, Array, ArrayRef, ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn,
 };
@@ -8,8 +12,7 @@ use smallvec::SmallVec;
 use super::identity::{Identity, Shared};
 use super::leaf::{LeafMut, LeafRef, Source};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
-use crate::element::Element;
-use crate::element::{ReadBytes, Sink, WriteBytes, to_elements};
+use crate::element::{Element, ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
 
 /// Elements that do not lie in row-major order.
@@ -21,6 +24,8 @@ impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
             Some(out) => ArrayViewMut::from_shape(self.0.raw_dim(), out)
                 .map_err(changed_shape)?
                 .assign(self.0),
+            // Booleans may not be seen as bytes to be written, nor bytes that are not aligned as
+            // elements: they go one by one.
             None => {
                 let bytes = self.0.iter().flat_map(bytemuck::bytes_of);
                 out.iter_mut()
@@ -39,14 +44,13 @@ impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
 impl<E: Element, D: Dimension> WriteBytes for Strided<&mut ArrayRef<E, D>> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
         let shape = self.0.raw_dim();
-        match bytemuck::checked::try_cast_slice::<u8, E>(values) {
-            Ok(values) => self
-                .0
-                .assign(&ArrayView::from_shape(shape, values).map_err(changed_shape)?),
-            Err(_) => self
-                .0
-                .assign(&Array::from_shape_vec(shape, to_elements(values)).map_err(changed_shape)?),
-        }
+        let elements: Cow<'_, [E]> = match checked::try_cast_slice(values) {
+            Ok(elements) => Cow::Borrowed(elements),
+            // The bytes of a file need not be aligned for its elements.
+            Err(_) => Cow::Owned(to_elements(values)),
+        };
+        let values = ArrayView::from_shape(shape, &elements).map_err(changed_shape)?;
+        self.0.assign(&values);
         Ok(())
     }
 }
@@ -92,6 +96,8 @@ fn with_leaf_mut<'a, E: Element, D: Dimension>(
 ) -> Result<()> {
     let dim = array.raw_dim();
     let shape = dim.slice();
+    // A slice where there is one: it is written by whoever is given it, all threads together if it
+    // is large, and a callback by this one.
     if !array.is_standard_layout() {
         return visit(LeafMut {
             dtype: E::DTYPE,
@@ -110,12 +116,16 @@ fn with_leaf_mut<'a, E: Element, D: Dimension>(
 }
 
 /// The axes from the longest stride to the shortest; `None` if that is row-major order.
+///
+/// A column-major 2×3 matrix has the strides `[1, 2]`, and so the order `[1, 0]`.
 fn axis_order<E, D: Dimension>(array: &ArrayRef<E, D>) -> Option<SmallVec<[usize; 4]>> {
     if array.is_standard_layout() {
         return None;
     }
     let mut axes: SmallVec<[usize; 4]> = (0..array.ndim()).collect();
-    axes.sort_by_key(|&axis| std::cmp::Reverse(array.stride_of(Axis(axis)).unsigned_abs()));
+    // Which way an axis runs does not matter: a new array runs along all of them forwards.
+    let stride = |axis: usize| array.stride_of(Axis(axis)).unsigned_abs();
+    axes.sort_by_key(|&axis| Reverse(stride(axis)));
     Some(axes)
 }
 
@@ -155,6 +165,8 @@ fn arrange<E: Element, D: Dimension>(
     let Some(order) = order else {
         return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape);
     };
+    // The elements come in the order of memory: an array with its axes in that order is row-major,
+    // and turning the axes back moves no element.
     let mut shape = array.raw_dim();
     let mut back = D::zeros(array.ndim());
     for (position, &axis) in order.iter().enumerate() {
@@ -217,7 +229,8 @@ impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
         if let Some(tied) = builder.tied_array(|builder| tied_leaf(self, builder))? {
             return tied.into_dimensionality().map_err(changed_shape);
         }
-        Ok(rebuild(self, builder)?.map_or_else(|| self.clone(), Array::into_shared))
+        let new = rebuild(self, builder)?;
+        Ok(new.map_or_else(|| self.clone(), Array::into_shared))
     }
 
     crate::rebuild_object!();
@@ -232,6 +245,7 @@ fn tied_leaf<E: Element, D: Dimension>(
     let Some(new) = rebuild(array, builder)? else {
         return Ok(None);
     };
+    // Ties of one parameter may have other numbers of axes, so what is kept has any number.
     let new = new.into_shared().into_dyn();
     Ok(Some(new))
 }
@@ -253,8 +267,8 @@ impl<E: Element, D: Dimension> Shared for ArcArray<E, D> {
         self.visit(visitor)
     }
 
-    /// An array that has been checked can be made anew.
     fn prepare(&self, _builder: &mut Builder<'_>) -> Result<()> {
+        // An array whose shape has been checked can be made anew: nothing is left to fail.
         Ok(())
     }
 

@@ -19,8 +19,10 @@
 //! error. The transpose lies on the matrix by the map `[1, 0]`: its first axis is the matrix's
 //! second. Upside down it is `[0 reversed, 1]`.
 
+use std::cmp::Reverse;
+
 use ndarray::{ArrayBase, Axis, IxDyn, RawData};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::error::{Error, Result};
 
@@ -41,10 +43,20 @@ pub(crate) struct CanonicalView {
 pub(crate) struct StridedView {
     pub(crate) canonical: CanonicalView,
     pub(crate) element_size: usize,
-    /// For each axis of the canonical form: its rank among the view's axes longer than 1, and whether the
-    /// view runs along it backwards.
+    /// For each axis of the canonical form: its rank among the view's axes longer than 1, and
+    /// whether the view runs along it backwards.
     axes: Vec<(usize, bool)>,
     shape: Shape,
+}
+
+/// An axis of a view, longer than 1.
+struct MemoryAxis {
+    /// In bytes.
+    stride: usize,
+    len: usize,
+    /// Which of the view's axes longer than 1 it is.
+    rank: usize,
+    is_reversed: bool,
 }
 
 impl StridedView {
@@ -54,37 +66,33 @@ impl StridedView {
         strides: &[isize],
         element_size: usize,
     ) -> Self {
-        let longer = shape.iter().zip(strides).filter(|&(&len, _)| len > 1);
-        let mut axes: Vec<_> = longer
+        let longer = shape.iter().zip(strides).filter(|axis| *axis.0 > 1);
+        let mut axes: Vec<MemoryAxis> = longer
             .enumerate()
-            .map(|(rank, (&len, &stride))| (stride, len, rank))
+            .map(|(rank, (&len, &stride))| MemoryAxis {
+                stride: stride.unsigned_abs() * element_size,
+                len,
+                rank,
+                is_reversed: stride < 0,
+            })
             .collect();
         // Two views of the same elements list their axes alike from here on.
-        axes.sort_by_key(|&(stride, len, _)| std::cmp::Reverse((stride.unsigned_abs(), len)));
-        let behind = |&(stride, len, _): &(isize, usize, usize)| {
-            if stride < 0 {
-                (len - 1) * stride.unsigned_abs()
-            } else {
-                0
-            }
+        axes.sort_by_key(|axis| Reverse((axis.stride, axis.len)));
+        let mut start = address;
+        for axis in axes.iter().filter(|axis| axis.is_reversed) {
+            // Along an axis that runs backwards the first element has the highest address.
+            start -= (axis.len - 1) * axis.stride;
+        }
+        let canonical = axes.iter().map(|axis| (axis.stride, axis.len));
+        let canonical = CanonicalView {
+            start,
+            axes: canonical.collect(),
         };
-        // Along an axis that runs backwards the first element has the highest address.
-        let start = address - axes.iter().map(behind).sum::<usize>() * element_size;
-        let canonical = axes
-            .iter()
-            .map(|&(stride, len, _)| (stride.unsigned_abs() * element_size, len))
-            .collect();
-        let axes = axes
-            .iter()
-            .map(|&(stride, _, rank)| (rank, stride < 0))
-            .collect();
+        let own = axes.iter().map(|axis| (axis.rank, axis.is_reversed));
         StridedView {
-            canonical: CanonicalView {
-                start,
-                axes: canonical,
-            },
+            canonical,
             element_size,
-            axes,
+            axes: own.collect(),
             shape: shape.into(),
         }
     }
@@ -108,9 +116,13 @@ impl StridedView {
 
     /// How this view, at a place, lies on `leaf`, a view of the same canonical form.
     pub(crate) fn on(&self, leaf: &StridedView) -> AxisMap {
-        let mut axes: SmallVec<_> = self.axes.iter().map(|_| (0, false)).collect();
-        for (&(place, place_reversed), &(leaf, leaf_reversed)) in self.axes.iter().zip(&leaf.axes) {
-            axes[place] = (leaf, place_reversed != leaf_reversed);
+        // Both list their axes in the order of the canonical form: what stands at one position of
+        // both is one axis in memory.
+        let mut axes = smallvec![(0, false); self.axes.len()];
+        for (&(place, is_place_reversed), &(leaf, is_leaf_reversed)) in
+            self.axes.iter().zip(&leaf.axes)
+        {
+            axes[place] = (leaf, is_place_reversed != is_leaf_reversed);
         }
         AxisMap {
             shape: self.shape.clone(),
@@ -147,9 +159,10 @@ pub(crate) struct AxisMap {
 impl AxisMap {
     /// Of a place that shows the leaf as it is.
     pub(crate) fn identity(shape: &[usize]) -> Self {
+        let count = longer(shape).len();
         AxisMap {
             shape: shape.into(),
-            axes: (0..longer(shape).len()).map(|axis| (axis, false)).collect(),
+            axes: (0..count).map(|axis| (axis, false)).collect(),
         }
     }
 
@@ -182,12 +195,16 @@ impl AxisMap {
     /// Checks the map against the shape of its leaf.
     pub(crate) fn validate(&self, leaf: &[usize]) -> Result<()> {
         let (place, leaf) = (longer(&self.shape), longer(leaf));
+        let mut fits = place.len() == leaf.len() && place.len() == self.axes.len();
+        // A stored layout may name an axis twice, and so none in another's place.
         let mut used = vec![false; leaf.len()];
-        let fits = |(&len, &(axis, _)): (&usize, &(usize, bool))| {
-            leaf.get(axis) == Some(&len) && !std::mem::replace(&mut used[axis], true)
-        };
-        let same_count = place.len() == leaf.len() && place.len() == self.axes.len();
-        if same_count && place.iter().zip(&self.axes).all(fits) {
+        for (len, &(axis, _)) in place.iter().zip(&self.axes) {
+            fits = fits && leaf.get(axis) == Some(len) && !used[axis];
+            if fits {
+                used[axis] = true;
+            }
+        }
+        if fits {
             Ok(())
         } else {
             Err(Error::invalid_layout("a tie's axes do not fit its leaf"))
@@ -200,28 +217,31 @@ impl AxisMap {
         place: ArrayBase<S, IxDyn>,
         leaf: &[usize],
     ) -> ArrayBase<S, IxDyn> {
-        let mut order: SmallVec<[usize; 4]> = self.axes.iter().map(|_| 0).collect();
-        self.axes
-            .iter()
-            .enumerate()
-            .for_each(|(index, &(axis, _))| order[axis] = index);
-        unsqueeze(self.reverse(squeeze(place).permuted_axes(&order[..])), leaf)
+        // The map says where each axis of the place comes from; wanted is where each of the leaf's
+        // is.
+        let mut order: SmallVec<[usize; 4]> = smallvec![0; self.axes.len()];
+        for (index, &(axis, _)) in self.axes.iter().enumerate() {
+            order[axis] = index;
+        }
+        let turned = squeeze(place).permuted_axes(&order[..]);
+        unsqueeze(self.reverse(turned), leaf)
     }
 
     /// The leaf's array, seen as at the place.
     pub(crate) fn to_place<S: RawData>(&self, leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
         let order: SmallVec<[usize; 4]> = self.axes.iter().map(|axis| axis.0).collect();
-        unsqueeze(
-            self.reverse(squeeze(leaf)).permuted_axes(&order[..]),
-            &self.shape,
-        )
+        // Which axes are reversed is said of the leaf's, so that they are reversed before they are
+        // put in the place's order.
+        let turned = self.reverse(squeeze(leaf)).permuted_axes(&order[..]);
+        unsqueeze(turned, &self.shape)
     }
 
     fn reverse<S: RawData>(&self, mut leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
-        self.axes
-            .iter()
-            .filter(|axis| axis.1)
-            .for_each(|&(axis, _)| leaf.invert_axis(Axis(axis)));
+        for &(axis, is_reversed) in &self.axes {
+            if is_reversed {
+                leaf.invert_axis(Axis(axis));
+            }
+        }
         leaf
     }
 }
@@ -242,8 +262,10 @@ fn squeeze<S: RawData>(mut array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
 
 /// Puts them in again.
 fn unsqueeze<S: RawData>(mut array: ArrayBase<S, IxDyn>, shape: &[usize]) -> ArrayBase<S, IxDyn> {
-    for (axis, _) in shape.iter().enumerate().filter(|axis| *axis.1 == 1) {
-        array = array.insert_axis(Axis(axis));
+    for (axis, &len) in shape.iter().enumerate() {
+        if len == 1 {
+            array = array.insert_axis(Axis(axis));
+        }
     }
     array
 }

@@ -2,15 +2,16 @@
 //! what is new.
 //!
 //! A tree rebuilds itself field by field, and asks the builder for each child and leaf in the order
-//! in which it visits them. The walk behind the builder follows along the layout's paths, so that it
-//! knows at every leaf which elements are meant. An example: `(a, a)`, two handles of one
+//! in which it visits them. The walk behind the builder follows along the layout's paths, so that
+//! it knows at every leaf which elements are meant. An example: `(a, a)`, two handles of one
 //! `Rc<Vec<f32>>`, restructured from `[2.0]`.
 //!
 //! 1. The tuple asks for child `0`: the walk goes down to the path `0`.
 //! 2. The `Rc` asks for the shared node of its identity. None has been made, so its content is
-//!    rebuilt: the vector asks for its leaf, which is `[2.0]`, and a new `Rc` is kept in [`MadeParts`].
-//! 3. The tuple asks for child `1`, and the `Rc` for the shared node of the same identity: it gets a
-//!    clone of the new handle, and the tie is one again.
+//!    rebuilt: the vector asks for its leaf, which is `[2.0]`, and a new `Rc` is kept in
+//!    [`MadeParts`].
+//! 3. The tuple asks for child `1`, and the `Rc` for the shared node of the same identity: it gets
+//!    a clone of the new handle, and the tie is one again.
 //!
 //! Cloning the tree and then writing its leaves was tried first: it writes all elements twice, and
 //! took 19 to 23 ms on the shapes of ResNet-50 where this takes 9 to 12.
@@ -33,8 +34,8 @@ use crate::slices::{AnyVec, Floats};
 /// Makes a new tree after an old one: what [`Tree::rebuild`] is given.
 ///
 /// An implementation asks it for its children ([`child`](Builder::child)) and leaves
-/// ([`leaf`](Builder::leaf)), in the order in which it visits them, and puts the answers together to
-/// a new value. Ties, frozen leaves and conversions of element types are the builder's affair: a
+/// ([`leaf`](Builder::leaf)), in the order in which it visits them, and puts the answers together
+/// to a new value. Ties, frozen leaves and conversions of element types are the builder's affair: a
 /// leaf that gets no new elements is answered with its old ones.
 ///
 /// ```
@@ -70,10 +71,14 @@ use crate::slices::{AnyVec, Floats};
 /// ```
 pub struct Builder<'b>(&'b mut (dyn Rebuild + 'b));
 
-/// What a builder asks of the walk that it stands for: a private trait, so that what a tree is needs
-/// to know nothing of layouts.
+/// What a builder asks of the walk that it stands for: a private trait, so that what a tree is
+/// needs to know nothing of layouts.
 pub(crate) trait Rebuild {
-    /// Goes down to a child; its level.
+    /// Goes down to a child; its level, which says when to look for space on the stack.
+    ///
+    /// # Errors
+    /// `is_too_deep`: more than 1,024 levels; `is_unstable`: a child that the first visit did not
+    /// show.
     fn enter(&mut self, key: Key<'_>) -> Result<usize>;
 
     fn leave(&mut self, key: Key<'_>);
@@ -82,16 +87,20 @@ pub(crate) trait Rebuild {
     /// `None` if it keeps its elements.
     fn new_leaf(&mut self, shape: &[usize], dtype: Dtype) -> Result<Option<NewLeaf<'_>>>;
 
-    /// How the leaf here is tied; `None` for a leaf with one place.
+    /// How the leaf here is tied: by which number all its places know it, and how this place lies
+    /// on it. `None` for a leaf with one place.
     fn tied(&self) -> Option<TiedPlace<'_>>;
 
-    /// Whether the shared node here stays in the new tree as it is.
+    /// Whether the shared node here stays in the new tree as it is: it does if no leaf of it gets
+    /// new elements and no cell in it could change later.
     fn keeps_node(&self, identity: &Identity) -> bool;
 
-    /// Whether anything here or below gets a new value.
+    /// Whether anything here or below gets a new value. What cannot be made anew, a reference or a
+    /// file, is taken over where nothing does, and is an error elsewhere.
     fn changes(&self) -> bool;
 
-    /// What has been made for shared nodes and ties so far.
+    /// What has been made for shared nodes and ties so far. It outlives the builder: writing in
+    /// place prepares all new nodes before the first handle is pointed at one.
     fn made(&mut self) -> &mut MadeParts;
 }
 
@@ -264,8 +273,8 @@ impl<'b> Builder<'b> {
     /// They come in a vector of their own, as many as the shape of `old` has.
     ///
     /// # Errors
-    /// `is_unstable`: a leaf whose shape or element type is not what the first visit saw, and an `E`
-    /// that is not the type of `old`; what reading `old` returns.
+    /// `is_unstable`: a leaf whose shape or element type is not what the first visit saw, and an
+    /// `E` that is not the type of `old`; what reading `old` returns.
     ///
     /// ```
     /// use flatleaf::{destructure, Builder, LeafRef, Result, Tree};
@@ -313,8 +322,8 @@ impl<'b> Builder<'b> {
     /// The new node behind a shared pointer: made for the first handle of its identity, cloned for
     /// the others, so that a tie is one allocation again.
     ///
-    /// `old` is the handle here. It is cloned instead if nothing below it is trainable and nothing in
-    /// it can change: a frozen part without cells is shared by both trees.
+    /// `old` is the handle here. It is cloned instead if nothing below it is trainable and nothing
+    /// in it can change: a frozen part without cells is shared by both trees.
     ///
     /// # Errors
     /// What `make` returns; `is_object`: a node that the tree holds as two types; `is_too_deep`:
@@ -449,8 +458,12 @@ impl<'b> Builder<'b> {
     }
 }
 
-/// Takes a rebuilt tree as the type of box that holds it. See
-/// [`rebuild_object!`](crate::rebuild_object).
+/// Takes a rebuilt tree as the type of box that holds it.
+///
+/// A `Box<dyn Layer>` does not know what is in it, and what is in it does not know in which box it
+/// stands. So the box asks its content to [offer](Slot::offer) itself as every type that it can be
+/// boxed as, and keeps the one that it is. [`rebuild_object!`](crate::rebuild_object) and
+/// `#[tree(object = "dyn Layer")]` write that.
 ///
 /// ```
 /// use flatleaf::{deep_clone, Builder, Result, Slot, Tree};
@@ -487,7 +500,9 @@ impl Slot<'_> {
         self.concrete.get_or_insert(type_name::<T>());
     }
 
-    /// Calls `make` if what is wanted is a `Box<T>`.
+    /// Calls `make` if what is wanted is a `Box<T>`, and does nothing otherwise. To be called once
+    /// for every type as which this tree may be boxed; if none is the wanted one, the operation
+    /// fails (`is_object`).
     ///
     /// # Errors
     /// What `make` returns.
@@ -585,8 +600,8 @@ impl NewLeaf<'_> {
         if axes.is_none() && order.is_none() {
             return elements.into_vec();
         }
-        // Elements come in the order of the leaf, and are wanted in the order in which the old array
-        // of this place lies in memory.
+        // Elements come in the order of the leaf, and are wanted in the order in which the old
+        // array of this place lies in memory.
         let elements = elements.borrowed::<E>()?;
         let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements).map_err(|_| another_length())?;
         let place = axes.map_or(leaf.clone(), |axes| axes.to_place(leaf));

@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 impl<T: Tree> Tree for [T] {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         if let Some((dtype, bytes)) = T::elements(self) {
-            return visitor.leaf(LeafRef::new(dtype, &[self.len()], Source::Borrowed(bytes)));
+            let shape = [self.len()];
+            let leaf = LeafRef::new(dtype, &shape, Source::Borrowed(bytes));
+            return visitor.leaf(leaf);
         }
         for (index, item) in self.iter().enumerate() {
             visitor.child(Key::Index(index), item)?;
@@ -28,6 +30,8 @@ impl<T: Tree> Tree for [T] {
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         let len = self.len();
+        // Asked for reading first: the list stays borrowed for writing where it is returned, and is
+        // wanted again below where it is not one of numbers.
         if T::elements(&*self).is_some() {
             let Some((dtype, sink)) = T::elements_mut(self) else {
                 return Ok(());
@@ -58,12 +62,12 @@ impl<T: Tree> Tree for [T] {
         frozen: bool,
         visitor: &mut dyn Visitor<'a>,
     ) -> Result<()> {
+        // A list of numbers is one leaf, which is told in one call: most leaves of a small model
+        // are met here.
         if let Some((dtype, bytes)) = T::elements(self) {
-            return visitor.leaf_at(
-                key,
-                frozen,
-                LeafRef::new(dtype, &[self.len()], Source::Borrowed(bytes)),
-            );
+            let shape = [self.len()];
+            let leaf = LeafRef::new(dtype, &shape, Source::Borrowed(bytes));
+            return visitor.leaf_at(key, frozen, leaf);
         }
         let level = visitor.enter(key, frozen)?;
         stack::with_stack_space(level, || self.visit(visitor))?;
@@ -124,6 +128,7 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         let list = rebuild_list(self, builder)?;
+        // As long as it was unless an implementation of `Tree` for the items lies.
         list.try_into()
             .map_err(|_| Error::unstable("a list of another length"))
     }
@@ -137,6 +142,7 @@ impl<T: Tree> Tree for Option<T> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         match self {
             Some(tree) => tree.visit(visitor),
+            // Not `no_leaf`: a gradient that has something here is of another model, and an error.
             None => Ok(()),
         }
     }
@@ -244,31 +250,35 @@ ordered_maps!(
     |old: &Self| IndexMap::with_capacity_and_hasher(old.len(), old.hasher().clone())
 );
 
+/// The entries of a hash map by key: it iterates in another order each time it is made, and the
+/// order of a flat vector must not depend on that.
+fn by_key<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> SmallVec<[(K, V); 16]> {
+    let mut entries: SmallVec<[(K, V); 16]> = entries.collect();
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    entries
+}
+
 /// Visited in the order of the keys, whose segments are what they print.
 impl<K: Display + Clone + Ord + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self.iter().collect();
-        entries.sort_unstable_by_key(|entry| entry.0);
-        for (key, tree) in entries {
+        for (key, tree) in by_key(self.iter()) {
             visitor.child(KeyText::of(key)?.key(), tree)?;
         }
         Ok(())
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let mut entries: SmallVec<[_; 16]> = self.iter_mut().collect();
-        entries.sort_unstable_by_key(|entry| entry.0);
-        for (key, tree) in entries {
+        for (key, tree) in by_key(self.iter_mut()) {
             visitor.child(KeyText::of(key)?.key(), tree)?;
         }
         Ok(())
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        let mut entries: SmallVec<[_; 16]> = self.iter().collect();
-        entries.sort_unstable_by_key(|entry| entry.0);
-        let mut map = HashMap::with_capacity_and_hasher(self.len(), self.hasher().clone());
-        for (key, tree) in entries {
+        // The hasher is part of the value: a map of a seeded one is rebuilt with its seed.
+        let hasher = self.hasher().clone();
+        let mut map = HashMap::with_capacity_and_hasher(self.len(), hasher);
+        for (key, tree) in by_key(self.iter()) {
             let rebuilt = builder.child(KeyText::of(key)?.key(), tree)?;
             map.insert(key.clone(), rebuilt);
         }

@@ -55,8 +55,8 @@ enum DynNode {
 }
 
 impl DynTree {
-    /// Nothing: the gradient of a leaf that has none. As a gradient it is ignored wherever it stands,
-    /// and the leaf it stands for is absent, which is not zero.
+    /// Nothing: the gradient of a leaf that has none. As a gradient it is ignored wherever it
+    /// stands, and the leaf it stands for is absent, which is not zero.
     ///
     /// ```
     /// use flatleaf::{DynTree, Layout};
@@ -70,7 +70,9 @@ impl DynTree {
         DynTree(DynNode::Absent)
     }
 
-    /// A branch whose children are numbered.
+    /// A branch whose children are numbered: the first is at the path `0`, as in a `Vec` or a
+    /// tuple. An absent child keeps its number, so that the gradient of a list of layers may lack
+    /// one of them.
     ///
     /// ```
     /// use flatleaf::{destructure, DynTree};
@@ -84,7 +86,9 @@ impl DynTree {
         DynTree(DynNode::List(items.into_iter().collect()))
     }
 
-    /// A branch whose children are named; they keep their order.
+    /// A branch whose children are named, as the fields of a struct. They keep their order, which
+    /// is that of the flat vector; a gradient's order does not matter. A name with a dot in it is
+    /// one key and no path.
     ///
     /// # Panics
     /// If a key comes twice.
@@ -116,8 +120,8 @@ impl DynTree {
     /// # Errors
     /// `is_too_deep`: more than 1,024 levels; `is_cycle`: a node in itself; `is_too_many_places`:
     /// more than 1,048,576 extra nodes of shared parts; `is_shape`: an array of more than 64 axes;
-    /// `is_poisoned`, `is_borrowed`: a lock or cell that cannot be read; what reading a foreign leaf
-    /// returns.
+    /// `is_poisoned`, `is_borrowed`: a lock or cell that cannot be read; what reading a foreign
+    /// leaf returns.
     ///
     /// ```
     /// use flatleaf::{DynTree, Tree};
@@ -157,7 +161,8 @@ impl DynTree {
     }
 
     /// Whether there is nothing here, `null` in JSON: no array and no branch, not even one without
-    /// children.
+    /// children. In a gradient it is a parameter that the loss does not depend on, which an
+    /// optimiser leaves as it is.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -205,8 +210,8 @@ impl DynTree {
         }
     }
 
-    /// The array, if this is a leaf whose elements are `E`; `None` for a branch, for nothing, and for
-    /// an array of another element type.
+    /// The array, if this is a leaf whose elements are `E`; `None` for a branch, for nothing, and
+    /// for an array of another element type.
     ///
     /// ```
     /// use flatleaf::tree;
@@ -243,7 +248,9 @@ pub(crate) enum DynParts<'t> {
 }
 
 pub(crate) fn duplicate(entries: &[(String, DynTree)]) -> Option<&str> {
-    let mut keys: Vec<&str> = entries.iter().map(|entry| entry.0.as_str()).collect();
+    // Sorted, and not each compared with all others: a text may have a million keys in one map.
+    let keys = entries.iter().map(|entry| entry.0.as_str());
+    let mut keys: Vec<&str> = keys.collect();
     keys.sort_unstable();
     keys.windows(2)
         .find(|pair| pair[0] == pair[1])
@@ -388,7 +395,8 @@ impl Tree for DynTree {
             DynNode::Map(entries) => {
                 let mut rebuilt = Vec::with_capacity(entries.len());
                 for (key, tree) in entries {
-                    rebuilt.push((key.clone(), builder.child(Key::Name(key), tree)?));
+                    let child = builder.child(Key::Name(key), tree)?;
+                    rebuilt.push((key.clone(), child));
                 }
                 DynNode::Map(rebuilt)
             }
@@ -449,14 +457,13 @@ impl DynTree {
             DynNode::Absent => f.write_str("null"),
             DynNode::Leaf(array) => write_array(f, &**array),
             DynNode::List(items) => {
-                write_children(f, ['[', ']'], level, items.iter().map(|item| (None, item)))
+                let children = items.iter().map(|item| (None, item));
+                write_children(f, ['[', ']'], level, children)
             }
-            DynNode::Map(entries) => write_children(
-                f,
-                ['{', '}'],
-                level,
-                entries.iter().map(|(key, tree)| (Some(key), tree)),
-            ),
+            DynNode::Map(entries) => {
+                let children = entries.iter().map(|(key, tree)| (Some(key), tree));
+                write_children(f, ['{', '}'], level, children)
+            }
         }
     }
 }
@@ -486,16 +493,14 @@ fn write_children<'t>(
             Ok(())
         }
     };
+    // With `{:#?}` every child has a line of its own, and the comma needs no space behind it.
+    let separator = if f.alternate() { "," } else { ", " };
     write!(f, "{}", brackets[0])?;
     let mut any = false;
     for (key, tree) in children {
-        f.write_str(if any && !f.alternate() {
-            ", "
-        } else if any {
-            ","
-        } else {
-            ""
-        })?;
+        if any {
+            f.write_str(separator)?;
+        }
         line_break(f, level + 1)?;
         key.map_or(Ok(()), |key| write!(f, "{key:?}: "))?;
         tree.write(f, level + 1)?;
@@ -542,7 +547,8 @@ impl CopyingVisitor {
             .map_or(&mut self.root, |open| &mut open.1)
     }
 
-    /// Remembers an error, should the tree keep it to itself.
+    /// Remembers an error, should the tree keep it to itself: a copy that lacks a leaf would pass
+    /// for one that is whole.
     fn noted(&mut self, error: Error) -> Error {
         let path = self.path();
         self.failed.note(error, || path)
@@ -562,6 +568,8 @@ fn path_of<'k>(keys: impl Iterator<Item = &'k String>) -> String {
 impl<'a> Visitor<'a> for CopyingVisitor {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         let copy = array_of(&leaf).map_err(|error| self.noted(error))?;
+        // A tie becomes copies: this tree owns its arrays, and one array of two places would have to
+        // be shared.
         self.here().leaf = Some(copy);
         Ok(())
     }
@@ -623,6 +631,7 @@ macro_rules! arrays_by_type {
             dtype if dtype.is_opaque() => {
                 Ok(Box::new(OpaqueArray::copy_of($leaf)?))
             }
+            // Without the feature `half` there are two types that no array here can hold.
             #[allow(unreachable_patterns)]
             other => Err(Error::element_type(String::new(), "an element type of this build".into(), other.to_string())),
         }
@@ -642,7 +651,8 @@ pub(crate) fn array_of(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
 }
 
 fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
-    let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), leaf.to_vec::<E>()?);
+    let elements: Vec<E> = leaf.to_vec()?;
+    let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), elements);
     let array = array.map_err(|_| Error::unstable("a leaf of another length"))?;
     Ok(Box::new(array))
 }

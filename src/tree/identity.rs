@@ -61,6 +61,10 @@ impl Identity {
     /// An identifier that the library behind a foreign leaf gives out: candle's `TensorId`, burn's
     /// `ParamId`.
     ///
+    /// Two of them are equal if they are of one type and equal as values, so that numbers of two
+    /// libraries never meet. The library must keep it while the tensor lives, and give it to no
+    /// other.
+    ///
     /// ```
     /// use flatleaf::Identity;
     ///
@@ -137,8 +141,8 @@ impl fmt::Debug for OwnIdentity {
 /// its guard.
 ///
 /// Implement it for a lock of one's own; [`Tree::visit`](super::Tree::visit) then reports the lock
-/// with [`guarded`](super::Visitor::guarded) and never holds a guard while a sibling is visited. The
-/// content must be what the cell keeps, not a temporary made for the call: an address is an
+/// with [`guarded`](super::Visitor::guarded) and never holds a guard while a sibling is visited.
+/// The content must be what the cell keeps, not a temporary made for the call: an address is an
 /// identity only while the object lives.
 ///
 /// ```
@@ -181,15 +185,15 @@ pub trait Guarded {
     /// Calls `visit` with the content, for reading, while the guard is held.
     ///
     /// # Errors
-    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a cell
-    /// that is borrowed for writing.
+    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a
+    /// cell that is borrowed for writing.
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()>;
 
     /// Calls `visit` with the content, for writing, while the guard is held.
     ///
     /// # Errors
-    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a cell
-    /// that is borrowed at all.
+    /// What `visit` returns; an error of its own where no guard is to be had: a poisoned lock, a
+    /// cell that is borrowed at all.
     fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()>;
 }
 
@@ -247,22 +251,28 @@ pub trait Guarded {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait Shared {
-    /// The identity of what is shared.
+    /// The identity of what is shared, equal for all handles of one node: usually the
+    /// [`address`](Identity::address) of the allocation. Asked for several times while a tree is
+    /// borrowed, and answered alike each time.
     fn identity(&self) -> Identity;
 
-    /// Whether this is the only handle, so that the node can be written where it is.
+    /// Whether this is the only handle, inside and outside the tree, so that the node can be
+    /// written where it is: `Rc::get_mut(..).is_some()` for an `Rc`. A handle that says so and is
+    /// not the only one changes what others hold.
     fn is_unique(&mut self) -> bool;
 
-    /// Visits the node for writing; called only on a unique handle.
+    /// Visits the node for writing where it is. Called only right after
+    /// [`is_unique`](Shared::is_unique) has said yes.
     ///
     /// # Errors
-    /// What the visitor returns.
+    /// What the visitor returns, unchanged: it adds the path.
     fn visit_unique<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()>;
 
-    /// Visits the node for reading, to reach the cells in it.
+    /// Visits the node for reading. Called where other handles share it, so that the node cannot be
+    /// written but the cells and locks in it can, under their guards.
     ///
     /// # Errors
-    /// What the visitor returns.
+    /// What the visitor returns, unchanged: it adds the path.
     fn visit_content<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()>;
 
     /// Makes the new node that [`renew`](Shared::renew) points to and lets the builder keep it, so
@@ -272,7 +282,9 @@ pub trait Shared {
     /// What rebuilding the node returns.
     fn prepare(&self, builder: &mut Builder<'_>) -> Result<()>;
 
-    /// Points the handle at a new node, the same one for every handle of this identity.
+    /// Points the handle at a new node, one for all handles of this identity:
+    /// [`Builder::shared`] makes it at the first and hands it out to the others. Called after
+    /// [`prepare`](Shared::prepare) on every such handle, when nothing is left to fail.
     ///
     /// # Errors
     /// What rebuilding the node returns.

@@ -16,7 +16,12 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::slices::Floats;
 
-/// A leaf that can be read.
+/// A leaf that can be read: one array of numbers, with its shape, its element type and a way to its
+/// elements, in row-major order.
+///
+/// An implementation of [`Tree::visit`](crate::Tree::visit) makes one and hands it to the visitor.
+/// The elements are a slice ([`from_slice`](LeafRef::from_slice)), which is not copied, or come out
+/// of a callback ([`from_reader`](LeafRef::from_reader)).
 ///
 /// ```
 /// use flatleaf::{destructure, LeafRef, Result, Tree, Visitor};
@@ -62,7 +67,9 @@ pub(crate) enum Source<'call, 'a> {
 }
 
 impl<'call, 'a> LeafRef<'call, 'a> {
-    /// A leaf whose elements lie in one slice, in row-major order.
+    /// A leaf whose elements lie in one slice, in row-major order. The slice lives as long as the
+    /// tree is borrowed and is copied once, into the flat vector; a shape of no axes is a 0-d leaf
+    /// of one element.
     ///
     /// # Panics
     /// If `shape` does not multiply to the length of the slice.
@@ -130,6 +137,10 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two
     /// places.
     ///
+    /// For leaves whose memory does not say so: tensors on a device, handles of another library.
+    /// The parameter is once in the flat vector, its gradients are added, and both places are
+    /// written.
+    ///
     /// ```
     /// use flatleaf::{Identity, Layout, LeafRef, Result, Tree, Visitor};
     /// # use flatleaf::{Builder, LeafMut, VisitorMut};
@@ -184,7 +195,8 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         }
     }
 
-    /// The length of each axis; empty for a 0-d leaf.
+    /// The length of each axis, outermost first; empty for a 0-d leaf, which has one element. It is
+    /// what the leaf was made with, and the elements are as many as it multiplies to.
     ///
     /// ```
     /// use flatleaf::LeafRef;
@@ -196,7 +208,8 @@ impl<'call, 'a> LeafRef<'call, 'a> {
         self.shape
     }
 
-    /// The element type.
+    /// The element type of the array: that of the slice or callback the leaf was made of. A leaf of
+    /// floats is a parameter unless it is frozen; one of integers or booleans is carried.
     ///
     /// ```
     /// use flatleaf::{Dtype, LeafRef};
@@ -317,7 +330,11 @@ impl<'call, 'a> LeafRef<'call, 'a> {
     }
 }
 
-/// A leaf that can be written.
+/// A leaf that can be written: one array of numbers, with its shape, its element type and a way to
+/// put new elements into it, in row-major order.
+///
+/// An implementation of [`Tree::visit_mut`](crate::Tree::visit_mut) makes one for each leaf that
+/// its `visit` shows, of the same shape and type; another is an error (`is_unstable`).
 ///
 /// ```
 /// use flatleaf::{destructure, LeafMut, Result, Tree, VisitorMut};
@@ -353,7 +370,9 @@ pub struct LeafMut<'call, 'a> {
 }
 
 impl<'call, 'a> LeafMut<'call, 'a> {
-    /// A leaf whose elements lie in one slice, in row-major order.
+    /// A leaf whose elements lie in one slice, in row-major order. New elements are copied into it,
+    /// and converted if the vector is of another type; a shape of no axes is a 0-d leaf of one
+    /// element.
     ///
     /// # Panics
     /// If `shape` does not multiply to the length of the slice.
@@ -507,7 +526,10 @@ fn check_len(shape: &[usize], len: usize) {
 }
 
 /// Fills a slice with a leaf's elements, in row-major order: for leaves that are no slice in
-/// memory.
+/// memory, such as a tensor on a device or a weight that is computed from others.
+///
+/// Made beside the leaf and lent to it ([`LeafRef::from_reader`]). It may be called several times
+/// while the tree is borrowed, or not at all.
 ///
 /// ```
 /// use flatleaf::{destructure, LeafRef, Reader, Result, Tree, Visitor};
@@ -535,7 +557,9 @@ fn check_len(shape: &[usize], len: usize) {
 pub struct Reader<E, F>(F, PhantomData<fn(E)>);
 
 impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
-    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has, and
+    /// has to write them all. What the slice holds before is of no meaning. An error that it
+    /// returns ends the operation, with the path of the leaf.
     ///
     /// ```
     /// use flatleaf::{destructure, Error, LeafRef, Reader, Result, Tree, Visitor};
@@ -562,7 +586,10 @@ impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
 }
 
 /// Takes a leaf's new elements from a slice, in row-major order: for leaves that are no slice in
-/// memory.
+/// memory, such as a tensor on a device.
+///
+/// Made beside the leaf and lent to it ([`LeafMut::from_writer`]). It is called once for each time
+/// that the leaf is written, after the whole tree has been checked.
 ///
 /// ```
 /// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut, Writer};
@@ -598,7 +625,9 @@ impl<E: Element, F: Fn(&mut [E]) -> Result<()>> Reader<E, F> {
 pub struct Writer<E, F>(F, PhantomData<fn(E)>);
 
 impl<E: Element, F: FnMut(&[E]) -> Result<()>> Writer<E, F> {
-    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has.
+    /// Wraps a callback; it is called with a slice of as many elements as the leaf's shape has. An
+    /// error that it returns ends the operation, with the path of the leaf; leaves before it have
+    /// been written by then.
     ///
     /// ```
     /// use flatleaf::{destructure, LeafMut, LeafRef, Result, Tree, VisitorMut, Writer};

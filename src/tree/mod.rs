@@ -142,8 +142,8 @@ pub trait Tree {
 
     /// Makes a new tree like this one, field by field, with the builder's values in its leaves.
     ///
-    /// The children are asked for in the order of [`visit`](Tree::visit), each once. What is no part
-    /// of the tree is cloned or made anew by the implementation.
+    /// The children are asked for in the order of [`visit`](Tree::visit), each once. What is no
+    /// part of the tree is cloned or made anew by the implementation.
     ///
     /// # Errors
     /// What the builder returns; `is_read_only` from a tree that a new one cannot be made of.
@@ -166,7 +166,8 @@ pub trait Tree {
         Ok(())
     }
 
-    /// Visits this as a child. A leaf says both in one call, which halves the cost of a small one.
+    /// Visits this as a child. A leaf says both in one call, which halves the cost of a small one;
+    /// other trees need not implement it.
     #[doc(hidden)]
     #[inline]
     fn visit_at<'a>(
@@ -181,7 +182,8 @@ pub trait Tree {
         Ok(())
     }
 
-    /// Visits this for writing as a child, a leaf in one call.
+    /// Visits this for writing as a child. A leaf says both in one call, which halves the cost of a
+    /// small one; other trees need not implement it.
     #[doc(hidden)]
     #[inline]
     fn visit_mut_at<'a>(
@@ -195,7 +197,8 @@ pub trait Tree {
         Ok(())
     }
 
-    /// Visits this as a child that is a parameter where it is a bare float: `#[tree(params)]`.
+    /// Visits this as a child of a struct of `#[tree(params)]`: a bare float is a parameter there,
+    /// a leaf without axes, and every other tree is what it is elsewhere.
     #[doc(hidden)]
     #[inline]
     fn visit_param_at<'a>(
@@ -207,7 +210,8 @@ pub trait Tree {
         self.visit_at(key, frozen, visitor)
     }
 
-    /// Visits this for writing as a child that is a parameter where it is a bare float.
+    /// Visits this for writing as a child of a struct of `#[tree(params)]`: a bare float is written
+    /// as a leaf without axes, and every other tree as elsewhere.
     #[doc(hidden)]
     #[inline]
     fn visit_param_mut_at<'a>(
@@ -218,7 +222,8 @@ pub trait Tree {
         self.visit_mut_at(key, visitor)
     }
 
-    /// Rebuilds this as a child that is a parameter where it is a bare float.
+    /// Rebuilds this as a child of a struct of `#[tree(params)]`: a bare float is the new element
+    /// of a leaf without axes, and every other tree is rebuilt as elsewhere.
     #[doc(hidden)]
     #[inline]
     fn rebuild_param_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self>
@@ -306,24 +311,32 @@ pub trait Visitor<'a> {
         self.no_leaf()
     }
 
-    /// A cell or lock. Its content is visited under its guard.
+    /// This node is a cell or lock: its content is visited under its guard, which is given back
+    /// before the next child is visited. Writing in place goes through it, shared or not.
     ///
     /// # Errors
-    /// What visiting the content returns; a poisoned lock, a borrowed cell.
+    /// `is_poisoned`: a lock that a panic poisoned; `is_borrowed`: a cell that is borrowed
+    /// elsewhere; what visiting the content returns.
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()>;
 
-    /// From here down nothing can be written.
+    /// From here down nothing can be written: told once, by a reference or a file, before what is
+    /// in it. A trainable leaf below is an error where the tree is to be written.
     #[doc(hidden)]
     fn read_only(&mut self) {}
 
-    /// Goes down to a child; its level.
+    /// Goes down to a child; its level, which says when to look for space on the stack. What
+    /// follows until [`leave`](Visitor::leave) is the child's.
+    ///
+    /// # Errors
+    /// `is_too_deep`: more than 1,024 levels; `is_duplicate`: a key that its parent has had before.
     #[doc(hidden)]
     fn enter(&mut self, key: Key<'_>, frozen: bool) -> Result<usize>;
 
     #[doc(hidden)]
     fn leave(&mut self, key: Key<'_>);
 
-    /// A child that is a leaf.
+    /// A child that is a leaf: going down to it, meeting it and coming back in one call. Of small
+    /// leaves the calls cost as much as the elements.
     #[doc(hidden)]
     fn leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
         self.enter(key, frozen)?;
@@ -332,7 +345,11 @@ pub trait Visitor<'a> {
         Ok(())
     }
 
-    /// Whether to visit the node: not if it has been visited and that is enough.
+    /// Goes into the node of a shared pointer; whether to visit it, which a walk that knows its
+    /// leaves from an earlier handle has no need to.
+    ///
+    /// # Errors
+    /// `is_cycle`: the walk is in this very node.
     #[doc(hidden)]
     fn enter_shared(&mut self, identity: Identity) -> Result<bool>;
 
@@ -586,7 +603,11 @@ impl<'a> dyn Visitor<'a> + '_ {
 }
 
 /// What is told about a tree that is written in place. Implementations of [`Tree::visit_mut`] call
-/// its methods.
+/// its methods; flatleaf implements it.
+///
+/// The children are told in the order of [`Tree::visit`], which has been called before: the tree
+/// has been checked as a whole by then, so that an error here is the tree's that answers in two
+/// ways.
 ///
 /// ```
 /// use flatleaf::{destructure, Key, Result, Tree, VisitorMut};
@@ -614,27 +635,34 @@ impl<'a> dyn Visitor<'a> + '_ {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait VisitorMut<'a> {
-    /// This node is a leaf whose elements can be written: one array, of a shape and an element type.
+    /// This node is a leaf whose elements can be written: one array, of a shape and an element
+    /// type.
     ///
     /// # Errors
     /// What the operation has against the leaf, and what a callback of the leaf's returned. The
     /// operation fails by it even if the tree goes on.
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()>;
 
-    /// A handle to a node that other handles may share.
+    /// This node is behind a handle that others may share. The only handle is written through; one
+    /// of several is pointed at a new node, one for all of them, so that who holds the old one
+    /// outside the tree keeps it as it was.
     ///
     /// # Errors
     /// What visiting or rebuilding the node returns.
     fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()>;
 
-    /// Goes down to a child; its level.
+    /// Goes down to a child; its level. Whether it is frozen is known from the layout.
+    ///
+    /// # Errors
+    /// `is_unstable`: a child that the first visit did not show.
     #[doc(hidden)]
     fn enter(&mut self, key: Key<'_>) -> Result<usize>;
 
     #[doc(hidden)]
     fn leave(&mut self, key: Key<'_>);
 
-    /// A child that is a leaf.
+    /// A child that is a leaf: going down to it, meeting it and coming back in one call. Of small
+    /// leaves the calls cost as much as the elements.
     #[doc(hidden)]
     fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
         self.enter(key)?;
@@ -645,10 +673,11 @@ pub trait VisitorMut<'a> {
 }
 
 impl<'a> dyn VisitorMut<'a> + '_ {
-    /// Visits a child, frozen or not: what is written is known from the layout.
+    /// Visits a child under its key for writing, frozen or not: what is written is known from the
+    /// layout. Called for the children that [`Tree::visit`] shows, in that order.
     ///
     /// # Errors
-    /// What visiting it returns.
+    /// What visiting it returns; `is_unstable`: a child that [`Tree::visit`] does not show.
     ///
     /// ```
     /// use flatleaf::{destructure, Key, Result, Tree, Visitor, VisitorMut};

@@ -97,7 +97,11 @@ macro_rules! shared_pointers {
             }
 
             fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-                builder.shared(self.identity(), self, |builder| Ok(builder.boxed(&**self)?.into()))
+                builder.shared(self.identity(), self, |builder| {
+                    // By way of a box, which a trait object can be put into.
+                    let content = builder.boxed(&**self)?;
+                    Ok(content.into())
+                })
             }
 
             crate::rebuild_object!();
@@ -152,7 +156,8 @@ impl<T: Tree> Tree for RefCell<T> {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        // Never `borrow`: a cell that is borrowed elsewhere is an error with its path, and no panic.
+        // Never `borrow`: a cell that is borrowed elsewhere is an error with its path, and no
+        // panic.
         let content = self.try_borrow().map_err(|_| Error::borrowed())?;
         content.rebuild(builder).map(RefCell::new)
     }

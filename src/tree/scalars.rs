@@ -88,7 +88,8 @@ macro_rules! numbers {
             }
 
             fn rebuild_elements(slice: &[Self], builder: &mut Builder<'_>) -> Option<Result<Vec<Self>>> {
-                Some(builder.leaf(LeafRef::from_slice(&[slice.len()], slice)))
+                let shape = [slice.len()];
+                Some(builder.leaf(LeafRef::from_slice(&shape, slice)))
             }
         }
     )*};
@@ -149,7 +150,8 @@ pub mod param {
         key: Key<'_>,
         number: &'a mut E,
     ) -> Result<()> {
-        visitor.leaf_at(key, LeafMut::from_slice(&[], std::slice::from_mut(number)))
+        let leaf = LeafMut::from_slice(&[], std::slice::from_mut(number));
+        visitor.leaf_at(key, leaf)
     }
 
     pub fn rebuild<E: FloatElement>(
@@ -159,6 +161,7 @@ pub mod param {
     ) -> Result<E> {
         let old = LeafRef::from_slice(&[], std::slice::from_ref(number));
         let elements = builder.child_leaf(key, old)?;
+        // A leaf of no axes has one element.
         Ok(elements[0])
     }
 }

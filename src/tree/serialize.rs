@@ -5,8 +5,8 @@
 //! are a map `{"$array": {"dtype", "shape", "data"}}`.
 //!
 //! An example: the list of the arrays `[1, 2]` and `[3]` is written as `[[1, 2], [3]]`, which reads
-//! back as two arrays, since rows of unequal lengths are no matrix. The list of `[1, 2]` and `[3, 4]`
-//! would read back as a matrix, and so its arrays are tagged.
+//! back as two arrays, since rows of unequal lengths are no matrix. The list of `[1, 2]` and
+//! `[3, 4]` would read back as a matrix, and so its arrays are tagged.
 
 use std::fmt;
 
@@ -55,6 +55,7 @@ impl Serialize for Written<'_> {
 }
 
 impl<'t> Written<'t> {
+    // Absent is `null` and no key left out, so that the fields of a gradient are those of its model.
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.tree.parts() {
             DynParts::Absent => serializer.serialize_unit(),
@@ -62,7 +63,8 @@ impl<'t> Written<'t> {
             DynParts::List(items) => {
                 self.check_depth(1)?;
                 let is_tagged = merges(items);
-                serializer.collect_seq(items.iter().map(|item| self.child(item, is_tagged)))
+                let items = items.iter().map(|item| self.child(item, is_tagged));
+                serializer.collect_seq(items)
             }
             DynParts::Map(entries) => {
                 self.check_depth(1)?;
@@ -88,11 +90,15 @@ impl<'t> Written<'t> {
         array: &dyn AnyArray,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        check_axes(array.shape().len()).map_err(ser::Error::custom)?;
-        let nested = natural(array).filter(|_| !self.is_tagged);
+        let axes = array.shape().len();
+        // What is written here has to be readable, and no array of more axes is read.
+        check_axes(axes).map_err(ser::Error::custom)?;
         // Nested lists are easier to read, but they are as deep as the array has axes.
-        let nested = nested.filter(|array| self.depth + array.ndim() <= MAX_DEPTH);
-        if let Some(array) = nested {
+        let is_shallow = self.depth + axes <= MAX_DEPTH;
+        if is_shallow
+            && !self.is_tagged
+            && let Some(array) = natural(array)
+        {
             return Nested(array.view()).serialize(serializer);
         }
         self.check_depth(TAGGED_DEPTH)?;
@@ -112,24 +118,34 @@ impl<'t> Written<'t> {
 /// The array, if nested lists of numbers read back as it.
 fn natural(array: &dyn AnyArray) -> Option<&ArrayD<f32>> {
     let array: &ArrayD<f32> = array.as_any().downcast_ref()?;
-    let is_plain = !array.shape().contains(&0) && array.iter().all(|element| element.is_finite());
-    is_plain.then_some(array)
+    // `[]` says nothing of the other axes, and JSON has no infinity and no NaN.
+    let is_empty = array.shape().contains(&0);
+    let is_finite = array.iter().all(|element| element.is_finite());
+    (!is_empty && is_finite).then_some(array)
 }
 
 /// Whether a list of arrays would read back as one array.
 fn merges(items: &[DynTree]) -> bool {
-    let shape = |tree: &DynTree| match tree.parts() {
-        DynParts::Leaf(array) => natural(array).map(|array| array.shape().to_vec()),
-        _ => None,
+    // As `Literal::list` decides it for what is read: one array if all are of one shape.
+    let Some(first) = items.first().and_then(natural_shape) else {
+        return false;
     };
-    let first = items.first().and_then(shape);
-    first.is_some() && items.iter().all(|item| shape(item) == first)
+    items.iter().all(|item| natural_shape(item) == Some(first))
+}
+
+/// The shape of a leaf that would be nested lists.
+fn natural_shape(tree: &DynTree) -> Option<&[usize]> {
+    match tree.parts() {
+        DynParts::Leaf(array) => Some(natural(array)?.shape()),
+        _ => None,
+    }
 }
 
 struct Nested<'t>(ArrayViewD<'t, f32>);
 
 impl Serialize for Nested<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // An array without axes has one element, which is the end of the recursion.
         match self.0.first() {
             Some(number) if self.0.ndim() == 0 => serializer.serialize_f32(*number),
             _ => serializer.collect_seq(self.0.outer_iter().map(Nested)),
@@ -224,17 +240,9 @@ impl<'de> Visitor<'de> for LiteralVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Literal, A::Error> {
         let mut entries: Vec<(String, DynTree)> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
+            // Only as the first key, so that a map of a model that has this key somewhere is a map.
             if key == TAG && entries.is_empty() {
-                let array = map
-                    .next_value::<StoredArray>()?
-                    .into_tree()
-                    .map_err(de::Error::custom)?;
-                let more = map.next_key::<String>()?;
-                return more.map_or(Ok(Literal::Tree(array)), |key| {
-                    Err(de::Error::custom(Error::invalid_tree(format!(
-                        "`{key}` beside an array"
-                    ))))
-                });
+                return tagged_array(map);
             }
             entries.push((key, map.next_value()?));
         }
@@ -242,6 +250,19 @@ impl<'de> Visitor<'de> for LiteralVisitor {
             return Err(de::Error::custom(Error::duplicate(key.to_owned())));
         }
         Ok(Literal::Tree(DynTree::map(entries)))
+    }
+}
+
+/// What stands behind the tag: an array, and nothing after it.
+fn tagged_array<'de, A: MapAccess<'de>>(mut map: A) -> Result<Literal, A::Error> {
+    let stored: StoredArray = map.next_value()?;
+    let array = stored.into_tree().map_err(de::Error::custom)?;
+    match map.next_key::<String>()? {
+        None => Ok(Literal::Tree(array)),
+        Some(key) => {
+            let error = Error::invalid_tree(format!("`{key}` beside an array"));
+            Err(de::Error::custom(error))
+        }
     }
 }
 
@@ -282,10 +303,13 @@ impl StoredArray {
             Dtype::U64 => array::<u64>(&self.shape, &bytes),
             Dtype::U128 => array::<u128>(&self.shape, &bytes),
             Dtype::Usize => array::<usize>(&self.shape, &bytes),
-            Dtype::Bool if bytes.iter().all(|&byte| byte <= 1) => {
+            Dtype::Bool => {
+                // Any other byte would be no value of the type, and reading it as one would panic.
+                if bytes.iter().any(|&byte| byte > 1) {
+                    return Err(Error::invalid_tree("a boolean that is neither 0 nor 1"));
+                }
                 array::<bool>(&self.shape, &bytes)
             }
-            Dtype::Bool => Err(Error::invalid_tree("a boolean that is neither 0 nor 1")),
             opaque => OpaqueArray::new(opaque, self.shape, bytes)
                 .map(|array| DynTree::of_array(Box::new(array)))
                 .ok_or_else(|| Error::invalid_tree(format!("an array of {opaque} that is none"))),
@@ -294,29 +318,30 @@ impl StoredArray {
 }
 
 fn array<E: Element>(shape: &[usize], bytes: &[u8]) -> Result<DynTree> {
-    let count = shape
-        .iter()
-        .try_fold(size_of::<E>(), |bytes, &len| bytes.checked_mul(len));
-    if count != Some(bytes.len()) {
+    // The text may claim any shape: the product of one that is too large is none.
+    let mut size = Some(size_of::<E>());
+    for &len in shape {
+        size = size.and_then(|size| size.checked_mul(len));
+    }
+    if size != Some(bytes.len()) {
         return Err(Error::invalid_tree(format!(
             "an array of shape {shape:?} with {} bytes",
             bytes.len()
         )));
     }
-    let array = ArrayD::from_shape_vec(IxDyn(shape), to_elements::<E>(bytes));
-    array
+    let elements = to_elements::<E>(bytes);
+    ArrayD::from_shape_vec(IxDyn(shape), elements)
         .map(DynTree::from)
         .map_err(|error| Error::invalid_tree(error.to_string()))
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| Some(16 * digit(pair[0])? + digit(pair[1])?);
-    if rest.is_empty() {
-        pairs.iter().map(byte).collect()
-    } else {
-        None
+    if !rest.is_empty() {
+        return None;
     }
+    let byte = |&[high, low]: &[u8; 2]| Some(16 * digit(high)? + digit(low)?);
+    pairs.iter().map(byte).collect()
 }
 
 fn digit(character: u8) -> Option<u8> {

@@ -2,9 +2,9 @@
 //! the tree's affair, so the walk looks now and then how much of the stack is left and goes on upon
 //! a new piece of it where too little is.
 //!
-//! Boxes and shared pointers are no levels, and there may be any number of them one in another. They
-//! look too, but do not grow the stack: a chain of a hundred thousand boxes is an error, in reading
-//! as in rebuilding, where the stack would run out otherwise.
+//! Boxes and shared pointers are no levels, and there may be any number of them one in another.
+//! They look too, but do not grow the stack: a chain of a hundred thousand boxes is an error, in
+//! reading as in rebuilding, where the stack would run out otherwise.
 
 use crate::error::{Error, Result};
 

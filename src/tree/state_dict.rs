@@ -32,11 +32,11 @@ use crate::error::{Error, FirstError, Result};
 
 /// A flat map whose keys are dotted paths, as a tree: what PyTorch calls a state dict.
 ///
-/// The names need no escapes: `layers.0.weight` is the leaf that a nested model has at that path, so
-/// that a state dict stands wherever a tree does: a layout is planned from it, and a nested model's
-/// layout gathers values and gradients from it. Entries are sorted by name, numbers by value
-/// (`layers.2` before `layers.10`), whatever the order they came in: two hash maps of the same
-/// tensors give one layout.
+/// The names need no escapes: `layers.0.weight` is the leaf that a nested model has at that path,
+/// so that a state dict stands wherever a tree does: a layout is planned from it, and a nested
+/// model's layout gathers values and gradients from it. Entries are sorted by name, numbers by
+/// value (`layers.2` before `layers.10`), whatever the order they came in: two hash maps of the
+/// same tensors give one layout.
 ///
 /// Arrays that are references are lent and not copied, if their elements are in row-major order;
 /// such entries cannot be written in place ([`into_owned`](StateDict::into_owned) copies them).
@@ -138,8 +138,8 @@ impl<'a> StateDict<'a> {
     /// The leaves of any tree under their paths, frozen and carried ones too. A tied leaf stands
     /// there at each of its places.
     ///
-    /// Arrays in row-major order are lent; what lies behind a lock, in another order or elsewhere is
-    /// copied.
+    /// Arrays in row-major order are lent; what lies behind a lock, in another order or elsewhere
+    /// is copied.
     ///
     /// # Errors
     /// `is_too_deep`: more than 1,024 levels; `is_cycle`; `is_poisoned`, `is_borrowed`: a lock or
@@ -162,7 +162,11 @@ impl<'a> StateDict<'a> {
         StateDict::from_iter(collector.entries)
     }
 
-    /// Names that cannot stand in one tree are neighbours.
+    /// Looks for names that cannot stand in one tree: one that comes twice, and one that is the
+    /// beginning of another. In the order of the entries they are neighbours.
+    ///
+    /// # Errors
+    /// `is_duplicate`, with the name, or both.
     fn check_names(&self) -> Result<()> {
         for pair in self.entries.windows(2) {
             let (name, next) = (&pair[0].0, &pair[1].0);
@@ -178,7 +182,8 @@ impl<'a> StateDict<'a> {
         Ok(())
     }
 
-    /// The number of arrays.
+    /// The number of arrays: of names, that is, and not of their elements. An array that is tied
+    /// stands under each of its names and counts at each.
     ///
     /// ```
     /// use flatleaf::StateDict;
@@ -190,7 +195,8 @@ impl<'a> StateDict<'a> {
         self.entries.len()
     }
 
-    /// Whether there is no array.
+    /// Whether there is no array, as after [`default`](Default::default) and of a tree without
+    /// leaves. An array without elements is an array.
     ///
     /// ```
     /// use flatleaf::StateDict;
@@ -201,7 +207,8 @@ impl<'a> StateDict<'a> {
         self.entries.is_empty()
     }
 
-    /// The names in their order: key by key, numbers by value.
+    /// The names in their order, which is that of the leaves in a layout: compared key by key,
+    /// numbers by value before other keys. `layers.2.w` comes before `layers.10.b`.
     ///
     /// ```
     /// use flatleaf::StateDict;
@@ -214,8 +221,9 @@ impl<'a> StateDict<'a> {
         self.entries.iter().map(|entry| entry.0.as_str())
     }
 
-    /// The array of this name as one of `E`; `None` if there is none of this name, or one of another
-    /// element type.
+    /// The array of this name, seen without a copy, if its elements are `E`; `None` if there is
+    /// none of this name, or one of another element type. Takes time in the logarithm of the number
+    /// of names.
     ///
     /// ```
     /// use flatleaf::StateDict;
@@ -232,8 +240,8 @@ impl<'a> StateDict<'a> {
         self.entries[found.ok()?].1.view()
     }
 
-    /// The same names with copies of the arrays that are lent, so that it outlives them and can be
-    /// written in place.
+    /// Copies the arrays that are lent, so that the state dict outlives them and can be written in
+    /// place; those that it owns are moved. Costs memory for the elements that are copied.
     ///
     /// ```
     /// use flatleaf::{Layout, StateDict};
@@ -255,7 +263,8 @@ impl<'a> StateDict<'a> {
 }
 
 impl<'a> StateArray<'a> {
-    /// The length of each axis; empty for a 0-d array.
+    /// The length of each axis, outermost first; empty for a 0-d array, which has one element. An
+    /// array that was made of a `Vec` or a slice has one axis.
     ///
     /// ```
     /// use flatleaf::StateArray;
@@ -270,7 +279,9 @@ impl<'a> StateArray<'a> {
         }
     }
 
-    /// The element type.
+    /// The element type, known at run time only: a state dict holds `f32` weights, `i64` counters
+    /// and `bool` masks side by side. [`view`](StateArray::view) needs it to be the type that is
+    /// asked for.
     ///
     /// ```
     /// use flatleaf::{Dtype, StateArray};
@@ -284,7 +295,8 @@ impl<'a> StateArray<'a> {
         }
     }
 
-    /// The array, if its elements are `E`.
+    /// The array, seen without a copy, if its elements are `E`; `None` if they are of another type.
+    /// Nothing is converted: [`Layout::gather`](crate::Layout::gather) does that.
     ///
     /// ```
     /// use flatleaf::StateArray;
@@ -512,7 +524,8 @@ impl Levels for Builder<'_> {
 struct OpenKeys<'n>(Vec<Cow<'n, str>>);
 
 impl<'n> OpenKeys<'n> {
-    /// Goes up as far as the name has it in common with the last one, and down to it.
+    /// Goes up to the last key that the name has in common with the one before it, and from there
+    /// down to it. Two neighbours in the order of names differ in few keys.
     fn go_to(&mut self, name: &'n str, levels: &mut (impl Levels + ?Sized)) -> Result<()> {
         let keys: SmallVec<[Cow<'n, str>; 8]> = keys_of_name(name).collect();
         let in_common = self.0.iter().zip(&keys).take_while(|(a, b)| a == b).count();
@@ -545,7 +558,8 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Remembers an error, should the tree keep it to itself.
+    /// Remembers an error, should the tree keep it to itself: a state dict that lacks a leaf would
+    /// pass for one that is whole.
     fn noted(&mut self, error: Error) -> Error {
         self.failed.note(error, || self.path.clone())
     }
