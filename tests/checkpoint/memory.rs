@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 
-use flatleaf::checkpoint;
+use flatleaf::{DynTree, checkpoint};
 use ndarray::Array1;
 
 use crate::files::{Folder, open, raw};
@@ -69,6 +69,33 @@ fn a_hostile_header_costs_no_more_than_a_multiple_of_its_bytes() {
     for length in [u64::MAX, 100_000_000, 99_999_999] {
         let bytes = [length.to_le_bytes().as_slice(), b"{}"].concat();
         assert!(peak(|| drop(open(&bytes))) < 4096);
+    }
+}
+
+/// Every dot is a level, and every level a node: of the walk over the names, which needs 40 bytes for
+/// one, and of the copy, which needs 56. A tree that kept the path of each of its nodes would need
+/// half a megabyte for a name of a thousand dots.
+#[test]
+fn a_copy_of_a_file_takes_memory_in_proportion_to_its_names() {
+    let bytes_a_byte = |names: usize, dots: usize| {
+        let dots = ".".repeat(dots);
+        let entry = |name: usize| {
+            format!(r#""{name}{dots}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#)
+        };
+        let entries: Vec<String> = (0..names).map(entry).collect();
+        let bytes = raw(&format!("{{{}}}", entries.join(",")), &[]);
+        let file = open(&bytes).unwrap();
+        let used = peak(|| assert!(!DynTree::of(&file).unwrap().is_absent()));
+        println!(
+            "{names} names of {} dots: {used} bytes for {}",
+            dots.len(),
+            bytes.len()
+        );
+        used as f64 / bytes.len() as f64
+    };
+    for (names, dots) in [(10, 1000), (100, 1000), (100, 500), (100, 250)] {
+        let factor = bytes_a_byte(names, dots);
+        assert!(factor < 128.0, "{names} names of {dots} dots: {factor}");
     }
 }
 

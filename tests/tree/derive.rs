@@ -1317,6 +1317,8 @@ mod params {
         let layout = Layout::of(&spring).unwrap();
         let settings: Vec<_> = layout.settings().collect();
         assert_eq!(settings, [("k".to_owned(), flatleaf::Dtype::F32)]);
+        // No array, and so no leaf of any kind.
+        assert_eq!((layout.leaves().len(), layout.others().len()), (1, 0));
         let table = layout.to_string();
         let row = table.lines().find(|line| line.starts_with('k')).unwrap();
         let cells: Vec<_> = row.split_whitespace().collect();

@@ -1,6 +1,8 @@
 //! Trees made at run time: what of them can be written as JSON and read back, and their bounds.
 
-use flatleaf::{DynTree, Layout, Tree};
+use std::sync::Arc;
+
+use flatleaf::{DynTree, Layout};
 use ndarray::{ArrayD, IxDyn};
 
 fn read(text: &str) -> Result<DynTree, serde_json::Error> {
@@ -82,94 +84,99 @@ fn a_number_beyond_f32_is_an_error() {
     assert_eq!(read("1e-60").unwrap(), DynTree::from(0.0_f32));
 }
 
-/// A chain of boxes that a walk of its own passes through, whatever its length.
-struct Chain {
-    weight: Vec<f32>,
-    next: Option<Box<Chain>>,
-}
+/// Chains of pointers of three kinds, which a walk of their own passes through whatever their length,
+/// and the layouts and copies of a long one and of a short one.
+macro_rules! chains {
+    ($($module:ident: $($pointer:ident)::+, $into_inner:expr;)*) => {$(
+        mod $module {
+            use $($pointer)::+ as Pointer;
 
-impl Chain {
-    fn of(len: usize) -> Chain {
-        let mut chain = Chain {
-            weight: vec![1.0],
-            next: None,
-        };
-        for _ in 1..len {
-            chain = Chain {
-                weight: Vec::new(),
-                next: Some(Box::new(chain)),
-            };
+            use flatleaf::{Builder, Result, Tree, Visitor, VisitorMut, deep_clone, destructure};
+
+            struct Chain {
+                weight: Vec<f32>,
+                next: Option<Pointer<Chain>>,
+            }
+
+            impl Chain {
+                fn of(len: usize) -> Chain {
+                    let mut chain = Chain { weight: vec![1.0], next: None };
+                    for _ in 1..len {
+                        chain = Chain { weight: Vec::new(), next: Some(Pointer::new(chain)) };
+                    }
+                    chain
+                }
+
+                fn last(&self) -> &Chain {
+                    let mut last = self;
+                    while let Some(next) = &last.next {
+                        last = next;
+                    }
+                    last
+                }
+            }
+
+            /// One after the other: dropped as it was built it would overflow the stack.
+            impl Drop for Chain {
+                fn drop(&mut self) {
+                    let mut next = self.next.take().and_then($into_inner);
+                    while let Some(mut chain) = next {
+                        next = chain.next.take().and_then($into_inner);
+                    }
+                }
+            }
+
+            impl Tree for Chain {
+                fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+                    self.last().weight.visit(visitor)
+                }
+
+                fn visit_mut<'a>(&'a mut self, _: &mut dyn VisitorMut<'a>) -> Result<()> {
+                    Ok(())
+                }
+
+                fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+                    Ok(match &self.next {
+                        None => Chain { weight: self.weight.rebuild(builder)?, next: None },
+                        Some(next) => {
+                            let next = next.rebuild(builder)?;
+                            Chain { weight: Vec::new(), next: Some(next) }
+                        }
+                    })
+                }
+
+                flatleaf::rebuild_object!();
+            }
+
+            #[test]
+            fn one_that_is_planned_is_too_deep_to_be_rebuilt_and_overflows_nothing() {
+                let chain = Chain::of(100_000);
+                let (flat, layout) = destructure(&chain).unwrap();
+                assert_eq!(flat, [1.0]);
+                let error = layout.restructure(&chain, &[2.0]).err().unwrap();
+                assert!(error.is_too_deep(), "{error}");
+                assert_eq!(error.path(), Some(""));
+                assert!(deep_clone(&chain).err().unwrap().is_too_deep());
+
+                let short = Chain::of(100);
+                let new = layout.restructure(&short, &[2.0]).unwrap();
+                assert_eq!((&*new.last().weight, &*short.last().weight), (&[2.0][..], &[1.0][..]));
+            }
         }
-        chain
-    }
-
-    fn last(&self) -> &Chain {
-        let mut last = self;
-        while let Some(next) = &last.next {
-            last = next;
-        }
-        last
-    }
+    )*};
 }
 
-impl Drop for Chain {
-    fn drop(&mut self) {
-        let mut next = self.next.take();
-        while let Some(mut chain) = next {
-            next = chain.next.take();
-        }
-    }
-}
-
-impl Tree for Chain {
-    fn visit<'a>(&'a self, visitor: &mut dyn flatleaf::Visitor<'a>) -> flatleaf::Result<()> {
-        self.last().weight.visit(visitor)
-    }
-
-    fn visit_mut<'a>(&'a mut self, _: &mut dyn flatleaf::VisitorMut<'a>) -> flatleaf::Result<()> {
-        Ok(())
-    }
-
-    fn rebuild(&self, builder: &mut flatleaf::Builder<'_>) -> flatleaf::Result<Self> {
-        Ok(match &self.next {
-            None => Chain {
-                weight: self.weight.rebuild(builder)?,
-                next: None,
-            },
-            Some(next) => Chain {
-                weight: Vec::new(),
-                next: Some(next.rebuild(builder)?),
-            },
-        })
-    }
-
-    flatleaf::rebuild_object!();
-}
-
-#[test]
-fn a_chain_that_is_planned_is_too_deep_to_be_rebuilt_and_overflows_nothing() {
-    let chain = Chain::of(100_000);
-    let (flat, layout) = flatleaf::destructure(&chain).unwrap();
-    assert_eq!(flat, [1.0]);
-    assert!(
-        layout
-            .restructure(&chain, &[2.0])
-            .err()
-            .unwrap()
-            .is_too_deep()
-    );
-    assert!(flatleaf::deep_clone(&chain).err().unwrap().is_too_deep());
-
-    let short = Chain::of(100);
-    let new = layout.restructure(&short, &[2.0]).unwrap();
-    assert_eq!(new.last().weight, [2.0]);
+chains! {
+    chain_of_box: std::boxed::Box, |chain: Pointer<Chain>| Some(*chain);
+    chain_of_rc: std::rc::Rc, Pointer::into_inner;
+    chain_of_arc: std::sync::Arc, Pointer::into_inner;
 }
 
 #[test]
 fn two_leaves_need_no_large_stack() {
     let small = std::thread::Builder::new().stack_size(128 << 10);
     let walk = || {
-        let model = (Box::new(vec![1.0_f32]), std::sync::Arc::new(vec![2.0_f32]));
+        let model = (Box::new(vec![1.0_f32]), Arc::new(vec![2.0_f32]));
         let layout = Layout::of(&model).unwrap();
         let flat = layout.gather(&model).unwrap();
         let new = layout.restructure(&model, &[3.0, 4.0]).unwrap();
