@@ -393,9 +393,9 @@ impl<'b> Builder<'b> {
         // Arrays are kept by leaf and not by identity: views of one parameter have different
         // addresses.
         let known = self.0.made().arrays.get(&id);
-        let known = known.and_then(|made| made.downcast_ref::<ArcArray<E, IxDyn>>().cloned());
+        let known: Option<&ArcArray<E, IxDyn>> = known.and_then(|made| made.downcast_ref());
         let array = match known {
-            Some(array) => array,
+            Some(array) => array.clone(),
             None => match make(self)? {
                 Some(array) => self.keep_tied_array(id, array),
                 None => return Ok(None),
@@ -603,8 +603,12 @@ impl NewLeaf<'_> {
         // Elements come in the order of the leaf, and are wanted in the order in which the old
         // array of this place lies in memory.
         let elements = elements.borrowed::<E>()?;
-        let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements).map_err(|_| another_length())?;
-        let place = axes.map_or(leaf.clone(), |axes| axes.to_place(leaf));
+        let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements);
+        let leaf = leaf.map_err(|_| another_length())?;
+        let place = match axes {
+            Some(axes) => axes.to_place(leaf),
+            None => leaf,
+        };
         let in_memory = match order {
             Some(order) => place.permuted_axes(order),
             None => place,

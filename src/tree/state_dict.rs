@@ -316,8 +316,11 @@ impl<'a> StateArray<'a> {
                 shape,
                 bytes,
             } => {
-                let elements = (*dtype == E::DTYPE).then(|| checked::try_cast_slice(bytes).ok());
-                ArrayViewD::from_shape(IxDyn(shape), elements??).ok()
+                if *dtype != E::DTYPE {
+                    return None;
+                }
+                let elements = checked::try_cast_slice(bytes).ok()?;
+                ArrayViewD::from_shape(IxDyn(shape), elements).ok()
             }
         }
     }

@@ -86,11 +86,6 @@ fn a_copy_of_a_file_takes_memory_in_proportion_to_its_names() {
         let bytes = raw(&format!("{{{}}}", entries.join(",")), &[]);
         let file = open(&bytes).unwrap();
         let used = peak(|| assert!(!DynTree::of(&file).unwrap().is_absent()));
-        println!(
-            "{names} names of {} dots: {used} bytes for {}",
-            dots.len(),
-            bytes.len()
-        );
         used as f64 / bytes.len() as f64
     };
     for (names, dots) in [(10, 1000), (100, 1000), (100, 500), (100, 250)] {
