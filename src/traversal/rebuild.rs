@@ -17,7 +17,7 @@ use crate::layout::{Cursor, LayoutData, Leaf, LeafId, NodeId, Place};
 use crate::slices::{AnyVec, Floats};
 use crate::traversal::validated::{SharedContent, Validated};
 use crate::tree::{
-    Builder, Identity, Key, MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace, Tree,
+    Builder, Identity, Key, MadeParts, NewChild, NewElements, NewLeaf, Rebuild, TiedPlace, Tree,
 };
 
 /// Where a builder's values come from.
@@ -179,6 +179,24 @@ impl<'b> Rebuilding<'b> {
         }
     }
 
+    /// What the leaf at a place becomes; `None` if it keeps its elements.
+    #[inline]
+    fn new_elements_of(&mut self, index: u32, place: &'b Place) -> Option<NewLeaf<'_>> {
+        if place.leaf.trainable {
+            self.asked[place.leaf.index as usize] = true;
+        }
+        // In place, what is not written keeps its elements, and with them its ties.
+        if !self.is_written(index) || !self.values.has(place.leaf) {
+            return None;
+        }
+        let leaf = self.layout.leaf(place.leaf);
+        Some(NewLeaf {
+            elements: self.values.new_elements(place.leaf, leaf, place.dtype),
+            shape: &leaf.shape,
+            axes: place.axes.as_deref(),
+        })
+    }
+
     /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
     pub(crate) fn has_new(&self, identity: &Identity) -> bool {
         let array = self.place().map(|place| id_of(place.leaf));
@@ -238,21 +256,24 @@ impl Rebuild for Rebuilding<'_> {
 
     fn new_leaf(&mut self, shape: &[usize], dtype: Dtype) -> Result<Option<NewLeaf<'_>>> {
         let place = self.unchanged_place(shape, dtype)?;
-        if place.leaf.trainable {
-            self.asked[place.leaf.index as usize] = true;
+        let index = self.cursor.place();
+        Ok(index.and_then(|index| self.new_elements_of(index, place)))
+    }
+
+    #[inline]
+    fn new_child_leaf(&mut self, key: Key<'_>, shape: &[usize], dtype: Dtype) -> NewChild<'_> {
+        let Some(index) = self.cursor.next_leaf(key) else {
+            return NewChild::NotNext;
+        };
+        let place = self.layout.place(index);
+        if !place.has_shape(shape) || dtype != place.dtype {
+            return NewChild::NotNext;
         }
-        // In place, what is not written keeps its elements, and with them its ties.
-        let is_written = self.cursor.place().is_some_and(|at| self.is_written(at));
-        if !is_written || !self.values.has(place.leaf) {
-            return Ok(None);
+        self.cursor.pass_leaf();
+        match self.new_elements_of(index, place) {
+            Some(new) => NewChild::New(new),
+            None => NewChild::KeepsOld,
         }
-        let leaf = self.layout.leaf(place.leaf);
-        let elements = self.values.new_elements(place.leaf, leaf, dtype);
-        Ok(Some(NewLeaf {
-            elements,
-            shape: &leaf.shape,
-            axes: place.axes.as_deref(),
-        }))
     }
 
     fn tied(&self) -> Option<TiedPlace<'_>> {

@@ -210,6 +210,14 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
         rebuild(self, builder)?.map_or_else(|| copy_of(self), Ok)
     }
 
+    fn rebuild_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self> {
+        let order = axis_order(self);
+        match builder.new_child_elements(key, self.shape(), order.as_deref())? {
+            Some(elements) => arrange(self, order.as_deref(), elements),
+            None => copy_of(self),
+        }
+    }
+
     crate::rebuild_object!();
 }
 

@@ -21,7 +21,7 @@ mod state_dict;
 mod under_guard;
 
 pub use builder::{Builder, Slot};
-pub(crate) use builder::{MadeParts, NewElements, NewLeaf, Rebuild, TiedPlace};
+pub(crate) use builder::{MadeParts, NewChild, NewElements, NewLeaf, Rebuild, TiedPlace};
 pub use dyn_tree::DynTree;
 pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;
@@ -164,6 +164,16 @@ pub trait Tree {
         let _ = builder;
         slot.set_concrete::<Self>();
         Ok(())
+    }
+
+    /// Rebuilds this as a child, a leaf in one call.
+    #[doc(hidden)]
+    #[inline]
+    fn rebuild_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        builder.within(key, |builder| self.rebuild(builder))
     }
 
     /// Visits this as a child. A leaf says both in one call, which halves the cost of a small one;
