@@ -67,6 +67,7 @@ pub fn average_with<P: AsRef<Path>>(
     options: &AverageOptions,
     out: impl AsRef<Path>,
 ) -> Result<AverageReport> {
+    // Files are opened first: of what cannot be read nobody wants to know the weights.
     let streams = Streams::open(paths)?;
     let weights = match &options.weights {
         Some(weights) => weights.clone(),
@@ -93,7 +94,8 @@ pub fn average_with<P: AsRef<Path>>(
     combine(streams, average, options.is_lax, out.as_ref())
 }
 
-/// How files are averaged: all alike and strictly, unless something else is said.
+/// How files are averaged: all alike and strictly, unless [`weights`](AverageOptions::weights) or
+/// [`lax`](AverageOptions::lax) say something else. Given to [`average_with`].
 ///
 /// ```
 /// use flatleaf::checkpoint::AverageOptions;
@@ -109,7 +111,8 @@ pub struct AverageOptions {
 }
 
 impl AverageOptions {
-    /// Strict, and every file counts the same: what [`average`] does.
+    /// Strict, and every file counts the same, which is what [`average`] does: a tensor that is not
+    /// in all files in one shape and kind of numbers is an error, and no file is written.
     ///
     /// ```
     /// use flatleaf::checkpoint::AverageOptions;
@@ -183,9 +186,11 @@ impl AverageOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct AverageReport {
-    /// The names of the tensors of the new file, in its order; carried ones too.
+    /// The names of the tensors of the new file, in its order. Integers and booleans are among them,
+    /// though they are those of the last file and no average.
     pub averaged: Vec<String>,
-    /// For each tensor that does not fit, its name and what keeps it out.
+    /// For each tensor that does not fit, an error with its name, and what keeps it out: a file that
+    /// has not got it, or has it in another shape or type. Empty after a strict average.
     pub left_out: Vec<Error>,
 }
 
@@ -220,6 +225,7 @@ pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Re
     if !(0.0..=1.0).contains(&decay) {
         return Err(Error::argument("a decay from 0 to 1", decay));
     }
+    // From the first file on, so that it need not be told from the others by a weight.
     let moving = |files: &[Vec<f64>], index: usize| {
         let elements = files.iter().map(|file| file[index]);
         let next = |ema, x| decay * ema + (1.0 - decay) * x;
@@ -246,6 +252,7 @@ fn combine(
     if !is_lax {
         all_in_one(std::mem::take(&mut left_out))?;
     }
+    // As every header has it, wider elements first: the data are written in the order of it.
     tensors.sort_by_key(|tensor| Reverse(streams.first().tensors[tensor[0]].on_disk.bitsize()));
     let header = header(&streams, &tensors)?;
     let start = header.encode()?;
@@ -270,12 +277,14 @@ fn write(
     output: &mut FileWriter<'_>,
 ) -> Result<()> {
     let dtype = streams.first().tensors[tensor[0]].element_type()?;
+    // The mean of two step counts or of two masks is neither; the last file is the most recent.
     if !dtype.is_float() {
         return streams.copy_last(tensor, |bytes| output.write(bytes));
     }
     let (mut results, mut bytes) = (Vec::new(), Vec::new());
     streams.read(tensor, |chunks| {
         let len = chunks[0].len();
+        // One buffer for a whole tensor: the loop over chunks allocates nothing.
         results.clear();
         results.extend((0..len).map(|index| combine(chunks, index)));
         bytes.resize(len * dtype.size(), 0);
@@ -306,6 +315,7 @@ fn check_types(streams: &Streams, tensor: &[usize]) -> Result<()> {
 /// These tensors as the first file has them, and its metadata as far as they are about these.
 fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
     let first = streams.first();
+    // A tie goes with its tensor, so the metadata has to know which of these stay.
     let mut is_kept = vec![false; first.tensors.len()];
     let entries = tensors.iter().map(|tensor| {
         is_kept[tensor[0]] = true;

@@ -6,7 +6,8 @@ use super::stream::Streams;
 use super::tensor::Tensor;
 use crate::error::Result;
 
-/// What differs between two files. Made by [`compare`].
+/// What differs between two files, tensor by tensor, and what could not be compared. Made by
+/// [`compare`]; a tensor of the first file is in exactly one of the lists.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -24,13 +25,17 @@ use crate::error::Result;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// The tensors that both have in one shape, in the order of the first file.
+    /// The tensors that both have in one shape and as numbers, in the order of the first file; also
+    /// those that do not differ at all.
     pub tensors: Vec<Difference>,
-    /// The names of tensors that only the first has.
+    /// The names of tensors that only the first has: the second has nothing under their names, nor
+    /// under any alias that either file has for them.
     pub only_in_first: Vec<String>,
-    /// The names of tensors that only the second has.
+    /// The names of tensors that only the second has: the first has nothing under their names, nor
+    /// under any alias that either file has for them.
     pub only_in_second: Vec<String>,
-    /// The names of tensors that differ in shape.
+    /// The names of tensors that both files have and that differ in shape, as the first file names
+    /// them. Their elements are not looked at.
     pub other_shapes: Vec<String>,
     /// The names of tensors that have one shape and a type, in either file, of which nothing here
     /// knows the numbers: floats of 8 bits and less, complex numbers. Whether they differ is not
@@ -38,7 +43,8 @@ pub struct Comparison {
     pub not_compared: Vec<String>,
 }
 
-/// What differs between two tensors of one name and shape.
+/// What differs between two tensors of one name and shape, as three norms and one maximum. Types
+/// may differ: floats, integers and booleans are compared as `f64`.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -56,15 +62,20 @@ pub struct Comparison {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// Its name in the first file.
+    /// Its name in the first file. The second may have it under another, where an alias of either
+    /// file leads from the one to the other.
     pub name: String,
-    /// The number of elements.
+    /// The number of elements, which is one for both files: tensors of different shapes are listed
+    /// elsewhere.
     pub len: usize,
-    /// The L2 norm of the difference.
+    /// The L2 norm of the difference: the root of the sum of squares of first minus second, in
+    /// `f64`. NaN if an element is; infinite elements that are equal make NaN too.
     pub distance: f64,
-    /// The L2 norm in the first file.
+    /// The L2 norm in the first file, over all elements of the tensor, to tell a distance that is
+    /// large from one that is not.
     pub norm_first: f64,
-    /// The L2 norm in the second file.
+    /// The L2 norm in the second file, over all elements of the tensor, which shows a tensor that
+    /// grew or vanished.
     pub norm_second: f64,
     /// The largest absolute difference of two elements; NaN if a difference is.
     pub max_abs: f64,
@@ -84,7 +95,8 @@ impl Comparison {
         norm(self.tensors.iter().map(|tensor| tensor.distance))
     }
 
-    /// Their L2 norm in the first file and in the second.
+    /// The L2 norm of all tensors that were compared, in the first file and in the second: what
+    /// [`distance`](Comparison::distance) is measured against.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree};
@@ -186,6 +198,7 @@ pub fn compare_with(
 fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
     let [first, second] = [0, 1].map(|file| &streams.files[file].header);
     let (mut comparison, mut pairs) = (Comparison::default(), Vec::new());
+    // What the first file met under any name is not told again as the second's own.
     let mut met = vec![false; second.tensors.len()];
     for (index, tensor) in first.models() {
         let mut names = first.names_of(index);

@@ -64,7 +64,8 @@ pub(crate) enum ExtraPart<'e> {
 }
 
 impl<'e> Extras<'e> {
-    /// Nothing else.
+    /// Nothing beside the model but what every file of this crate has: the ties of its leaves and
+    /// the fingerprint of its layout. Saving with it is [`save`](super::save).
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -103,7 +104,9 @@ impl<'e> Extras<'e> {
         self
     }
 
-    /// A tree of any shape under a name: step counts, an optimiser's state.
+    /// A tree of any shape under a name, with leaves of any type: step counts, buffers, another
+    /// model. It comes back with [`part`](super::Checkpoint::part) and
+    /// [`load_into`](super::Checkpoint::load_into).
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};

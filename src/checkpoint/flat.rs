@@ -97,9 +97,8 @@ impl Checkpoint {
         let leaves: Vec<StoredLeaf<'_>> = found.leaves.into_iter().flatten().collect();
         // Tensors that lie together as the leaves do in the vector are that vector already.
         let range = self.contiguous(&leaves, dtype::on_disk(E::DTYPE)?);
-        if let Some(flat) =
-            range.and_then(|range| bytemuck::try_cast_slice(&self.data()[range]).ok())
-        {
+        let together = range.and_then(|range| self.data(range));
+        if let Some(flat) = together.and_then(|bytes| bytemuck::try_cast_slice(bytes).ok()) {
             return Ok(Cow::Borrowed(flat));
         }
         let mut flat = memory::try_zeroed(layout.len())?;

@@ -9,6 +9,7 @@ use super::metadata::{self, Metadata};
 use super::names::path_of;
 use super::raw_header::{METADATA, RawHeader};
 use super::tensor::Tensor;
+use super::work;
 use crate::error::{Error, Result};
 use crate::tree::MAX_AXES;
 use crate::tree::axes::AxisMap;
@@ -43,6 +44,8 @@ impl Header {
                 format!("a file of {file} bytes"),
             )
         };
+        // Eight bytes of anything are a length. The bound keeps a text file, whose length would be
+        // beyond 2⁵⁶, from being asked for as memory.
         let stated = first
             .first_chunk::<LENGTH>()
             .map(|bytes| u64::from_le_bytes(*bytes))
@@ -135,6 +138,7 @@ impl Header {
     fn with(tensors: Vec<Tensor>, by_name: Vec<u32>, metadata: Metadata) -> Header {
         let own = tensors.iter().map(|tensor| &tensor.name);
         let names = own.chain(metadata.aliases().iter().map(|alias| &alias.name));
+        // Few files have such names, and whoever asks by path must find them all the same.
         let by_path = names.filter_map(|name| {
             let path = path_of(name);
             (path != name.as_str()).then(|| (path.into_owned(), name.clone()))
@@ -159,6 +163,7 @@ impl Header {
     /// The tensor of a name, an alias, or the path of one, and the axes with which it is seen.
     pub(crate) fn find_any(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
         let named = |name: &str| {
+            // A tensor's own name counts before an alias, as in every other place.
             let own = self.find(name);
             let own = own.map(|tensor| (tensor, self.tensors[tensor].axes.as_ref()));
             let alias = || self.metadata.alias(name);
@@ -199,6 +204,7 @@ impl Header {
             push_entry(&mut text, &tensor.name, &info);
         }
         text.push('}');
+        // The data begin at a multiple of eight, so that numbers in a mapped file are aligned.
         text.extend(std::iter::repeat_n(
             ' ',
             text.len().next_multiple_of(LENGTH) - text.len(),
@@ -253,7 +259,10 @@ impl Header {
 fn sorted_names(tensors: &[Tensor]) -> Result<Vec<u32>> {
     let name = |index: u32| tensors[index as usize].name.as_str();
     let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
-    by_name.sort_by(|&a, &b| name(a).cmp(name(b)));
+    by_name.sort_by(|&a, &b| {
+        work::count(1);
+        name(a).cmp(name(b))
+    });
     // JSON allows a key twice, and other readers let the last one win.
     let twice = by_name
         .windows(2)
@@ -265,7 +274,10 @@ fn sorted_names(tensors: &[Tensor]) -> Result<Vec<u32>> {
 }
 
 fn search(tensors: &[Tensor], by_name: &[u32], name: &str) -> Option<usize> {
-    let found = by_name.binary_search_by(|&index| tensors[index as usize].name.as_str().cmp(name));
+    let found = by_name.binary_search_by(|&index| {
+        work::count(1);
+        tensors[index as usize].name.as_str().cmp(name)
+    });
     found.ok().map(|position| by_name[position] as usize)
 }
 
@@ -280,6 +292,8 @@ fn push_entry(text: &mut String, name: &str, value: &impl serde::Serialize) {
 
 /// Checks a tensor that should begin where the one before it ends; where it ends itself.
 fn check(info: &TensorInfo, begin: usize, data: usize) -> Result<usize> {
+    // Each tensor begins where the one before it ends: so there is no gap, no overlap, and no byte
+    // has two owners, whatever order the header lists them in.
     let (start, end) = info.data_offsets;
     let found = || format!("bytes {start} to {end}");
     if start != begin {
@@ -328,6 +342,7 @@ fn size(dtype: OnDisk, shape: &[usize]) -> Option<usize> {
     let bits = elements
         .checked_mul(dtype.bitsize())
         .filter(|&bits| bits / 8 <= isize::MAX as usize)?;
+    // Elements of less than a byte have to fill their last byte: half of one has no place.
     let bits = if shape.contains(&0) { 0 } else { bits };
     bits.is_multiple_of(8).then_some(bits / 8)
 }

@@ -49,7 +49,8 @@ pub struct LoadOptions<'o> {
 }
 
 impl<'o> LoadOptions<'o> {
-    /// Strict: file and model have the same names and shapes.
+    /// Strict: file and model have the same names and shapes. A leaf that the file has nothing for,
+    /// a tensor that no leaf takes, another shape or type is an error, and nothing is loaded.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -67,8 +68,9 @@ impl<'o> LoadOptions<'o> {
         Self::default()
     }
 
-    /// Loads what fits and leaves the rest of the model as it is; the [`LoadReport`] says what did not
-    /// fit.
+    /// Loads what fits and leaves the rest of the model as it is; the [`LoadReport`] says what did
+    /// not fit. For some names alone there is [`lax_matching`](LoadOptions::lax_matching), which lets
+    /// no misspelt name pass.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -165,7 +167,8 @@ impl<'o> LoadOptions<'o> {
     }
 }
 
-/// What was loaded, and what did not fit.
+/// What was loaded, and what did not fit: returned by [`load_into`]. After a strict load all lists
+/// but that of the loaded leaves are empty; [`is_complete`](LoadReport::is_complete) tells.
 ///
 /// ```
 /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -187,7 +190,8 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// The paths of the leaves that have new values, in the order of the layout.
+    /// The paths of the leaves that have new values, in the order of the layout, frozen and carried
+    /// ones behind the trainable. A tied leaf is named once, by its first place.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -203,7 +207,8 @@ impl LoadReport {
         &self.loaded
     }
 
-    /// The paths of leaves that the file has nothing for, sorted.
+    /// The paths of leaves that the file has nothing for under any of their places, sorted. They
+    /// keep the values that they had before.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -219,7 +224,8 @@ impl LoadReport {
         &self.missing
     }
 
-    /// The names of tensors that the model has no leaf for, sorted.
+    /// The names of tensors that the model has no leaf for, sorted: as the file has them, before
+    /// renames. Tensors of what was written beside the model are not among them.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -235,7 +241,8 @@ impl LoadReport {
         &self.unexpected
     }
 
-    /// For each leaf of another shape or type than its tensor, what differs.
+    /// For each leaf of another shape or type than its tensor, what differs: an error with the
+    /// leaf's path, what the model has and what the file has. These leaves keep their values.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -253,7 +260,8 @@ impl LoadReport {
         &self.mismatched
     }
 
-    /// Whether file and model had the same names, shapes and types.
+    /// Whether file and model had the same names, shapes and types: nothing is missing, unexpected
+    /// or mismatched. Always so after a strict load.
     ///
     /// ```
     /// use flatleaf::{checkpoint::{self, LoadOptions}, tree};
@@ -303,12 +311,16 @@ impl fmt::Display for LoadReport {
 /// leaves are copied by all threads.
 ///
 /// # Errors
-/// As [`open`]; all differences in one error: leaves that are missing
-/// ([`is_missing`](Error::is_missing)), tensors that are no leaf's
-/// ([`is_unknown`](Error::is_unknown)), shapes, types; lax or not, a tie whose tensors differ
-/// ([`is_broken_tie`](Error::is_broken_tie)) and what [`rename`](LoadOptions::rename) and
-/// [`rename_matching`](LoadOptions::rename_matching) refuse; as [`Layout::of`] and
-/// [`Layout::restructure_into`] for the model.
+/// [`is_io`](Error::is_io) and [`is_invalid_file`](Error::is_invalid_file): the file cannot be read,
+/// or is no safetensors file. All differences in one error: [`is_missing`](Error::is_missing), leaves
+/// without a tensor; [`is_unknown`](Error::is_unknown), tensors without a leaf;
+/// [`is_shape`](Error::is_shape) and [`is_element_type`](Error::is_element_type). Lax or not,
+/// [`is_broken_tie`](Error::is_broken_tie): a tie whose tensors differ;
+/// [`is_duplicate`](Error::is_duplicate) and [`is_pattern`](Error::is_pattern): renames that give
+/// two tensors one name, or patterns that match nothing. A model that cannot be planned or written:
+/// [`is_overlap`](Error::is_overlap), leaves that share some elements;
+/// [`is_borrowed`](Error::is_borrowed) and [`is_poisoned`](Error::is_poisoned), a cell or a lock
+/// that cannot be had; [`is_read_only`](Error::is_read_only).
 ///
 /// ```
 /// use flatleaf::checkpoint::{self, LoadOptions};
@@ -330,10 +342,16 @@ pub fn load_into<T: Tree + ?Sized>(
 }
 
 impl Checkpoint {
-    /// Loads the file into a model; see [`load_into`].
+    /// Loads the file into a model, in place and by name, as [`load_into`] does of a path: for one
+    /// file that several models are loaded from, or a [`part`](Checkpoint::part) of it.
     ///
     /// # Errors
-    /// As there.
+    /// All differences in one error: [`is_missing`](Error::is_missing), leaves without a tensor;
+    /// [`is_unknown`](Error::is_unknown), tensors without a leaf; [`is_shape`](Error::is_shape) and
+    /// [`is_element_type`](Error::is_element_type). Lax or not,
+    /// [`is_broken_tie`](Error::is_broken_tie): a tie whose tensors differ;
+    /// [`is_duplicate`](Error::is_duplicate) and [`is_pattern`](Error::is_pattern): renames that
+    /// give two tensors one name, or patterns that match nothing.
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras, LoadOptions};
@@ -361,6 +379,7 @@ impl Checkpoint {
         if !options.is_lax {
             check_differences(&layout, &found, &options.lax_names)?;
         }
+        // What was found is taken apart below, so the report comes first.
         let report = report(&layout, &found);
         let (floats, others) = found.leaves.split_at(layout.leaves().len());
         let load = Load {
@@ -372,6 +391,8 @@ impl Checkpoint {
         load.pass(model, false, |pass, model, builder| {
             in_place::check_renewable(&layout.inner, model, builder, &mut Write::new(pass))
         })?;
+        // Trainable leaves and the others are two walks, because a plan of a model has them in two
+        // lists, and a walk over the one does not see the other.
         load.write(model, true)?;
         load.write(model, false)?;
         Ok(report)
@@ -386,6 +407,7 @@ fn check_patterns(
     names: &TensorNames<'_>,
 ) -> Result<()> {
     for pattern in patterns {
+        // A misspelt pattern would excuse nothing, and nobody would notice before it matters.
         let mut places = layout.inner.all_leaves().flat_map(|leaf| leaf.places());
         let is_used = places.any(|place| pattern.matches(place))
             || names.paths().any(|path| pattern.matches(path));
@@ -415,6 +437,7 @@ fn check_differences(
         let places = layout.leaf(path).map_or(&[][..], |leaf| leaf.places());
         is_excused(path) || places.iter().any(|place| is_excused(place))
     };
+    // Each kind once, with all its names: a user corrects all of them at a time.
     let mut findings = Findings::default();
     let missing = found.missing.iter();
     let missing: Vec<String> = missing
@@ -522,6 +545,7 @@ impl<'l, 'c> Load<'l, 'c> {
         } else {
             (self.others, Purpose::WriteOthers)
         };
+        // Nothing to write: a model of frozen leaves only is not walked for its trainable ones.
         if leaves.iter().all(Option::is_none) {
             return Ok(());
         }
@@ -543,6 +567,7 @@ struct Pass<'p, 'l, 'c> {
 
 impl<'l, 'c> Pass<'_, 'l, 'c> {
     fn of(&self, leaf: LeafId) -> Option<&'l StoredLeaf<'c>> {
+        // A walk may come by leaves of the other kind, which have their own turn.
         if leaf.trainable == self.floats {
             self.load.of(leaf)
         } else {
@@ -575,6 +600,8 @@ impl<'a> WriteLeaf<'a> for Write<'_, '_, '_, 'a> {
     fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let stored = self.pass.of(place.leaf).expect("a leaf that is wanted");
         match leaf.sink {
+            // Memory in the order of the tensor, mostly: it is noted down, and all threads copy it
+            // after the walk. What is strided or transposed is written at once.
             Sink::Bytes(to)
                 if place.axes.is_none() && to.len() == place.len * place.dtype.size() =>
             {
@@ -605,6 +632,7 @@ impl<'p, 'l, 'c> Write<'p, 'l, 'c, '_> {
         let Some(axes) = &place.axes else {
             return elements;
         };
+        // A place that shows its leaf transposed gets the elements in its own order.
         let shape = self.pass.load.layout.leaf(place.leaf).shape();
         reordered(&elements, place.dtype, shape, |order| axes.to_place(order)).into()
     }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Prefixes;
 use super::tensor::Tensor;
+use super::work;
 use crate::error::{Error, Result};
 use crate::tree::MAX_AXES;
 use crate::tree::axes::AxisMap;
@@ -40,6 +41,8 @@ pub(crate) struct Metadata {
     aliases: Vec<Alias>,
     /// Indices of the aliases, sorted by their tensors.
     by_tensor: Vec<u32>,
+    /// The tensors that an alias shows with other axes.
+    transposed: BTreeSet<usize>,
     pub(crate) parts: Vec<String>,
     extra: Prefixes,
 }
@@ -97,10 +100,13 @@ impl Metadata {
     ) -> Metadata {
         let mut by_tensor: Vec<u32> = (0..aliases.len() as u32).collect();
         by_tensor.sort_by_key(|&alias| aliases[alias as usize].tensor);
+        let transposed = aliases.iter().filter(|alias| alias.axes.is_some());
+        let transposed = transposed.map(|alias| alias.tensor).collect();
         Metadata {
             entries,
             aliases,
             by_tensor,
+            transposed,
             extra: Prefixes::new(&parts),
             parts,
         }
@@ -111,9 +117,10 @@ impl Metadata {
     }
 
     pub(crate) fn alias(&self, name: &str) -> Option<&Alias> {
-        let found = self
-            .aliases
-            .binary_search_by(|alias| alias.name.as_str().cmp(name));
+        let found = self.aliases.binary_search_by(|alias| {
+            work::count(1);
+            alias.name.as_str().cmp(name)
+        });
         found.ok().map(|index| &self.aliases[index])
     }
 
@@ -124,7 +131,16 @@ impl Metadata {
         self.by_tensor[first..]
             .iter()
             .map(|&alias| &self.aliases[alias as usize])
-            .take_while(move |alias| alias.tensor == tensor)
+            .take_while(move |alias| {
+                work::count(1);
+                alias.tensor == tensor
+            })
+    }
+
+    /// Whether an alias shows a tensor with other axes. Asked at every place of it, of which there
+    /// may be as many as names in the file.
+    pub(crate) fn is_transposed(&self, tensor: usize) -> bool {
+        self.transposed.contains(&tensor)
     }
 
     /// Whether a name is in one of the sections beside the model.

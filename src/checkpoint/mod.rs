@@ -24,6 +24,17 @@
 //! The bytes depend on nothing but that. `isize` and `usize` are written as integers of their
 //! width; `i128` and `u128` have no type in a file.
 //!
+//! A model may be in several files with an index of JSON beside them that says which tensor is
+//! where, `model.safetensors.index.json` as Hugging Face's tools write it. Wherever a file is read
+//! here, the path of such an index stands for all of its files. What is written is always one file.
+//!
+//! # A model of a file's shapes
+//!
+//! Where the shapes of a model are known to the file alone, `DynTree::of(&file)?` is a model with
+//! these, and can be trained, and [`Checkpoint::layout`] is the plan of its flat vector. A model of
+//! one's own types asks the file before it is built: `file.tensor("embed.weight")` knows its
+//! [`shape`](Tensor::shape).
+//!
 //! # Files that nobody vouches for
 //!
 //! Every header goes through one validator before anything else looks at it: a truncated file, a
@@ -68,10 +79,12 @@ compile_error!(
 mod dtype;
 mod error;
 mod header;
+mod index;
 mod metadata;
 mod names;
 mod raw_header;
 mod tensor;
+mod work;
 
 // model → file:
 mod atomic;

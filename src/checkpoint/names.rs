@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use super::work;
 use crate::tree::Key;
 use crate::tree::key::{push_segment, split, unescape};
 
 /// The rest of a name below a prefix; empty for the prefix itself.
 pub(crate) fn below<'n>(prefix: &str, name: &'n str) -> Option<&'n str> {
+    work::count(1);
     let rest = name.strip_prefix(prefix)?;
     if rest.is_empty() {
         Some(rest)
@@ -71,7 +73,10 @@ impl Prefixes {
             return false;
         }
         let name = format!("{name}.");
-        let behind = self.0.partition_point(|prefix| *prefix <= name);
+        let behind = self.0.partition_point(|prefix| {
+            work::count(1);
+            *prefix <= name
+        });
         behind > 0 && name.starts_with(&self.0[behind - 1])
     }
 }

@@ -1,7 +1,8 @@
-//! A file that is open: its header is read, its elements are where they are.
+//! A checkpoint that is open, of one file or several: headers are read, elements are where they are.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use safetensors::Dtype as OnDisk;
 use super::bytes::Bytes;
 use super::dtype;
 use super::header::{Header, LENGTH};
+use super::index::{Opened, Shard, is_index, open_all, shard_at};
 use super::metadata::FINGERPRINT;
 use super::tensor::Tensor;
 use crate::element::{Dtype, Element, to_elements};
@@ -19,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::tree::axes::AxisMap;
 
-/// A safetensors file of which the header has been read. Cheap to clone.
+/// A safetensors file of which the header has been read, or several with an index. Cheap to clone.
 ///
 /// It is a [`Tree`](crate::Tree) for reading, too: its tensors, those of the parts beside the model
 /// left out, are leaves at their dotted names, in the order of the file, and aliases are ties. So
@@ -39,9 +41,20 @@ use crate::tree::axes::AxisMap;
 #[derive(Clone)]
 pub struct Checkpoint {
     pub(crate) header: Arc<Header>,
+    files: Arc<[Shard<FileData>]>,
+}
+
+/// A file's bytes.
+struct FileData {
+    bytes: Bytes,
     /// Where the data begin.
     start: usize,
-    bytes: Arc<Bytes>,
+}
+
+impl FileData {
+    fn data(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
 }
 
 /// Opens a file: with feature `mmap` it is mapped, and costs no more time than its header does and
@@ -51,9 +64,15 @@ pub struct Checkpoint {
 /// the views of them, and a lost page ends the process. Files saved by this crate are replaced,
 /// never written into, and so are those of Python's `safetensors` from 0.8 on.
 ///
+/// The path of an index, `model.safetensors.index.json`, opens all files that it names as one
+/// checkpoint: tensors of all of them, in the order of the files' names. The index and the files
+/// have to agree about which tensor is where, and the files are those in the folder of the index.
+///
 /// # Errors
-/// What the system says ([`is_io`](Error::is_io)); a header that is not one
-/// ([`is_invalid_file`](Error::is_invalid_file)).
+/// [`is_io`](Error::is_io): the file, or files of the index, cannot be opened; a folder cannot.
+/// [`is_invalid_file`](Error::is_invalid_file): a header is not one; an index names files
+/// elsewhere, has tensors that its files have not or the other way round, or two files contradict
+/// each other.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -67,16 +86,49 @@ pub struct Checkpoint {
 /// assert!(checkpoint::open("nowhere.safetensors").unwrap_err().is_io());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// ```
+/// use flatleaf::{checkpoint, tree};
+/// # let folder = std::env::temp_dir().join(format!("flatleaf-open-index-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+///
+/// checkpoint::save(folder.join("1.safetensors"), &tree!({ "a": [1.0] }))?;
+/// checkpoint::save(folder.join("2.safetensors"), &tree!({ "b": [2.0] }))?;
+/// let index = folder.join("model.safetensors.index.json");
+/// std::fs::write(&index, r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#)?;
+/// assert_eq!(checkpoint::open(&index)?.flat()?, [1.0, 2.0].as_slice());
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
-    let path = path.as_ref();
-    Checkpoint::new(Bytes::open(path)?).map_err(|error| error.or_at(|| path.display().to_string()))
+    let (header, files) = open_all(path.as_ref(), |path| {
+        let bytes = Bytes::open(path)?;
+        // An index is text, and small. It is told by its first bytes and not by its name.
+        if is_index(&bytes) {
+            return Ok(Opened::Index(bytes.to_vec()));
+        }
+        let read = read_header(bytes);
+        let (header, data) = read.map_err(|error| error.or_at(|| path.display().to_string()))?;
+        Ok(Opened::File(header, data))
+    })?;
+    Ok(Checkpoint::of(header, files))
+}
+
+fn read_header(bytes: Bytes) -> Result<(Header, FileData)> {
+    let start = LENGTH + Header::length(&bytes, bytes.len() as u64)?;
+    // A copy: a file that changes while it is mapped must not change under the text.
+    let text = bytes[LENGTH..start].to_vec();
+    let header = Header::parse(&text, (bytes.len() - start) as u64)?;
+    Ok((header, FileData { bytes, start }))
 }
 
 impl Checkpoint {
-    /// A file that is in memory already.
+    /// A file that is in memory already: out of an archive, or from the network. Its bytes are
+    /// validated as those of a file on disk are, and not copied.
     ///
     /// # Errors
-    /// A header that is not one.
+    /// [`is_invalid_file`](Error::is_invalid_file): a header that is not one, or that does not agree
+    /// with the bytes behind it. An index of several files has no folder here, and is no file.
     ///
     /// ```
     /// use flatleaf::checkpoint::Checkpoint;
@@ -87,22 +139,19 @@ impl Checkpoint {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Checkpoint> {
-        Checkpoint::new(Bytes::Owned(bytes))
+        let (header, file) = read_header(Bytes::Owned(bytes))?;
+        Ok(Checkpoint::of(header, vec![Shard { file, begin: 0 }]))
     }
 
-    fn new(bytes: Bytes) -> Result<Checkpoint> {
-        let start = LENGTH + Header::length(&bytes, bytes.len() as u64)?;
-        // A copy: a file that changes while it is mapped must not change under the text.
-        let text = bytes[LENGTH..start].to_vec();
-        let header = Header::parse(&text, (bytes.len() - start) as u64)?;
-        Ok(Checkpoint {
+    fn of(header: Header, files: Vec<Shard<FileData>>) -> Checkpoint {
+        Checkpoint {
             header: Arc::new(header),
-            start,
-            bytes: Arc::new(bytes),
-        })
+            files: files.into(),
+        }
     }
 
-    /// The tensors, as they lie in the file.
+    /// The tensors, as they lie in the file, those of the parts beside the model too. Of several
+    /// files: one file after the other, in the order of their names.
     ///
     /// ```
     /// use flatleaf::checkpoint;
@@ -118,7 +167,8 @@ impl Checkpoint {
         &self.header.tensors
     }
 
-    /// The tensor of a name, or of an alias.
+    /// The tensor of a name, or of an alias, as far as the header describes it: its own name, shape
+    /// and type. A name that the file has not got is `None`.
     ///
     /// ```
     /// use flatleaf::checkpoint;
@@ -137,7 +187,9 @@ impl Checkpoint {
         Some(&self.header.tensors[tensor])
     }
 
-    /// The other names of tensors, each with the name it stands for, sorted.
+    /// The other names of tensors, each with the name it stands for, sorted: the places of ties that
+    /// are not stored themselves. In a file of another program every entry of the metadata that
+    /// leads to a tensor's name is taken for one.
     ///
     /// ```
     /// use flatleaf::checkpoint;
@@ -217,6 +269,7 @@ impl Checkpoint {
     }
 
     /// The [fingerprint](Layout::fingerprint) of the layout that was saved, if the file has one.
+    /// Files of other programs have none, and a checkpoint of several files has none of its own.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree, Layout};
@@ -236,7 +289,9 @@ impl Checkpoint {
     /// holds booleans, which are checked.
     ///
     /// # Errors
-    /// A name that the file has not got; another element type than `E`; a byte that is no boolean.
+    /// [`is_unknown`](Error::is_unknown): a name that the file has not got.
+    /// [`is_element_type`](Error::is_element_type): the tensor is of another type than `E`.
+    /// [`is_invalid_file`](Error::is_invalid_file): a byte that is no boolean.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree};
@@ -252,6 +307,7 @@ impl Checkpoint {
     pub fn view<E: Element>(&self, name: &str) -> Result<CowArray<'_, E, IxDyn>> {
         let (tensor, axes) = self.find(name)?;
         let tensor = &self.header.tensors[tensor];
+        // By the type of the file: `isize` is one of its integers there, and may be read as such.
         if dtype::on_disk(E::DTYPE).is_ok_and(|own| own == tensor.on_disk) {
             return self.array(tensor, axes);
         }
@@ -270,6 +326,8 @@ impl Checkpoint {
     ) -> Result<CowArray<'_, E, IxDyn>> {
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
+        // Every pattern of bits is a number. A byte that is no boolean was refused above, and
+        // booleans are copied because the file may change after that.
         let view = match checked::try_cast_slice(bytes) {
             Ok(elements) if E::DTYPE != Dtype::Bool => {
                 ArrayViewD::from_shape(IxDyn(tensor.stored_shape()), elements).map(CowArray::from)
@@ -343,17 +401,20 @@ impl Checkpoint {
         }
     }
 
-    pub(crate) fn data(&self) -> &[u8] {
-        &self.bytes[self.start..]
+    /// Some bytes of the data, if one file has all of them.
+    pub(crate) fn data(&self, range: Range<usize>) -> Option<&[u8]> {
+        let Shard { file, begin } = self.files.get(shard_at(&self.files, range.start))?;
+        file.data().get(range.start - begin..range.end - begin)
     }
 
     pub(crate) fn bytes_of(&self, tensor: &Tensor) -> &[u8] {
-        &self.data()[tensor.byte_range()]
+        self.data(tensor.byte_range())
+            .expect("a tensor is in one file")
     }
 
     /// A number that no other file in this process has while this one is open.
     pub(crate) fn address(&self) -> usize {
-        Arc::as_ptr(&self.bytes) as usize
+        self.files.as_ptr().addr()
     }
 
     /// # Errors
@@ -376,11 +437,8 @@ impl Checkpoint {
 /// What the file holds, not its numbers.
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Checkpoint({} tensors, {} bytes)",
-            self.tensors().len(),
-            self.bytes.len()
-        )
+        let tensors = self.tensors().len();
+        let bytes: usize = self.files.iter().map(|shard| shard.file.bytes.len()).sum();
+        write!(f, "Checkpoint({tensors} tensors, {bytes} bytes)")
     }
 }

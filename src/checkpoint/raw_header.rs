@@ -54,7 +54,7 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
 
 /// A map of text, each key once.
 #[derive(Default)]
-struct StringMap(BTreeMap<String, String>);
+pub(crate) struct StringMap(pub(crate) BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for StringMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -74,9 +74,10 @@ impl<'de> Visitor<'de> for StringMapVisitor {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<StringMap, M::Error> {
         let mut texts = BTreeMap::new();
         while let Some((key, text)) = map.next_entry::<String, String>()? {
-            if let Some(_first) = texts.insert(key, text) {
-                return Err(M::Error::custom("a key of `__metadata__` twice"));
+            if texts.contains_key(&key) {
+                return Err(M::Error::custom(format_args!("the key `{key}` twice")));
             }
+            texts.insert(key, text);
         }
         Ok(StringMap(texts))
     }

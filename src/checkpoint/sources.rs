@@ -14,6 +14,7 @@ use super::header::Header;
 use super::names::path_of;
 use super::open::Checkpoint;
 use super::tensor::Tensor;
+use super::work;
 use crate::element::Dtype;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf, Rename};
@@ -74,6 +75,8 @@ impl<'c> TensorNames<'c> {
         for rename in renames {
             rename.apply(&mut names)?;
         }
+        // By the path that a model would have, for a name that this crate did not write may be
+        // written otherwise than the path it stands for.
         let mut by_path = BTreeMap::new();
         for (name, (_, tensor)) in names.into_iter().zip(all) {
             let path = match name {
@@ -92,7 +95,8 @@ impl<'c> TensorNames<'c> {
         Ok(TensorNames { file, by_path })
     }
 
-    /// The paths that the tensors of the file have, after renames.
+    /// The paths that the tensors of the file have, after renames, sorted; those of aliases too,
+    /// and without what was written beside the model.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.by_path.keys().map(|path| &**path)
     }
@@ -110,12 +114,14 @@ impl<'c> TensorNames<'c> {
         let mut used = vec![false; self.file.tensors().len()];
         let mut broken = Findings::default();
         for leaf in leaves {
+            // A tensor counts as used though it does not fit: it is told as a mismatch, and once.
             let places = self.places(layout, leaf);
             places
                 .iter()
                 .for_each(|place| used[place.source.tensor] = true);
             let stored = match self.stored(leaf, &places) {
                 Ok(stored) => stored,
+                // Not a matter of being strict: no choice among two values would be right.
                 Err(error) if error.is_broken_tie() => {
                     broken.add(error);
                     None
@@ -131,6 +137,7 @@ impl<'c> TensorNames<'c> {
             found.leaves.push(stored);
         }
         broken.into_result()?;
+        // An alias that no leaf asked for is no tensor that is lost.
         let unused = self.by_path.iter();
         let unused = unused.filter(|(_, named)| named.is_own && !used[named.tensor]);
         let unexpected = unused.map(|(path, named)| {
@@ -152,6 +159,7 @@ impl<'c> TensorNames<'c> {
     /// The places of a leaf that the file has something for; a tensor of that very name first.
     fn places<'l>(&self, layout: &'l Layout, leaf: &'l Leaf) -> Vec<StoredPlace<'l, 'c>> {
         let place = |(path, &node): (&'l String, &u32)| {
+            work::count(1);
             let source = *self.by_path.get(path.as_str())?;
             let place = layout.inner.place(layout.inner.paths.place(node)?);
             // A guess that does not fit is no tie but any other entry of the metadata.
@@ -192,6 +200,8 @@ impl<'c> TensorNames<'c> {
             return Ok(None);
         };
         let stored = self.at_place(leaf, first)?;
+        // Files that were saved untied have a tensor for every place. They fit if these are equal;
+        // one tensor under several names need not be compared with itself.
         for other in others
             .iter()
             .filter(|other| other.source.tensor != first.source.tensor)
@@ -220,6 +230,7 @@ impl<'c> TensorNames<'c> {
         }
         let dtype = check_type(stated, leaf).map_err(|error| error.at(place.path))?;
         self.file.check_booleans(stated)?;
+        // From the bytes to the file's view of them, and from the place's view to the leaf's.
         let mut elements = Cow::Borrowed(self.file.bytes_of(stated));
         if let Some(axes) = axes {
             elements = reordered(&elements, dtype, stated.stored_shape(), |order| {
@@ -297,6 +308,7 @@ pub(crate) fn reordered(
     shape: &[usize],
     permute: impl FnOnce(ArrayD<usize>) -> ArrayD<usize>,
 ) -> Vec<u8> {
+    // ndarray permutes the numbers of the elements, whatever these are, and their bytes follow.
     let size = dtype.size();
     let order = Array::from_iter(0..elements.len() / size).into_shape_with_order(IxDyn(shape));
     let order = permute(order.expect("a tensor has as many elements as its shape"));

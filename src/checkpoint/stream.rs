@@ -1,4 +1,8 @@
-//! Files larger than memory: their elements, so many at a time.
+//! Checkpoints larger than memory: their elements, so many at a time.
+//!
+//! A chunk is small enough to stay in the cache from the read to the sum, and large enough that
+//! calls of the system do not show. Tensors are read in the order of the first checkpoint, and of
+//! each checkpoint the same elements at once.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -6,68 +10,55 @@ use std::path::{Path, PathBuf};
 
 use super::bytes::open_file;
 use super::dtype;
-use super::header::{Header, LENGTH};
+use super::header::{Header, LENGTH, LONGEST};
+use super::index::{Opened, Shard, is_index, open_all, shard_at};
 use super::tensor::Tensor;
 use crate::error::{Error, Findings, Result};
 
 /// Elements that are read at a time.
 pub(crate) const CHUNK: usize = 1 << 16;
 
-/// A file of which the header has been read, and an element is read when its turn comes.
+/// A checkpoint of which headers have been read, and an element is read when its turn comes.
 pub(crate) struct Stream {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
+    files: Vec<Shard<DataReader>>,
+    bytes: Vec<u8>,
+}
+
+/// The data of one file.
+struct DataReader {
+    path: PathBuf,
     file: File,
     /// Where the data begin.
     start: u64,
     /// Where the next read is, without a seek.
     at: u64,
-    bytes: Vec<u8>,
 }
 
 impl Stream {
     /// # Errors
-    /// What the system says; a header that is not one.
+    /// What the system says; a header or an index that is not one.
     pub(crate) fn open(path: &Path) -> Result<Stream> {
-        let failed = |error: &std::io::Error| Error::io(path, "a file that can be read", error);
-        let mut file = open_file(path)?;
-        let len = file.metadata().map_err(|error| failed(&error))?.len();
-        let mut first = Vec::new();
-        file.by_ref()
-            .take(LENGTH as u64)
-            .read_to_end(&mut first)
-            .map_err(|error| failed(&error))?;
-        let invalid = |error: Error| error.or_at(|| path.display().to_string());
-        let length = Header::length(&first, len).map_err(invalid)?;
-        let mut text = vec![0; length];
-        file.read_exact(&mut text).map_err(|error| failed(&error))?;
-        let start = (LENGTH + length) as u64;
-        let header = Header::parse(&text, len - start).map_err(invalid)?;
+        let (header, files) = open_all(path, open_file_of_tensors)?;
         Ok(Stream {
             header,
             path: path.to_owned(),
-            file,
-            start,
-            at: start,
+            files,
             bytes: Vec::new(),
         })
     }
 
-    /// Some bytes of the data.
+    /// Some bytes of the data, which are one tensor's.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn read(&mut self, from: usize, len: usize) -> Result<&[u8]> {
+        // One buffer for all reads: they are of one size, but for the last of each tensor.
         self.bytes.resize(len, 0);
-        let at = self.start + from as u64;
-        let seek = if at == self.at {
-            Ok(at)
-        } else {
-            self.file.seek(SeekFrom::Start(at))
-        };
-        let read = seek.and_then(|_| self.file.read_exact(&mut self.bytes));
-        read.map_err(|error| Error::io(&self.path, "a file that can be read", &error))?;
-        self.at = at + len as u64;
+        let shard = shard_at(&self.files, from);
+        let Shard { file, begin } = &mut self.files[shard];
+        file.read(from - *begin, &mut self.bytes)?;
         Ok(&self.bytes)
     }
 
@@ -91,6 +82,51 @@ impl Stream {
     }
 }
 
+/// Opens a file and reads its header, or all of it if it is an index.
+fn open_file_of_tensors(path: &Path) -> Result<Opened<DataReader>> {
+    let failed = |error: &std::io::Error| Error::io(path, "a file that can be read", error);
+    let invalid = |error: Error| error.or_at(|| path.display().to_string());
+    let mut file = open_file(path)?;
+    let len = file.metadata().map_err(|error| failed(&error))?.len();
+    let mut first = Vec::new();
+    let read = file.by_ref().take(LENGTH as u64).read_to_end(&mut first);
+    read.map_err(|error| failed(&error))?;
+    if is_index(&first) {
+        // One byte more than an index may have shows that it is too long.
+        let rest = file.take(LONGEST as u64 + 1).read_to_end(&mut first);
+        rest.map_err(|error| failed(&error))?;
+        return Ok(Opened::Index(first));
+    }
+    let length = Header::length(&first, len).map_err(invalid)?;
+    let mut text = vec![0; length];
+    file.read_exact(&mut text).map_err(|error| failed(&error))?;
+    let start = (LENGTH + length) as u64;
+    let header = Header::parse(&text, len - start).map_err(invalid)?;
+    let reader = DataReader {
+        path: path.to_owned(),
+        file,
+        start,
+        at: start,
+    };
+    Ok(Opened::File(header, reader))
+}
+
+impl DataReader {
+    fn read(&mut self, from: usize, bytes: &mut [u8]) -> Result<()> {
+        let at = self.start + from as u64;
+        // Tensors mostly come in the order of the file: a seek for each chunk would cost a call.
+        let seek = if at == self.at {
+            Ok(at)
+        } else {
+            self.file.seek(SeekFrom::Start(at))
+        };
+        let read = seek.and_then(|_| self.file.read_exact(bytes));
+        read.map_err(|error| Error::io(&self.path, "a file that can be read", &error))?;
+        self.at = at + bytes.len() as u64;
+        Ok(())
+    }
+}
+
 /// Files that are read side by side.
 pub(crate) struct Streams {
     pub(crate) files: Vec<Stream>,
@@ -99,7 +135,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// # Errors
-    /// As [`Stream::open`]; no file at all.
+    /// A file that cannot be read or is none of tensors; no file at all.
     pub(crate) fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Streams> {
         if paths.is_empty() {
             return Err(Error::argument("at least one file", "none"));
@@ -122,6 +158,7 @@ impl Streams {
     pub(crate) fn common(&self) -> (Vec<Vec<usize>>, Vec<Error>) {
         let (mut common, mut unfit) = (Vec::new(), Vec::new());
         let first = self.first();
+        // The first file decides on the order; the others are asked by name.
         for (_, tensor) in first.models() {
             match self.everywhere(tensor) {
                 Ok(indices) => common.push(indices),
@@ -170,6 +207,7 @@ impl Streams {
         tensor: &[usize],
         mut each: impl FnMut(&mut [Vec<f64>]) -> Result<()>,
     ) -> Result<()> {
+        // All files have this tensor in one shape, so one length counts for all of them.
         let len = self.first().tensors[tensor[0]].len();
         for from in (0..len).step_by(CHUNK) {
             let count = CHUNK.min(len - from);
@@ -231,6 +269,7 @@ impl Streams {
 pub fn scan<P: AsRef<Path>>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64>])) -> Result<()> {
     let mut streams = Streams::open(paths)?;
     let (common, unfit) = streams.common();
+    // Before the first call: whoever sums up must not have seen half of the files.
     all_in_one(unfit)?;
     for tensor in common {
         let stated = streams.first().tensors[tensor[0]].clone();

@@ -74,7 +74,8 @@ impl Tensor {
         &self.shape
     }
 
-    /// The number of its elements.
+    /// The number of its elements: the product of its [`shape`](Tensor::shape), 1 of a tensor
+    /// without axes, 0 where an axis has length 0.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree};
@@ -90,7 +91,8 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// Whether it has no elements.
+    /// Whether it has no elements, because one of its axes has length 0. A tensor without axes has
+    /// one element and is not empty.
     ///
     /// ```
     /// use flatleaf::checkpoint;
@@ -138,7 +140,8 @@ impl Tensor {
         self.on_disk.to_string()
     }
 
-    /// Where its bytes are in the data, which begins after the header.
+    /// Where its bytes are in the data, which begins after the header. Of a checkpoint of several
+    /// files they are counted as if the data of these lay one after the other.
     ///
     /// ```
     /// use flatleaf::{checkpoint, tree};

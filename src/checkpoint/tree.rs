@@ -16,6 +16,7 @@ use super::names::{key_of, path_of};
 use super::open::Checkpoint;
 use super::sources::reordered;
 use super::tensor::Tensor;
+use super::work;
 use crate::element::{Dtype, ReadBytes};
 use crate::error::{Error, Result};
 use crate::tree::axes::AxisMap;
@@ -79,7 +80,10 @@ impl<'n> NameTree<'n> {
         let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
         let path = |index: u32| segments(&names[index as usize].path);
         // Of two equal names the one that is no guess comes first.
-        sorted.sort_by(|&a, &b| path(a).cmp(path(b)).then(a.cmp(&b)));
+        sorted.sort_by(|&a, &b| {
+            work::count(1);
+            path(a).cmp(path(b)).then(a.cmp(&b))
+        });
         let root = NameNode {
             segment: "",
             parent: NONE,
@@ -134,6 +138,7 @@ fn push_name<'n>(
         .take_while(|&(segment, &node)| nodes[node as usize].segment == segment)
         .count();
     open.truncate(shared + 1);
+    work::count(open.len());
     // A leaf on the way is a name that is the beginning of this one, or this very name.
     for &node in open.iter() {
         let leaf = nodes[node as usize].leaf;
@@ -278,8 +283,7 @@ impl Checkpoint {
         let bytes = self.bytes_of(tensor);
         let reader = TensorBytes::new(bytes, dtype, tensor.stored_shape(), leaf.axes);
         // Where one of the places has other axes, it is what they share in memory that ties them.
-        let mut aliases = self.header.metadata.aliases_of(leaf.tensor);
-        if tensor.axes.is_some() || aliases.any(|alias| alias.axes.is_some()) {
+        if tensor.axes.is_some() || self.header.metadata.is_transposed(leaf.tensor) {
             let shape = leaf.axes.map_or(tensor.stored_shape(), |axes| &axes.shape);
             let seen = LeafRef::new(dtype, shape, Source::Reader(&reader));
             return visitor.leaf(seen.may_overlap());

@@ -244,7 +244,7 @@ fn a_name_twice() {
 #[test]
 fn keys_twice() {
     assert!(one(r#"{"__metadata__":{},"__metadata__":{}}"#).contains("`__metadata__` twice"));
-    assert!(one(r#"{"__metadata__":{"a":"b","a":"c"}}"#).contains("a key of `__metadata__` twice"));
+    assert!(one(r#"{"__metadata__":{"a":"b","a":"c"}}"#).contains("the key `a` twice"));
     assert!(
         one(r#"{"a":{"dtype":"F32","dtype":"U8","shape":[2],"data_offsets":[0,8]}}"#)
             .contains("duplicate field `dtype`")

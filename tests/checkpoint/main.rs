@@ -19,5 +19,6 @@ mod real;
 mod renaming;
 mod round_trips;
 mod saving;
+mod sharded;
 mod streaming;
 mod ties;

@@ -235,7 +235,8 @@ fn what_goes_wrong_with_the_file_names_it() {
     fs::create_dir(folder.path("folder")).unwrap();
     let opened = checkpoint::open(folder.path("folder")).unwrap_err();
     assert_eq!(opened.io_kind(), Some(std::io::ErrorKind::IsADirectory));
-    assert_eq!(opened.found(), Some("a folder"));
+    let found = "a folder: name a file in it, or the index of several";
+    assert_eq!(opened.found(), Some(found));
     let scanned = checkpoint::scan(&[folder.path("folder")], |_, _| ()).unwrap_err();
     assert_eq!(scanned, opened);
     let saved = checkpoint::save(folder.path("folder"), &models::pair()).unwrap_err();

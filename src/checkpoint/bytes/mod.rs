@@ -18,7 +18,8 @@ mod mapped;
 pub(crate) fn open_file(path: &Path) -> Result<File> {
     let opened = File::open(path).and_then(|file| {
         if file.metadata()?.is_dir() {
-            return Err(io::Error::new(ErrorKind::IsADirectory, "a folder"));
+            let found = "a folder: name a file in it, or the index of several";
+            return Err(io::Error::new(ErrorKind::IsADirectory, found));
         }
         Ok(file)
     });
