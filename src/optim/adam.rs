@@ -169,6 +169,22 @@ impl Rule for AdamW {
     }
 }
 
+/// The step of [`AdamW`] without amsgrad, which keeps the first two of its vectors: for rules that
+/// take it for some of the leaves.
+pub(super) fn adamw(adamw: AdamW, step: u64) -> impl Kernel {
+    let AdamW {
+        lr,
+        betas,
+        eps,
+        weight_decay,
+        ..
+    } = adamw;
+    (
+        Moments::new(lr, betas, eps, step).by_present(),
+        penalty(lr * weight_decay),
+    )
+}
+
 /// PyTorch's names.
 const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
@@ -206,11 +222,14 @@ impl Moments {
             *greatest = if *greatest > *v { *greatest } else { *v };
             self.ratio(*m, *greatest)
         });
-        let by_present = each(move |_, dx, [m, v]| {
+        choose(amsgrad, by_greatest, self.by_present())
+    }
+
+    fn by_present(self) -> impl Kernel {
+        each(move |_, dx, [m, v]| {
             self.advance(dx, m, v);
             self.ratio(*m, *v)
-        });
-        choose(amsgrad, by_greatest, by_present)
+        })
     }
 
     #[inline(always)]

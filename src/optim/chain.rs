@@ -60,13 +60,21 @@ macro_rules! chain {
                 },)+)
             }
 
+            fn kernel_with(&self, step: u64, counters: &[f64]) -> impl Kernel {
+                self.kernel_for(&[], step, counters)
+            }
+
+            fn sees_shape(&self) -> bool {
+                $(self.$index.sees_shape())||+
+            }
+
             #[allow(unused_assignments)]
-            fn kernel_with(&self, _step: u64, counters: &[f64]) -> impl Kernel {
+            fn kernel_for(&self, shape: &[usize], _step: u64, counters: &[f64]) -> impl Kernel {
                 let (mut start, mut rest) = (0, counters);
                 ($({
                     let own = rest.split_off(..1 + self.$index.counters().len()).expect(COUNTED);
                     let len = self.$index.states().len();
-                    let kernel = self.$index.kernel_with(next_step(own[0]), &own[1..]);
+                    let kernel = self.$index.kernel_for(shape, next_step(own[0]), &own[1..]);
                     let stage = Stage { start, len, kernel };
                     start += len;
                     stage

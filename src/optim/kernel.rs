@@ -7,17 +7,20 @@
 //! A kernel is gone through in two ways. [`Kernel::run`] takes a row of elements through it. Before
 //! that, [`Kernel::scan`] goes through it without any elements and lists the norms that it will ask
 //! for: norms have to be measured before anything is written, and which ones depends on options and
-//! on gates. `plan.rs` follows an example through both.
+//! on gates. `plan.rs` follows an example through both. A direction that is changed as a whole leaf
+//! is found in advance too, and has a number among the norms.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::measure::Measure;
 use super::row::Row;
 use super::scan::Scan;
+use crate::error::Result;
 
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`],
-/// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`] or several of them
-/// in a tuple, one after the other.
+/// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`] or
+/// several of them in a tuple, one after the other.
 ///
 /// This trait is sealed: kernels are made by those functions and implemented nowhere else, so that
 /// any of them can be run in rows of any width, and on copies of the state.
@@ -42,8 +45,9 @@ use super::scan::Scan;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub trait Kernel: Send + Sync {
-    /// How many norms it may ask for. Each has a number in the chain, whichever way an option goes,
-    /// so that groups with other options agree on what is measured.
+    /// How many norms it may ask for, and directions of whole leaves. Each has a number in the
+    /// chain, whichever way an option goes, so that groups with other options agree on what is
+    /// measured.
     #[doc(hidden)]
     const NORMS: usize;
 
@@ -273,6 +277,56 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
         let factor = (self.factor)(row.norms()?);
         row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
         GO_ON
+    }
+}
+
+/// Replaces the direction of a leaf as a whole, its elements in row-major order, by what `change`
+/// makes of it: for a rule that works on matrices. A rule sees the leaf's shape in
+/// [`Rule::kernel_for`](super::Rule::kernel_for).
+///
+/// Called once a leaf, before anything is written: an error of `change` ends the step, which leaves
+/// all parameters and states as they were. Costs a run of the stages in front of it on copies of
+/// their state, and until the step is over a copy of the directions of all leaves that are changed.
+///
+/// ```
+/// use flatleaf::optim::{each_leaf, Kernel, Optimizer, Rule};
+/// use flatleaf::{tree, Layout};
+///
+/// /// Elements move as their neighbours from the other end would.
+/// #[derive(Clone, PartialEq)]
+/// struct Reversed;
+///
+/// impl Rule for Reversed {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         each_leaf(|dx| {
+///             dx.reverse();
+///             Ok(())
+///         })
+///     }
+/// }
+///
+/// let mut model = tree!({ "a": [0.0, 0.0, 0.0], "b": [0.0] });
+/// Optimizer::new(Reversed, &Layout::of(&model)?)?.update(&mut model, &tree!({ "a": [1.0, 2.0, 3.0], "b": [4.0] }))?;
+/// assert_eq!(model, tree!({ "a": [-3.0, -2.0, -1.0], "b": [-4.0] }));
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub fn each_leaf(change: impl Fn(&mut [f32]) -> Result<()> + Send + Sync + 'static) -> impl Kernel {
+    EachLeaf(Arc::new(change))
+}
+
+/// Replaces the direction of a whole leaf.
+struct EachLeaf<F>(Arc<F>);
+
+impl<F: Fn(&mut [f32]) -> Result<()> + Send + Sync + 'static> Kernel for EachLeaf<F> {
+    const NORMS: usize = 1;
+
+    fn scan(&self, scan: &mut Scan) {
+        scan.change_of_leaf(self.0.clone());
+    }
+
+    #[inline(always)]
+    fn run(&self, row: &mut Row<'_>) -> Flow {
+        row.replace()
     }
 }
 

@@ -121,7 +121,11 @@ pub(super) fn check_that(field: &str, value: f64, is_right: bool, expected: &str
     }
 }
 
-fn check_finite_f32(field: &str, value: f64) -> Result<()> {
+/// Checks that a number of either sign is finite, as an f32 too.
+///
+/// # Errors
+/// The field, what it may be and what it is.
+pub(super) fn check_finite_f32(field: &str, value: f64) -> Result<()> {
     let expected = "a number that is finite as an f32, at most 3.4e38";
     check_that(field, value, (value as f32).is_finite(), expected)
 }

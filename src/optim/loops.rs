@@ -31,6 +31,7 @@ pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Contex
     }
     dispatch::run(Step, x, grad, (kernel, &columns[..], context));
     if !x_end.is_empty() {
+        let start = context.start + x.len() * ROW;
         step_end(
             Slices {
                 x: x_end,
@@ -38,7 +39,7 @@ pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Contex
                 states: &mut ends,
             },
             kernel,
-            context,
+            Context { start, ..context },
         );
     }
 }

@@ -17,10 +17,12 @@ pub(super) struct Measure {
     pub(super) of_parameters: bool,
 }
 
-/// What was measured: norms of the parameters and of the direction.
+/// What was measured: norms of the parameters and of the direction, or the direction itself.
 pub(super) enum Measured {
     Global([f64; 2]),
     Leaves(Vec<[f64; 2]>),
+    /// The directions of whole leaves, as they have been changed; empty of others.
+    Directions(Vec<Vec<f32>>),
 }
 
 impl Measured {
@@ -29,6 +31,15 @@ impl Measured {
         match self {
             Measured::Global(norms) => *norms,
             Measured::Leaves(leaves) => leaves[leaf],
+            Measured::Directions(_) => unreachable!("a number is that of a norm or of a direction"),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn direction(&self, leaf: usize) -> &[f32] {
+        match self {
+            Measured::Directions(leaves) => &leaves[leaf],
+            _ => unreachable!("a number is that of a norm or of a direction"),
         }
     }
 

@@ -11,9 +11,10 @@
 //! | divided by past squares | [`AdaGrad`], [`AdaDelta`], [`RmsProp`] |
 //! | by sign | [`Lion`], [`Rprop`] |
 //! | in proportion to each leaf | [`Lamb`], [`Lars`] |
+//! | matrices as a whole | [`Muon`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`] |
-//! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`go_on_if`], [`sign`] |
+//! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`], [`sign`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of
 //! Optimisers.jl 0.4.8. Configurations are f64 and checked; vectors are f32.
@@ -57,8 +58,10 @@ mod decay;
 mod ema;
 mod lion;
 mod moments;
+mod muon;
 mod nadam;
 mod oadam;
+mod orthogonal;
 mod radam;
 mod rmsprop;
 mod rprop;
@@ -89,11 +92,14 @@ pub use clip::{ClipNorm, ClipNormPerLeaf, ClipValue};
 pub use decay::{SignDecay, WeightDecay, sign};
 pub use ema::Ema;
 pub use gradient::Gradient;
-pub use kernel::{Kernel, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms};
+pub use kernel::{
+    Kernel, choose, each, each_leaf, go_on_if, scale_by_global_norm, scale_by_leaf_norms,
+};
 pub use limits::{
     check_decay_rate, check_decay_rates, check_eps, check_non_negative, check_positive,
 };
 pub use lion::Lion;
+pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
 pub use oadam::OAdam;
 pub use optimizer::Optimizer;

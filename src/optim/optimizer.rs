@@ -132,7 +132,7 @@ impl<R: Rule> Optimizer<R> {
         self.layout.check_len("the flat vector", flat.len())?;
         grad.check(&self.layout)?;
         self.check_absent(|leaf| grad.is_present(leaf))?;
-        let plan = Plan::new(&self.layout, &self.progress, |leaf| grad.is_present(leaf));
+        let plan = self.plan(&self.progress, |leaf| grad.is_present(leaf));
         self.move_flat(plan, flat, grad.elements())
     }
 
@@ -263,7 +263,7 @@ impl<R: Rule> Optimizer<R> {
     ) -> Result<StepReport> {
         let grads = leaf_slices::gradients(&self.layout, grads, tied)?;
         self.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = Plan::new(&self.layout, &self.progress, |leaf| grads[leaf].is_some());
+        let plan = self.plan(&self.progress, |leaf| grads[leaf].is_some());
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
         self.move_tree(plan, model, grad)
     }
@@ -281,6 +281,11 @@ impl<R: Rule> Optimizer<R> {
         findings.into_result()
     }
 
+    fn plan(&self, progress: &Progress, takes_part: impl Fn(usize) -> bool) -> Plan {
+        let sees_shape = self.groups[0].sees_shape();
+        Plan::new(&self.layout, progress, sees_shape, takes_part)
+    }
+
     /// The leaves of which a stage holds gradients back, marked so that it hands them on.
     fn plan_flush(&self) -> Plan {
         let mut marked = self.progress.clone();
@@ -289,7 +294,7 @@ impl<R: Rule> Optimizer<R> {
             let rule = &self.groups[marked.leaves[leaf].group as usize];
             *holds = rule.begin_flush(&mut marked.of_mut(leaf)[1..]) == Some(true);
         }
-        Plan::new(&self.layout, &marked, |leaf| holds[leaf])
+        self.plan(&marked, |leaf| holds[leaf])
     }
 
     fn move_flat(&mut self, plan: Plan, flat: &mut [f32], grad: &[f32]) -> Result<StepReport> {

@@ -9,7 +9,9 @@ use super::kernel::Kernel;
 use super::loops::{self, Slices};
 use super::measure::{Measure, Measured};
 use super::row::Context;
-use super::scan::Request;
+use super::scan::{ChangeOfLeaf, Request};
+use crate::error::Error;
+use crate::memory;
 use crate::threads;
 
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
@@ -46,6 +48,8 @@ type StateSlices<'v> = SmallVec<[&'v mut [f32]; 4]>;
 /// A part with its slices.
 struct Piece<'v> {
     leaf: usize,
+    /// Where in the leaf it begins.
+    start: usize,
     kernel: usize,
     x: &'v mut [f32],
     grad: &'v [f32],
@@ -76,6 +80,7 @@ pub(super) fn step<'v>(
                 &kernels[piece.kernel],
                 Context {
                     leaf: piece.leaf,
+                    start: piece.start,
                     measured,
                 },
             );
@@ -99,6 +104,7 @@ fn pieces<'v>(
         at = part.range.end;
         let mut piece = Piece {
             leaf: part.leaf,
+            start: 0,
             kernel: part.kernel,
             x,
             grad,
@@ -136,12 +142,14 @@ impl<'v> Piece<'v> {
             .split_off(..len)
             .expect("as long as the parameters");
         let states = take_each(&mut self.states, len);
-        Piece {
+        let first = Piece {
             x: take(&mut self.x, len),
             grad,
             states,
             ..*self
-        }
+        };
+        self.start += len;
+        first
     }
 }
 
@@ -173,6 +181,7 @@ pub(super) fn measure(
         }
         let context = Context {
             leaf: part.leaf,
+            start: piece.range.start,
             measured,
         };
         let at = part.range.start + piece.range.start;
@@ -219,15 +228,74 @@ fn of_direction(
     let mut buffer = [0.0; BLOCK];
     let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
     blocks.fold([0.0; 2], |total, (block, (x, grad))| {
-        let (dx, at) = (&mut buffer[..x.len()], at + block * BLOCK);
+        let (dx, offset) = (&mut buffer[..x.len()], block * BLOCK);
         dx.copy_from_slice(grad);
-        let states: SmallVec<[&[f32]; 4]> = states
-            .iter()
-            .map(|state| &state[at..at + x.len()])
-            .collect();
-        loops::direction(x, dx, &states, kernel, context);
+        let states = slices_of(states, at + offset, x.len());
+        let start = context.start + offset;
+        loops::direction(x, dx, &states, kernel, Context { start, ..context });
         measure.merge(total, measure.slice(x, dx))
     })
+}
+
+/// So many elements of every state vector.
+fn slices_of(states: &[Vec<f32>], at: usize, len: usize) -> SmallVec<[&[f32]; 4]> {
+    states.iter().map(|state| &state[at..at + len]).collect()
+}
+
+/// Changes the directions of whole leaves, those of the kernels that ask for it: one leaf after the
+/// other, all threads together on each, since one matrix may be most of the work.
+///
+/// # Errors
+/// The first leaf whose change fails, or for whose direction there is no memory.
+pub(super) fn change_leaves(
+    parts: &[Part],
+    slices: &[(&[f32], &[f32])],
+    states: &[Vec<f32>],
+    kernels: &[impl Kernel],
+    changes: &[Option<&ChangeOfLeaf>],
+    measured: &[Option<Measured>],
+) -> std::result::Result<Measured, (usize, Error)> {
+    let leaves = parts.last().map_or(0, |part| part.leaf + 1);
+    let mut directions = vec![Vec::new(); leaves];
+    for (part, &(x, grad)) in parts.iter().zip(slices) {
+        let Some(change) = changes[part.kernel] else {
+            continue;
+        };
+        let context = Context {
+            leaf: part.leaf,
+            start: 0,
+            measured,
+        };
+        let of_leaf = |error| (part.leaf, error);
+        let mut direction = memory::try_with_capacity(grad.len()).map_err(of_leaf)?;
+        direction.extend_from_slice(grad);
+        let states = (states, part.range.start);
+        make_direction(x, &mut direction, states, &kernels[part.kernel], context);
+        change(&mut direction).map_err(of_leaf)?;
+        directions[part.leaf] = direction;
+    }
+    Ok(Measured::Directions(directions))
+}
+
+/// Makes of a leaf's gradient the direction at the stage that asks.
+fn make_direction(
+    x: &[f32],
+    dx: &mut [f32],
+    (states, at): (&[Vec<f32>], usize),
+    kernel: &impl Kernel,
+    context: Context<'_>,
+) {
+    let pieces = x.chunks(PIECE).zip(dx.chunks_mut(PIECE)).enumerate();
+    let mut pieces: Vec<(usize, (&[f32], &mut [f32]))> = pieces.collect();
+    threads::share(
+        &mut pieces,
+        |(_, (x, _))| weight(states.len()) * x.len(),
+        |(piece, (x, dx))| {
+            let start = *piece * PIECE;
+            let states = slices_of(states, at + start, x.len());
+            loops::direction(x, dx, &states, kernel, Context { start, ..context });
+        },
+    );
 }
 
 /// What a piece of a part adds to what is measured.

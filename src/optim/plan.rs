@@ -37,6 +37,11 @@
 //! twice the memory of the states. It was dropped: it would have stood beside the other way, which
 //! needs no memory, and not in its place.
 //!
+//! A stage that changes the direction of a whole leaf ([`each_leaf`](super::each_leaf)) has a number
+//! among the norms, and is found like the norm of a leaf: the stages in front of it run on copies,
+//! and what is kept under its number is the changed direction, from which rows read their elements
+//! when they come past.
+//!
 //! The scan, too, had another form: a kernel was run on a row of zeros to see where it would stop,
 //! once after every norm. That compiled each chain one more time, and knew only the next norm.
 
@@ -46,7 +51,7 @@ use super::pass::{self, Part};
 use super::progress::{LeafProgress, Progress};
 use super::report::{StepReport, clip, unreached};
 use super::rule::{Rule, next_step};
-use super::scan::{ClipStage, Request, Scan, stricter};
+use super::scan::{ChangeOfLeaf, ClipStage, Request, Scan, stricter};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::ops::{self, NonFinite};
@@ -58,9 +63,12 @@ pub(super) struct Plan {
     runs: Vec<Run>,
 }
 
-/// Neighbouring leaves of one configuration that are equally far: one kernel moves them.
+/// Neighbouring leaves of one configuration that are equally far, and of one shape if the rule sees
+/// it: one kernel moves them.
 struct Run {
     group: u32,
+    /// The shape of each, if the rule sees it; empty otherwise.
+    shape: Vec<usize>,
     /// Steps and counters of each.
     progress: Vec<f64>,
 }
@@ -77,6 +85,7 @@ impl Plan {
     pub(super) fn new(
         layout: &Layout,
         progress: &Progress,
+        sees_shape: bool,
         takes_part: impl Fn(usize) -> bool,
     ) -> Self {
         let mut plan = Plan {
@@ -91,12 +100,15 @@ impl Plan {
                 continue;
             }
             let counted = progress.of(index);
+            let shape = if sees_shape { leaf.shape() } else { &[] };
             // Compared with the last run only: leaves that are equally far but not neighbours get
             // kernels of their own, which keeps planning linear in the leaves.
-            let is_as_far = |run: &Run| run.group == group && run.progress == counted;
-            if !plan.runs.last().is_some_and(is_as_far) {
+            let is_alike =
+                |run: &Run| run.group == group && run.progress == counted && run.shape == shape;
+            if !plan.runs.last().is_some_and(is_alike) {
                 plan.runs.push(Run {
                     group,
+                    shape: shape.to_vec(),
                     progress: counted.to_vec(),
                 });
             }
@@ -116,7 +128,7 @@ impl Plan {
     ) -> Prepared<impl Kernel + use<'p, R>> {
         let kernel = |run: &'p Run| {
             let step = next_step(run.progress[0]);
-            groups[run.group as usize].kernel_with(step, &run.progress[1..])
+            groups[run.group as usize].kernel_for(&run.shape, step, &run.progress[1..])
         };
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
         let scans: Vec<Scan> = kernels.iter().map(scan).collect();
@@ -171,7 +183,8 @@ impl Plan {
     /// Measures all that the stages need to know before the step, and says what the step will do.
     ///
     /// # Errors
-    /// A norm that is infinite or NaN, of a stage that will not have it.
+    /// A norm that is infinite or NaN, of a stage that will not have it; a change of a whole leaf
+    /// that fails.
     pub(super) fn measure<'v, K: Kernel>(
         &self,
         layout: &Layout,
@@ -181,18 +194,30 @@ impl Plan {
     ) -> Result<(Vec<Option<Measured>>, StepReport)> {
         let mut measured: Vec<Option<Measured>> = (0..K::NORMS).map(|_| None).collect();
         let mut report = self.report(layout, prepared);
-        if !prepared.scans.iter().any(Scan::asks_for_norms) {
+        if !prepared.scans.iter().any(Scan::asks_for_anything) {
             return Ok((measured, report));
         }
         let slices = slices();
+        let kernels = &prepared.kernels;
         // In the order of the chain: a norm further behind is of a direction that those in front of
         // it have scaled already.
         for norm in 0..K::NORMS {
+            let scans = prepared.scans.iter();
+            let changes: Vec<Option<&ChangeOfLeaf>> =
+                scans.map(|scan| scan.change_for(norm)).collect();
+            if changes.iter().any(Option::is_some) {
+                let parts = &self.parts;
+                let changed =
+                    pass::change_leaves(parts, &slices, states, kernels, &changes, &measured);
+                let changed =
+                    changed.map_err(|(leaf, error)| error.at(layout.leaves()[leaf].path()))?;
+                measured[norm] = Some(changed);
+                continue;
+            }
             let requests = requests_for(&prepared.scans, norm);
             if requests.iter().all(Option::is_none) {
                 continue;
             }
-            let kernels = &prepared.kernels;
             let totals = pass::measure(&self.parts, &slices, states, kernels, &requests, &measured);
             let goes_on = self.goes_on(layout, &requests, &totals, &slices)?;
             let norms = self.norms(layout, &requests, &totals);

@@ -38,6 +38,8 @@ pub struct Row<'r> {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'r> {
     pub(super) leaf: usize,
+    /// Where in the leaf the slices begin, in elements.
+    pub(super) start: usize,
     /// Norms by their number; those that have not been measured yet are not there.
     pub(super) measured: &'r [Option<Measured>],
 }
@@ -119,6 +121,20 @@ impl<'r> Row<'r> {
         }
     }
 
+    /// Takes the direction from that of the whole leaf, as it has been changed. Stops where that is
+    /// still to be done: then the row has the direction that is to be changed.
+    #[inline(always)]
+    pub(super) fn replace(&mut self) -> ControlFlow<()> {
+        let norm = self.norm;
+        self.norm += 1;
+        let Some(measured) = &self.context.measured[norm] else {
+            return ControlFlow::Break(());
+        };
+        let at = self.context.start + self.states.at();
+        self.dx = filled_up(&measured.direction(self.context.leaf)[at..]);
+        ControlFlow::Continue(())
+    }
+
     /// Leaves out the norms that another choice would have asked for.
     #[inline(always)]
     pub(super) fn pass_norms(&mut self, count: usize) {
@@ -154,6 +170,15 @@ impl States<'_> {
         match self {
             States::Live { columns, .. } => columns.len(),
             States::Copied { real, .. } => real.len(),
+        }
+    }
+
+    /// Where in the slices the row begins, in elements.
+    #[inline(always)]
+    fn at(&self) -> usize {
+        match self {
+            States::Live { at, .. } => at * ROW,
+            States::Copied { at, .. } => *at,
         }
     }
 

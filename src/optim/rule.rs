@@ -122,7 +122,8 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
     /// every configuration of the type.
     ///
     /// A rule with counters has [`kernel_with`](Rule::kernel_with) and [`advance`](Rule::advance)
-    /// too. One that wraps a chain hands on all three.
+    /// too. One that wraps a chain hands on all three, and [`kernel_for`](Rule::kernel_for) with
+    /// [`sees_shape`](Rule::sees_shape).
     ///
     /// ```
     /// use flatleaf::optim::{Accumulate, Rule, Sgd};
@@ -177,6 +178,57 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
     fn kernel_with(&self, step: u64, counters: &[f64]) -> impl Kernel {
         let _ = counters;
         self.kernel(step)
+    }
+
+    /// Whether it does something else for leaves of another shape, in
+    /// [`kernel_for`](Rule::kernel_for): then neighbouring leaves share a kernel only if their
+    /// shapes are equal. The same for every configuration of the type.
+    ///
+    /// ```
+    /// use flatleaf::optim::{ClipNorm, Muon, Rule, Sgd};
+    ///
+    /// assert!((ClipNorm::default(), Muon::default()).sees_shape());
+    /// assert!(!(ClipNorm::default(), Sgd::default()).sees_shape());
+    /// ```
+    fn sees_shape(&self) -> bool {
+        false
+    }
+
+    /// What it does at the `step`th step of a leaf of this shape, with the leaf's counters: by
+    /// default what [`kernel_with`](Rule::kernel_with) makes, whatever the shape. Of a rule whose
+    /// [`sees_shape`](Rule::sees_shape) says `false` the shape is empty here.
+    ///
+    /// ```
+    /// use flatleaf::optim::{each, Kernel, Optimizer, Rule};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// /// Matrices take smaller steps, by their number of columns.
+    /// #[derive(Clone, PartialEq)]
+    /// struct ByColumns;
+    ///
+    /// impl Rule for ByColumns {
+    ///     fn sees_shape(&self) -> bool {
+    ///         true
+    ///     }
+    ///
+    ///     fn kernel_for(&self, shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel {
+    ///         let divisor = shape.get(1).map_or(1.0, |&columns| columns as f32);
+    ///         each(move |_x, dx, []| dx / divisor)
+    ///     }
+    ///
+    ///     fn kernel(&self, step: u64) -> impl Kernel {
+    ///         self.kernel_for(&[], step, &[])
+    ///     }
+    /// }
+    ///
+    /// let mut model = tree!({ "w": [[0.0, 0.0]], "b": [0.0] });
+    /// Optimizer::new(ByColumns, &Layout::of(&model)?)?.update(&mut model, &tree!({ "w": [[1.0, 2.0]], "b": [1.0] }))?;
+    /// assert_eq!(model, tree!({ "w": [[-0.5, -1.0]], "b": [-1.0] }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    fn kernel_for(&self, shape: &[usize], step: u64, counters: &[f64]) -> impl Kernel {
+        let _ = shape;
+        self.kernel_with(step, counters)
     }
 
     /// Changes the counters of a leaf that has taken its `step`th step, and says whether the

@@ -1,11 +1,15 @@
-//! Which norms a kernel will ask for, found by going through it without any elements.
+//! Which norms a kernel will ask for, and which directions of whole leaves, found by going through
+//! it without any elements.
 //!
 //! Norms are numbered in the order of the chain, those of options that were not taken too, so that
 //! groups of leaves with other options mean the same norm by the same number.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::measure::Measure;
+use crate::error::Result;
 use crate::ops::NonFinite;
 
 /// What one kernel will ask for, in the order in which it does.
@@ -13,6 +17,8 @@ use crate::ops::NonFinite;
 #[derive(Clone)]
 pub struct Scan {
     requests: SmallVec<[Request; 2]>,
+    /// Changes of the direction of a whole leaf, with their numbers among the norms.
+    changes: Vec<(usize, ChangeOfLeaf)>,
     /// Number of the next norm.
     next: usize,
     /// Whether a stage so far has changed the direction.
@@ -24,6 +30,9 @@ pub struct Scan {
     /// The strictest answer to norms that are not finite among all stages.
     non_finite: NonFinite,
 }
+
+/// What becomes of the direction of a whole leaf.
+pub(super) type ChangeOfLeaf = Arc<dyn Fn(&mut [f32]) -> Result<()> + Send + Sync>;
 
 /// A norm that a kernel asks for.
 #[derive(Clone, Copy)]
@@ -46,6 +55,7 @@ impl Scan {
     pub(super) fn new() -> Self {
         Scan {
             requests: SmallVec::new(),
+            changes: Vec::new(),
             next: 0,
             is_changed: false,
             closed: None,
@@ -71,6 +81,16 @@ impl Scan {
         }
         if self.closed.is_none() {
             self.requests.push(request);
+        }
+        self.is_changed = true;
+    }
+
+    /// A stage changes the direction of the whole leaf.
+    pub(super) fn change_of_leaf(&mut self, change: ChangeOfLeaf) {
+        let number = self.next;
+        self.next += 1;
+        if self.closed.is_none() {
+            self.changes.push((number, change));
         }
         self.is_changed = true;
     }
@@ -129,9 +149,18 @@ impl Scan {
         requested.copied().or_else(held_back)
     }
 
-    pub(super) fn asks_for_norms(&self) -> bool {
+    /// The change of the leaf that has this number, if there is one.
+    pub(super) fn change_for(&self, number: usize) -> Option<&ChangeOfLeaf> {
+        let mut changes = self.changes.iter();
+        changes
+            .find(|change| change.0 == number)
+            .map(|change| &change.1)
+    }
+
+    /// Whether anything has to be found before the step.
+    pub(super) fn asks_for_anything(&self) -> bool {
         let is_checked = self.closed.is_some() && self.non_finite != NonFinite::Propagate;
-        is_checked || !self.requests.is_empty()
+        is_checked || !self.requests.is_empty() || !self.changes.is_empty()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
-    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
-    SignDecay, WeightDecay,
+    ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule,
+    Sgd, SignDecay, WeightDecay,
 };
 use flatleaf::{FlatGrad, Layout, tree};
 
@@ -38,6 +38,12 @@ const MAXIMUM: Limits = || {
         (-1.0, "a maximum of 0 or more"),
         (f64::NAN, "a maximum of 0 or more"),
     ]
+};
+
+const FINITE: Limits = || {
+    [1e39, -1e39, f64::NAN, f64::INFINITY]
+        .map(|x| (x, FINITE_F32))
+        .to_vec()
 };
 
 const FINITE_F32: &str = "a number that is finite as an f32, at most 3.4e38";
@@ -76,6 +82,11 @@ fn a_number_that_makes_no_sense_is_an_error_that_names_its_field() {
         AdaGrad {
             lr: NON_NEGATIVE, lr_decay: NON_NEGATIVE, weight_decay: NON_NEGATIVE, initial_accumulator_value: NON_NEGATIVE,
             eps: EPS,
+        }
+        Muon {
+            lr: NON_NEGATIVE, momentum: DECAY_RATE, weight_decay: NON_NEGATIVE, ns_coefficients.0: FINITE,
+            ns_coefficients.1: FINITE, ns_coefficients.2: FINITE, eps: EPS, adamw_lr_ratio: NON_NEGATIVE,
+            adamw_betas.0: DECAY_RATE, adamw_betas.1: DECAY_RATE, adamw_eps: EPS, adamw_weight_decay: NON_NEGATIVE,
         }
         AdaDelta { lr: NON_NEGATIVE, rho: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE }
         RmsProp { lr: NON_NEGATIVE, alpha: DECAY_RATE, eps: EPS, weight_decay: NON_NEGATIVE, momentum: NON_NEGATIVE }
@@ -156,6 +167,13 @@ fn fields_with_bounds_of_their_own() {
             format!("`decay`: expected a number from 0 to 1, found {decay}")
         );
     }
+    assert_eq!(
+        message(Muon {
+            ns_steps: 100,
+            ..Muon::default()
+        }),
+        "`ns_steps`: expected fewer than 100, found 100"
+    );
     assert_eq!(
         message(Accumulate { steps: 0 }),
         "`steps`: expected 1 or more, found 0"

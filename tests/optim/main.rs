@@ -13,6 +13,8 @@ mod extremes;
 mod fields;
 #[cfg(feature = "serde")]
 mod golden;
+#[cfg(feature = "serde")]
+mod muon;
 mod naive;
 mod numbers;
 mod optimizer;

@@ -3,7 +3,7 @@
 
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
-    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, RAdam, RmsProp, Rprop, Sgd, SignDecay,
+    ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Sgd, SignDecay,
     WeightDecay,
 };
 
@@ -74,6 +74,19 @@ pub(crate) fn adamw(rule: &AdamW, t: i32, x: &mut [f64], g: &[f64], states: &mut
         g,
         states,
     );
+}
+
+/// Of a leaf that is no matrix.
+pub(crate) fn muon(rule: &Muon, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
+    let ([_, m, v], (beta1, beta2)) = (vectors(states), rule.adamw_betas);
+    let lr = rule.lr * rule.adamw_lr_ratio;
+    for i in 0..x.len() {
+        x[i] -= lr * rule.adamw_weight_decay * x[i];
+        m[i] = beta1 * m[i] + (1.0 - beta1) * g[i];
+        v[i] = beta2 * v[i] + (1.0 - beta2) * g[i] * g[i];
+        let root = (v[i] / (1.0 - beta2.powi(t))).sqrt();
+        x[i] -= lr * m[i] / (1.0 - beta1.powi(t)) / (root + rule.adamw_eps);
+    }
 }
 
 pub(crate) fn nadam(rule: &NAdam, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {

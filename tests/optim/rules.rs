@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
-    ClipValue, Ema, Lamb, Lars, Lion, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, Sgd, SignDecay,
-    WeightDecay,
+    ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, Sgd,
+    SignDecay, WeightDecay,
 };
 
 use crate::naive::{self, Twin};
@@ -22,6 +22,7 @@ pub(crate) fn every(law: &impl Law) {
     by_past_squares(law);
     by_sign(law);
     in_proportion(law);
+    on_matrices(law);
     stages(law);
 }
 
@@ -303,6 +304,24 @@ fn in_proportion(law: &impl Law) {
             ..lars
         },
         naive::lars,
+    );
+}
+
+/// What they do where there is no matrix; `muon.rs` has the rest.
+fn on_matrices(law: &impl Law) {
+    let muon = Muon {
+        lr: LR,
+        ..Muon::default()
+    };
+    law.holds(muon, naive::muon);
+    law.holds(
+        Muon {
+            adamw_lr_ratio: 1.0,
+            adamw_betas: (0.8, 0.5),
+            adamw_weight_decay: 1.0,
+            ..muon
+        },
+        naive::muon,
     );
 }
 

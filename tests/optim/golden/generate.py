@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes torch.json, optax.json and extremes.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
+"""Writes torch.json, optax.json, extremes.json and muon.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
 gradients, and what PyTorch does with gradients whose squares overflow.
 
     pip install -r requirements.txt
@@ -12,6 +12,9 @@ record does not set are left to the peer's defaults too, so that ours are compar
 
 Every record but those of extremes.json is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
 rounding than about the rule, and are refused.
+
+PyTorch's Muon runs Newton-Schulz in bfloat16, whatever the parameters are. muon.json has it twice: with the private function that does
+so replaced by a copy without the cast, which is compared as closely as all others, and as it is, which is compared loosely.
 """
 import json
 import os
@@ -87,7 +90,7 @@ def gradients(with_absent):
 
 TORCH = {"Sgd": torch.optim.SGD, "AdaGrad": torch.optim.Adagrad, "AdaDelta": torch.optim.Adadelta, "RmsProp": torch.optim.RMSprop,
          "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "NAdam": torch.optim.NAdam, "RAdam": torch.optim.RAdam,
-         "Adamax": torch.optim.Adamax, "Rprop": torch.optim.Rprop}
+         "Adamax": torch.optim.Adamax, "Rprop": torch.optim.Rprop, "Muon": torch.optim.Muon}
 FUSED = ("Sgd", "AdaGrad", "Adam", "AdamW")
 
 
@@ -121,11 +124,56 @@ def run_torch(record, dtype, leaves=None, start=None, steps=None):
         yield [param.numpy(force=True).copy() for param in params], averages
 
 
+class Muon:
+    """A square, a wide and a tall matrix; gradients as above."""
+    LEAVES = [("square", [3, 3]), ("wide", [2, 5]), ("tall", [6, 2])]
+
+    @staticmethod
+    def split(values):
+        sizes = [rows * columns for _, (rows, columns) in Muon.LEAVES]
+        leaves = np.split(values.astype(np.float32), np.cumsum(sizes)[:-1])
+        return [leaf.reshape(shape) for leaf, (_, shape) in zip(leaves, Muon.LEAVES)]
+
+    @staticmethod
+    def initial():
+        return Muon.split(np.array([((5 * i) % 31 - 15) / 11 for i in range(31)]))
+
+    @staticmethod
+    def gradients(with_absent):
+        i = np.arange(31)
+        for step in range(STEPS):
+            yield Muon.split(np.sin(1.0 + 0.7 * i * (1 + step % 3) + 0.3 * step) * (1 + i % 4))
+
+
+def newton_schulz_without_cast(grad, ns_coefficients, ns_steps, eps):
+    """torch.optim._muon's _zeropower_via_newtonschulz, but for `.bfloat16()`."""
+    a, b, c = ns_coefficients
+    ortho = grad.T if grad.size(0) > grad.size(1) else grad
+    ortho = ortho / ortho.norm().clamp(min=eps)
+    for _ in range(ns_steps):
+        gram = ortho @ ortho.T
+        update = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        ortho = torch.addmm(ortho, update, ortho, beta=a)
+    return ortho.T if grad.size(0) > grad.size(1) else ortho
+
+
+def run_muon(record, dtype):
+    import torch.optim._muon as module
+    original = module._zeropower_via_newtonschulz
+    if not record["bfloat16"]:
+        module._zeropower_via_newtonschulz = newton_schulz_without_cast
+    try:
+        yield from run_torch(record, dtype, Muon.LEAVES, Muon.initial(), Muon.gradients(False))
+    finally:
+        module._zeropower_via_newtonschulz = original
+
+
 def torch_optimizer(record, params, leaves):
-    plain = {"foreach": False} | ({"fused": False} if record["rule"] in FUSED else {})
+    plain = ({} if record["rule"] == "Muon" else {"foreach": False}) | ({"fused": False} if record["rule"] in FUSED else {})
     overrides = record.get("groups", {})
     groups = [{"params": [param], **overrides.get(name, {})} for (name, _), param in zip(leaves, params)]
-    return TORCH[record["rule"]](groups, **record["config"], **plain)
+    config = {{"adjust_lr": "adjust_lr_fn"}.get(field, field): value for field, value in record["config"].items()}
+    return TORCH[record["rule"]](groups, **config, **plain)
 
 
 OPTAX = {"AdamW": optax.adamw, "Lion": optax.lion, "AdaBelief": optax.adabelief, "OAdam": optax.optimistic_adam_v2, "Lamb": optax.lamb,
@@ -244,6 +292,24 @@ def extremes_records():
     return [{"name": f"{rule} extremes", "rule": rule, "peer": "torch", "config": {}, "absent": False} for rule in rules]
 
 
+def muon_records():
+    def record(name, config=None, bfloat16=False):
+        return {"name": name, "rule": "Muon", "peer": "torch", "config": config or {}, "absent": False, "bfloat16": bfloat16}
+
+    faster = {"lr": 0.01}
+    return [
+        record("muon"),
+        record("muon bfloat16", faster, True),
+        record("muon lr weight_decay", {**faster, "weight_decay": 0.3}),
+        record("muon without nesterov", {**faster, "nesterov": False}),
+        record("muon momentum", {**faster, "momentum": 0.8}),
+        record("muon match_rms_adamw", {**faster, "adjust_lr": "match_rms_adamw"}),
+        record("muon original", {**faster, "adjust_lr": "original"}),
+        record("muon ns_coefficients ns_steps", {**faster, "ns_coefficients": [2.0, -1.5, 0.5], "ns_steps": 8}),
+        record("muon match_rms_adamw bfloat16", {**faster, "adjust_lr": "match_rms_adamw"}, True),
+    ]
+
+
 def optax_records():
     def record(name, rule, config=None, **more):
         return {"name": name, "rule": rule, "peer": "optax", "config": config or {}, "absent": False, **more}
@@ -307,6 +373,8 @@ def text_of(record, run):
     if run is run_extremes:
         assert all(np.isfinite(flat(params)).all() for params, _ in narrow), record["name"]
         return fields_of(record, narrow)
+    if record.get("bfloat16"):  # rounding is what it is about
+        return fields_of(record, narrow)
     wide = list(run(record, "f64"))
     strays = max(stray(pair, wide_pair) for pair, wide_pair in zip(narrow, wide))
     print(f"{record['peer']}  {record['name']:48} {strays:.1e}")
@@ -348,4 +416,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     write("torch.json", torch_records(), run_torch)
     write("extremes.json", extremes_records(), run_extremes, Extremes.LEAVES, Extremes.initial, Extremes.gradients)
+    write("muon.json", muon_records(), run_muon, Muon.LEAVES, Muon.initial, Muon.gradients)
     write("optax.json", optax_records(), run_optax)
