@@ -1,7 +1,7 @@
 //! An optimiser's state in a model's file, and taken up again.
 
 use flatleaf::checkpoint::{self, Extras};
-use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Sgd};
+use flatleaf::optim::{Accumulate, AdamW, ClipNorm, Ema, Optimizer, Sgd};
 use flatleaf::{DynTree, Layout, tree};
 
 use crate::common::models;
@@ -62,6 +62,43 @@ fn an_optimizer_goes_on_from_the_file() {
     }
     assert_eq!(twin, model);
     assert_eq!(states(&resumed), states(&optimizer));
+}
+
+/// Places in windows, which differ from leaf to leaf, and the weight of an average.
+#[test]
+fn what_an_optimizer_counts_goes_on_from_the_file() {
+    type Windowed = (Accumulate, AdamW, Ema);
+    let folder = Folder::new();
+    let (mut model, mut twin) = (model(), model());
+    let layout = Layout::of(&model).unwrap();
+    let average = Ema {
+        warm_up: true,
+        debias: true,
+        ..Ema::default()
+    };
+    let rule = (Accumulate { steps: 3 }, AdamW::default(), average);
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    let mut resumed = optimizer.clone();
+    for step in 0..8 {
+        optimizer.update(&mut model, &gradient(step)).unwrap();
+        resumed.update(&mut twin, &gradient(step)).unwrap();
+        assert_eq!(twin, model, "step {step}");
+        let path = folder.path(&format!("step_{step}"));
+        checkpoint::save_with(&path, &twin, &Extras::new().optimizer("opt", &resumed)).unwrap();
+        let file = checkpoint::open(&path).unwrap();
+        resumed = file
+            .part("opt")
+            .unwrap()
+            .resume::<Windowed>(&layout)
+            .unwrap();
+        for ((name, found), (_, expected)) in resumed.state().zip(optimizer.state()) {
+            assert_eq!(found, expected, "`{name}`, step {step}");
+        }
+    }
+    assert_eq!(
+        ["w", "b"].map(|path| resumed.step_count(path)),
+        [Some(2), Some(1)]
+    );
 }
 
 /// Tied models, vectors of zeros, several optimisers in one file.

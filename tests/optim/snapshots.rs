@@ -1,7 +1,9 @@
 //! An optimiser that is stored and taken up again, on the same layout or another.
 
 use crate::common::bits;
-use flatleaf::optim::{AdamW, ClipNorm, Ema, Migration, Optimizer, Reshaped, Rule, Sgd, Snapshot};
+use flatleaf::optim::{
+    Accumulate, AdamW, ClipNorm, Ema, Migration, Optimizer, Reshaped, Rule, Sgd, Snapshot,
+};
 use flatleaf::{DynTree, Error, Layout, tree};
 use ndarray::{arr1, arr2};
 use serde_json::{Value, json};
@@ -291,6 +293,81 @@ fn a_migration_carries_state_to_a_chain_that_grew() {
     let refused = |adamw: &AdamW| AdamW { lr: -1.0, ..*adamw };
     let error = Optimizer::migrate_with(optimizer.snapshot(), &layout, refused).unwrap_err();
     assert_eq!(error.path(), Some("lr"));
+}
+
+/// Leaves have taken steps, but the average has not: it begins with the leaf's value, not with 0.
+#[test]
+fn an_average_that_a_chain_grew_begins_with_the_leafs_value() {
+    for debias in [false, true] {
+        let mut model = vec![8.0_f32];
+        let layout = Layout::of(&model).unwrap();
+        let descent = Sgd {
+            lr: 1.0,
+            ..Sgd::default()
+        };
+        let mut optimizer = Optimizer::new(descent, &layout).unwrap();
+        for _ in 0..3 {
+            optimizer.update(&mut model, &[1.0_f32]).unwrap();
+        }
+        let ema = Ema {
+            decay: 0.75,
+            debias,
+            ..Ema::default()
+        };
+        let grow = |sgd: &Sgd| (*sgd, ema);
+        let (mut grown, _) = Optimizer::migrate_with(optimizer.snapshot(), &layout, grow).unwrap();
+        assert_eq!(grown.state_over("average", &model).unwrap(), [5.0]);
+        grown.update(&mut model, &[1.0_f32]).unwrap();
+        assert_eq!(grown.state_of("average"), Some(&[4.0][..]));
+        grown.update(&mut model, &[4.0_f32]).unwrap();
+        let expected = if debias {
+            4.0 - 4.0 * 0.25 / (1.0 - 0.75 * 0.75)
+        } else {
+            3.0
+        };
+        let average = grown.state_of("average").unwrap()[0];
+        assert!((average - expected).abs() < 1e-6, "{average}");
+        assert_eq!(grown.step_count(""), Some(5));
+    }
+}
+
+/// In the middle of windows that differ from leaf to leaf, with a decay that has changed.
+#[test]
+fn what_is_counted_goes_on_bit_for_bit() {
+    let rule = (
+        Accumulate { steps: 3 },
+        AdamW {
+            lr: 0.1,
+            ..AdamW::default()
+        },
+        Ema {
+            decay: 0.9,
+            warm_up: true,
+            debias: true,
+        },
+    );
+    let (mut model, mut twin) = (model(), model());
+    let layout = Layout::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    let mut resumed = optimizer.clone();
+    for step in 0..14 {
+        if step == 7 {
+            let slower = |rule: &mut (Accumulate, AdamW, Ema)| rule.2.decay = 0.5;
+            optimizer.adjust("**", slower).unwrap();
+            resumed.adjust("**", slower).unwrap();
+        }
+        optimizer.update(&mut model, &grads(step)).unwrap();
+        resumed.update(&mut twin, &grads(step)).unwrap();
+        assert_eq!(
+            stored_json(&resumed),
+            stored_json(&optimizer),
+            "step {step}"
+        );
+        assert_eq!(twin, model, "step {step}");
+        let stored = serde_json::to_vec(&resumed.snapshot()).unwrap();
+        let snapshot: Snapshot<(Accumulate, AdamW, Ema)> = serde_json::from_slice(&stored).unwrap();
+        resumed = Optimizer::resume(snapshot, &layout).unwrap();
+    }
 }
 
 /// Which of two equal names it is, nobody can say.
