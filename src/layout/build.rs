@@ -47,7 +47,7 @@ use std::collections::hash_map::Entry;
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
-use super::paths::{NodeId, NodeKind, Paths, ROOT};
+use super::paths::{NodeId, NodeKind, Paths, ROOT, number};
 use crate::element::Dtype;
 use crate::error::{Error, FirstError, Result};
 use crate::tree::axes::{Shape, StridedView};
@@ -66,10 +66,12 @@ const MAX_EXTRA_NODES: usize = 1 << 22;
 /// What [`Layout::of`](super::Layout::of) lists, but for a path that stands twice.
 pub(crate) fn draft<T: Tree + ?Sized>(tree: &T, everything: bool) -> Result<Draft> {
     let mut builder = LayoutBuilder::new();
-    let visited = tree.visit(&mut builder);
-    visited.map_err(|error| error.or_at(|| builder.paths.render(builder.node)))?;
+    if let Err(error) = tree.visit(&mut builder) {
+        return Err(error.or_at(|| builder.path()));
+    }
     // A tree may answer `Ok` although a visit within it failed.
-    std::mem::take(&mut builder.failed).into_result()?;
+    let failed = std::mem::take(&mut builder.failed);
+    failed.into_result()?;
     if everything {
         builder.paths.thaw();
     }
@@ -142,27 +144,37 @@ impl LayoutBuilder {
     /// # Errors
     /// Views that share some elements without being one parameter.
     fn tied_views(&self, views: Vec<(u32, StridedView)>) -> Result<TiedViews> {
+        // A walk numbers its views in its own order, and only some leaves are views.
         let (leaves, views): (Vec<u32>, Vec<StridedView>) = views.into_iter().unzip();
-        let leaders = overlap::group(&views).map_err(|(first, second)| {
-            let path = |view: usize| first_place(&self.paths, leaves[view]);
-            Error::overlap(path(first), path(second))
-        })?;
-        let leaders = leaders.into_iter().map(|leader| leaves[leader]);
-        Ok(TiedViews {
-            leaders: leaves.iter().copied().zip(leaders).collect(),
-            views: leaves.iter().copied().zip(views).collect(),
-        })
+        let path = |view: usize| first_place(&self.paths, leaves[view]);
+        let leaders = match overlap::group(&views) {
+            Ok(leaders) => leaders,
+            Err((first, second)) => return Err(Error::overlap(path(first), path(second))),
+        };
+        let mut ties = TiedViews::default();
+        for (index, view) in views.into_iter().enumerate() {
+            let leaf = leaves[index];
+            let leader = leaves[leaders[index]];
+            ties.leaders.insert(leaf, leader);
+            ties.views.insert(leaf, view);
+        }
+        Ok(ties)
     }
 
     /// Counts the places in walk order. A node knew its leaf until now, and knows its place after.
     fn number_places(&mut self) -> Vec<DraftPlace> {
         let mut places = Vec::with_capacity(self.leaves.len());
         for node in self.paths.ids() {
-            if let NodeKind::Place(leaf) = self.paths.node(node).kind {
-                self.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
-                let axes = None;
-                places.push(DraftPlace { node, leaf, axes });
-            }
+            let Some(leaf) = self.paths.place(node) else {
+                continue;
+            };
+            let place = places.len() as u32;
+            self.paths.node_mut(node).kind = NodeKind::Place(place);
+            places.push(DraftPlace {
+                node,
+                leaf,
+                axes: None,
+            });
         }
         places
     }
@@ -170,10 +182,17 @@ impl LayoutBuilder {
     /// Remembers an error, should the tree keep it to itself.
     #[cold]
     fn remember(&mut self, error: Error) -> Error {
-        self.failed.note(error, || self.paths.render(self.node))
+        let path = || self.paths.render(self.node);
+        self.failed.note(error, path)
+    }
+
+    /// Where the walk is, for an error.
+    fn path(&self) -> String {
+        self.paths.render(self.node)
     }
 
     fn met_node(&mut self, key: Key<'_>, frozen: bool) -> Result<usize> {
+        // Wrappers count too: a chain of boxes adds no segment and still takes the stack.
         self.levels += 1;
         if self.levels > MAX_LEVELS {
             return Err(Error::too_deep(MAX_LEVELS));
@@ -192,8 +211,10 @@ impl LayoutBuilder {
     /// Freezes the node for what is declared by a wrapper that adds no segment. Within a shared
     /// node the declaration is the content's, and goes where that goes.
     fn freeze_here(&mut self) {
-        let innermost = self.open.last().map(|identity| &self.shared[identity]);
-        let is_content = innermost.is_some_and(|shared| shared.node == self.node);
+        let is_content = match self.open.last() {
+            Some(innermost) => self.shared[innermost].node == self.node,
+            None => false,
+        };
         let node = self.paths.node_mut(self.node);
         if is_content {
             node.frozen_content = true;
@@ -204,12 +225,14 @@ impl LayoutBuilder {
 
     fn met_shared(&mut self, identity: Identity) -> Result<bool> {
         match self.shared.entry(identity.clone()) {
-            Entry::Occupied(seen) if seen.get().open => {
-                Err(Error::cycle(self.paths.render(seen.get().node)))
-            }
             Entry::Occupied(seen) => {
-                let original = seen.get().node;
-                self.copy_shared(original)?;
+                let MetNode { node, open } = *seen.get();
+                // It contains itself: going on would never end.
+                if open {
+                    let path = self.paths.render(node);
+                    return Err(Error::cycle(path));
+                }
+                self.copy_shared(node)?;
                 Ok(false)
             }
             Entry::Vacant(new) => {
@@ -233,7 +256,7 @@ impl LayoutBuilder {
     }
 
     fn add_leaf(&mut self, leaf: &LeafRef<'_, '_>) -> Result<u32> {
-        let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
+        let id = number(self.leaves.len())?;
         self.leaves.push(DraftLeaf {
             dtype: leaf.dtype,
             shape: Shape::from_slice(leaf.shape),
@@ -251,6 +274,7 @@ impl LayoutBuilder {
         if !may_overlap || leaf.shape.contains(&0) {
             return None;
         }
+        // A leaf that is read by a call has no memory of its own to share.
         let (address, strides) = leaf.geometry()?;
         Some(StridedView::new(
             address,
@@ -267,14 +291,17 @@ impl LayoutBuilder {
             self.identified.insert(identity.clone(), id);
             return Ok(id);
         };
+        // Whoever implements `Tree` hands out identities, so two leaves that have one in common may
+        // still differ.
         let known = &self.leaves[id as usize];
-        let path = || self.paths.render(self.node);
         if *known.shape != *leaf.shape {
-            return Err(Error::shape(path(), &known.shape, leaf.shape));
+            let path = self.path();
+            return Err(Error::shape(path, &known.shape, leaf.shape));
         }
         if known.dtype != leaf.dtype {
-            let (expected, found) = (known.dtype.to_string(), leaf.dtype.to_string());
-            return Err(Error::element_type(path(), expected, found));
+            let expected = known.dtype.to_string();
+            let found = leaf.dtype.to_string();
+            return Err(Error::element_type(self.path(), expected, found));
         }
         Ok(id)
     }
@@ -294,7 +321,9 @@ impl LayoutBuilder {
     /// Another place of a shared node: its leaves are the same, under other paths.
     fn copy_shared(&mut self, original: NodeId) -> Result<()> {
         let first_copy = self.paths.len() as NodeId;
-        self.extra_nodes += (self.paths.node(original).end - original) as usize;
+        let copied = self.paths.node(original).end - original;
+        self.extra_nodes += copied as usize;
+        // Before the copy: a few levels of a diamond are more nodes than there is memory for.
         if self.extra_nodes > MAX_EXTRA_NODES {
             return Err(Error::too_many_places());
         }
@@ -303,15 +332,11 @@ impl LayoutBuilder {
         if kind != NodeKind::Branch {
             self.set_kind(kind)?;
         }
-        let copies = std::iter::once(self.node).chain(first_copy..self.paths.len() as NodeId);
-        for copy in copies {
-            let Some(leaf) = self.paths.place(copy) else {
-                continue;
-            };
-            self.extra_places += 1;
-            if self.leaves[leaf as usize].shape.contains(&0) {
-                self.separate(copy, leaf)?;
-            }
+        // The node itself stood there before; what is below it is new.
+        let last_copy = self.paths.len() as NodeId;
+        self.count_copy(self.node)?;
+        for copy in first_copy..last_copy {
+            self.count_copy(copy)?;
         }
         if self.extra_places > MAX_EXTRA_PLACES {
             return Err(Error::too_many_places());
@@ -319,24 +344,40 @@ impl LayoutBuilder {
         Ok(())
     }
 
+    fn count_copy(&mut self, copy: NodeId) -> Result<()> {
+        let Some(leaf) = self.paths.place(copy) else {
+            return Ok(());
+        };
+        self.extra_places += 1;
+        let is_empty = self.leaves[leaf as usize].shape.contains(&0);
+        if is_empty {
+            self.separate(copy, leaf)?;
+        }
+        Ok(())
+    }
+
     /// Gives the copy of an array without elements a leaf of its own: it is never a tie, not even
     /// with itself.
     fn separate(&mut self, copy: NodeId, leaf: u32) -> Result<()> {
-        let id = u32::try_from(self.leaves.len()).map_err(|_| Error::too_many_places())?;
-        self.leaves.push(self.leaves[leaf as usize].clone());
+        let id = number(self.leaves.len())?;
+        let leaf = self.leaves[leaf as usize].clone();
+        self.leaves.push(leaf);
         self.paths.node_mut(copy).kind = NodeKind::Place(id);
         Ok(())
     }
 }
 
 fn first_place(paths: &Paths, leaf: u32) -> String {
-    let place = paths
-        .ids()
-        .find(|&id| paths.node(id).kind == NodeKind::Place(leaf));
-    place.map(|id| paths.render(id)).unwrap_or_default()
+    // Until the places are numbered, a node is marked with its leaf.
+    let is_place = |&id: &NodeId| paths.place(id) == Some(leaf);
+    match paths.ids().find(is_place) {
+        Some(id) => paths.render(id),
+        None => String::new(),
+    }
 }
 
 /// What is known of the leaves that may share memory.
+#[derive(Default)]
 struct TiedViews {
     /// For each of them the first leaf that is one parameter with it, itself if none was before.
     leaders: HashMap<u32, u32>,
@@ -348,9 +389,12 @@ impl TiedViews {
     fn resolve(&self, places: &mut [DraftPlace]) {
         for place in places {
             let own = place.leaf;
-            place.leaf = self.leaders.get(&own).copied().unwrap_or(own);
-            if own != place.leaf {
-                let axes = self.views[&own].on(&self.views[&place.leaf]);
+            let Some(&leader) = self.leaders.get(&own) else {
+                continue;
+            };
+            if leader != own {
+                let axes = self.views[&own].on(&self.views[&leader]);
+                place.leaf = leader;
                 place.axes = Some(Box::new(axes));
             }
         }
@@ -371,7 +415,11 @@ impl<'a> Visitor<'a> for LayoutBuilder {
     }
 
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
-        let visited = cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)));
+        // What is borrowed from a guard lives for this call only, and the walk keeps none of it.
+        let visited = cell.read(&mut |content| {
+            let mut visitor = UnderGuard(&mut *self);
+            content.visit(&mut visitor)
+        });
         visited.map_err(|error| self.remember(error))
     }
 
@@ -390,6 +438,7 @@ impl<'a> Visitor<'a> for LayoutBuilder {
             self.borrowed_from = usize::MAX;
         }
         if key != Key::Same {
+            // All that is below a node stands behind it by now, so that its subtree is a run.
             self.paths.close(self.node);
             self.node = self.paths.node(self.node).parent;
         }

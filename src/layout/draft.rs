@@ -53,8 +53,10 @@ impl Draft {
 
     /// Trains only leaves for whose places, by index, `trained` says so.
     pub(crate) fn with_trainable(mut self, trained: impl Fn(usize) -> bool) -> Self {
+        // All places of a leaf get one answer, so that the last of them may stand.
         for (index, place) in self.places.iter().enumerate() {
-            self.leaves[place.leaf as usize].trainable = trained(index);
+            let leaf = place.leaf as usize;
+            self.leaves[leaf].trainable = trained(index);
         }
         self.show_first_places();
         self
@@ -66,60 +68,85 @@ impl Draft {
     /// which shows it transposed. The leaf becomes one of shape [3, 2] that `b` shows as it is and
     /// `a` transposed: elements stand in the vector in the order in which `b` has them.
     pub(crate) fn show_first_places(&mut self) {
-        let turned: HashSet<u32> = self
-            .places
-            .iter()
-            .filter(|place| place.axes.is_some())
-            .map(|place| place.leaf)
-            .collect();
-        let of_turned = |place: &&DraftPlace| turned.contains(&place.leaf);
-        let mut places: Vec<&DraftPlace> = self.places.iter().filter(of_turned).collect();
-        // Stable: among the trainable places, and among the others, the order of the walk stays.
-        places.sort_by_key(|place| !self.is_trainable_at(place));
-        let mut firsts: HashMap<u32, AxisMap> = HashMap::new();
-        for place in places {
-            let first = firsts.entry(place.leaf);
-            first.or_insert_with(|| self.shown(place));
-        }
+        let firsts = self.first_shown();
         for index in 0..self.places.len() {
             let place = &self.places[index];
-            if let Some(first) = firsts.get(&place.leaf) {
-                let axes = self.shown(place).on(first);
-                self.places[index].axes = Some(Box::new(axes));
-            }
+            let Some(first) = firsts.get(&place.leaf) else {
+                continue;
+            };
+            let axes = self.shown(place).on(first);
+            self.places[index].axes = Some(Box::new(axes));
         }
+        // Only now: until here the maps are those onto the old shapes.
         for (leaf, first) in firsts {
             self.leaves[leaf as usize].shape = first.shape;
         }
+    }
+
+    /// For each leaf that some place shows otherwise than it is: how its first place shows it.
+    fn first_shown(&self) -> HashMap<u32, AxisMap> {
+        let mut turned = HashSet::new();
+        for place in &self.places {
+            if place.axes.is_some() {
+                turned.insert(place.leaf);
+            }
+        }
+        let mut firsts = HashMap::new();
+        // Nearly all layouts have no such leaf, and are spared the two passes below.
+        if turned.is_empty() {
+            return firsts;
+        }
+        for trainable in [true, false] {
+            for place in &self.places {
+                let is_asked_for = self.is_trainable_at(place) == trainable;
+                if is_asked_for && turned.contains(&place.leaf) {
+                    let first = firsts.entry(place.leaf);
+                    first.or_insert_with(|| self.shown(place));
+                }
+            }
+        }
+        firsts
     }
 
     /// How a place shows its leaf.
     fn shown(&self, place: &DraftPlace) -> AxisMap {
         match &place.axes {
             Some(axes) => AxisMap::clone(axes),
-            None => AxisMap::identity(&self.leaves[place.leaf as usize].shape),
+            None => AxisMap::identity(&self.leaf_at(place).shape),
         }
+    }
+
+    pub(super) fn leaf_at(&self, place: &DraftPlace) -> &DraftLeaf {
+        &self.leaves[place.leaf as usize]
     }
 
     /// Whether a place's leaf is trainable there.
     pub(super) fn is_trainable_at(&self, place: &DraftPlace) -> bool {
-        self.is_trainable(&self.leaves[place.leaf as usize], place.node)
+        self.is_trainable(self.leaf_at(place), place.node)
     }
 
     pub(super) fn is_trainable(&self, leaf: &DraftLeaf, node: NodeId) -> bool {
-        leaf.trainable && leaf.dtype.is_float() && !self.paths.node(node).frozen
+        let is_frozen = self.paths.node(node).frozen;
+        leaf.trainable && leaf.dtype.is_float() && !is_frozen
     }
 }
 
 impl DraftLeaf {
     /// The number of elements, if such an array can exist, and one of `f64` too.
     pub(super) fn count(&self) -> Option<usize> {
+        let mut count = 1_usize;
         // An axis of length 0 hides no other that no memory holds.
-        let mut longer = self.shape.iter().filter(|&&len| len != 0);
-        let count = longer.try_fold(1_usize, |count, &len| count.checked_mul(len))?;
+        for &len in self.shape.iter().filter(|&&len| len != 0) {
+            count = count.checked_mul(len)?;
+        }
         let element = self.dtype.size().max(size_of::<f64>());
-        let fits = count <= isize::MAX as usize / element;
-        let is_empty = self.shape.contains(&0);
-        fits.then_some(if is_empty { 0 } else { count })
+        let most = isize::MAX as usize / element;
+        if count > most {
+            None
+        } else if self.shape.contains(&0) {
+            Some(0)
+        } else {
+            Some(count)
+        }
     }
 }

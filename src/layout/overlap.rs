@@ -35,17 +35,22 @@ pub(crate) fn group(views: &[StridedView]) -> Result<Vec<usize>, (usize, usize)>
 
 /// Runs of views, sorted by start, whose spans hang together.
 fn clusters<'v>(views: &[StridedView], by_start: &'v [usize]) -> Vec<&'v [usize]> {
+    let mut clusters = Vec::new();
+    let mut first = 0;
+    // The furthest end of all views so far, which need not be that of the last one.
     let mut end = 0;
-    let mut cuts = Vec::new();
     for (position, &index) in by_start.iter().enumerate() {
-        if views[index].canonical.start >= end {
-            cuts.push(position);
+        let view = &views[index];
+        if view.canonical.start >= end && position > first {
+            clusters.push(&by_start[first..position]);
+            first = position;
         }
-        end = end.max(views[index].end());
+        end = end.max(view.end());
     }
-    let ends = cuts.iter().skip(1).copied().chain([by_start.len()]);
-    let runs = cuts.iter().zip(ends);
-    runs.map(|(&start, end)| &by_start[start..end]).collect()
+    if first < by_start.len() {
+        clusters.push(&by_start[first..]);
+    }
+    clusters
 }
 
 fn group_cluster(
@@ -58,36 +63,44 @@ fn group_cluster(
     // In the order of the walk again, so that a tie is led by the view that was met first.
     members.sort_unstable();
     members.retain(|&index| {
-        let StridedView {
-            canonical,
-            element_size,
-            ..
-        } = &views[index];
-        leader[index] = *first.entry((canonical, element_size)).or_insert(index);
+        let view = &views[index];
+        // The same bytes as elements of another size are not the same elements.
+        let shown = (&view.canonical, view.element_size);
+        leader[index] = *first.entry(shown).or_insert(index);
         leader[index] == index
     });
     if members.len() < 2 {
-        Ok(())
-    } else {
-        check_disjoint(views, &members)
+        return Ok(());
     }
+    check_disjoint(views, &members)
 }
 
 fn check_disjoint(views: &[StridedView], members: &[usize]) -> Result<(), (usize, usize)> {
     let mut taken = Marks::over(views, members);
     for (position, &index) in members.iter().enumerate() {
-        if taken.touches(&views[index]) {
-            // The marks do not say whose they are; this is asked once, for the message.
-            let mut own = Marks::over(views, members);
-            own.mark(&views[index]);
-            let mut earlier = members[..position].iter();
-            let sharer = earlier.find(|&&other| own.touches(&views[other]));
-            let sharer = *sharer.expect("an element was taken by an earlier view");
-            return Err((sharer, index));
+        let view = &views[index];
+        if taken.touches(view) {
+            let earlier = &members[..position];
+            return Err((sharer(views, members, earlier, view), index));
         }
-        taken.mark(&views[index]);
+        taken.mark(view);
     }
     Ok(())
+}
+
+/// The first of the earlier views that shares an element with this one.
+fn sharer(
+    views: &[StridedView],
+    members: &[usize],
+    earlier: &[usize],
+    view: &StridedView,
+) -> usize {
+    // The marks do not say whose they are; this is asked once, for the message.
+    let mut own = Marks::over(views, members);
+    own.mark(view);
+    let mut earlier = earlier.iter();
+    let sharer = earlier.find(|&&other| own.touches(&views[other]));
+    *sharer.expect("an element was taken by an earlier view")
 }
 
 /// One mark for each element between the first and the last of some views.
@@ -99,23 +112,29 @@ struct Marks {
 }
 
 impl Marks {
+    /// No marks, for two views or more.
     fn over(views: &[StridedView], members: &[usize]) -> Self {
-        let members = || members.iter().map(|&index| &views[index]);
-        let start = members().map(|view| view.canonical.start).min();
-        let end = members().map(StridedView::end).max();
-        let size = members().map(|view| view.element_size).max();
-        let (start, end) = (start.unwrap_or(0), end.unwrap_or(0));
-        let size = size.unwrap_or(1);
+        let mut start = usize::MAX;
+        let mut end = 0;
+        let mut size = 1;
+        for &index in members {
+            let view = &views[index];
+            start = start.min(view.canonical.start);
+            end = end.max(view.end());
+            size = size.max(view.element_size);
+        }
         // Types of other sizes, or elements that lie across each other, are marked by bytes.
-        let regular = members().all(|view| {
+        let is_regular = members.iter().all(|&index| {
+            let view = &views[index];
             let offset = view.canonical.start - start;
             view.element_size == size && offset.is_multiple_of(size)
         });
-        let unit = if regular { size } else { 1 };
+        let unit = if is_regular { size } else { 1 };
+        let count = (end - start).div_ceil(unit);
         Marks {
             start,
             unit,
-            marks: vec![false; (end - start).div_ceil(unit)],
+            marks: vec![false; count],
         }
     }
 
@@ -123,16 +142,21 @@ impl Marks {
         let units = view.element_size / self.unit;
         view.all_addresses(&mut |address| {
             let first = (address - self.start) / self.unit;
-            self.marks[first..first + units].fill(true);
+            let element = &mut self.marks[first..first + units];
+            element.fill(true);
             true
         });
     }
 
     fn touches(&self, view: &StridedView) -> bool {
         let units = view.element_size / self.unit;
-        !view.all_addresses(&mut |address| {
+        let is_free = |address: usize| {
             let first = (address - self.start) / self.unit;
-            !self.marks[first..first + units].iter().any(|&mark| mark)
-        })
+            let element = &self.marks[first..first + units];
+            !element.contains(&true)
+        };
+        // The walk ends at the first element that is taken.
+        let are_all_free = view.all_addresses(&mut |address| is_free(address));
+        !are_all_free
     }
 }

@@ -111,12 +111,7 @@ impl Paths {
 
     /// Adds a node after all others. Its parent's subtree must be the one that is open.
     pub(crate) fn push(&mut self, parent: NodeId, key: Key<'_>, frozen: bool) -> Result<NodeId> {
-        let segment = match key {
-            Key::Index(index) => {
-                PackedKey::Index(u32::try_from(index).map_err(|_| Error::too_many_places())?)
-            }
-            _ => self.segment(key)?,
-        };
+        let segment = self.segment(key)?;
         self.push_segment(parent, segment, frozen)
     }
 
@@ -129,7 +124,8 @@ impl Paths {
     /// open.
     pub(crate) fn copy_subtree(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let first = self.nodes.len() as NodeId;
-        self.node_mut(to).frozen_content |= self.node(from).frozen_content;
+        let frozen_content = self.node(from).frozen_content;
+        self.node_mut(to).frozen_content |= frozen_content;
         // A subtree is a run of nodes, so a copy differs from its original by one distance.
         let copy_of = |original: NodeId| first + (original - from - 1);
         for original in from + 1..self.node(from).end {
@@ -139,6 +135,7 @@ impl Paths {
             } else {
                 copy_of(original.parent)
             };
+            // Names are not copied: both nodes have the same bytes of `names`.
             let id = self.push_segment(parent, original.segment, original.frozen)?;
             *self.node_mut(id) = Node {
                 parent,
@@ -151,7 +148,8 @@ impl Paths {
 
     pub(crate) fn thaw(&mut self) {
         for node in &mut self.nodes {
-            (node.frozen, node.frozen_content) = (false, false);
+            node.frozen = false;
+            node.frozen_content = false;
         }
     }
 
@@ -166,7 +164,7 @@ impl Paths {
     }
 
     fn push_segment(&mut self, parent: NodeId, segment: PackedKey, frozen: bool) -> Result<NodeId> {
-        let id = NodeId::try_from(self.nodes.len()).map_err(|_| Error::too_many_places())?;
+        let id = number(self.nodes.len())?;
         self.nodes.push(Node {
             parent,
             end: id + 1,
@@ -179,13 +177,13 @@ impl Paths {
     }
 
     fn segment(&mut self, key: Key<'_>) -> Result<PackedKey> {
-        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::too_many_places());
         match key.canonical() {
-            Key::Index(index) => Ok(PackedKey::Index(narrow(index)?)),
+            Key::Index(index) => number(index).map(PackedKey::Index),
             Key::Name(name) => {
-                let start = narrow(self.names.len())?;
+                let start = number(self.names.len())?;
                 self.names.push_str(name);
-                let len = narrow(self.names.len())? - start;
+                let end = number(self.names.len())?;
+                let len = end - start;
                 Ok(PackedKey::Name { start, len })
             }
             Key::Same => unreachable!("a key without a segment makes no node"),
@@ -200,7 +198,8 @@ impl Paths {
         match segment {
             PackedKey::Index(index) => Key::Index(index as usize),
             PackedKey::Name { start, len } => {
-                Key::Name(&self.names[start as usize..(start + len) as usize])
+                let range = start as usize..(start + len) as usize;
+                Key::Name(&self.names[range])
             }
         }
     }
@@ -227,25 +226,24 @@ impl Paths {
         }
     }
 
-    /// Usually a field or two further on; otherwise the keys come in another order.
+    /// The child with a key: usually a field or two further on; otherwise the keys come in another
+    /// order.
     pub(crate) fn find_child(
         &self,
         parent: NodeId,
         key: Key<'_>,
         expected: NodeId,
     ) -> Option<NodeId> {
-        let near = self
-            .siblings_from(parent, expected)
-            .take(4)
-            .find(|&id| self.has_key(self.node(id), key));
-        near.or_else(|| self.search_child(parent, key))
+        // Fields that a tree leaves out are passed by, and no list of all children is made for it.
+        let mut near = self.siblings_from(parent, expected).take(4);
+        let found = near.find(|&id| self.has_key(self.node(id), key));
+        found.or_else(|| self.search_child(parent, key))
     }
 
     fn search_child(&self, parent: NodeId, key: Key<'_>) -> Option<NodeId> {
         let sorted = self.sorted.get_or_init(|| self.sort_children());
-        let parent = parent as usize;
-        let (start, end) = (sorted.starts[parent], sorted.starts[parent + 1]);
-        let children = &sorted.children[start as usize..end as usize];
+        let children = sorted.children_of(parent);
+        // A name that is written as an index is that index, here as where it was pushed.
         let key = key.canonical();
         let found = children.binary_search_by(|&id| order(self.key(id), key));
         found.ok().map(|index| children[index])
@@ -253,9 +251,15 @@ impl Paths {
 
     fn siblings_from(&self, parent: NodeId, first: NodeId) -> impl Iterator<Item = NodeId> {
         let end = self.node(parent).end;
-        let within = move |id: &NodeId| *id < end;
-        std::iter::successors(Some(first).filter(within), move |&id| {
-            Some(self.node(id).end).filter(within)
+        let mut next = first;
+        // Where one subtree ends, the next sibling stands: what is below is never looked at.
+        std::iter::from_fn(move || {
+            if next >= end {
+                return None;
+            }
+            let id = next;
+            next = self.node(id).end;
+            Some(id)
         })
     }
 
@@ -269,7 +273,8 @@ impl Paths {
         for parent in self.ids() {
             let first = children.len();
             children.extend(self.children(parent));
-            children[first..].sort_by(|&a, &b| order(self.key(a), self.key(b)));
+            let siblings = &mut children[first..];
+            siblings.sort_by(|&a, &b| order(self.key(a), self.key(b)));
             starts[parent as usize + 1] = children.len() as u32;
         }
         Sorted { starts, children }
@@ -279,8 +284,8 @@ impl Paths {
     pub(crate) fn duplicate_child(&self) -> Option<NodeId> {
         // One list for all nodes: most have few children.
         let mut keys = Vec::new();
-        self.ids()
-            .find_map(|parent| self.duplicate_below(parent, &mut keys))
+        let mut parents = self.ids();
+        parents.find_map(|parent| self.duplicate_below(parent, &mut keys))
     }
 
     fn duplicate_below<'k>(
@@ -293,11 +298,15 @@ impl Paths {
             return None;
         }
         keys.clear();
-        keys.extend(self.children(parent).map(|id| (self.key(id), id)));
+        for id in self.children(parent) {
+            keys.push((self.key(id), id));
+        }
+        // Nodes with one key stay in walk order: the error is of the second.
         keys.sort_unstable_by(|a, b| order(a.0, b.0).then(a.1.cmp(&b.1)));
         let mut pairs = keys.windows(2);
         let twice = pairs.find(|pair| pair[0].0 == pair[1].0)?;
-        Some(twice[1].1)
+        let (_, second) = twice[1];
+        Some(second)
     }
 
     fn has_sorted_children(&self, parent: NodeId) -> bool {
@@ -331,9 +340,30 @@ impl Paths {
 
     /// The nodes from below the root to `id`.
     pub(crate) fn line(&self, id: NodeId) -> Vec<NodeId> {
-        let parents = std::iter::successors(Some(id), |&id| Some(self.node(id).parent));
-        let mut line: Vec<_> = parents.take_while(|&id| id != ROOT).collect();
+        let mut line = Vec::new();
+        let mut id = id;
+        while id != ROOT {
+            line.push(id);
+            id = self.node(id).parent;
+        }
         line.reverse();
         line
     }
+}
+
+impl Sorted {
+    fn children_of(&self, parent: NodeId) -> &[NodeId] {
+        let parent = parent as usize;
+        let start = self.starts[parent] as usize;
+        let end = self.starts[parent + 1] as usize;
+        &self.children[start..end]
+    }
+}
+
+/// A count of nodes, leaves or bytes of names as it is stored: half of what `usize` takes.
+///
+/// # Errors
+/// More than 32 bits count.
+pub(super) fn number(count: usize) -> Result<u32> {
+    u32::try_from(count).map_err(|_| Error::too_many_places())
 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::data::{LayoutData, LeafId, Place};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::leaf::Leaf;
-use super::paths::{NodeId, NodeKind};
+use super::paths::{NodeId, NodeKind, Paths};
 use crate::error::{Error, Quoted, Result};
 use crate::memory;
 use crate::tree::MAX_AXES;
@@ -28,102 +28,121 @@ impl Draft {
     /// places do not fit it; a tie of arrays without elements; too many elements.
     pub(crate) fn assemble(self) -> Result<LayoutData> {
         if let Some(node) = self.paths.duplicate_child() {
-            return Err(Error::duplicate(self.paths.render(node)));
+            let path = self.paths.render(node);
+            return Err(Error::duplicate(path));
         }
-        let mut nodes = self.nodes_of_leaves()?;
+        let nodes = self.nodes_of_leaves()?;
         let order = self.order(&nodes)?;
         let places = self.places(&nodes, &order)?;
-        let (paths, mut drafts) = (Arc::new(self.paths), self.leaves);
-        let mut leaf = |draft: u32, trainable: bool| {
-            let draft = draft as usize;
-            let nodes = std::mem::take(&mut nodes[draft]);
-            let shape = std::mem::take(&mut drafts[draft].shape);
-            let (dtype, start) = (drafts[draft].dtype, order.starts[draft]);
-            Leaf::new(Arc::clone(&paths), nodes, shape, dtype, trainable, start)
+        let mut parts = LeafParts {
+            paths: Arc::new(self.paths),
+            drafts: self.leaves,
+            nodes,
+            starts: order.starts,
         };
         let mut trainable = memory::with_capacity(order.trainable.len());
-        trainable.extend(order.trainable.iter().map(|&draft| leaf(draft, true)));
-        let others = order.others.iter().map(|&draft| leaf(draft, false));
-        let others = others.collect();
-        let (len, round_f64) = (order.len, self.round_f64);
+        for draft in order.trainable {
+            trainable.push(parts.take(draft, true));
+        }
+        let mut others = Vec::with_capacity(order.others.len());
+        for draft in order.others {
+            others.push(parts.take(draft, false));
+        }
         Ok(LayoutData::new(
-            paths, places, trainable, others, len, round_f64,
+            parts.paths,
+            places,
+            trainable,
+            others,
+            order.len,
+            self.round_f64,
         ))
     }
 
     /// The places of every leaf, the first trainable one first; in walk order if none is trainable.
     fn nodes_of_leaves(&self) -> Result<Vec<Nodes>> {
-        let mut nodes: Vec<Nodes> = (0..self.leaves.len()).map(|_| Nodes::new()).collect();
+        let mut nodes = Vec::new();
+        nodes.resize_with(self.leaves.len(), Nodes::new);
         for (index, place) in self.places.iter().enumerate() {
-            if self.paths.node(place.node).kind != NodeKind::Place(index as u32) {
-                return Err(Error::invalid_layout("a place that is no leaf of the tree"));
+            let kind = self.paths.node(place.node).kind;
+            if kind != NodeKind::Place(index as u32) {
+                let found = "a place that is no leaf of the tree";
+                return Err(Error::invalid_layout(found));
             }
-            let nodes = nodes.get_mut(place.leaf as usize);
-            let nodes = nodes.ok_or_else(|| Error::invalid_layout("a place of no leaf"))?;
+            let Some(nodes) = nodes.get_mut(place.leaf as usize) else {
+                return Err(Error::invalid_layout("a place of no leaf"));
+            };
             nodes.push(place.node);
         }
-        let ties = self.leaves.iter().zip(&mut nodes);
-        for (leaf, nodes) in ties.filter(|(_, nodes)| nodes.len() > 1) {
-            let first = nodes.iter().position(|&node| self.is_trainable(leaf, node));
-            if let Some(first) = first {
-                nodes[..=first].rotate_right(1);
+        for (leaf, nodes) in self.leaves.iter().zip(&mut nodes) {
+            if nodes.len() > 1 {
+                self.move_trainable_first(leaf, nodes);
             }
         }
         Ok(nodes)
     }
 
+    fn move_trainable_first(&self, leaf: &DraftLeaf, nodes: &mut Nodes) {
+        let is_trainable = |&node: &NodeId| self.is_trainable(leaf, node);
+        if let Some(first) = nodes.iter().position(is_trainable) {
+            // A swap would not leave the others in walk order, which `Leaf::places` promises.
+            nodes[..=first].rotate_right(1);
+        }
+    }
+
     /// Leaves in the order of their first places. A tie is counted where it is first trainable.
     fn order(&self, nodes: &[Nodes]) -> Result<Order> {
+        let leaves = self.leaves.len();
         let mut order = Order {
-            ids: vec![NOWHERE; self.leaves.len()],
-            starts: vec![0; self.leaves.len()],
+            ids: vec![NOWHERE; leaves],
+            starts: vec![0; leaves],
             ..Order::default()
         };
         for place in &self.places {
             let nodes = &nodes[place.leaf as usize];
-            if nodes[0] == place.node {
-                let count = self.count(place, nodes.len())?;
-                order.push(place.leaf, self.is_trainable_at(place), count)?;
+            if nodes[0] != place.node {
+                continue;
             }
+            let count = self.count(place, nodes.len())?;
+            let trainable = self.is_trainable_at(place);
+            order.push(place.leaf, trainable, count)?;
         }
         Ok(order)
     }
 
     /// The elements of the leaf at this place, one of so many.
     fn count(&self, place: &DraftPlace, places: usize) -> Result<usize> {
-        let wrong = |what: &str| {
-            let path = self.paths.render(place.node);
-            Error::invalid_layout(format!("{what}, at {}", Quoted(&path)))
-        };
-        let leaf = &self.leaves[place.leaf as usize];
-        // Axes of length 1 cost no elements, but work at every place.
-        if leaf.shape.len() > MAX_AXES {
-            return Err(wrong("a shape of more than 64 axes"));
-        }
-        match leaf.count() {
-            None => Err(wrong("a shape that no memory holds")),
+        let leaf = self.leaf_at(place);
+        let found = match leaf.count() {
+            // Axes of length 1 cost no elements, but work at every place.
+            _ if leaf.shape.len() > MAX_AXES => "a shape of more than 64 axes",
+            None => "a shape that no memory holds",
             // Without elements there is nothing that two places could share.
-            Some(0) if places > 1 => Err(wrong("a tie of arrays without elements")),
-            Some(count) => Ok(count),
-        }
+            Some(0) if places > 1 => "a tie of arrays without elements",
+            Some(count) => return Ok(count),
+        };
+        Err(self.invalid_at(place, found))
     }
 
     fn places(&self, nodes: &[Nodes], order: &Order) -> Result<Vec<Place>> {
         let mut places = memory::with_capacity(self.places.len());
         for place in &self.places {
             let leaf = place.leaf as usize;
-            let DraftLeaf { dtype, shape, .. } = &self.leaves[leaf];
-            let axes = self.axes(place, nodes[leaf][0])?;
+            let first = nodes[leaf][0];
+            let draft = &self.leaves[leaf];
+            let axes = self.axes(place, first)?;
+            let shape = axes.map_or(&draft.shape, |axes| &axes.shape);
+            let id = order.ids[leaf];
+            // What a walk asks of a leaf stands at each of its places: one look-up and not three.
             places.push(Place {
-                shape: Shape::from_slice(axes.map_or(shape, |axes| &axes.shape)),
+                shape: Shape::from_slice(shape),
                 start: order.starts[leaf],
-                len: shape.iter().product(),
-                leaf: order.ids[leaf],
+                len: draft.shape.iter().product(),
+                leaf: id,
                 node: place.node,
-                dtype: *dtype,
-                first: nodes[leaf][0] == place.node,
+                dtype: draft.dtype,
+                first: first == place.node,
                 frozen: self.paths.node(place.node).frozen,
-                plain: order.ids[leaf].trainable && nodes[leaf].len() == 1,
+                plain: id.trainable && nodes[leaf].len() == 1,
                 axes: axes.cloned().map(Box::new),
             });
         }
@@ -135,22 +154,51 @@ impl Draft {
         let Some(axes) = &place.axes else {
             return Ok(None);
         };
-        let shape = &self.leaves[place.leaf as usize].shape;
+        // A map is read axis by axis, so its length is bounded before anything looks into it.
         if axes.shape.len() > MAX_AXES {
-            let path = self.paths.render(place.node);
-            let found = format!("a shape of more than 64 axes, at {}", Quoted(&path));
-            return Err(Error::invalid_layout(found));
+            let found = "a shape of more than 64 axes";
+            return Err(self.invalid_at(place, found));
         }
+        let shape = &self.leaf_at(place).shape;
         axes.validate(shape)?;
         if axes.is_identity(shape) {
             return Ok(None);
         }
+        // The first place says in which order the elements are, so that there is one vector for
+        // one tree, and a layout that is read equals the one that was stored.
         if first == place.node {
-            return Err(Error::invalid_layout(
-                "a leaf that is not as its first place shows it",
-            ));
+            let found = "a leaf that is not as its first place shows it";
+            return Err(Error::invalid_layout(found));
         }
         Ok(Some(axes))
+    }
+
+    fn invalid_at(&self, place: &DraftPlace, found: &str) -> Error {
+        let path = self.paths.render(place.node);
+        Error::invalid_layout(format!("{found}, at {}", Quoted(&path)))
+    }
+}
+
+/// What leaves are made of. Each is asked for once, so its parts are moved and not copied.
+struct LeafParts {
+    paths: Arc<Paths>,
+    drafts: Vec<DraftLeaf>,
+    nodes: Vec<Nodes>,
+    starts: Vec<usize>,
+}
+
+impl LeafParts {
+    fn take(&mut self, draft: u32, trainable: bool) -> Leaf {
+        let index = draft as usize;
+        let draft = &mut self.drafts[index];
+        Leaf::new(
+            Arc::clone(&self.paths),
+            std::mem::take(&mut self.nodes[index]),
+            std::mem::take(&mut draft.shape),
+            draft.dtype,
+            trainable,
+            self.starts[index],
+        )
     }
 }
 
@@ -179,11 +227,15 @@ impl Order {
         } else {
             &mut self.others
         };
-        let index = list.len() as u32;
+        let id = LeafId {
+            index: list.len() as u32,
+            trainable,
+        };
         list.push(leaf);
-        self.ids[leaf as usize] = LeafId { index, trainable };
+        let leaf = leaf as usize;
+        self.ids[leaf] = id;
         if trainable {
-            self.starts[leaf as usize] = self.len;
+            self.starts[leaf] = self.len;
             self.len = checked_sum(self.len, count)?;
         }
         Ok(())
@@ -191,8 +243,10 @@ impl Order {
 }
 
 fn checked_sum(len: usize, count: usize) -> Result<usize> {
-    let sum = len.checked_add(count);
     // As elements of `f64`, which are the largest that a vector has.
-    let sum = sum.filter(|&sum| sum <= isize::MAX as usize / size_of::<f64>());
-    sum.ok_or_else(|| Error::invalid_layout("more elements than memory has"))
+    const MOST: usize = isize::MAX as usize / size_of::<f64>();
+    match len.checked_add(count) {
+        Some(sum) if sum <= MOST => Ok(sum),
+        _ => Err(Error::invalid_layout("more elements than memory has")),
+    }
 }
