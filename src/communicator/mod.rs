@@ -126,28 +126,32 @@ pub trait Communicator {
     /// ```
     fn mean(&mut self, x: &mut [f32], weight: f64) -> Result<()> {
         let is_weight = weight.is_finite() && weight >= 0.0;
-        let refused =
-            (!is_weight).then(|| Error::argument("a weight that is 0 or more, and finite", weight));
+        let expected = "a weight that is 0 or more, and finite";
+        let refused = (!is_weight).then(|| Error::argument(expected, weight));
+        // Asked of all members, so that none of them goes on to a sum that one never calls.
         if let Some(error) = first_failure(self, refused)? {
             return Err(error);
         }
         let mut total = [weight];
         self.all_reduce(&mut total)?;
         if total[0] == 0.0 {
-            return Err(Error::argument(
-                "a weight above 0 on some member",
-                "0 on all",
-            ));
+            let expected = "a weight above 0 on some member";
+            return Err(Error::argument(expected, "0 on all"));
         }
         if weight == 0.0 {
+            // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
             x.fill(0.0);
         } else if weight != 1.0 {
-            x.iter_mut()
-                .for_each(|x| *x = (f64::from(*x) * weight) as f32);
+            for x in x.iter_mut() {
+                let weighted = f64::from(*x) * weight;
+                *x = weighted as f32;
+            }
         }
         self.sum(x)?;
-        x.iter_mut()
-            .for_each(|x| *x = (f64::from(*x) / total[0]) as f32);
+        for x in x.iter_mut() {
+            let mean = f64::from(*x) / total[0];
+            *x = mean as f32;
+        }
         Ok(())
     }
 
@@ -171,8 +175,8 @@ pub trait Communicator {
     fn broadcast(&mut self, x: &mut [f32], root: usize) -> Result<()> {
         let size = self.size();
         assert!(root < size, "there is no member {root}: there are {size}");
-        let range_of = |rank| if rank == root { 0..x.len() } else { 0..0 };
-        let ranges: Vec<_> = (0..size).map(range_of).collect();
+        let mut ranges = vec![0..0; size];
+        ranges[root] = 0..x.len();
         self.all_gather(x, &ranges)
     }
 
@@ -232,26 +236,26 @@ pub trait Communicator {
     /// assert!(checked.into_iter().all(|answer| answer.unwrap_err().is_other_layout()));
     /// ```
     fn check_layout(&mut self, layout: &Layout) -> Result<()> {
-        let fingerprint = layout.fingerprint();
+        let own = layout.fingerprint();
         // An f64 holds 53 bits exactly, so a fingerprint of 64 travels as two halves.
         let mut halves = vec![0.0; 2 * self.size()];
-        halves[2 * self.rank()] = (fingerprint >> 32) as f64;
-        halves[2 * self.rank() + 1] = (fingerprint & 0xffff_ffff) as f64;
+        let at = 2 * self.rank();
+        halves[at] = (own >> 32) as f64;
+        halves[at + 1] = (own & 0xffff_ffff) as f64;
         self.all_reduce(&mut halves)?;
-        let whole = |pair: &[f64]| (pair[0] as u64) << 32 | pair[1] as u64;
-        let fingerprints: Vec<u64> = halves.chunks_exact(2).map(whole).collect();
-        let differs = fingerprints
-            .iter()
-            .position(|other| *other != fingerprints[0]);
-        differs.map_or(Ok(()), |rank| {
-            Err(Error::other_layout(
-                format!(
-                    "on member {rank} the layout of member 0, {:016x}",
-                    fingerprints[0]
-                ),
-                format!("{:016x}", fingerprints[rank]),
-            ))
-        })
+        let whole = |pair: &[f64]| {
+            let (high, low) = (pair[0] as u64, pair[1] as u64);
+            high << 32 | low
+        };
+        let all: Vec<u64> = halves.chunks_exact(2).map(whole).collect();
+        let first = all[0];
+        match all.iter().position(|other| *other != first) {
+            None => Ok(()),
+            Some(rank) => Err(Error::other_layout(
+                format!("on member {rank} the layout of member 0, {first:016x}"),
+                format!("{:016x}", all[rank]),
+            )),
+        }
     }
 }
 
@@ -293,11 +297,12 @@ const LONGEST_MESSAGE: usize = 4096;
 /// The message of an error, which is never empty, cut where a character ends.
 fn message_of(error: &Error) -> String {
     let mut message = error.to_string();
-    let end = (0..=LONGEST_MESSAGE.min(message.len()))
-        .rev()
-        .find(|end| message.is_char_boundary(*end))
-        .unwrap_or(0);
+    let mut end = message.len().min(LONGEST_MESSAGE);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
     message.truncate(end);
+    // Its length tells the others that there is one.
     if message.is_empty() {
         message.push('?');
     }
@@ -310,15 +315,22 @@ fn first_failure<C: Communicator + ?Sized>(
     communicator: &mut C,
     own: Option<Error>,
 ) -> Result<Option<Error>> {
-    let message = own.as_ref().map(message_of).unwrap_or_default();
+    let message = match &own {
+        Some(error) => message_of(error),
+        None => String::new(),
+    };
     let mut lengths = vec![0.0; communicator.size()];
     lengths[communicator.rank()] = message.len() as f64;
     communicator.all_reduce(&mut lengths)?;
-    let Some(failed) = lengths.iter().position(|length| *length > 0.0) else {
+    let mut ranks = lengths.iter();
+    let Some(failed) = ranks.position(|length| *length > 0.0) else {
         return Ok(None);
     };
-    let text = spoken_by(communicator, failed, lengths[failed] as usize, &message)?;
-    Ok(Some(own.unwrap_or_else(|| Error::member(failed, text))))
+    // Members that have an error of their own listen too: an exchange needs them all.
+    let length = lengths[failed] as usize;
+    let text = spoken_by(communicator, failed, length, &message)?;
+    let error = own.unwrap_or_else(|| Error::member(failed, text));
+    Ok(Some(error))
 }
 
 /// The message of one member, `length` bytes long, told to all: each byte is a sum to which only
@@ -336,14 +348,20 @@ fn spoken_by<C: Communicator + ?Sized>(
         }
     }
     communicator.all_reduce(&mut bytes)?;
-    let bytes: Vec<u8> = bytes.into_iter().map(|byte| byte as u8).collect();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let text: Vec<u8> = bytes.iter().map(|byte| *byte as u8).collect();
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.into_owned())
 }
 
 /// A vector cut into as many ranges of nearly equal length.
 fn even_ranges(len: usize, count: usize) -> Vec<Range<usize>> {
-    let cut = |index: usize| (len as u128 * index as u128 / count as u128) as usize;
-    (0..count).map(|rank| cut(rank)..cut(rank + 1)).collect()
+    let cut = |index: usize| {
+        // The product of two lengths may be more than 64 bits count.
+        let cut = len as u128 * index as u128 / count as u128;
+        cut as usize
+    };
+    let ranks = 0..count;
+    ranks.map(|rank| cut(rank)..cut(rank + 1)).collect()
 }
 
 /// What all carriers check of a call.
@@ -353,15 +371,17 @@ fn even_ranges(len: usize, count: usize) -> Vec<Range<usize>> {
 fn assert_ranges(size: usize, len: usize, ranges: &[Range<usize>]) {
     let count = ranges.len();
     assert!(count == size, "{count} ranges for {size} members");
-    let is_within = |range: &Range<usize>| range.start <= range.end && range.end <= len;
-    let beyond = ranges.iter().find(|range| !is_within(range));
-    assert!(beyond.is_none(), "range {beyond:?} of a vector of {len}");
+    for range in ranges {
+        let is_within = range.start <= range.end && range.end <= len;
+        assert!(is_within, "range {range:?} of a vector of {len}");
+    }
 }
 
 /// Adds slices element by element, in their order, in `f64`, each sum rounded once.
 fn add_in_order(out: &mut [f32], parts: &[&[f32]]) {
     for (index, out) in out.iter_mut().enumerate() {
-        let sum: f64 = parts.iter().map(|part| f64::from(part[index])).sum();
+        let elements = parts.iter().map(|part| part[index]);
+        let sum: f64 = elements.map(f64::from).sum();
         *out = sum as f32;
     }
 }

@@ -34,10 +34,11 @@ impl Layout {
         assert!(count > 0, "a vector cannot be shared out among 0 members");
         let mut start = 0;
         let mut shard = |rank: usize| {
-            let share = (self.len() as u128 * (rank as u128 + 1) / count as u128) as usize;
+            let ranks = rank as u128 + 1;
+            let share = self.len() as u128 * ranks / count as u128;
             // Cuts of growing shares never fall behind each other, so each range begins where the
             // one before it ends.
-            let end = nearest_cut(self, share);
+            let end = nearest_cut(self, share as usize);
             std::mem::replace(&mut start, end)..end
         };
         (0..count).map(&mut shard).collect()
@@ -52,7 +53,8 @@ fn nearest_cut(layout: &Layout, offset: usize) -> usize {
         return layout.len();
     };
     let range = leaf.range();
-    let before = range.start + (offset - range.start) / PIECE * PIECE;
+    let pieces = (offset - range.start) / PIECE;
+    let before = range.start + pieces * PIECE;
     let after = (before + PIECE).min(range.end);
     if offset - before <= after - offset {
         before

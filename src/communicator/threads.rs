@@ -44,13 +44,19 @@ impl Threads {
         let members = Threads::members(count);
         let work = &work;
         thread::scope(|scope| {
-            let spawn = |mut member: Threads| scope.spawn(move || work(&mut member));
-            let running: Vec<_> = members.into_iter().map(spawn).collect();
-            let ended = running.into_iter().map(|thread| thread.join());
-            let ended: Vec<_> = ended.collect();
-            let unwind =
-                |ended: thread::Result<R>| ended.unwrap_or_else(|panic| resume_unwind(panic));
-            ended.into_iter().map(unwind).collect()
+            let mut running = Vec::with_capacity(count);
+            for mut member in members {
+                running.push(scope.spawn(move || work(&mut member)));
+            }
+            // All are joined before a panic goes on: the others end with an error of their own.
+            let mut ended = Vec::with_capacity(count);
+            for thread in running {
+                ended.push(thread.join());
+            }
+            let results = ended.into_iter();
+            results
+                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
         })
     }
 
@@ -102,17 +108,18 @@ impl Communicator for Threads {
         let given = Given::ReduceScatter(x.to_vec(), ranges.to_vec());
         let all = self.meeting.exchange(self.rank, given)?;
         let own = ranges[self.rank].clone();
-        let parts: Vec<&[f32]> = all
-            .iter()
-            .map(|given| &given.floats()[own.clone()])
-            .collect();
+        let mut parts = Vec::with_capacity(all.len());
+        for given in all.iter() {
+            parts.push(&given.floats()[own.clone()]);
+        }
         add_in_order(&mut x[own], &parts);
         Ok(())
     }
 
     fn all_gather(&mut self, x: &mut [f32], ranges: &[Range<usize>]) -> Result<()> {
         assert_ranges(self.size(), x.len(), ranges);
-        let own = x[ranges[self.rank].clone()].to_vec();
+        let own = ranges[self.rank].clone();
+        let own = x[own].to_vec();
         let given = Given::AllGather(own, x.len(), ranges.to_vec());
         let all = self.meeting.exchange(self.rank, given)?;
         for (range, given) in ranges.iter().zip(all.iter()) {
@@ -125,7 +132,9 @@ impl Communicator for Threads {
         let given = Given::AllReduce(x.to_vec());
         let all = self.meeting.exchange(self.rank, given)?;
         for (index, x) in x.iter_mut().enumerate() {
-            *x = all.iter().map(|given| given.numbers()[index]).sum();
+            // `all` is in the order of the ranks, whoever came first.
+            let given = all.iter().map(|given| given.numbers()[index]);
+            *x = given.sum();
         }
         Ok(())
     }
@@ -222,10 +231,13 @@ impl Meeting {
         let exchange = state.finished;
         state.table[rank] = Some(given);
         if state.table.iter().all(Option::is_some) {
-            state.read = Arc::new(state.table.iter_mut().filter_map(Option::take).collect());
+            let table = state.table.iter_mut();
+            let all: Vec<Given> = table.filter_map(Option::take).collect();
+            state.read = Arc::new(all);
             state.finished += 1;
             self.changed.notify_all();
         }
+        // An exchange that has been finished is good, even if a member has ended since.
         while state.finished == exchange {
             if let Some(ended) = state.ended {
                 return Err(Error::member(ended, "it has ended"));
@@ -237,9 +249,12 @@ impl Meeting {
         }
         let all = Arc::clone(&state.read);
         drop(state);
-        let other = all.iter().position(|given| !given.matches(&all[0]));
-        other.map_or(Ok(()), |other| Err(differs(&all, other)))?;
-        Ok(all)
+        // Every member sees the same calls, so that all of them return an error or none does.
+        let mut ranks = all.iter();
+        match ranks.position(|given| !given.matches(&all[0])) {
+            Some(other) => Err(differs(&all, other)),
+            None => Ok(all),
+        }
     }
 
     fn leave(&self, rank: usize) {
@@ -249,9 +264,8 @@ impl Meeting {
 }
 
 fn differs(all: &[Given], other: usize) -> Error {
-    let (here, there) = (all[0].describe(), all[other].describe());
-    Error::member(
-        other,
-        format!("it called {there} where member 0 called {here}, or with other ranges"),
-    )
+    let here = all[0].describe();
+    let there = all[other].describe();
+    let message = format!("it called {there} where member 0 called {here}, or with other ranges");
+    Error::member(other, message)
 }

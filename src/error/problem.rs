@@ -111,8 +111,9 @@ impl Problem {
         for path in self.also.iter().take(LISTED) {
             write!(f, ", {}", Quoted(path))?;
         }
-        if self.also.len() > LISTED {
-            write!(f, " and {} more", self.also.len() - LISTED)?;
+        let unlisted = self.also.len().saturating_sub(LISTED);
+        if unlisted > 0 {
+            write!(f, " and {unlisted} more")?;
         }
         f.write_str(": ")
     }
@@ -124,7 +125,10 @@ impl fmt::Display for Problem {
             write!(f, "{what}: ")?;
         }
         match (&self.path, &self.other_path) {
-            (Some(path), Some(other)) => write!(f, "{} and {}: ", Quoted(path), Quoted(other))?,
+            (Some(path), Some(other)) => {
+                let (path, other) = (Quoted(path), Quoted(other));
+                write!(f, "{path} and {other}: ")?;
+            }
             (Some(path), None) | (None, Some(path)) => self.write_paths(path, f)?,
             (None, None) => {}
         }
@@ -150,8 +154,11 @@ impl fmt::Display for Quoted<'_> {
         if count <= LONGEST {
             return write!(f, "`{}`", Printable(self.0));
         }
-        let head: String = self.0.chars().take(LONGEST / 2).collect();
-        let tail: String = self.0.chars().skip(count - LONGEST / 4).collect();
+        // More of the beginning: it says which part of the tree this is.
+        let (head, tail) = (LONGEST / 2, LONGEST / 4);
+        let characters = self.0.chars();
+        let head: String = characters.clone().take(head).collect();
+        let tail: String = characters.skip(count - tail).collect();
         write!(f, "`{}…{}`", Printable(&head), Printable(&tail))
     }
 }
@@ -165,9 +172,10 @@ impl fmt::Display for Printable<'_> {
         let mut rest = self.0;
         while let Some(at) = rest.find(char::is_control) {
             f.write_str(&rest[..at])?;
-            let control = rest[at..].chars().next().unwrap_or_default();
+            let mut after = rest[at..].chars();
+            let control = after.next().unwrap_or_default();
             write!(f, "{}", control.escape_default())?;
-            rest = &rest[at + control.len_utf8()..];
+            rest = after.as_str();
         }
         f.write_str(rest)
     }

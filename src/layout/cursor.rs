@@ -38,6 +38,7 @@ impl<'l> Cursor<'l> {
     #[inline]
     pub(crate) fn enter(&mut self, key: Key<'_>) -> Result<usize> {
         self.levels += 1;
+        // Most trees come in the layout's order: then this one comparison is all.
         if let Some(next) = self.nodes.get(self.next as usize)
             && next.parent == self.node
             && self.unknown.is_empty()
@@ -80,15 +81,14 @@ impl<'l> Cursor<'l> {
         if key == Key::Same {
             return Ok(self.levels);
         }
-        let found = self
-            .unknown
-            .is_empty()
-            .then(|| self.paths.find_child(self.node, key, self.next))
-            .flatten();
+        // Below what the layout has not got it has nothing, whatever is called like it elsewhere.
+        let found = if self.unknown.is_empty() {
+            self.paths.find_child(self.node, key, self.next)
+        } else {
+            None
+        };
         match found {
-            Some(node) => {
-                (self.node, self.next, self.kind) = (node, node + 1, self.paths.node(node).kind)
-            }
+            Some(node) => self.stand_at(node),
             None => self.enter_unknown(key),
         }
         Ok(self.levels)
@@ -115,7 +115,14 @@ impl<'l> Cursor<'l> {
     /// Goes to a node that an earlier walk has been at.
     pub(crate) fn go_to(&mut self, node: NodeId) {
         self.unknown.clear();
-        (self.node, self.next, self.kind) = (node, node + 1, self.nodes[node as usize].kind);
+        self.stand_at(node);
+    }
+
+    fn stand_at(&mut self, node: NodeId) {
+        self.node = node;
+        // The first child, if it has any, stands right behind it.
+        self.next = node + 1;
+        self.kind = self.nodes[node as usize].kind;
     }
 
     /// The node the walk is at, if the layout knows it.

@@ -53,7 +53,8 @@ impl Place {
 
     #[inline]
     pub(crate) fn has_shape(&self, shape: &[usize]) -> bool {
-        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(a, b)| a == b)
+        let mut lengths = self.shape.iter().zip(shape);
+        self.shape.len() == shape.len() && lengths.all(|(a, b)| a == b)
     }
 }
 
@@ -74,7 +75,8 @@ impl LayoutData {
         round_f64: bool,
     ) -> Self {
         let has_f64 = leaves.iter().any(|leaf| leaf.dtype == Dtype::F64);
-        let (takes_f32, rounds_f64) = (!has_f64 || round_f64, has_f64 && round_f64);
+        let takes_f32 = !has_f64 || round_f64;
+        let rounds_f64 = has_f64 && round_f64;
         let is_plain = places
             .iter()
             .all(|place| place.plain || !place.leaf.trainable);
@@ -111,11 +113,13 @@ impl LayoutData {
 
     /// The places at a node or below it, in walk order.
     pub(crate) fn places_below(&self, node: NodeId) -> impl Iterator<Item = &Place> {
-        self.place_ids_below(node).map(|place| self.place(place))
+        let places = self.place_ids_below(node);
+        places.map(|place| self.place(place))
     }
 
     pub(crate) fn place_ids_below(&self, node: NodeId) -> impl Iterator<Item = u32> {
-        (node..self.paths.node(node).end).filter_map(|node| self.paths.place(node))
+        let end = self.paths.node(node).end;
+        (node..end).filter_map(|node| self.paths.place(node))
     }
 
     pub(crate) fn leaves_below(&self, node: NodeId) -> impl Iterator<Item = LeafId> {

@@ -18,44 +18,56 @@ const NUMBERS: std::ops::Range<usize> = 3..6;
 /// parameters; totals last.
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let leaves = self.leaves().iter().chain(self.others());
-        let leaves = leaves.map(|leaf| row(leaf, self.len()));
-        let settings = self.settings().map(|(path, dtype)| setting(path, dtype));
-        let rows: Vec<Row> = leaves.chain(settings).collect();
+        let mut rows: Vec<Row> = vec![HEADER.map(str::to_owned)];
+        for leaf in self.inner.all_leaves() {
+            rows.push(row(leaf, self.len()));
+        }
+        for (path, dtype) in self.settings() {
+            rows.push(setting(path, dtype));
+        }
+        // A column is as wide as its widest cell, so that no line is written before all are known.
         let widths = widths(&rows);
-        let header = HEADER.map(str::to_owned);
-        for row in std::iter::once(&header).chain(&rows) {
-            writeln!(f, "{}", line(row, &widths))?;
+        for row in &rows {
+            let line = line(row, &widths);
+            writeln!(f, "{line}")?;
         }
         f.write_str(&totals(self))
     }
 }
 
 fn row(leaf: &Leaf, total: usize) -> Row {
-    let (offset, share) = if leaf.is_trainable() {
-        let share = percent(leaf.len(), total);
-        let offset = grouped(leaf.range().start as u128);
-        (offset, format!("{share:.2} %"))
+    let mut share = String::new();
+    let offset = if leaf.is_trainable() {
+        let percent = percent(leaf.len(), total);
+        share = format!("{percent:.2} %");
+        grouped(leaf.range().start as u128)
     } else if leaf.dtype().is_float() {
-        ("frozen".into(), String::new())
+        "frozen".to_owned()
     } else {
-        ("carried".into(), String::new())
+        "carried".to_owned()
     };
-    let shape = format!("{:?}", leaf.shape());
-    let count = grouped(leaf.len() as u128);
-    let dtype = leaf.dtype().to_string();
-    let path = path_or_root(leaf.path());
-    let also_at = other_places(leaf);
-    [path, shape, dtype, offset, count, share, also_at]
+    [
+        path_or_root(leaf.path()),
+        format!("{:?}", leaf.shape()),
+        leaf.dtype().to_string(),
+        offset,
+        grouped(leaf.len() as u128),
+        share,
+        other_places(leaf),
+    ]
 }
 
 /// A bare float: somebody may have meant it to be trained.
 fn setting(path: String, dtype: Dtype) -> Row {
-    let path = path_or_root(&path);
-    let dtype = dtype.to_string();
-    let [shape, offset, count] = ["[]", "setting", "1"].map(str::to_owned);
-    let (share, also_at) = (String::new(), String::new());
-    [path, shape, dtype, offset, count, share, also_at]
+    [
+        path_or_root(&path),
+        "[]".to_owned(),
+        dtype.to_string(),
+        "setting".to_owned(),
+        "1".to_owned(),
+        String::new(),
+        String::new(),
+    ]
 }
 
 fn path_or_root(path: &str) -> String {
@@ -67,12 +79,12 @@ fn path_or_root(path: &str) -> String {
 fn other_places(leaf: &Leaf) -> String {
     const SHOWN: usize = 4;
     let others = &leaf.places()[1..];
-    let shown = others[..others.len().min(SHOWN)].join(", ");
-    if others.len() > SHOWN {
-        format!("{shown} and {} more", others.len() - SHOWN)
-    } else {
-        shown
+    if others.len() <= SHOWN {
+        return others.join(", ");
     }
+    let shown = others[..SHOWN].join(", ");
+    let more = others.len() - SHOWN;
+    format!("{shown} and {more} more")
 }
 
 fn percent(part: usize, whole: usize) -> f64 {
@@ -84,39 +96,54 @@ fn percent(part: usize, whole: usize) -> f64 {
 }
 
 fn widths(rows: &[Row]) -> [usize; 7] {
-    std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([HEADER[column].len()]).max().unwrap_or(0)
-    })
+    let mut widths = [0; 7];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    widths
 }
 
 fn line(row: &Row, widths: &[usize; 7]) -> String {
-    let cell = |column: usize| {
-        let (text, width) = (&row[column], widths[column]);
-        let padding = " ".repeat(width.saturating_sub(text.chars().count()));
-        if NUMBERS.contains(&column) {
-            padding + text
-        } else {
-            text.clone() + &padding
+    let mut line = String::new();
+    for (column, text) in row.iter().enumerate() {
+        let missing = widths[column] - text.chars().count();
+        let padding = " ".repeat(missing);
+        if column > 0 {
+            line.push_str("  ");
         }
-    };
-    let cells: Vec<String> = (0..row.len()).map(cell).collect();
-    cells.join("  ").trim_end().to_owned()
+        if NUMBERS.contains(&column) {
+            line.push_str(&padding);
+            line.push_str(text);
+        } else {
+            line.push_str(text);
+            line.push_str(&padding);
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
 }
 
 fn totals(layout: &Layout) -> String {
-    let leaves = counted(layout.leaves().len() as u128, "leaf", "leaves");
-    let others = counted(layout.others().len() as u128, "other", "others");
-    let (trained, rest) = (sizes(layout.leaves()), sizes(layout.others()));
+    let trained = sizes(layout.leaves());
+    let rest = sizes(layout.others());
+    let leaves = layout.leaves().len() as u128;
+    let others = layout.others().len() as u128;
+    let leaves = counted(leaves, "leaf", "leaves");
+    let others = counted(others, "other", "others");
     format!("{leaves}, {trained}; {others}, {rest}")
 }
 
 /// Elements and bytes. A layout that was read may claim more than 64 bits count.
 fn sizes(leaves: &[Leaf]) -> String {
-    let (mut elements, mut bytes) = (0, 0);
+    let mut elements = 0;
+    let mut bytes = 0;
     for leaf in leaves {
-        elements += leaf.len() as u128;
-        bytes += leaf.len() as u128 * leaf.dtype().size() as u128;
+        let count = leaf.len() as u128;
+        let size = leaf.dtype().size() as u128;
+        elements += count;
+        bytes += count * size;
     }
     let elements = counted(elements, "element", "elements");
     let bytes = counted(bytes, "byte", "bytes");
@@ -133,7 +160,8 @@ fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+        let left = digits.len() - position;
+        if position > 0 && left.is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

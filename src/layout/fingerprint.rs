@@ -29,12 +29,17 @@ impl Eq for Layout {}
 
 fn has_same_leaves(a: &Layout, b: &Layout) -> bool {
     let (a, b) = (&a.inner, &b.inner);
-    a.leaves.len() == b.leaves.len()
-        && a.others.len() == b.others.len()
-        && a.rounds_f64 == b.rounds_f64
-        && a.all_leaves()
-            .zip(b.all_leaves())
-            .all(|(leaf, other)| Signature::of(a, leaf) == Signature::of(b, other))
+    if a.leaves.len() != b.leaves.len()
+        || a.others.len() != b.others.len()
+        || a.rounds_f64 != b.rounds_f64
+    {
+        return false;
+    }
+    let mut pairs = a.all_leaves().zip(b.all_leaves());
+    pairs.all(|(leaf, other)| {
+        let leaf = Signature::of(a, leaf);
+        leaf == Signature::of(b, other)
+    })
 }
 
 /// All that makes a leaf what it is to a layout.
@@ -49,17 +54,18 @@ struct Signature<'l> {
 
 impl<'l> Signature<'l> {
     fn of(layout: &'l LayoutData, leaf: &'l Leaf) -> Self {
-        let place = |&node| {
-            let place = layout.paths.place(node).map(|place| layout.place(place));
-            let is_frozen = place.is_some_and(|place| place.frozen);
-            let axes = place.and_then(|place| place.axes.as_deref());
-            (layout.paths.render(node), is_frozen, axes)
-        };
+        let mut places = Vec::with_capacity(leaf.nodes.len());
+        for &node in &leaf.nodes {
+            let path = layout.paths.render(node);
+            let place = layout.paths.place(node);
+            let place = layout.place(place.expect("a leaf stands at its places"));
+            places.push((path, place.frozen, place.axes.as_deref()));
+        }
         Signature {
             trainable: leaf.trainable,
             dtype: leaf.dtype,
             shape: leaf.shape(),
-            places: leaf.nodes.iter().map(place).collect(),
+            places,
         }
     }
 }
@@ -77,6 +83,7 @@ pub(super) fn fingerprint(layout: &LayoutData) -> u64 {
         for (path, is_frozen, axes) in signature.places {
             hash.field(path.as_bytes());
             hash.field(&[u8::from(is_frozen)]);
+            // Most places show their leaf as it is, and add nothing for it.
             if let Some(map) = axes {
                 hash.numbers(&map.shape);
                 for &(axis, reversed) in &map.axes {
@@ -104,9 +111,11 @@ impl Fnv {
     }
 
     fn field(&mut self, bytes: &[u8]) {
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
         let length = (bytes.len() as u64).to_le_bytes();
         for &byte in length.iter().chain(bytes) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 ^= u64::from(byte);
+            self.0 = self.0.wrapping_mul(PRIME);
         }
     }
 }

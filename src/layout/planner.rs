@@ -186,7 +186,8 @@ impl<'p> Planner<'p> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn of<T: Tree + ?Sized>(&self, tree: &T) -> Result<Layout> {
-        let draft = build::draft(tree, self.everything)?.rounding_f64(self.round_f64);
+        let draft = build::draft(tree, self.everything)?;
+        let draft = draft.rounding_f64(self.round_f64);
         if self.freeze.is_empty() && self.train_only.is_empty() {
             return draft.assemble().map(Layout::new);
         }
@@ -204,13 +205,11 @@ impl<'p> Planner<'p> {
         }
         let is_trained = |leaf: usize| trained[leaf] && !frozen[leaf];
         let places = &whole.inner.places;
-        draft
-            .with_trainable(|place| {
-                let leaf = places[place].leaf;
-                leaf.trainable && is_trained(leaf.index as usize)
-            })
-            .assemble()
-            .map(Layout::new)
+        let narrowed = draft.with_trainable(|place| {
+            let leaf = places[place].leaf;
+            leaf.trainable && is_trained(leaf.index as usize)
+        });
+        narrowed.assemble().map(Layout::new)
     }
 }
 
@@ -220,9 +219,8 @@ fn selected(selections: &[Selection<'_>], layout: &Layout) -> Result<Vec<bool>> 
     for selection in selections {
         match selection {
             Selection::Pattern(text) => {
-                for leaf in matched(text, layout)? {
-                    selected[leaf] = true;
-                }
+                let matched = matched(text, layout)?;
+                matched.into_iter().for_each(|leaf| selected[leaf] = true);
             }
             Selection::Where(predicate) => {
                 for (leaf, selected) in layout.leaves().iter().zip(&mut selected) {
@@ -240,8 +238,12 @@ fn selected(selections: &[Selection<'_>], layout: &Layout) -> Result<Vec<bool>> 
 fn matched(text: &str, layout: &Layout) -> Result<Vec<usize>> {
     let pattern = Pattern::parse(text)?;
     let matched = layout.matched_by(&pattern);
+    if !matched.is_empty() {
+        return Ok(matched);
+    }
     let mut others = layout.others().iter();
-    if matched.is_empty() && !others.any(|leaf| leaf.matches(&pattern)) {
+    let matches_another = others.any(|leaf| leaf.matches(&pattern));
+    if !matches_another {
         return Err(layout.unmatched(&pattern, "a pattern that matches a leaf"));
     }
     Ok(matched)

@@ -63,12 +63,7 @@ struct StoredNode {
 impl Serialize for Layout {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let inner = &self.inner;
-        let leaves = inner
-            .leaves
-            .iter()
-            .chain(&inner.others)
-            .map(stored_leaf)
-            .collect();
+        let leaves = inner.all_leaves().map(stored_leaf).collect();
         let nodes = inner
             .paths
             .ids()
@@ -107,6 +102,7 @@ fn stored_node(inner: &LayoutData, id: NodeId) -> Option<StoredNode> {
     let node = inner.paths.node(id);
     let has_children = node.end > id + 1;
     let place = inner.paths.place(id).map(|place| inner.place(place));
+    // Its children's paths say that it is there.
     if has_children {
         return None;
     }
@@ -170,6 +166,8 @@ impl StoredLayout {
                 places.push(DraftPlace { node, leaf, axes });
             }
         }
+        // Only the whole tree says what is frozen from where: a path may have said less than the one
+        // before it.
         let paths = builder.finish();
         for (stored, node) in self.nodes.iter().zip(nodes) {
             stored.check_frozen(frozen_from(&paths, node))?;
@@ -281,6 +279,8 @@ impl PathsBuilder {
             .zip(&keys)
             .take_while(|(node, key)| node.1 == **key)
             .count();
+        // In walk order a path that goes on where the last one ended, or ends earlier, is new; only the
+        // root, which is a node before any path is read, is named by none.
         let is_new = keys.len() > shared || (keys.is_empty() && self.paths.len() == 1);
         if !is_new {
             return Err(Error::duplicate(stored.path.clone()));
@@ -302,9 +302,10 @@ impl PathsBuilder {
     fn open(&mut self, key: String, frozen: bool) -> Result<()> {
         let parent = self.line.last().map_or(ROOT, |node| node.0);
         if self.paths.node(parent).kind != NodeKind::Branch {
+            let path = self.paths.render(parent);
             return Err(Error::invalid_layout(format!(
                 "{}, which is a leaf, with something below it",
-                Quoted(&self.paths.render(parent))
+                Quoted(&path)
             )));
         }
         let node = self.paths.push(parent, Key::Name(&key), frozen)?;
@@ -313,6 +314,8 @@ impl PathsBuilder {
     }
 
     fn close_to(&mut self, levels: usize) {
+        // From the inside out; what is closed is never opened again, and a path that would do so makes
+        // a second node of its name, which the validator finds.
         for (node, _) in self.line.drain(levels..).rev() {
             self.paths.close(node);
         }
@@ -330,7 +333,9 @@ fn keys(path: &str) -> Result<Vec<String>> {
     if path.is_empty() {
         return Ok(Vec::new());
     }
-    let keys: Option<Vec<String>> = split(path).take(MAX_LEVELS + 1).map(unescape).collect();
+    // One more than there may be is enough to refuse a path of any length.
+    let segments = split(path).take(MAX_LEVELS + 1);
+    let keys: Option<Vec<String>> = segments.map(unescape).collect();
     let keys = keys.ok_or_else(|| Error::invalid_layout(format!("`{path}`, which is no path")))?;
     if keys.len() > MAX_LEVELS {
         Err(Error::too_deep(MAX_LEVELS).or_at(|| path.to_owned()))

@@ -15,17 +15,21 @@ use crate::tree::key::{push_segment, split, unescape};
 /// lengths.
 const LONGEST: usize = 64;
 
-/// Nor is one looked for among more children than these first ones.
+/// A path is compared with so many names in all, the first ones at each of its nodes: a layout that
+/// was read from a file may have any number.
 const COMPARED: usize = 10_000;
 
 impl Layout {
     /// What an error says of a path at which there is no trainable leaf.
     pub(crate) fn found_at(&self, path: &str) -> String {
         let paths = &self.inner.paths;
-        match paths.find(path).map(|node| paths.node(node).kind) {
-            Some(NodeKind::Place(_)) => "one that is frozen or carried".into(),
-            _ => format!("no leaf there; {}", instead(&self.inner, path)),
+        let node = paths.find(path);
+        // A trainable leaf would have been found.
+        if node.is_some_and(|node| paths.place(node).is_some()) {
+            return "one that is frozen or carried".into();
         }
+        let instead = instead(&self.inner, path);
+        format!("no leaf there; {instead}")
     }
 
     /// The error of a pattern that matches no leaf. One without stars is a path.
@@ -46,6 +50,7 @@ impl Layout {
 
     /// What is wrong with the part of a pattern that is a path, if it leads nowhere.
     fn before_stars(&self, pattern: &str) -> String {
+        // A star is no key, so that what cannot be unescaped is where the pattern begins.
         let is_literal = |segment: &&str| unescape(segment).is_some();
         let segments: Vec<&str> = split(pattern).take_while(is_literal).collect();
         let path = segments.join(".");
@@ -60,8 +65,9 @@ impl Layout {
         let Some(node) = layout.paths.find(path) else {
             return false;
         };
+        let is_leaf = layout.paths.place(node).is_some();
         let has_leaves = layout.places_below(node).next().is_some();
-        node != ROOT && layout.paths.place(node).is_none() && has_leaves
+        node != ROOT && !is_leaf && has_leaves
     }
 }
 
@@ -78,20 +84,27 @@ fn instead(layout: &LayoutData, path: &str) -> String {
         return format!("did you mean `{meant}`?");
     }
     let paths = &layout.paths;
-    let known = split(path).scan(ROOT, |node, segment| {
-        *node = child(paths, *node, segment)?;
-        Some(*node)
-    });
-    below(paths, known.last().unwrap_or(ROOT))
+    let mut known = ROOT;
+    for segment in split(path) {
+        let Some(node) = child(paths, known, segment) else {
+            break;
+        };
+        known = node;
+    }
+    below(paths, known)
 }
 
 /// The trainable leaf to which the segments lead if each is the nearest of those that there are.
 fn nearest(layout: &LayoutData, path: &str) -> Option<NodeId> {
     let paths = &layout.paths;
-    let near = |node, segment| {
-        child(paths, node, segment).or_else(|| misspelt_child(paths, node, segment))
-    };
-    let node = split(path).try_fold(ROOT, near)?;
+    let mut compared = 0;
+    let mut node = ROOT;
+    for segment in split(path) {
+        node = match child(paths, node, segment) {
+            Some(child) => child,
+            None => misspelt_child(paths, node, segment, &mut compared)?,
+        };
+    }
     let place = layout.place(paths.place(node)?);
     place.leaf.trainable.then_some(node)
 }
@@ -102,23 +115,39 @@ fn child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
 
 /// The child whose name differs least, by one character of three at most. Numbers are not misspelt:
 /// one is as good as any other.
-fn misspelt_child(paths: &Paths, node: NodeId, segment: &str) -> Option<NodeId> {
+fn misspelt_child(
+    paths: &Paths,
+    node: NodeId,
+    segment: &str,
+    compared: &mut usize,
+) -> Option<NodeId> {
     let unescaped = unescape(segment);
     let segment = unescaped.as_deref().unwrap_or(segment);
     let len = segment.chars().count();
     if !(3..=LONGEST).contains(&len) || segment.parse::<u32>().is_ok() {
         return None;
     }
-    let distance_of = |child| match paths.key(child) {
-        // The difference of the lengths is the least that the distance can be.
-        Key::Name(name) if name.chars().count().abs_diff(len) <= len / 3 => {
-            Some((strsim::osa_distance(segment, name), child))
+    let most = len / 3;
+    let mut nearest = None;
+    for child in paths.children(node).take(COMPARED - *compared) {
+        *compared += 1;
+        let Key::Name(name) = paths.key(child) else {
+            continue;
+        };
+        // The difference of the lengths is the least that the distance can be, and a look at a few
+        // characters more than the segment has is enough to know that it is too large.
+        let name_len = name.chars().take(len + most + 1).count();
+        if name_len.abs_diff(len) > most {
+            continue;
         }
-        _ => None,
-    };
-    let children = paths.children(node).take(COMPARED);
-    let (distance, nearest) = children.filter_map(distance_of).min()?;
-    (distance <= len / 3).then_some(nearest)
+        let distance = strsim::osa_distance(segment, name);
+        let is_nearer = nearest.is_none_or(|(least, _)| distance < least);
+        if distance <= most && is_nearer {
+            nearest = Some((distance, child));
+        }
+    }
+    let (_, child) = nearest?;
+    Some(child)
 }
 
 /// What a node has below it, for somebody who looked for something else there.
@@ -136,6 +165,7 @@ fn below(paths: &Paths, node: NodeId) -> String {
     let listed = children.by_ref().take(LISTED);
     let keys: Vec<String> = listed.map(|child| escaped(paths.key(child))).collect();
     if !keys.is_empty() {
+        // What is not listed is counted, so that nobody takes the list for all there is.
         let keys = keys.join(", ");
         return match children.count() {
             0 => format!("{whose} has {keys}"),

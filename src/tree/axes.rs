@@ -168,17 +168,18 @@ impl AxisMap {
 
     /// How this place lies on another place of its leaf.
     pub(crate) fn on(&self, other: &AxisMap) -> Self {
-        let axis = |&(axis, reversed): &(usize, bool)| {
-            let rank = other
-                .axes
-                .iter()
-                .position(|other| other.0 == axis)
-                .expect("both show every axis of the leaf");
+        // Both show every axis of the leaf: where the other place shows each of them.
+        let mut ranks: SmallVec<[usize; 4]> = SmallVec::from_elem(0, other.axes.len());
+        for (rank, &(axis, _)) in other.axes.iter().enumerate() {
+            ranks[axis] = rank;
+        }
+        let on_other = |&(axis, reversed): &(usize, bool)| {
+            let rank = ranks[axis];
             (rank, reversed != other.axes[rank].1)
         };
         AxisMap {
             shape: self.shape.clone(),
-            axes: self.axes.iter().map(axis).collect(),
+            axes: self.axes.iter().map(on_other).collect(),
         }
     }
 
