@@ -20,6 +20,7 @@ mod planner;
 mod rename;
 #[cfg(feature = "serde")]
 mod serde;
+mod steps;
 mod suggest;
 mod validate;
 

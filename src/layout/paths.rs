@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::sync::OnceLock;
 
+use super::steps;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::Key;
@@ -91,6 +92,7 @@ impl Paths {
 
     #[inline]
     pub(crate) fn node(&self, id: NodeId) -> &Node {
+        steps::count(1);
         &self.nodes[id as usize]
     }
 
@@ -198,6 +200,7 @@ impl Paths {
         match segment {
             PackedKey::Index(index) => Key::Index(index as usize),
             PackedKey::Name { start, len } => {
+                steps::count(len as usize);
                 let range = start as usize..(start + len) as usize;
                 Key::Name(&self.names[range])
             }

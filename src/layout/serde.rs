@@ -343,3 +343,165 @@ fn keys(path: &str) -> Result<Vec<String>> {
         Ok(keys)
     }
 }
+
+/// Layouts as somebody would write them who wants the reader to be slow. Work is counted and not
+/// timed: twice the text may cost little more than twice the steps, sorting included.
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::layout::steps;
+
+    const LEAF: &str = r#"{"shape":[1],"dtype":"f32","trainable":true,"offset":0}"#;
+
+    fn text(len: usize, leaves: &str, nodes: &[String]) -> String {
+        let nodes = nodes.join(",");
+        format!(
+            r#"{{"format":"flatleaf layout 1","len":{len},"leaves":[{leaves}],"nodes":[{nodes}]}}"#
+        )
+    }
+
+    fn place(path: &str) -> String {
+        format!(r#"{{"path":"{path}","leaf":0}}"#)
+    }
+
+    fn branch(path: &str) -> String {
+        format!(r#"{{"path":"{path}"}}"#)
+    }
+
+    /// One leaf at `count` places whose keys come in the wrong order.
+    fn one_tie(count: usize) -> String {
+        let nodes: Vec<String> = (0..count).rev().map(|n| place(&format!("w{n}"))).collect();
+        text(1, LEAF, &nodes)
+    }
+
+    /// One leaf, and `count` places that show its 48 axes in another order.
+    fn turned_places(count: usize) -> String {
+        let shape = vec!["2"; 48].join(",");
+        let reversed: Vec<String> = (0..48).rev().map(|axis| format!("[{axis},true]")).collect();
+        let axes = format!(r#"{{"shape":[{shape}],"axes":[{}]}}"#, reversed.join(","));
+        let mut nodes = vec![place("first")];
+        for n in 0..count {
+            nodes.push(format!(r#"{{"path":"w{n}","leaf":0,"axes":{axes}}}"#));
+        }
+        let len = 1_u64 << 48;
+        let leaf = format!(r#"{{"shape":[{shape}],"dtype":"f32","trainable":true,"offset":0}}"#);
+        text(len as usize, &leaf, &nodes)
+    }
+
+    /// Chains of 500 levels that share all but their last segment.
+    fn deep(count: usize) -> String {
+        let chain = "a.".repeat(500);
+        let nodes: Vec<String> = (0..count).map(|n| place(&format!("{chain}w{n}"))).collect();
+        text(1, LEAF, &nodes)
+    }
+
+    /// Siblings whose names differ in their last characters only, in falling order.
+    fn long_names(count: usize) -> String {
+        let prefix = "x".repeat(200);
+        let name = |n: usize| place(&format!("{prefix}{:06}", count - n));
+        let nodes: Vec<String> = (0..count).map(name).collect();
+        text(1, LEAF, &nodes)
+    }
+
+    /// Branches without anything below them.
+    fn empty_branches(count: usize) -> String {
+        let mut nodes = vec![place("w")];
+        nodes.extend((0..count).map(|n| branch(&format!("b{n}"))));
+        text(1, LEAF, &nodes)
+    }
+
+    /// All that is done with a layout that was read: look-ups by path, a number, a table, a file.
+    fn use_all(text: &str) {
+        let layout: Layout = serde_json::from_str(text).unwrap();
+        for leaf in layout.leaves().iter().chain(layout.others()) {
+            for path in leaf.places() {
+                assert!(layout.index_of(path).is_some());
+            }
+        }
+        assert!(layout.index_of("no.such.leaf").is_none());
+        assert!(layout.matching("first1").is_err());
+        let again: Layout = serde_json::from_str(&serde_json::to_string(&layout).unwrap()).unwrap();
+        assert_eq!(again, layout);
+        assert!(!layout.to_string().is_empty());
+    }
+
+    #[test]
+    fn work_is_linear_in_what_a_hostile_layout_says() {
+        let layouts: [(&str, fn(usize) -> String); 5] = [
+            ("one tie", one_tie),
+            ("turned places", turned_places),
+            ("deep", deep),
+            ("long names", long_names),
+            ("empty branches", empty_branches),
+        ];
+        for (what, of) in layouts {
+            let (once, twice) = (of(500), of(1000));
+            let (steps_once, ()) = steps::during(|| use_all(&once));
+            let (steps_twice, ()) = steps::during(|| use_all(&twice));
+            let growth = steps_twice as f64 / steps_once as f64;
+            assert!(
+                growth < 2.4,
+                "{what}: {steps_once} steps, then {steps_twice}"
+            );
+            // A fixed number for each byte of the text, with the factor that sorting takes.
+            let of_a_byte = steps_twice as f64 / twice.len() as f64;
+            assert!(of_a_byte < 60.0, "{what}: {of_a_byte} steps a byte");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_costs_no_more_than_its_text() {
+        let mut unit_axes = String::new();
+        for _ in 0..100_000 {
+            write!(unit_axes, "1,").unwrap();
+        }
+        let axes = format!(r#"{{"shape":[{unit_axes}1],"axes":[]}}"#);
+        let alias = format!(r#"{{"path":"b","leaf":0,"axes":{axes}}}"#);
+        let leaf =
+            format!(r#"{{"shape":[{unit_axes}1],"dtype":"f32","trainable":true,"offset":0}}"#);
+        let dots = "a.".repeat(100_000);
+        let hostile = [
+            ("axes of an alias", text(1, LEAF, &[place("a"), alias])),
+            ("axes of a leaf", text(1, &leaf, &[place("a")])),
+            ("levels", text(1, LEAF, &[place(&dots)])),
+            (
+                "a path again",
+                text(1, LEAF, &[place("a.b"), place("c"), place("a.d")]),
+            ),
+        ];
+        for (what, text) in hostile {
+            let (steps, read) = steps::during(|| serde_json::from_str::<Layout>(&text));
+            assert!(read.is_err(), "{what}");
+            assert!(steps < 1_000, "{what}: {steps} steps");
+        }
+    }
+
+    /// A path that is misspelt at every level is compared with so many names in all.
+    #[test]
+    fn a_hint_looks_at_a_fixed_number_of_names() {
+        const LEVELS: usize = 5;
+        let mut nodes = Vec::new();
+        // In walk order: what is below the first child of a level stands before its siblings.
+        for level in (0..LEVELS).rev() {
+            let above = "weight0000.".repeat(level);
+            let first = if level + 1 == LEVELS { 0 } else { 1 };
+            let children = (first..5_000).map(|n| place(&format!("{above}weight{n:04}")));
+            nodes.extend(children);
+        }
+        let layout: Layout = serde_json::from_str(&text(1, LEAF, &nodes)).unwrap();
+        let _sorted = layout.index_of("weight0000");
+        let misspelt = vec!["weihgt0000"; LEVELS].join(".");
+        let (steps, meant) = steps::during(|| layout.inner.meant(&misspelt));
+        // Two of the five levels, and nothing more.
+        assert!(meant.is_none());
+        assert!(steps < 10_000 * 15, "{steps} steps");
+        let (_, meant) = steps::during(|| layout.inner.meant("weihgt0000.weihgt0001"));
+        assert!(meant.is_none(), "{meant:?}: a branch is no leaf");
+        assert_eq!(
+            layout.inner.meant("weihgt0003").as_deref(),
+            Some("weight0003")
+        );
+    }
+}

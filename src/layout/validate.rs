@@ -12,6 +12,7 @@ use super::data::{LayoutData, LeafId, Place};
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::leaf::Leaf;
 use super::paths::{NodeId, NodeKind, Paths};
+use super::steps;
 use crate::error::{Error, Quoted, Result};
 use crate::memory;
 use crate::tree::MAX_AXES;
@@ -131,6 +132,7 @@ impl Draft {
             let draft = &self.leaves[leaf];
             let axes = self.axes(place, first)?;
             let shape = axes.map_or(&draft.shape, |axes| &axes.shape);
+            steps::count(shape.len());
             let id = order.ids[leaf];
             // What a walk asks of a leaf stands at each of its places: one look-up and not three.
             places.push(Place {
@@ -159,6 +161,7 @@ impl Draft {
             let found = "a shape of more than 64 axes";
             return Err(self.invalid_at(place, found));
         }
+        steps::count(axes.shape.len());
         let shape = &self.leaf_at(place).shape;
         axes.validate(shape)?;
         if axes.is_identity(shape) {
