@@ -60,6 +60,7 @@
 //! | arithmetic on slices | [`ops`] |
 //! | several trees at once | [`Layout::map_into`], [`Layout::map_reduce`], [`Layout::norm_l2`], [`Companion`] |
 //! | optimisers | [`optim`]: [`Optimizer`](optim::Optimizer) runs a rule, or a chain of them, on the vector or on the tree |
+//! | several processes or threads | [`Communicator`], [`Threads`], [`Layout::shards`] |
 //! | outside solvers | [`objective()`]: a model's loss as a function of slices |
 //! | checkpoints | `checkpoint`, with the feature `safetensors` |
 //! | what went wrong | [`Error`] |
