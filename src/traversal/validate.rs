@@ -51,17 +51,18 @@
 //!   next, with nothing around them. For these [`leaf_at`](Visitor::leaf_at) asks one question
 //!   (`is_plain`) and moves on; all else goes the long way round.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
-use crate::layout::{Cursor, LayoutData, LeafId, NodeId, NodeKind, Place};
+use crate::layout::{Cursor, LayoutData, LeafId, NodeId, Place};
 use crate::traversal::holder::{CellId, Holder, OpenCells};
 use crate::traversal::purpose::Purpose;
 use crate::traversal::seen_places::SeenPlaces;
+use crate::traversal::shared_nodes::{Meeting, SharedNodes};
 use crate::traversal::tied_values::TiedValues;
-use crate::traversal::validated::{SharedContent, Validated};
+use crate::traversal::unmatched::{self, UnknownLeaf};
+use crate::traversal::validated::Validated;
 use crate::tree::axes::AxisMap;
 use crate::tree::{Guarded, Identity, Key, LeafRef, Source, Tree, UnderGuard, Visitor};
 
@@ -160,9 +161,7 @@ struct Validation<'l, 't, 'a, R> {
     findings: Findings,
     /// The first error that was returned to the tree, which may keep it to itself.
     failed: FirstError,
-    shared: HashMap<Identity, SharedNode>,
-    /// The shared nodes around what is visited, from the outermost to the innermost.
-    open: Vec<OpenNode>,
+    shared: SharedNodes,
     cells: OpenCells,
     /// The level from which on nothing can be written.
     read_only_from: usize,
@@ -173,26 +172,6 @@ struct Validation<'l, 't, 'a, R> {
     /// Where leaves with an identity of their own were met first.
     identified: HashMap<Identity, NodeId>,
     strided: HashSet<u32>,
-}
-
-/// A shared node that has been met.
-struct SharedNode {
-    /// Where it was met first, if the layout has a node there.
-    node: Option<NodeId>,
-    /// Known once the node has been left.
-    content: Option<SharedContent>,
-    has_leaf: bool,
-}
-
-/// A shared node that is being visited.
-struct OpenNode {
-    identity: Identity,
-    content: SharedContent,
-    /// The number of cells around it.
-    cells: usize,
-    has_leaf: bool,
-    /// Whether it has been visited before, at another place of the same leaves.
-    again: bool,
 }
 
 impl<'l, 't, 'a, R: ReadLeaf<'a>> Validation<'l, 't, 'a, R> {
@@ -211,8 +190,7 @@ impl<'l, 't, 'a, R: ReadLeaf<'a>> Validation<'l, 't, 'a, R> {
             seen: SeenPlaces::default(),
             findings: Findings::default(),
             failed: FirstError::default(),
-            shared: HashMap::new(),
-            open: Vec::new(),
+            shared: SharedNodes::default(),
             cells: OpenCells::default(),
             read_only_from: usize::MAX,
             is_plain_here: purpose.moves_trainable(),
@@ -224,32 +202,15 @@ impl<'l, 't, 'a, R: ReadLeaf<'a>> Validation<'l, 't, 'a, R> {
 
     fn finish(mut self) -> Result<Validated> {
         std::mem::take(&mut self.failed).into_result()?;
+        // What is not in a gradient is absent there.
         if self.purpose != Purpose::ReadGradients {
-            self.find_missing();
+            unmatched::find_missing(self.layout, &self.seen, &mut self.findings);
         }
         self.findings.into_result()?;
-        let closed = self
-            .shared
-            .into_iter()
-            .filter_map(|(identity, node)| Some((identity, node.content?)));
         Ok(Validated {
-            shared: closed.collect(),
+            shared: self.shared.into_contents(),
             strided: self.strided,
         })
-    }
-
-    fn find_missing(&mut self) {
-        for index in self.seen.missing(self.layout.places.len()) {
-            if self.findings.is_full() {
-                // What is not listed need not be rendered: a layout may have a million leaves.
-                self.findings.count(1);
-                continue;
-            }
-            let place = &self.layout.places[index];
-            let expected = format!("a leaf of shape {:?}", &place.shape[..]);
-            let path = self.layout.paths.render(place.node);
-            self.findings.add(Error::missing(path, expected));
-        }
     }
 
     /// Remembers an error, should the tree keep it to itself.
@@ -275,9 +236,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
 
     #[inline]
     fn met_leaf(&mut self, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        if let Some(open) = self.open.last_mut() {
-            open.has_leaf = true;
-        }
+        self.shared.note_leaf();
         self.cells.count_leaf();
         let Some(index) = self.cursor.place() else {
             self.unknown(format!("a leaf of shape {:?}", leaf.shape));
@@ -321,7 +280,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
             return Ok(());
         }
         if place.len > 0 {
-            self.note_content();
+            self.shared.note_moved_leaf(self.cells.count());
         }
         let is_same_address = self.meet_identity(place, leaf)?;
         if self.purpose == Purpose::Rebuild && matches!(leaf.source, Source::Reader(_)) {
@@ -349,7 +308,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         if first == place.node {
             return Ok(false);
         }
-        let has_same_leaves = self.moved_below(first).eq(self.moved_below(place.node));
+        let has_same_leaves = self.has_same_leaves(first, place.node);
         self.check_tie(first, place.node, has_same_leaves)?;
         Ok(has_same_leaves && identity.is_address())
     }
@@ -376,21 +335,10 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         }
     }
 
-    /// Notes for the shared node around a leaf that there is one that is moved.
-    #[inline]
-    fn note_content(&mut self) {
-        if let Some(open) = self.open.last_mut() {
-            let is_guarded = self.cells.count() > open.cells;
-            open.content.has_guarded_leaf |= is_guarded;
-            open.content.has_unguarded_leaf |= !is_guarded;
-        }
-    }
-
     /// Places of one leaf hold the same bits, unless they are the same object, which need not be
     /// read twice.
     fn compare_tied(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        let is_same_node = self.open.iter().any(|open| open.again);
-        if leaf.dtype != place.dtype || is_same_node {
+        if leaf.dtype != place.dtype || self.shared.is_inside_known() {
             return Ok(());
         }
         let is_free = self.cells.count() == 0;
@@ -420,114 +368,64 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
 /// What the layout has not got.
 impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
     fn unknown(&mut self, found: String) {
-        let known = *self.layout.paths.node(self.cursor.known());
-        let is_known = self.cursor.node().is_some();
-        let (is_ignored, expected) = match known.kind {
-            NodeKind::NoLeaf(number) => (true, expected_of_no_leaf(number)),
-            NodeKind::Place(index) => (
-                !self.layout.place(index).leaf.trainable,
-                "nothing below a leaf",
-            ),
-            NodeKind::Branch if is_known && known.end > self.cursor.known() + 1 => {
-                (self.holds_no_leaf(self.cursor.known()), "a branch")
-            }
-            NodeKind::Branch if is_known => (false, "nothing"),
-            NodeKind::Branch => (false, "a path that the layout has"),
-        };
-        if self.purpose == Purpose::ReadGradients && (is_ignored || known.frozen) {
+        let unknown = UnknownLeaf::at(self.layout, &self.cursor);
+        if unknown.is_ignored(self.purpose) {
             return;
         }
         let path = self.cursor.path();
-        if (self.is_allowed)(&path) {
-            return;
+        if !(self.is_allowed)(&path) {
+            unknown.report(self.layout, path, found, &mut self.findings);
         }
-        // To look for the path that was meant costs more than to count what is not listed.
-        let meant = if self.findings.is_full() {
-            None
-        } else {
-            self.layout.meant(&path)
-        };
-        let hint = meant.map(|meant| format!("; did you mean `{meant}`?"));
-        let found = found + &hint.unwrap_or_default();
-        self.findings.add(Error::unknown(path, expected, found));
-    }
-
-    /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
-    fn holds_no_leaf(&self, node: NodeId) -> bool {
-        let end = self.layout.paths.node(node).end;
-        let mut kinds = (node..end).map(|node| self.layout.paths.node(node).kind);
-        self.layout.places_below(node).next().is_none()
-            && kinds.any(|kind| matches!(kind, NodeKind::NoLeaf(_)))
     }
 }
 
 /// Shared nodes.
 impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
+    /// Whether the content of a shared node is to be visited.
     fn met_shared(&mut self, identity: Identity) -> Result<bool> {
-        let mut again = false;
-        if !self.first_visit(&identity) {
-            let Some(here) = self.cursor.node() else {
-                return self.met_again_where_nothing_is_known(&identity);
-            };
-            again = self.met_again(&identity, here)?;
-        }
-        self.open.push(OpenNode {
-            identity,
-            content: SharedContent::default(),
-            cells: self.cells.count(),
-            has_leaf: false,
-            again,
-        });
+        let here = self.cursor.node();
+        let again = match (self.shared.meet(&identity, here), here) {
+            (Meeting::New, _) => false,
+            (Meeting::Again { first, .. }, Some(here)) => self.met_again(first, here)?,
+            (Meeting::Again { has_leaf, .. }, None) => {
+                self.met_again_where_nothing_is_known(has_leaf);
+                return Ok(false);
+            }
+            (Meeting::Cycle { first }, _) => {
+                let path = first.map(|node| self.layout.paths.render(node));
+                return Err(Error::cycle(path.unwrap_or_default()));
+            }
+        };
+        self.shared.open(identity, self.cells.count(), again);
         self.reader.enter_shared();
         self.look_around();
         Ok(true)
     }
 
-    fn first_visit(&mut self, identity: &Identity) -> bool {
-        let node = self.cursor.node();
-        match self.shared.entry(identity.clone()) {
-            Entry::Vacant(new) => {
-                new.insert(SharedNode {
-                    node,
-                    content: None,
-                    has_leaf: false,
-                });
-                true
-            }
-            Entry::Occupied(_) => false,
-        }
-    }
-
     /// A node that has been met before; whether its places here are of the same leaves as there.
-    fn met_again(&mut self, identity: &Identity, here: NodeId) -> Result<bool> {
-        let first = self.closed_node(identity)?.node;
-        // Within a node that is here again everything is, and need not be compared level by level.
-        let is_around_the_same = self.open.last().is_some_and(|open| open.again);
-        let has_same_leaves = is_around_the_same
-            || first.is_some_and(|first| self.moved_below(first).eq(self.moved_below(here)));
-        if let Some(first) = first {
-            self.check_tie(first, here, has_same_leaves)?;
-        }
+    fn met_again(&mut self, first: Option<NodeId>, here: NodeId) -> Result<bool> {
+        // Within a node that is here again everything is. To compare level by level would take time
+        // that grows with the square of the depth.
+        let is_around_the_same = self.shared.is_directly_inside_known();
+        let Some(first) = first else {
+            return Ok(is_around_the_same);
+        };
+        let has_same_leaves = is_around_the_same || self.has_same_leaves(first, here);
+        self.check_tie(first, here, has_same_leaves)?;
         Ok(has_same_leaves)
     }
 
     /// Once more where the layout knows nothing: no need to look into it again to refuse it.
-    fn met_again_where_nothing_is_known(&mut self, identity: &Identity) -> Result<bool> {
-        if self.closed_node(identity)?.has_leaf {
-            self.open.iter_mut().for_each(|open| open.has_leaf = true);
+    fn met_again_where_nothing_is_known(&mut self, has_leaf: bool) {
+        if has_leaf {
+            self.shared.note_leaf();
             self.unknown("a shared node with leaves".into());
         }
-        Ok(false)
     }
 
-    /// A node that has been visited and left; one that is still open contains itself.
-    fn closed_node(&self, identity: &Identity) -> Result<&SharedNode> {
-        let known = &self.shared[identity];
-        if known.content.is_some() {
-            return Ok(known);
-        }
-        let path = known.node.map(|node| self.layout.paths.render(node));
-        Err(Error::cycle(path.unwrap_or_default()))
+    /// Whether the same leaves are moved below two nodes, each shown alike at both.
+    fn has_same_leaves(&self, first: NodeId, second: NodeId) -> bool {
+        self.moved_below(first).eq(self.moved_below(second))
     }
 
     /// The leaves that are moved there, each as its place shows it.
@@ -553,21 +451,9 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         ))
     }
 
-    fn close(&mut self, closed: OpenNode) {
-        if let Some(around) = self.open.last_mut() {
-            let is_in_cell = closed.cells > around.cells;
-            around.has_leaf |= closed.has_leaf;
-            around.content.include(closed.content, is_in_cell);
-        }
-        if let Some(node) = self.shared.get_mut(&closed.identity) {
-            node.content = Some(closed.content);
-            node.has_leaf |= closed.has_leaf;
-        }
-    }
-
     fn look_around(&mut self) {
         self.is_plain_here = self.purpose.moves_trainable()
-            && self.open.is_empty()
+            && !self.shared.is_inside_any()
             && self.read_only_from == usize::MAX;
     }
 }
@@ -628,10 +514,9 @@ impl<'a, R: ReadLeaf<'a>> Visitor<'a> for Validation<'_, '_, 'a, R> {
     }
 
     fn leave_shared(&mut self) {
-        if let Some(closed) = self.open.pop() {
+        if self.shared.close() {
             self.reader.leave_shared();
             self.look_around();
-            self.close(closed);
         }
     }
 
@@ -639,27 +524,11 @@ impl<'a, R: ReadLeaf<'a>> Visitor<'a> for Validation<'_, '_, 'a, R> {
     /// take: a reader elsewhere would let this walk pass and that one fail.
     fn enter_guarded(&mut self, cell: &dyn Guarded) -> bool {
         self.cells.enter(CellId::of(cell));
-        if let Some(open) = self.open.last_mut() {
-            open.content.has_cell = true;
-        }
+        self.shared.note_cell();
         self.purpose.is_writing()
     }
 
     fn leave_guarded(&mut self) {
         self.cells.leave();
-    }
-}
-
-/// What to do where a tree has a leaf and the model a field that is none.
-fn expected_of_no_leaf(number: Option<Dtype>) -> &'static str {
-    match number {
-        None => "no leaf: the field holds no parameter",
-        Some(dtype) if dtype.is_float() => {
-            "no leaf: the field is a bare float, which is a parameter by `#[tree(param)]`"
-        }
-        Some(_) => {
-            "no leaf: the field is a bare number, which is carried as a leaf by `Array0<…>`, \
-             `Array0<i64>` say"
-        }
     }
 }
