@@ -1,7 +1,7 @@
 //! Flat → tree: a new one, or the old one in place.
 
 use crate::element::{FlatElement, Sink};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::memory;
 use crate::memory::blocks::Blocks;
@@ -10,7 +10,7 @@ use crate::slices::{AnyVec, Floats, FloatsMut};
 use crate::threads;
 use crate::traversal::borrow_all::{self, borrow_all_mut};
 use crate::traversal::in_place::{self, WriteLeaf};
-use crate::traversal::place_elements::{at_place, changed_type, write_floats};
+use crate::traversal::place_elements::{at_place, write_floats};
 use crate::traversal::purpose::Purpose;
 use crate::traversal::rebuild::{Rebuilding, Values, rebuild};
 use crate::traversal::validate::{self, ReadLeaf};
@@ -319,7 +319,7 @@ impl<'a, E: FlatElement> WriteLeaf<'a> for WriteFlat<'_, 'a, E> {
             }
             _ => return write_floats(self.layout, place, leaf, values),
         };
-        let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
+        let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(Error::changed_leaf)?;
         self.copies.add(to, Floats::of(values));
         Ok(())
     }

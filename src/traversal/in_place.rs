@@ -203,9 +203,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
             return Ok(());
         }
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
-            return Err(Error::unstable(
-                "a leaf that changed its shape or element type between two visits",
-            ));
+            return Err(Error::changed_leaf());
         }
         let written = self.writer.write_leaf(place, leaf);
         self.note_unwritten(written);

@@ -14,7 +14,7 @@ use crate::threads;
 use crate::traversal::borrow_all::borrow_all_mut;
 use crate::traversal::holder::Holder;
 use crate::traversal::in_place::{self, WriteLeaf};
-use crate::traversal::place_elements::{changed_length, elements_of, write_floats};
+use crate::traversal::place_elements::{elements_of, write_floats};
 use crate::traversal::purpose::Purpose;
 use crate::traversal::rebuild::{Rebuilding, Values};
 use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
@@ -151,6 +151,7 @@ impl CopiedTree {
         tree: &'a mut T,
     ) -> Result<Vec<&'a mut [f32]>> {
         let mut lent = BorrowSome {
+            layout: &layout.inner,
             is_lent: &self.is_lent,
             slices: self.is_lent.iter().map(|_| None).collect(),
             failed: None,
@@ -168,7 +169,7 @@ impl CopiedTree {
             if slice.len() == leaf.len() {
                 Ok(slice)
             } else {
-                Err(changed_length().at(leaf.path()))
+                Err(Error::changed_length().at(leaf.path()))
             }
         };
         slices.zip(layout.leaves()).map(of_leaf).collect()
@@ -337,6 +338,7 @@ fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
 /// Borrows the slices of those leaves that lend theirs. Writes nothing, so what it has against a
 /// leaf is its own error and not one of a leaf that could not be written.
 struct BorrowSome<'l, 'a> {
+    layout: &'l LayoutData,
     is_lent: &'l [bool],
     slices: Vec<Option<&'a mut [f32]>>,
     failed: Option<Error>,
@@ -354,7 +356,9 @@ impl<'a> WriteLeaf<'a> for BorrowSome<'_, 'a> {
         };
         let slice = slice.filter(|slice: &&mut [f32]| slice.len() == place.len);
         if slice.is_none() {
-            self.failed.get_or_insert_with(changed_length);
+            let path = || self.layout.paths.render(place.node);
+            self.failed
+                .get_or_insert_with(|| Error::changed_length().at(&path()));
         }
         self.slices[place.leaf.index as usize] = slice;
         Ok(())
@@ -382,7 +386,7 @@ impl<'a, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, 'a, W> {
                 let to =
                     FloatsMut::from_bytes(leaf.dtype, bytes).filter(|to| to.has_len(copy.len()));
                 self.writes
-                    .add(to.ok_or_else(changed_length)?, Floats::of(copy));
+                    .add(to.ok_or_else(Error::changed_length)?, Floats::of(copy));
                 Ok(())
             }
             sink => write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),

@@ -36,8 +36,8 @@ fn copy_of<E: FlatElement>(
     let Some(axes) = &place.axes else {
         return Ok(elements);
     };
-    let view =
-        ArrayViewD::from_shape(IxDyn(leaf.shape), &elements).map_err(|_| changed_length())?;
+    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements)
+        .map_err(|_| Error::changed_length())?;
     Ok(axes
         .to_leaf(view, layout.leaf(place.leaf).shape())
         .iter()
@@ -57,7 +57,7 @@ pub(crate) fn other_elements_of(
     };
     let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
     let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements);
-    let view = view.map_err(|_| changed_length())?;
+    let view = view.map_err(|_| Error::changed_length())?;
     let in_order = axes.to_leaf(view, layout.leaf(place.leaf).shape());
     Ok(in_order.iter().copied().flatten().copied().collect())
 }
@@ -68,9 +68,9 @@ pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E])
         return leaf.read(out);
     }
     let bytes = leaf.bytes()?;
-    let floats = Floats::from_bytes(leaf.dtype, &bytes).ok_or_else(changed_type)?;
+    let floats = Floats::from_bytes(leaf.dtype, &bytes).ok_or_else(Error::changed_leaf)?;
     if !floats.has_len(out.len()) {
-        return Err(changed_length());
+        return Err(Error::changed_length());
     }
     slices::copy(floats, FloatsMut::of(out));
     Ok(())
@@ -91,9 +91,9 @@ pub(crate) fn write_floats<E: FlatElement>(
     let from = Floats::of(&elements);
     match leaf.sink {
         Sink::Bytes(bytes) => {
-            let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(changed_type)?;
+            let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(Error::changed_leaf)?;
             if !to.has_len(elements.len()) {
-                return Err(changed_length());
+                return Err(Error::changed_length());
             }
             slices::copy(from, to);
             Ok(())
@@ -107,14 +107,4 @@ pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E])
     let view = ArrayViewD::from_shape(IxDyn(shape), elements)
         .expect("a leaf has as many elements as its shape");
     axes.to_place(view).iter().copied().collect()
-}
-
-#[cold]
-pub(crate) fn changed_length() -> Error {
-    Error::unstable("a leaf that changed its length between two visits")
-}
-
-#[cold]
-pub(crate) fn changed_type() -> Error {
-    Error::unstable("a leaf that changed its element type between two visits")
 }

@@ -173,9 +173,7 @@ impl<'b> Rebuilding<'b> {
         if is_same || !self.values.has(place.leaf) {
             Ok(place)
         } else {
-            Err(Error::unstable(
-                "a leaf of another shape or element type than on the first visit",
-            ))
+            Err(Error::changed_leaf())
         }
     }
 

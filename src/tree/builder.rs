@@ -629,7 +629,7 @@ impl NewLeaf<'_> {
         // array of this place lies in memory.
         let elements = elements.borrowed::<E>()?;
         let leaf = ArrayViewD::from_shape(IxDyn(shape), &elements);
-        let leaf = leaf.map_err(|_| another_length())?;
+        let leaf = leaf.map_err(|_| Error::changed_length())?;
         let place = match axes {
             Some(axes) => axes.to_place(leaf),
             None => leaf,
@@ -645,7 +645,7 @@ impl NewLeaf<'_> {
 impl<'b> NewElements<'b> {
     fn into_vec<E: Element>(self) -> Result<Vec<E>> {
         match self {
-            NewElements::Ready(vector) => vector.into_vec().ok_or_else(another_length),
+            NewElements::Ready(vector) => vector.into_vec().ok_or_else(Error::changed_length),
             elements => Ok(match elements.borrowed()? {
                 Cow::Borrowed(elements) => memory::copy_of(elements),
                 Cow::Owned(elements) => elements,
@@ -655,16 +655,12 @@ impl<'b> NewElements<'b> {
 
     fn borrowed<E: Element>(self) -> Result<Cow<'b, [E]>> {
         match self {
-            NewElements::Ready(vector) => {
-                vector.into_vec().map(Cow::Owned).ok_or_else(another_length)
-            }
+            NewElements::Ready(vector) => vector
+                .into_vec()
+                .map(Cow::Owned)
+                .ok_or_else(Error::changed_length),
             NewElements::Floats(floats) => Ok(floats.elements()),
             NewElements::Bytes(bytes) => Ok(Cow::Owned(to_elements(&bytes))),
         }
     }
-}
-
-#[cold]
-fn another_length() -> Error {
-    Error::unstable("a leaf of another length than on the first visit")
 }

@@ -653,6 +653,6 @@ pub(crate) fn array_of(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
 fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
     let elements: Vec<E> = leaf.to_vec()?;
     let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), elements);
-    let array = array.map_err(|_| Error::unstable("a leaf of another length"))?;
+    let array = array.map_err(|_| Error::changed_length())?;
     Ok(Box::new(array))
 }

@@ -80,6 +80,18 @@ impl Error {
             .into()
     }
 
+    /// A leaf that has not as many elements as when it was seen first.
+    #[cold]
+    pub(crate) fn changed_length() -> Self {
+        Error::unstable("a leaf that changed its length between two visits")
+    }
+
+    /// A leaf of another shape or element type than when it was seen first.
+    #[cold]
+    pub(crate) fn changed_leaf() -> Self {
+        Error::unstable("a leaf that changed its shape or element type between two visits")
+    }
+
     /// A box of `wanted` that holds a `concrete`, which does not say how it is rebuilt there.
     pub(crate) fn object(wanted: &str, concrete: &str) -> Self {
         Problem::new(ErrorKind::Object)

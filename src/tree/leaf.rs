@@ -320,9 +320,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
                 out.copy_from_slice(bytes)
             }
             Source::Borrowed(_) | Source::Guarded(_) => {
-                return Err(Error::unstable(
-                    "a leaf changed its length between two visits",
-                ));
+                return Err(Error::changed_length());
             }
             Source::Reader(reader) => reader.read_bytes(out)?,
         }
@@ -472,9 +470,7 @@ impl<'call, 'a> LeafMut<'call, 'a> {
             }
             Sink::Writer(writer) => writer.write_bytes(values)?,
             _ => {
-                return Err(Error::unstable(
-                    "a leaf changed its length between two visits",
-                ));
+                return Err(Error::changed_length());
             }
         }
         Ok(())

@@ -176,7 +176,7 @@ fn resident() -> usize {
 #[cfg(target_os = "linux")]
 #[test]
 fn zeros_that_nobody_wrote_are_not_written() {
-    let one = arr1(&[1.0]);
+    let one = arr1(&[1.0_f32]);
     let layout = Layout::of(&(one.broadcast(1 << 30).unwrap(),)).unwrap();
     let before = resident();
     let mut grad = layout.gather_grad(&()).unwrap();
