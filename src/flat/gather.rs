@@ -5,13 +5,16 @@ use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
 use crate::traversal::deferred_copies::DeferredCopies;
 use crate::traversal::purpose::Purpose;
-use crate::traversal::validate::{self, ReadLeaf};
+use crate::traversal::read_leaf::ReadLeaf;
+use crate::traversal::validate;
 use crate::tree::{LeafRef, Tree};
 
 /// The flat vector of a tree, and its layout.
 ///
-/// `(layout.gather(tree)?, layout)` for `layout = Layout::of(tree)?`; Optimisers.jl's
-/// `destructure`, JAX's `ravel_pytree`.
+/// The layout says which leaf is where in the vector. It is good for every tree with the same
+/// paths: gradients are gathered by it, and a vector goes back into a tree by
+/// [`restructure`](Layout::restructure). Who has a layout already calls [`gather`](Layout::gather),
+/// which this is after [`Layout::of`]. Optimisers.jl's `destructure`, JAX's `ravel_pytree`.
 ///
 /// # Errors
 /// [`is_overlap`](crate::Error::is_overlap): views that share some elements but not all.
@@ -58,20 +61,29 @@ pub fn destructure<T: Tree + ?Sized>(tree: &T) -> Result<(Vec<f32>, Layout)> {
 /// ```
 pub fn destructure_as<E: FlatElement>(tree: &(impl Tree + ?Sized)) -> Result<(Vec<E>, Layout)> {
     let layout = Layout::of(tree)?;
-    Ok((layout.gather_as(tree)?, layout))
+    let flat = layout.gather_as(tree)?;
+    Ok((flat, layout))
 }
 
 impl Layout {
-    /// The values of a tree's trainable leaves as a new flat vector. A tied leaf is read once.
+    /// The values of a tree's trainable leaves, one after the other in the order of
+    /// [`leaves`](Layout::leaves), as a new vector of [`len`](Layout::len) elements. A parameter at
+    /// several places is in it once; frozen and carried leaves are not.
     ///
-    /// The tree is matched by path: it may be of another type than the one that was planned. Cost:
-    /// one walk (about 15 ns a small leaf) and one copy; large leaves are copied by all threads,
-    /// and what is behind a guard or strided twice.
+    /// The tree is matched by path: it may be of another type than the one that was planned, and
+    /// name its children in another order. Cost: one walk (about 15 ns a small leaf) and one copy;
+    /// large leaves are copied by all threads. What is strided or behind a guard is copied twice.
     ///
     /// # Errors
-    /// An f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it; a leaf
-    /// that is missing, unknown, of another shape or element type; places of one parameter that
-    /// hold different bits; a poisoned lock or borrowed cell; more elements than there is memory
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; all such leaves in one error. [`is_element_type`](crate::Error::is_element_type): an
+    /// f64 leaf, unless the planner was told to [round](crate::Planner::round_f64) it.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory): more elements than there is memory
     /// for.
     ///
     /// ```
@@ -111,7 +123,8 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
-        values(&self.inner, tree)?.into_vec(&self.inner)
+        let copies = values(&self.inner, tree)?;
+        copies.into_vec(&self.inner)
     }
 
     /// Gathers the values of a tree's trainable leaves into a vector that is there: all of it is
@@ -170,7 +183,8 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        values(&self.inner, tree)?.copy_to(flat);
+        let copies = values(&self.inner, tree)?;
+        copies.copy_to(flat);
         Ok(())
     }
 }
@@ -179,7 +193,8 @@ fn values<'a, E: FlatElement>(
     layout: &LayoutData,
     tree: &'a (impl Tree + ?Sized),
 ) -> Result<DeferredCopies<'a, E>> {
-    let mut values = GatherValues(DeferredCopies::new(layout));
+    let copies = DeferredCopies::new(layout);
+    let mut values = GatherValues(copies);
     validate::validate_and_read(layout, tree, Purpose::ReadValues, &mut values)?;
     Ok(values.0)
 }

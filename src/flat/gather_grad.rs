@@ -5,29 +5,43 @@ use super::presence::{Presence, Zeros};
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
+use crate::ops;
 use crate::slices::copies;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::deferred_copies::DeferredCopies;
 use crate::traversal::holder::Holder;
 use crate::traversal::place_elements::elements_of;
 use crate::traversal::purpose::Purpose;
+use crate::traversal::read_leaf::ReadLeaf;
 use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
-use crate::traversal::validate::{ReadLeaf, validate_and_read};
+use crate::traversal::validate::validate_and_read;
 use crate::tree::{LeafRef, Tree};
 
 impl Layout {
-    /// The flat gradient of a gradient tree: gradients of a tie are summed over its places, absent
-    /// leaves are zero and remembered.
+    /// The gradients of the trainable leaves as one vector in the order of the parameters' own. A
+    /// leaf without a gradient is zeros there, and the [`FlatGrad`] remembers that it is absent.
     ///
     /// The tree may be of any type. It is matched by path; `None`, `null`, an empty branch and what
     /// is not there are absent. What is at or below a frozen, skipped or carried leaf is ignored. A
-    /// gradient may be of another float type than its leaf: it is converted. Cost: as
-    /// [`gather`](Layout::gather).
+    /// gradient may be of another float type than its leaf: it is converted.
+    ///
+    /// The gradient of a parameter at several places is the sum over these places. One cell or lock
+    /// that stands at several of them counts once; an `Rc` or `Arc` without a cell counts once for
+    /// each. Where every place has the whole gradient already, use
+    /// [`gather_grad_with`](Layout::gather_grad_with).
+    ///
+    /// Cost: one walk (about 15 ns a small leaf) and one copy; large leaves are copied by all
+    /// threads. What is strided or behind a guard is copied twice.
     ///
     /// # Errors
-    /// A gradient of integers; a leaf of the layout that is f64, unless the planner was told to
-    /// [round](crate::Planner::round_f64) it; a leaf that the layout does not know, or of another
-    /// shape; a poisoned lock or borrowed cell; more elements than there is memory for.
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers; all such gradients in one error.
+    /// [`is_element_type`](crate::Error::is_element_type): an f64 leaf in the layout, unless the
+    /// planner was told to [round](crate::Planner::round_f64) it.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had. [`is_out_of_memory`](crate::Error::is_out_of_memory):
+    /// more elements than there is memory for.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -206,8 +220,9 @@ impl Layout {
     /// [`is_element_type`](crate::Error::is_element_type): a gradient of integers, or a leaf of f64
     /// for a slice of f32, unless the planner was told to [round](crate::Planner::round_f64) it.
     /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape): a leaf that
-    /// the layout has not got, or has in another shape. A poisoned lock or a borrowed cell. Then
-    /// the slice is as it was.
+    /// the layout has not got, or has in another shape. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then the
+    /// slice is as it was.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};
@@ -235,8 +250,9 @@ impl Layout {
     /// [`is_length`](crate::Error::is_length): a slice that is not as long as the layout.
     /// [`is_element_type`](crate::Error::is_element_type),
     /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape): a gradient
-    /// that does not fit the layout. A poisoned lock or a borrowed cell. Then the slice is as it
-    /// was.
+    /// that does not fit the layout. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then the
+    /// slice is as it was.
     ///
     /// ```
     /// use flatleaf::{Layout, TiedGrads};
@@ -338,7 +354,7 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
             // The first term is copied and not added to zeros: 0 + −0 is 0.
             copies::copy_all(vec![(FloatsMut::of(sum), Floats::of(first))]);
             for term in rest {
-                copies::add(sum, term);
+                ops::add_elements(sum, term);
             }
         }
     }

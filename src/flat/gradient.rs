@@ -10,7 +10,7 @@ use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory;
-use crate::slices::copies;
+use crate::ops;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::tied_places::TieReading;
 
@@ -46,12 +46,11 @@ pub struct FlatGrad<E = f32> {
 /// places of ties were read.
 impl<E: FlatElement> PartialEq for FlatGrad<E> {
     fn eq(&self, other: &Self) -> bool {
-        let leaves = 0..self.layout().leaves().len();
-        self.layout() == other.layout()
-            && self.elements == other.elements
-            && leaves
-                .into_iter()
-                .all(|leaf| self.is_present(leaf) == other.is_present(leaf))
+        if self.layout() != other.layout() || self.elements != other.elements {
+            return false;
+        }
+        let mut leaves = 0..self.layout().leaves().len();
+        leaves.all(|leaf| self.is_present(leaf) == other.is_present(leaf))
     }
 }
 
@@ -267,7 +266,8 @@ impl<E: FlatElement> FlatGrad<E> {
         let index = views::leaf_index(self.layout(), path)?;
         self.presence.set(index, true);
         let leaf = &self.presence.layout().leaves()[index];
-        Ok(views::view_mut(leaf, &mut self.elements[leaf.range()]))
+        let elements = &mut self.elements[leaf.range()];
+        Ok(views::view_mut(leaf, elements))
     }
 
     /// The layout it belongs to.
@@ -306,9 +306,9 @@ impl<E: FlatElement> FlatGrad<E> {
     /// ```
     pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
         self.layout().check_same(other.layout())?;
-        let leaves: Vec<usize> = (0..self.layout().leaves().len())
-            .filter(|&leaf| other.is_present(leaf))
-            .collect();
+        let count = self.layout().leaves().len();
+        let present = (0..count).filter(|&leaf| other.is_present(leaf));
+        let leaves: Vec<usize> = present.collect();
         // Neighbours that are in both, or both in the other only, are one slice.
         let meet = |&a: &usize, &b: &usize| b == a + 1 && self.is_present(a) == self.is_present(b);
         let runs: Vec<(usize, usize)> = leaves
@@ -318,10 +318,12 @@ impl<E: FlatElement> FlatGrad<E> {
         for (first, last) in runs {
             let is_present = self.is_present(first);
             let leaves = self.presence.layout().leaves();
-            let range = leaves[first].range().start..leaves[last].range().end;
-            let (to, from) = (&mut self.elements[range.clone()], &other.elements[range]);
+            let start = leaves[first].range().start;
+            let end = leaves[last].range().end;
+            let to = &mut self.elements[start..end];
+            let from = &other.elements[start..end];
             if is_present {
-                copies::add(to, from)
+                ops::add_elements(to, from)
             } else {
                 // Zero plus −0 is 0: what is alone is not added to a zero.
                 to.copy_from_slice(from)

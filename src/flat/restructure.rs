@@ -12,8 +12,9 @@ use crate::traversal::borrow_all::{self, borrow_all_mut};
 use crate::traversal::in_place::{self, WriteLeaf};
 use crate::traversal::place_elements::{at_place, write_floats};
 use crate::traversal::purpose::Purpose;
+use crate::traversal::read_leaf::ReadLeaf;
 use crate::traversal::rebuild::{Rebuilding, Values, rebuild};
-use crate::traversal::validate::{self, ReadLeaf};
+use crate::traversal::validate;
 use crate::traversal::validated::Validated;
 use crate::tree::{LeafMut, LeafRef, Tree};
 
@@ -49,18 +50,27 @@ pub fn deep_clone<T: Tree>(tree: &T) -> Result<T> {
 }
 
 impl Layout {
-    /// A new tree: `tree` with the flat vector's values in its trainable leaves.
+    /// A new tree like `tree`, with the flat vector's values in its trainable leaves: the way back
+    /// from [`gather`](Layout::gather). `tree` stays as it is; of its trainable leaves only the
+    /// shapes are used.
     ///
-    /// Ties stay ties, in one new allocation; frozen and carried leaves are copied; an `Rc` or
-    /// `Arc` in which nothing is trainable and nothing can change is shared. Shapes and the order
-    /// of axes in memory stay. Each element is written once; large leaves are copied by all
-    /// threads.
+    /// A parameter at several places is one new allocation, at all of them. Frozen and carried
+    /// leaves are copied; an `Rc` or `Arc` in which nothing is trainable and nothing can change is
+    /// shared with the old tree. Shapes and the order of axes in memory stay. Each element is
+    /// written once; large leaves are copied by all threads. To write into a tree that is there,
+    /// use [`restructure_into`](Layout::restructure_into).
     ///
     /// # Errors
-    /// A vector of another length; an f64 leaf, unless the planner was told to
-    /// [round](crate::Planner::round_f64) it; a leaf that is missing, unknown, of another shape or
-    /// element type; a tree that is for reading only; a trait object that nothing tells how to
-    /// rebuild; a poisoned lock or borrowed cell.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type. [`is_element_type`](crate::Error::is_element_type): an f64 leaf, unless the planner
+    /// was told to [round](crate::Planner::round_f64) it.
+    /// [`is_read_only`](crate::Error::is_read_only): a tree that can only be read.
+    /// [`is_object`](crate::Error::is_object): a trait object that nothing tells how to rebuild.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had.
     ///
     /// ```
     /// use flatleaf::destructure;
@@ -199,8 +209,14 @@ impl Layout {
     /// statistics follow the policy's.
     ///
     /// # Errors
-    /// A leaf that is missing, unknown, of another shape or element type, in either tree; a tree
-    /// that is for reading only; a poisoned lock or borrowed cell. Then nothing has been written.
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type, in either tree. [`is_broken_tie`](crate::Error::is_broken_tie): places of one leaf
+    /// that hold different bits. [`is_read_only`](crate::Error::is_read_only): a tree that can only
+    /// be read. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had. Then
+    /// nothing has been written.
     ///
     /// ```
     /// use flatleaf::{Layout, Tree};
@@ -224,23 +240,20 @@ impl Layout {
         };
         validate::validate_and_read(&self.inner, from, Purpose::ReadOthers, &mut others)?;
         let validated = validate::validate(&self.inner, to, Purpose::WriteOthers)?;
-        let builder =
-            Rebuilding::new(&self.inner, Values::Others(&others.elements), &validated).in_place();
-        in_place::write(
-            &self.inner,
-            to,
-            builder,
-            &mut WriteOthers {
-                layout: &self.inner,
-                elements: &others.elements,
-            },
-        )
+        let values = Values::Others(&others.elements);
+        let builder = Rebuilding::new(&self.inner, values, &validated).in_place();
+        let mut write = WriteOthers {
+            layout: &self.inner,
+            elements: &others.elements,
+        };
+        in_place::write(&self.inner, to, builder, &mut write)
     }
 }
 
 /// Copies the flat vector to the slices of all leaves, large ones by all threads.
 fn copy_out<E: FlatElement>(flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
-    let (mut rest, mut copies) = (flat, Copies::of(flat.len()));
+    let mut rest = flat;
+    let mut copies = Copies::of(flat.len());
     for to in slices.drain(..) {
         let from = rest
             .split_off(..to.len())
@@ -265,22 +278,18 @@ fn ready_leaves(
         copies::is_large(leaf.len()) && leaf.nodes.len() == 1 && !validated.is_strided(index)
     };
     let leaves = || {
-        layout
-            .leaves
-            .iter()
-            .enumerate()
-            .map(|(index, leaf)| is_ready(index, leaf).then_some(leaf))
+        let leaves = layout.leaves.iter().enumerate();
+        leaves.map(|(index, leaf)| is_ready(index, leaf).then_some(leaf))
     };
-    let mut blocks = Blocks::of(
-        leaves()
-            .flatten()
-            .map(|leaf| leaf.len() * leaf.dtype.size())
-            .sum(),
-    );
-    let room = |leaf: Option<&Leaf>| {
-        leaf.and_then(|leaf| AnyVec::with_capacity(leaf.len(), leaf.dtype, &mut blocks))
+    let sizes = leaves()
+        .flatten()
+        .map(|leaf| leaf.len() * leaf.dtype.size());
+    let mut blocks = Blocks::of(sizes.sum());
+    let empty_vector = |leaf: Option<&Leaf>| {
+        let leaf = leaf?;
+        AnyVec::with_capacity(leaf.len(), leaf.dtype, &mut blocks)
     };
-    let mut ready: Vec<Option<AnyVec>> = leaves().map(room).collect();
+    let mut ready: Vec<Option<AnyVec>> = leaves().map(empty_vector).collect();
     let is_streamed = copies::is_streamed(layout.len);
     let mut leaves: Vec<_> = layout
         .leaves
@@ -311,12 +320,9 @@ impl<'a, E: FlatElement> WriteLeaf<'a> for WriteFlat<'_, 'a, E> {
     #[inline(always)]
     fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let values = &self.flat[place.range()];
+        let size = values.len() * leaf.dtype.size();
         let bytes = match leaf.sink {
-            Sink::Bytes(bytes)
-                if place.axes.is_none() && bytes.len() == values.len() * leaf.dtype.size() =>
-            {
-                bytes
-            }
+            Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == size => bytes,
             _ => return write_floats(self.layout, place, leaf, values),
         };
         let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(Error::changed_leaf)?;
@@ -359,6 +365,7 @@ impl<'a> WriteLeaf<'a> for WriteOthers<'_> {
         };
         let shape = &self.layout.leaf(place.leaf).shape;
         let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
-        leaf.write_bytes(&at_place(axes, shape, &elements).concat())
+        let in_order = at_place(axes, shape, &elements);
+        leaf.write_bytes(&in_order.concat())
     }
 }

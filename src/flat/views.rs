@@ -10,7 +10,8 @@ impl Layout {
     /// leaf's.
     ///
     /// # Errors
-    /// A slice of another length than the layout's; a path at which there is no trainable leaf.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_unknown`](crate::Error::is_unknown): a path at which there is no trainable leaf.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -40,7 +41,8 @@ impl Layout {
     pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
         let leaf = &self.leaves()[leaf_index(self, path)?];
-        Ok(view(leaf, &flat[leaf.range()]))
+        let elements = &flat[leaf.range()];
+        Ok(view(leaf, elements))
     }
 
     /// The leaf at a path, any of its places, as an array over the flat vector, to be written. A
@@ -87,13 +89,14 @@ impl Layout {
     ) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
         let leaf = &self.leaves()[leaf_index(self, path)?];
-        Ok(view_mut(leaf, &mut flat[leaf.range()]))
+        let elements = &mut flat[leaf.range()];
+        Ok(view_mut(leaf, elements))
     }
 
     /// All leaves in flat order, each with its array.
     ///
     /// # Errors
-    /// A slice of another length than the layout's.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -207,7 +210,8 @@ impl<'v, E> Iterator for Views<'v, E> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let leaf = self.leaves.next()?;
-        Some((leaf, view(leaf, &self.flat[leaf.range()])))
+        let elements = &self.flat[leaf.range()];
+        Some((leaf, view(leaf, elements)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -240,7 +244,8 @@ impl<'v, E> Iterator for ViewsMut<'v, E> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let leaf = self.leaves.next()?;
-        let (elements, rest) = std::mem::take(&mut self.rest).split_at_mut(leaf.len());
+        let rest = std::mem::take(&mut self.rest);
+        let (elements, rest) = rest.split_at_mut(leaf.len());
         self.rest = rest;
         Some((leaf, view_mut(leaf, elements)))
     }
@@ -254,11 +259,11 @@ impl<E> ExactSizeIterator for Views<'_, E> {}
 impl<E> ExactSizeIterator for ViewsMut<'_, E> {}
 
 fn view<'v, E>(leaf: &Leaf, elements: &'v [E]) -> ArrayViewD<'v, E> {
-    ArrayViewD::from_shape(IxDyn(leaf.shape()), elements)
-        .expect("a leaf has as many elements as its shape")
+    let shape = IxDyn(leaf.shape());
+    ArrayViewD::from_shape(shape, elements).expect("a leaf has as many elements as its shape")
 }
 
 pub(super) fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
-    ArrayViewMutD::from_shape(IxDyn(leaf.shape()), elements)
-        .expect("a leaf has as many elements as its shape")
+    let shape = IxDyn(leaf.shape());
+    ArrayViewMutD::from_shape(shape, elements).expect("a leaf has as many elements as its shape")
 }

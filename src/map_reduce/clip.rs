@@ -62,12 +62,15 @@ mod sealed {
 
 impl Layout {
     /// Scales a flat gradient, or any flat vector, so that its L2 norm is at most `max`: all its
-    /// leaves together, by one factor. See [`ops::clip_norm`].
+    /// leaves together, by the factor `max / norm`, or not at all if the norm is not above `max`.
+    /// [`ops::clip_norm`] does so too, but cannot say which leaf holds what is not finite.
     ///
     /// # Errors
-    /// A gradient of another layout, a vector of another length; a negative or NaN `max`; an
-    /// infinite or NaN element, with the path of its leaf and its index there. Then nothing has
-    /// been written.
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_argument`](crate::Error::is_argument): a negative or NaN `max`.
+    /// [`is_non_finite`](crate::Error::is_non_finite): an infinite or NaN element, with the path of
+    /// its leaf and its index there. Then nothing has been written.
     ///
     /// ```
     /// use flatleaf::{tree, Layout};

@@ -40,7 +40,8 @@ use crate::tree::Tree;
 /// ```
 #[derive(Clone, Copy)]
 pub enum Companion<'t> {
-    /// Gradients: summed over the places of a tie; a leaf may be absent.
+    /// Gradients: summed over the places of a tie, one cell or lock at several of them counted
+    /// once; a leaf may be absent.
     Grads(&'t dyn Tree),
     /// Gradients that are a tie's whole at every place: the first place that has one is read; a
     /// leaf may be absent.

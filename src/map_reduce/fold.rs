@@ -8,10 +8,14 @@ use crate::traversal::leaf_slices;
 use crate::tree::Tree;
 
 impl Layout {
-    /// Calls `map` once for every trainable leaf, in flat order, with the model's slice and one of
-    /// every companion, and merges the results from left to right. `None` if there is no leaf.
+    /// One result of a model and the trees beside it: a dot product, a distance, a norm. Calls
+    /// `map` once for every trainable leaf, in flat order, with the model's slice and one of every
+    /// [`Companion`], and merges the results from left to right. `None` if there is no leaf.
     ///
-    /// Nothing is copied of plain trees. Cost: one walk over each tree.
+    /// All slices of a leaf are of its length, in row-major order. A companion of gradients may
+    /// lack a leaf: its slice is zeros then, and [`LeafAt::is_present`] says so. A parameter at
+    /// several places is one leaf. Cost: one walk over each tree; a leaf is copied only if it is
+    /// strided, behind a guard, of another type than f32, or the sum of a tie's gradients.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
@@ -55,7 +59,10 @@ impl Layout {
         })
     }
 
-    /// Calls `step` once for every trainable leaf, in flat order, with what the last call returned.
+    /// Calls `step` once for every trainable leaf, in flat order, with what the last call returned,
+    /// the model's slice and one of every companion. What the last call returns is the result;
+    /// `start` if there is no leaf. For what [`map_reduce`](Layout::map_reduce) cannot say because
+    /// a leaf's part depends on those before it.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
@@ -96,8 +103,10 @@ impl Layout {
         }))
     }
 
-    /// [`map_reduce`](Layout::map_reduce) with the calls of `map` shared among all threads. The
-    /// results are merged in flat order, so they do not depend on the number of threads.
+    /// One result of a model and the trees beside it, with the calls of `map` shared among all
+    /// threads, in no order. The results are merged from left to right in flat order, as
+    /// [`map_reduce`](Layout::map_reduce) merges them, so they do not depend on the number of
+    /// threads. `None` if there is no leaf.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),

@@ -48,8 +48,9 @@ impl Layout {
         self.leaf_stats_as(flat)
     }
 
-    /// What [`leaf_stats`](Layout::leaf_stats) says of a vector of `f64`, which need not be rounded
-    /// to be looked at: means and deviations of numbers up to 1.7e308 neither overflow nor vanish.
+    /// Mean, standard deviation, extremes and the number of non-finite elements of every leaf's
+    /// part of a vector of another element type. One of `f64` need not be rounded to be looked at:
+    /// means and deviations of numbers up to 1.7e308 neither overflow nor vanish.
     ///
     /// # Errors
     /// [`is_length`](crate::Error::is_length): the vector is not as long as the layout.
@@ -68,7 +69,8 @@ impl Layout {
     {
         self.check_len("the flat vector", flat.len())?;
         let leaves = self.leaves().iter();
-        Ok(leaves.map(|leaf| stats(&flat[leaf.range()])).collect())
+        let parts = leaves.map(|leaf| &flat[leaf.range()]);
+        Ok(parts.map(stats).collect())
     }
 }
 
@@ -77,16 +79,21 @@ fn stats<E: Copy + Into<f64>>(x: &[E]) -> LeafStats {
         let numbers = x.iter().map(|&x| x.into());
         numbers.filter(|x: &f64| x.is_finite())
     };
-    let largest = finite().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    let magnitudes = finite().map(f64::abs);
+    let largest = magnitudes.fold(0.0, f64::max);
     // Squares of what is beyond the root of f64's range would be infinite, or zeros.
     let scale = power_of_two_against(largest);
     let count = finite().count();
     let divisor = count.max(1) as f64;
     // The standard library's sum of nothing is −0.
     let sum = |terms: &mut dyn Iterator<Item = f64>| terms.fold(0.0, |sum, term| sum + term);
-    let mean = sum(&mut finite().map(|x| x * scale)) / divisor;
-    let squares = |x: f64| (x * scale - mean).powi(2);
-    let variance = sum(&mut finite().map(squares)) / divisor;
+    let mut scaled = finite().map(|x| x * scale);
+    let mean = sum(&mut scaled) / divisor;
+    let mut squares = finite().map(|x| {
+        let deviation = x * scale - mean;
+        deviation.powi(2)
+    });
+    let variance = sum(&mut squares) / divisor;
     LeafStats {
         mean: mean / scale,
         std: variance.sqrt() / scale,
@@ -100,10 +107,12 @@ fn stats<E: Copy + Into<f64>>(x: &[E]) -> LeafStats {
 /// might not be a number; otherwise 1. To multiply by it rounds nothing.
 fn power_of_two_against(magnitude: f64) -> f64 {
     const SAFE: i32 = 400;
-    let exponent = ((magnitude.to_bits() >> 52) & 0x7ff) as i32 - 1023;
+    let biased_exponent = (magnitude.to_bits() >> 52) & 0x7ff;
+    let exponent = biased_exponent as i32 - 1023;
     if magnitude == 0.0 || exponent.abs() <= SAFE {
         return 1.0;
     }
     // Its reciprocal has to be a normal number too.
-    2.0_f64.powi(-exponent.clamp(-1000, 1000))
+    let safe_exponent = exponent.clamp(-1000, 1000);
+    2.0_f64.powi(-safe_exponent)
 }

@@ -13,8 +13,10 @@ use crate::traversal::validate;
 use crate::tree::Tree;
 
 impl Layout {
-    /// A new tree: the model with `map` called once on every trainable leaf, in flat order. Ties
-    /// stay ties; frozen leaves are copied.
+    /// A new tree like the model, with `map` called once on every trainable leaf, in flat order: it
+    /// is given a copy of the leaf's elements to change, and the slice of every [`Companion`]. The
+    /// model stays as it is. A parameter at several places is mapped once and is one new
+    /// allocation; frozen and carried leaves are copied.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),

@@ -53,13 +53,12 @@ fn tree_of(layout: &LayoutData, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
         let place = paths.place(node).map(|place| layout.place(place));
         let array = place.and_then(|place| array_at(place, leaves));
         trees[node as usize] = array.unwrap_or_else(|| {
-            let mut take = |child| std::mem::take(&mut trees[child as usize]);
+            let named = |child| {
+                let tree = std::mem::take(&mut trees[child as usize]);
+                (paths.key(child).text(), tree)
+            };
             let children = paths.children(node);
-            DynTree::branch(
-                children
-                    .map(|child| (paths.key(child).text(), take(child)))
-                    .collect(),
-            )
+            DynTree::branch(children.map(named).collect())
         });
     }
     std::mem::take(&mut trees[0])
@@ -69,7 +68,9 @@ fn array_at(place: &Place, leaves: &[Option<Cow<'_, [f32]>>]) -> Option<DynTree>
     if !place.first || !place.leaf.trainable {
         return None;
     }
-    let elements = leaves[place.leaf.index as usize].as_deref()?;
-    let array = ArrayD::from_shape_vec(IxDyn(&place.shape), elements.to_vec());
+    let index = place.leaf.index as usize;
+    let elements = leaves[index].as_deref()?;
+    let shape = IxDyn(&place.shape);
+    let array = ArrayD::from_shape_vec(shape, elements.to_vec());
     array.map(DynTree::from).ok()
 }

@@ -1,7 +1,7 @@
 //! Norms by leaf, and of a gradient tree without a vector in between.
 
 use crate::error::Result;
-use crate::layout::Layout;
+use crate::layout::{Layout, Leaf};
 use crate::ops;
 use crate::threads;
 use crate::traversal::leaf_slices;
@@ -23,11 +23,12 @@ impl Layout {
     /// ```
     pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
         self.check_len("the flat vector", flat.len())?;
-        Ok(self
-            .leaves()
-            .iter()
-            .map(|leaf| ops::norm(&flat[leaf.range()], p))
-            .collect())
+        let leaves = self.leaves().iter();
+        let norm_of = |leaf: &Leaf| {
+            let part = &flat[leaf.range()];
+            ops::norm(part, p)
+        };
+        Ok(leaves.map(norm_of).collect())
     }
 
     /// The L2 norm of a gradient tree's trainable part, in one pass over its leaves: a tie's
@@ -64,6 +65,8 @@ impl Layout {
             |leaf| leaf.0.len(),
             |(x, square)| *square = ops::norm_l2(x).powi(2),
         );
-        Ok(squares.iter().map(|leaf| leaf.1).sum::<f64>().sqrt())
+        // In flat order, whichever thread was the first to be done.
+        let sum: f64 = squares.iter().map(|leaf| leaf.1).sum();
+        Ok(sum.sqrt())
     }
 }

@@ -5,6 +5,7 @@
 
 use super::dispatch::{self, Kernel};
 use super::{assert_equal_lengths, parallel};
+use crate::element::FlatElement;
 
 /// y ← y + x, element by element: a gradient added to what has been accumulated.
 ///
@@ -22,7 +23,15 @@ use super::{assert_equal_lengths, parallel};
 #[track_caller]
 pub fn add(y: &mut [f32], x: &[f32]) {
     assert_equal_lengths("add", y, x);
-    zip(y, x, |y, x| y + x);
+    add_elements(y, x);
+}
+
+/// y ← y + x for slices of equal length, of any type that a flat vector has.
+pub(crate) fn add_elements<E: FlatElement>(y: &mut [E], x: &[E]) {
+    zip(y, x, |mut y, x| {
+        y += x;
+        y
+    });
 }
 
 /// y ← y − x, element by element: the difference of two models' vectors, in place of the first.
@@ -196,7 +205,7 @@ pub(super) fn map_chunk(x: &mut [f32], f: &impl Fn(f32) -> f32) {
     dispatch::run(Map, x, (), f);
 }
 
-fn zip(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+fn zip<E: Copy + Send + Sync>(y: &mut [E], x: &[E], f: impl Fn(E, E) -> E + Sync) {
     parallel::each((y, x), |(y, x)| dispatch::run(Zip, y, x, &f));
 }
 
@@ -215,11 +224,11 @@ impl<F: Fn(f32) -> f32> Kernel<&mut [f32], (), &F> for Map {
 
 struct Zip;
 
-impl<F: Fn(f32, f32) -> f32> Kernel<&mut [f32], &[f32], &F> for Zip {
+impl<E: Copy, F: Fn(E, E) -> E> Kernel<&mut [E], &[E], &F> for Zip {
     type Output = ();
 
     #[inline(always)]
-    fn run(y: &mut [f32], x: &[f32], f: &F) {
+    fn run(y: &mut [E], x: &[E], f: &F) {
         for (y, x) in y.iter_mut().zip(x) {
             *y = f(*y, *x);
         }

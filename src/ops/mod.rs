@@ -53,6 +53,7 @@ mod parallel;
 mod reduce;
 
 pub use clip::{Clip, NonFinite, clip_norm, clip_norm_with, clip_value};
+pub(crate) use elementwise::add_elements;
 pub use elementwise::{add, axpy, clamp, fill, lerp, map, scale, sub, zip_map};
 pub use norms::{norm, norm_inf, norm_l1, norm_l2};
 pub(crate) use reduce::sum_of_squares;

@@ -27,9 +27,9 @@ pub(super) trait Cut: Sized + Send {
     fn cut(self, at: usize) -> (Self, Self);
 }
 
-impl Cut for &[f32] {
+impl<E: Sync> Cut for &[E] {
     fn len(&self) -> usize {
-        <[f32]>::len(self)
+        <[E]>::len(self)
     }
 
     fn cut(self, at: usize) -> (Self, Self) {
@@ -37,9 +37,9 @@ impl Cut for &[f32] {
     }
 }
 
-impl Cut for &mut [f32] {
+impl<E: Send> Cut for &mut [E] {
     fn len(&self) -> usize {
-        <[f32]>::len(self)
+        <[E]>::len(self)
     }
 
     fn cut(self, at: usize) -> (Self, Self) {

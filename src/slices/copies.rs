@@ -1,7 +1,6 @@
 //! Copies between slices. Knows nothing of trees.
 
 use super::floats::{self, Floats, FloatsMut};
-use crate::element::FlatElement;
 use crate::threads;
 
 /// Leaves of fewer elements are copied where they are met: noting one down costs as much as copying
@@ -71,21 +70,4 @@ impl<'t, 'f> Copies<'t, 'f> {
     pub(crate) fn finish(self) {
         copy_all(self.large.unwrap_or_default());
     }
-}
-
-/// Adds a slice to another that is as long.
-pub(crate) fn add<E: FlatElement>(to: &mut [E], from: &[E]) {
-    if !threads::is_parallel(to.len()) {
-        return add_part(to, from);
-    }
-    let mut parts: Vec<_> = to.chunks_mut(CHUNK).zip(from.chunks(CHUNK)).collect();
-    threads::share(
-        &mut parts,
-        |part| part.1.len(),
-        |(to, from)| add_part(to, from),
-    );
-}
-
-fn add_part<E: FlatElement>(to: &mut [E], from: &[E]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
 }

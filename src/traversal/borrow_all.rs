@@ -37,8 +37,8 @@ pub(crate) fn borrow_all_mut<'a, T: Tree + ?Sized>(
         next: 0,
         slices,
     };
-    let is_visited =
-        tree.visit_mut(&mut borrow).is_ok() && borrow.next as usize == layout.places.len();
+    let visited = tree.visit_mut(&mut borrow);
+    let is_visited = visited.is_ok() && borrow.next as usize == layout.places.len();
     // A tree may have gone on after an error.
     let is_plain = is_visited && borrow.slices.len() == layout.leaves.len();
     is_plain.then_some(borrow.slices)
@@ -59,6 +59,8 @@ impl<'a> BorrowAll<'_, 'a> {
             return Err(given_up());
         }
         let place = self.layout.place(self.next);
+        // Places that are not trainable are counted too: one of them that is missing is an error
+        // that the long way has to name.
         self.next += 1;
         if !place.leaf.trainable {
             return Ok(());
@@ -66,14 +68,10 @@ impl<'a> BorrowAll<'_, 'a> {
         let Sink::Bytes(bytes) = leaf.sink else {
             return Err(given_up());
         };
+        let is_as_planned = leaf.dtype == place.dtype && place.has_shape(leaf.shape);
         match FloatsMut::from_bytes(leaf.dtype, bytes) {
-            Some(floats)
-                if leaf.dtype == place.dtype
-                    && place.has_shape(leaf.shape)
-                    && floats.has_len(place.len) =>
-            {
-                self.slices.push(floats)
-            }
+            // A tree may lend a slice that is shorter than the shape it names.
+            Some(floats) if is_as_planned && floats.has_len(place.len) => self.slices.push(floats),
             _ => return Err(given_up()),
         }
         Ok(())

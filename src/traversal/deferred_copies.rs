@@ -3,8 +3,8 @@
 //! The validating walk meets the leaves one by one, and only at its end is it known that none is
 //! missing or of another shape. Until then nothing may be written. So each leaf's slice is noted
 //! down beside where it belongs, and the copies are made after the walk: one walk and a list take
-//! three quarters of the instructions of two walks. A leaf that lends no slice for so long (strided,
-//! or behind a guard) is read at once, into a buffer of its own, and copied from there.
+//! three quarters of the instructions of two walks. A leaf that lends no slice for so long
+//! (strided, or behind a guard) is read at once, into a buffer of its own, and copied from there.
 //!
 //! The list is handed from call to call, so that a second gather allocates nothing.
 
@@ -121,8 +121,9 @@ impl<'a, E: FlatElement> DeferredCopies<'a, E> {
             self.copy_lent_by_all_threads(flat);
         } else {
             for lent in &self.lent {
-                let to = &mut flat[lent.start..lent.start + lent.floats.len()];
-                slices::copy(lent.floats, FloatsMut::of(to));
+                let end = lent.start + lent.floats.len();
+                let to = FloatsMut::of(&mut flat[lent.start..end]);
+                slices::copy(lent.floats, to);
             }
         }
         Pool::give(&LENT, self.lent);
@@ -135,12 +136,14 @@ impl<'a, E: FlatElement> DeferredCopies<'a, E> {
             self.lent.sort_unstable_by_key(|lent| lent.start);
         }
         let mut copies = Copies::of(flat.len());
-        let (mut rest, mut at) = (flat, 0);
+        let mut rest = flat;
+        let mut at = 0;
         for lent in &self.lent {
             let (_, from_here) = rest.split_at_mut(lent.start - at);
             let (to, after) = from_here.split_at_mut(lent.floats.len());
             copies.add(FloatsMut::of(to), lent.floats);
-            (rest, at) = (after, lent.start + lent.floats.len());
+            rest = after;
+            at = lent.start + lent.floats.len();
         }
         copies.finish();
     }

@@ -12,11 +12,12 @@
 //!
 //! The last row is what `Rc::make_mut` does for one handle. Done handle by handle it would break
 //! ties: each would get a copy of its own. So a tree is walked twice. The first walk ([`Prepare`])
-//! makes all new nodes and writes nothing: a node that cannot be rebuilt is an error that leaves the
-//! tree as it was. The second writes, and collects the handles that will point at a new node. Only
-//! when it is over are these turned over, one after the other: a tree that panics or fails on the
-//! way leaves no tie of which one handle is new and another is old. (Handles that are kept in a lock
-//! or cell are turned over at once, as no guard is held for longer than its content is visited.)
+//! makes all new nodes and writes nothing: a node that cannot be rebuilt is an error that leaves
+//! the tree as it was. The second writes, and collects the handles that will point at a new node.
+//! Only when it is over are these turned over, one after the other: a tree that panics or fails on
+//! the way leaves no tie of which one handle is new and another is old. (Handles that are kept in a
+//! lock or cell are turned over at once, as no guard is held for longer than its content is
+//! visited.)
 //!
 //! # An example
 //!
@@ -33,15 +34,15 @@
 //!    `Arc<[7 8]>` and keeps it under the old node's identity. At `norm`: all that is written is in
 //!    a cell, nothing to make. At `head`: the builder has a node for this identity already.
 //! 2. *Write.* At `embed`: there is a new node, so the handle is collected and its place marked as
-//!    met. At `norm`: the node is entered for reading, its cell is locked and `scale` becomes 9; the
-//!    identity is remembered, so that another handle of it would not write again. At `head`: the
-//!    handle is collected.
+//!    met. At `norm`: the node is entered for reading, its cell is locked and `scale` becomes 9;
+//!    the identity is remembered, so that another handle of it would not write again. At `head`:
+//!    the handle is collected.
 //! 3. *Turn over.* `embed` gets the new node, and then `head` does: `Arc<[7 8]>` with two handles.
 //!    Who holds the old one outside still reads 1 and 2.
 //!
 //! Without the handle outside, the order matters: once `embed` points at the new node, `head` is
-//! the only handle of the old one. It is no less a part of the tie, so a node that the builder has a
-//! new one for is never taken for unique.
+//! the only handle of the old one. It is no less a part of the tie, so a node that the builder has
+//! a new one for is never taken for unique.
 //!
 //! # A leaf that cannot be written
 //!
@@ -49,19 +50,18 @@
 //! gone, and to keep it would cost a second copy of every tree. So the walk goes on: in the end
 //! every leaf is new but for those that the error names.
 //!
-//! # What was tried and dropped
+//! # Why not simpler
 //!
-//! - To turn a handle over where it is met: simpler, but a panic in a later leaf tears the tie.
-//! - To count the handles within the tree and write through `Rc::get_mut` after dropping all but
-//!   one: it needs a placeholder in every other handle, which a panic would leave there.
-//! - To make new nodes while writing: one walk less, but a node that cannot be rebuilt is found when
-//!   other leaves have been written.
+//! To turn a handle over where it is met needs no list of handles, and was done so at first. But a
+//! panic in a later leaf then left a tie of which one handle was new and another old. To make a new
+//! node where the writing walk meets its first handle would save the preparing walk. But a node
+//! that cannot be rebuilt would then be found when other leaves have been written.
 
 use std::collections::HashSet;
 
-use crate::element::{Dtype, Sink, WriteBytes};
 use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{LayoutData, NodeId, Place};
+use crate::traversal::guarded_slice;
 use crate::traversal::rebuild::Rebuilding;
 use crate::traversal::seen_places::SeenPlaces;
 use crate::tree::{
@@ -134,6 +134,8 @@ struct InPlace<'l, 'b, 'p, 'a, P> {
 
 impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn new(layout: &'l LayoutData, builder: Rebuilding<'b>, writer: &'p mut P) -> Self {
+        // Which places are written is asked for again and again below shared nodes, and the writer
+        // cannot be asked then, because it belongs to the walk.
         let written = |place| is_written(writer, place);
         let written = if builder.meets_shared_nodes() {
             layout.places.iter().map(written).collect()
@@ -155,6 +157,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
 
     /// Makes the new nodes that writing will need, all before anything is written.
     fn prepare_all<T: Tree + ?Sized>(&mut self, tree: &mut T) -> Result<()> {
+        // Without shared nodes everything is written where it is: this walk would find nothing.
         if !self.builder.meets_shared_nodes() {
             return Ok(());
         }
@@ -164,16 +167,13 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
 
     /// All that is wanted has been met.
     fn find_missing(&self) -> Result<()> {
-        let mut missing = self
-            .seen
-            .missing(self.layout.places.len())
-            .into_iter()
-            .map(|place| &self.layout.places[place]);
-        let Some(place) = missing.find(|place| is_written(self.writer, place)) else {
+        let missing = self.seen.missing(self.layout.places.len());
+        let mut places = missing.iter().map(|&index| &self.layout.places[index]);
+        let Some(place) = places.find(|place| is_written(self.writer, place)) else {
             return Ok(());
         };
-        Err(Error::unstable("a `visit_mut` that does not name it")
-            .at(&self.layout.paths.render(place.node)))
+        let path = self.layout.paths.render(place.node);
+        Err(Error::unstable("a `visit_mut` that does not name it").at(&path))
     }
 
     fn renew_all(&mut self) -> Result<()> {
@@ -202,6 +202,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         if !self.writer.wants(place) {
             return Ok(());
         }
+        // The tree was validated by another visit, and nothing keeps it from answering differently.
         if !place.has_shape(leaf.shape) || leaf.dtype != place.dtype {
             return Err(Error::changed_leaf());
         }
@@ -214,6 +215,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
     fn note_unwritten(&mut self, written: Result<()>) {
         if let Err(error) = written {
             let error = error.or_at(|| self.builder.path());
+            // The message begins with the first leaf and says that the others have been written.
             let is_first = self.unwritten.is_empty();
             let error = if is_first { error.but_for() } else { error };
             self.unwritten.add(error);
@@ -233,6 +235,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         }
         let identity = handle.identity();
         if self.builder.is_written_through(&identity) {
+            // Through the first handle it is written for all of them.
             if self.written_through.insert(identity.clone()) {
                 return handle.visit_content(&mut WriteThroughCells {
                     walk: self,
@@ -288,9 +291,7 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
         let Some(node) = self.builder.node() else {
             return;
         };
-        for place in (node..self.layout.paths.node(node).end)
-            .filter_map(|node| self.layout.paths.place(node))
-        {
+        for place in self.layout.place_ids_below(node) {
             self.seen.mark(place);
         }
     }
@@ -332,6 +333,7 @@ impl<'a, P: WriteLeaf<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
             handle,
             |walk, handle| handle.visit_unique(walk),
             |walk, handle| {
+                // Turned over at the end, so that no error or panic leaves half a tie.
                 let node = walk.builder.node();
                 walk.to_renew.extend(node.map(|node| (node, handle)));
                 Ok(())
@@ -357,27 +359,11 @@ impl<'guard, 'a, P: WriteLeaf<'a>> VisitorMut<'guard>
     for UnderGuardMut<'_, InPlace<'_, '_, '_, 'a, P>>
 {
     fn leaf(&mut self, leaf: LeafMut<'_, 'guard>) -> Result<()> {
-        let LeafMut { dtype, shape, sink } = leaf;
-        match sink {
-            Sink::Bytes(bytes) => self.0.leaf(LeafMut {
-                dtype,
-                shape,
-                sink: Sink::Writer(&mut GuardedSlice(bytes)),
-            }),
-            Sink::Booleans(elements) => self.0.leaf(LeafMut {
-                dtype,
-                shape,
-                sink: Sink::Writer(&mut GuardedSlice(elements)),
-            }),
-            Sink::Writer(writer) => self.0.leaf(LeafMut {
-                dtype,
-                shape,
-                sink: Sink::Writer(writer),
-            }),
-        }
+        guarded_slice::as_writer(leaf, |leaf| self.0.leaf(leaf))
     }
 
     fn shared(&mut self, handle: &'guard mut dyn Shared) -> Result<()> {
+        // The handle is gone when the guard is, so it cannot wait for the end of the walk.
         self.0.shared(
             handle,
             |walk, handle| handle.visit_unique(&mut UnderGuardMut(walk)),
@@ -391,31 +377,6 @@ impl<'guard, 'a, P: WriteLeaf<'a>> VisitorMut<'guard>
 
     fn leave(&mut self, key: Key<'_>) {
         self.0.leave(key);
-    }
-}
-
-/// A slice under a guard, for the call.
-struct GuardedSlice<'s, E>(&'s mut [E]);
-
-impl WriteBytes for GuardedSlice<'_, u8> {
-    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
-        LeafMut {
-            dtype: Dtype::U8,
-            shape: &[],
-            sink: Sink::Bytes(self.0),
-        }
-        .write_bytes(values)
-    }
-}
-
-impl WriteBytes for GuardedSlice<'_, bool> {
-    fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
-        LeafMut {
-            dtype: Dtype::Bool,
-            shape: &[],
-            sink: Sink::Booleans(self.0),
-        }
-        .write_bytes(values)
     }
 }
 
@@ -475,11 +436,13 @@ impl<'s, 'a, P: WriteLeaf<'a>> Visitor<'s> for WriteThroughCells<'_, InPlace<'_,
     }
 
     fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        // What is in cells of such a node is written through its first handle, wherever that is.
         let is_cells = self.walk.builder.is_written_through(&identity);
         if is_cells && !self.walk.written_through.insert(identity) {
             self.walk.mark_all_below();
             return Ok(false);
         }
+        // Nodes within it are counted too, so that each leaving of a node finds its entering.
         self.in_shared_cells += usize::from(is_cells || self.in_shared_cells > 0);
         Ok(true)
     }

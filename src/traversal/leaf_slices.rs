@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use crate::element::{Dtype, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
+use crate::ops;
 use crate::slices::copies::{self, Copies};
 use crate::slices::{Floats, FloatsMut};
 use crate::threads;
@@ -16,9 +17,10 @@ use crate::traversal::holder::Holder;
 use crate::traversal::in_place::{self, WriteLeaf};
 use crate::traversal::place_elements::{elements_of, write_floats};
 use crate::traversal::purpose::Purpose;
+use crate::traversal::read_leaf::ReadLeaf;
 use crate::traversal::rebuild::{Rebuilding, Values};
 use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
-use crate::traversal::validate::{self, ReadLeaf};
+use crate::traversal::validate;
 use crate::traversal::validated::Validated;
 use crate::tree::{LeafMut, LeafRef, Tree};
 
@@ -83,6 +85,8 @@ pub(crate) fn change<T: Tree + ?Sized, R>(
     if let Some(slices) = borrow_all_f32(layout, tree) {
         return Ok((change(slices)?, Ok(())));
     }
+    // Whether everything can be written back is known before anything changes: `change` may count
+    // a step, and what it did cannot be taken back.
     let mut copied = CopiedTree::read(layout, tree)?;
     copied.check_renewable(layout, tree, &is_wanted)?;
     let changed = change(copied.slices(layout, tree)?)?;
@@ -137,12 +141,9 @@ impl CopiedTree {
         tree: &mut T,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<()> {
-        in_place::check_renewable(
-            &layout.inner,
-            tree,
-            self.builder(layout),
-            &mut self.writes_back(layout, &is_wanted),
-        )
+        let builder = self.builder(layout);
+        let mut writes_back = self.writes_back(layout, &is_wanted);
+        in_place::check_renewable(&layout.inner, tree, builder, &mut writes_back)
     }
 
     fn slices<'a, T: Tree + ?Sized>(
@@ -182,26 +183,20 @@ impl CopiedTree {
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<()> {
         let mut writes_back = self.writes_back(layout, &is_wanted);
-        if !layout
-            .inner
-            .places
-            .iter()
-            .any(|place| writes_back.wants(place))
-        {
+        let mut places = layout.inner.places.iter();
+        // An optimiser that skips every copied leaf need not take another walk.
+        if !places.any(|place| writes_back.wants(place)) {
             return Ok(());
         }
         let written = in_place::write(&layout.inner, tree, self.builder(layout), &mut writes_back);
+        // Leaves that could be written are, even if another one could not.
         writes_back.writes.finish();
         written
     }
 
     fn builder<'b>(&'b self, layout: &'b Layout) -> Rebuilding<'b> {
-        Rebuilding::new(
-            &layout.inner,
-            Values::Leaves(Cow::Borrowed(&self.copies)),
-            &self.validated,
-        )
-        .in_place()
+        let values = Values::Leaves(Cow::Borrowed(&self.copies));
+        Rebuilding::new(&layout.inner, values, &self.validated).in_place()
     }
 
     fn writes_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> WriteBack<'l, 'a, W> {
@@ -253,12 +248,15 @@ impl<'l, 'a> Collect<'l, 'a> {
     }
 
     fn finish(mut self, tied: TiedGrads) -> LeafSlices<'a> {
+        // Put off until the whole tree is known to be right, so that all threads can share the
+        // work.
         for (leaf, copy) in widened(self.other_types) {
             self.slices[leaf] = Some(Cow::Owned(copy));
         }
         for gradient in self.tied.by_leaf(tied) {
+            // The first term is the sum's beginning and not added to zeros: 0 + −0 is 0.
             let sum = gradient.terms.into_iter().reduce(|mut sum, term| {
-                copies::add(sum.to_mut(), &term);
+                ops::add_elements(sum.to_mut(), &term);
                 sum
             });
             self.slices[gradient.leaf] = sum;
@@ -286,6 +284,8 @@ impl<'a> ReadLeaf<'a> for Collect<'_, 'a> {
             return Ok(());
         }
         let elements = elements_of(self.layout, place, leaf)?;
+        // In a shared node a slice can be read but not written in place, and what may overlap
+        // another leaf cannot be borrowed beside it.
         if let Some(is_lent) = self.is_lent.get_mut(index) {
             *is_lent = self.shared == 0
                 && place.plain
@@ -383,10 +383,10 @@ impl<'a, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, 'a, W> {
         let copy = &self.copied.copies[place.leaf.index as usize];
         match leaf.sink {
             Sink::Bytes(bytes) if place.axes.is_none() => {
-                let to =
-                    FloatsMut::from_bytes(leaf.dtype, bytes).filter(|to| to.has_len(copy.len()));
-                self.writes
-                    .add(to.ok_or_else(Error::changed_length)?, Floats::of(copy));
+                let to = FloatsMut::from_bytes(leaf.dtype, bytes);
+                let to = to.filter(|to| to.has_len(copy.len()));
+                let to = to.ok_or_else(Error::changed_length)?;
+                self.writes.add(to, Floats::of(copy));
                 Ok(())
             }
             sink => write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),

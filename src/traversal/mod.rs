@@ -2,11 +2,13 @@
 
 pub(crate) mod borrow_all;
 pub(crate) mod deferred_copies;
+mod guarded_slice;
 pub(crate) mod holder;
 pub(crate) mod in_place;
 pub(crate) mod leaf_slices;
 pub(crate) mod place_elements;
 pub(crate) mod purpose;
+pub(crate) mod read_leaf;
 pub(crate) mod rebuild;
 pub(crate) mod seen_places;
 mod shared_nodes;

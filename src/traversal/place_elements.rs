@@ -1,4 +1,5 @@
-//! The elements at a place in the type of a flat vector and the order of its leaf, and the way back.
+//! The elements at a place in the type of a flat vector and the order of its leaf, and the way
+//! back.
 
 use std::borrow::Cow;
 
@@ -31,18 +32,18 @@ fn copy_of<E: FlatElement>(
     place: &Place,
     leaf: &LeafRef<'_, '_>,
 ) -> Result<Vec<E>> {
+    // A broadcast array may have more elements than there is memory for.
     let mut elements = memory::try_zeroed(leaf.len())?;
     read_floats(leaf, &mut elements)?;
     let Some(axes) = &place.axes else {
         return Ok(elements);
     };
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements)
-        .map_err(|_| Error::changed_length())?;
-    Ok(axes
-        .to_leaf(view, layout.leaf(place.leaf).shape())
-        .iter()
-        .copied()
-        .collect())
+    let shape = IxDyn(leaf.shape);
+    let view = ArrayViewD::from_shape(shape, &elements);
+    let view = view.map_err(|_| Error::changed_length())?;
+    let leaf_shape = layout.leaf(place.leaf).shape();
+    let in_order = axes.to_leaf(view, leaf_shape);
+    Ok(in_order.iter().copied().collect())
 }
 
 /// A place's elements in the order of its leaf, as bytes: of integers and booleans.
@@ -55,10 +56,14 @@ pub(crate) fn other_elements_of(
     let Some(axes) = &place.axes else {
         return Ok(bytes.into_owned());
     };
+    // An axis map moves elements of any kind, and here one is a slice of as many bytes as it has:
+    // so one function serves integers and booleans of every width.
     let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
-    let view = ArrayViewD::from_shape(IxDyn(leaf.shape), &elements);
+    let shape = IxDyn(leaf.shape);
+    let view = ArrayViewD::from_shape(shape, &elements);
     let view = view.map_err(|_| Error::changed_length())?;
-    let in_order = axes.to_leaf(view, layout.leaf(place.leaf).shape());
+    let leaf_shape = layout.leaf(place.leaf).shape();
+    let in_order = axes.to_leaf(view, leaf_shape);
     Ok(in_order.iter().copied().flatten().copied().collect())
 }
 
@@ -85,11 +90,16 @@ pub(crate) fn write_floats<E: FlatElement>(
     elements: &[E],
 ) -> Result<()> {
     let elements = match &place.axes {
-        Some(axes) => Cow::Owned(at_place(axes, layout.leaf(place.leaf).shape(), elements)),
+        Some(axes) => {
+            let leaf_shape = layout.leaf(place.leaf).shape();
+            Cow::Owned(at_place(axes, leaf_shape, elements))
+        }
         None => Cow::Borrowed(elements),
     };
     let from = Floats::of(&elements);
     match leaf.sink {
+        // Converted straight into the tree. A writer takes bytes of the leaf's own type, for which
+        // the elements have to be converted into a buffer first.
         Sink::Bytes(bytes) => {
             let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(Error::changed_leaf)?;
             if !to.has_len(elements.len()) {
@@ -104,7 +114,8 @@ pub(crate) fn write_floats<E: FlatElement>(
 
 /// A leaf's elements in the order of one of its places.
 pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
-    let view = ArrayViewD::from_shape(IxDyn(shape), elements)
+    let leaf = ArrayViewD::from_shape(IxDyn(shape), elements)
         .expect("a leaf has as many elements as its shape");
-    axes.to_place(view).iter().copied().collect()
+    let place = axes.to_place(leaf);
+    place.iter().copied().collect()
 }

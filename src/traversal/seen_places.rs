@@ -12,7 +12,10 @@ impl SeenPlaces {
     /// Marks a place; false if it was marked before.
     #[inline]
     pub(crate) fn mark(&mut self, place: u32) -> bool {
-        self.mark_next(place) || self.mark_out_of_order(place as usize)
+        if self.mark_next(place) {
+            return true;
+        }
+        self.mark_out_of_order(place as usize)
     }
 
     /// Marks a place if it is the one that comes next.
@@ -31,7 +34,8 @@ impl SeenPlaces {
         if marks.len() <= place {
             marks.resize(place + 1, false);
         }
-        !std::mem::replace(&mut marks[place], true)
+        let was_marked = std::mem::replace(&mut marks[place], true);
+        !was_marked
     }
 
     /// Those of the first `count` places that have not been met.

@@ -85,9 +85,19 @@ impl<'a> TiedValues<'a> {
 impl<'a> ExactElements<'a> {
     fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
         match leaf.dtype {
-            Dtype::F64 => elements_of(layout, place, leaf).map(ExactElements::F64),
-            float if float.is_float() => elements_of(layout, place, leaf).map(ExactElements::F32),
-            _ => other_elements_of(layout, place, leaf).map(ExactElements::Other),
+            Dtype::F64 => {
+                let elements = elements_of(layout, place, leaf)?;
+                Ok(ExactElements::F64(elements))
+            }
+            // f16 and bf16 are widened without loss.
+            float if float.is_float() => {
+                let elements = elements_of(layout, place, leaf)?;
+                Ok(ExactElements::F32(elements))
+            }
+            _ => {
+                let bytes = other_elements_of(layout, place, leaf)?;
+                Ok(ExactElements::Other(bytes))
+            }
         }
     }
 
@@ -103,5 +113,7 @@ impl<'a> ExactElements<'a> {
 
 /// Bits and not numbers: −0 is not 0 here, and a NaN is equal to itself.
 fn has_same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
-    std::ptr::eq(a, b) || bytemuck::cast_slice::<_, Bits>(a) == bytemuck::cast_slice::<_, Bits>(b)
+    let bits_of_a: &[Bits] = bytemuck::cast_slice(a);
+    let bits_of_b: &[Bits] = bytemuck::cast_slice(b);
+    std::ptr::eq(a, b) || bits_of_a == bits_of_b
 }

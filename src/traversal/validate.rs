@@ -41,12 +41,12 @@
 //! replace it where others hold it too; the node of `norm` has guarded leaves only, so it stays and
 //! is written through its cell. `in_place.rs` goes on with the example from here.
 //!
-//! # What was tried and dropped
+//! # Why not simpler
 //!
-//! - Two walks, one that checks and one that reads: a third more instructions for small leaves than
-//!   one walk that hands leaves on, to a reader that keeps slices until the walk is over.
-//! - To skip a shared node that has been visited: cheaper, but then its places are not met one by
-//!   one, and a layout that gives its two places different leaves goes unnoticed.
+//! - Two walks, one that checks and one that reads, take a third more instructions for small leaves
+//!   than one walk that hands leaves on to a reader which keeps slices until the walk is over.
+//! - A shared node that has been visited could be passed by. But then its places would not be met
+//!   one by one, and a layout that gives its two places different leaves would go unnoticed.
 //! - One general path for all leaves. Nearly all leaves are lent slices at the place that comes
 //!   next, with nothing around them. For these [`leaf_at`](Visitor::leaf_at) asks one question
 //!   (`is_plain`) and moves on; all else goes the long way round.
@@ -56,8 +56,9 @@ use std::collections::{HashMap, HashSet};
 use crate::element::Dtype;
 use crate::error::{Error, Findings, FirstError, Result};
 use crate::layout::{Cursor, LayoutData, LeafId, NodeId, Place};
-use crate::traversal::holder::{CellId, Holder, OpenCells};
+use crate::traversal::holder::{CellId, OpenCells};
 use crate::traversal::purpose::Purpose;
+use crate::traversal::read_leaf::{ReadLeaf, ReadNothing};
 use crate::traversal::seen_places::SeenPlaces;
 use crate::traversal::shared_nodes::{Meeting, SharedNodes};
 use crate::traversal::tied_values::TiedValues;
@@ -65,31 +66,6 @@ use crate::traversal::unmatched::{self, UnknownLeaf};
 use crate::traversal::validated::Validated;
 use crate::tree::axes::AxisMap;
 use crate::tree::{Guarded, Identity, Key, LeafRef, Source, Tree, UnderGuard, Visitor};
-
-/// Reads leaves, as the validating walk meets them.
-pub(crate) trait ReadLeaf<'a> {
-    /// Whether the leaf at a place is wanted at all.
-    fn wants(&self, place: &Place) -> bool;
-
-    /// A wanted leaf, of the shape that the layout has there.
-    fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()>;
-
-    /// A wanted gradient at one of the places of a tie, and the object that holds it.
-    fn read_tied_gradient(
-        &mut self,
-        place: &Place,
-        leaf: &LeafRef<'_, 'a>,
-        holder: Holder,
-    ) -> Result<()> {
-        let _ = holder;
-        self.read_leaf(place, leaf)
-    }
-
-    /// A node that others may hold too begins here, and so does what is in it.
-    fn enter_shared(&mut self) {}
-
-    fn leave_shared(&mut self) {}
-}
 
 /// Compares a tree with a layout.
 ///
@@ -135,19 +111,6 @@ pub(crate) fn validate_but_for<'a, T: Tree + ?Sized>(
     tree.visit(&mut validation)
         .map_err(|error| error.or_at(|| validation.cursor.path()))?;
     validation.finish()
-}
-
-struct ReadNothing;
-
-impl<'a> ReadLeaf<'a> for ReadNothing {
-    #[inline]
-    fn wants(&self, _place: &Place) -> bool {
-        false
-    }
-
-    fn read_leaf(&mut self, _place: &Place, _leaf: &LeafRef<'_, 'a>) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// The walk.
@@ -246,10 +209,13 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
             return Err(Error::duplicate(self.cursor.path()));
         }
         let place = self.layout.place(index);
+        // Nearly every leaf is plain. What is asked of the others stands in a function of its own,
+        // so that this one stays small enough to be inlined.
         if !self.is_plain(place, leaf) {
             self.known_leaf(place, leaf)?;
         }
-        // After the first disagreement nothing that is read will be used.
+        // After the first disagreement nothing that is read will be used, and reading may fail in
+        // ways that say less than what has been found.
         if self.findings.is_empty() && self.reader.wants(place) {
             self.read(place, leaf)
         } else {
@@ -259,6 +225,8 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
 
     #[inline]
     fn read(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        // Values of a tie are equal, so that any place will do. Gradients are added up, and for
+        // that it matters which of them are one object.
         if place.plain || self.purpose != Purpose::ReadGradients {
             return self.reader.read_leaf(place, leaf);
         }
@@ -269,6 +237,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
     /// A leaf that the layout knows and that has something about it.
     #[inline(never)]
     fn known_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        // A tool that differentiates everything has gradients of what is frozen here, of any shape.
         let is_ignored = self.purpose == Purpose::ReadGradients && place.frozen;
         if is_ignored || !self.purpose.moves(place.leaf) {
             return Ok(());
@@ -279,6 +248,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
                 .add(Error::shape(path, &place.shape, leaf.shape));
             return Ok(());
         }
+        // A leaf without elements never changes, so it is no reason to replace what holds it.
         if place.len > 0 {
             self.shared.note_moved_leaf(self.cells.count());
         }
@@ -315,6 +285,8 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
 
     #[inline]
     fn check_type(&mut self, known: Dtype, found: Dtype) {
+        // A gradient may be of another float type than its leaf: it is converted, as an f32
+        // gradient of an f16 parameter has to be.
         let (fits, expected) = match self.purpose {
             Purpose::ReadGradients => (found.is_float(), "a gradient of floats"),
             _ => (found == known, known.name()),
@@ -341,6 +313,7 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         if leaf.dtype != place.dtype || self.shared.is_inside_known() {
             return Ok(());
         }
+        // What is behind a guard may be a copy made for the call, whose address says nothing.
         let is_free = self.cells.count() == 0;
         let other = self.ties.compare(self.layout, place, leaf, is_free)?;
         if let Some(first) = other {
@@ -503,6 +476,7 @@ impl<'a, R: ReadLeaf<'a>> Visitor<'a> for Validation<'_, '_, 'a, R> {
     #[inline]
     fn leave(&mut self, key: Key<'_>) {
         self.cursor.leave(key);
+        // Only what is below the level can not be written; the rest of the tree can again.
         if self.cursor.levels() < self.read_only_from && self.read_only_from != usize::MAX {
             self.read_only_from = usize::MAX;
             self.look_around();

@@ -55,6 +55,7 @@ impl SharedContent {
         self.has_cell |= inner.has_cell || in_cell;
         self.has_unguarded_leaf |= inner.has_unguarded_leaf && !in_cell;
         // What is free of cells in the inner node is guarded by the one around it.
-        self.has_guarded_leaf |= inner.has_guarded_leaf || inner.has_unguarded_leaf && in_cell;
+        let is_guarded_here = inner.has_unguarded_leaf && in_cell;
+        self.has_guarded_leaf |= inner.has_guarded_leaf || is_guarded_here;
     }
 }

@@ -93,7 +93,7 @@ pub(crate) trait Rebuild {
 
     /// How the leaf here is tied: by which number all its places know it, and how this place lies
     /// on it. `None` for a leaf with one place.
-    fn tied(&self) -> Option<TiedPlace<'_>>;
+    fn tied_place(&self) -> Option<TiedPlace<'_>>;
 
     /// Whether the shared node here stays in the new tree as it is: it does if no leaf of it gets
     /// new elements and no cell in it could change later.
@@ -101,11 +101,11 @@ pub(crate) trait Rebuild {
 
     /// Whether anything here or below gets a new value. What cannot be made anew, a reference or a
     /// file, is taken over where nothing does, and is an error elsewhere.
-    fn changes(&self) -> bool;
+    fn has_new_values_below(&self) -> bool;
 
     /// What has been made for shared nodes and ties so far. It outlives the builder: writing in
     /// place prepares all new nodes before the first handle is pointed at one.
-    fn made(&mut self) -> &mut MadeParts;
+    fn made_parts(&mut self) -> &mut MadeParts;
 }
 
 /// The new nodes of shared pointers and the new arrays of ties, so that every later place gets the
@@ -392,7 +392,7 @@ impl<'b> Builder<'b> {
         if self.0.keeps_node(&identity) {
             return Ok(old.clone());
         }
-        if let Some(made) = self.0.made().nodes.get(&identity) {
+        if let Some(made) = self.0.made_parts().nodes.get(&identity) {
             // One allocation seen as two types, an `Rc<[f32; 2]>` and the `Rc<[f32]>` made of it
             // say: a new one could be cloned as only one of them.
             let handle = made.downcast_ref::<H>().cloned();
@@ -401,7 +401,7 @@ impl<'b> Builder<'b> {
         // A pointer is no level: a chain of them ends here before the stack does.
         stack::check_stack_space()?;
         let made = make(self)?;
-        let nodes = &mut self.0.made().nodes;
+        let nodes = &mut self.0.made_parts().nodes;
         nodes.insert(identity, Box::new(made.clone()));
         Ok(made)
     }
@@ -412,12 +412,12 @@ impl<'b> Builder<'b> {
         &mut self,
         make: impl FnOnce(&mut Self) -> Result<Option<ArcArray<E, IxDyn>>>,
     ) -> Result<Option<ArcArray<E, IxDyn>>> {
-        let Some(TiedPlace { id, .. }) = self.0.tied() else {
+        let Some(TiedPlace { id, .. }) = self.0.tied_place() else {
             return Ok(None);
         };
         // Arrays are kept by leaf and not by identity: views of one parameter have different
         // addresses.
-        let known = self.0.made().arrays.get(&id);
+        let known = self.0.made_parts().arrays.get(&id);
         let known: Option<&ArcArray<E, IxDyn>> = known.and_then(|made| made.downcast_ref());
         let array = match known {
             Some(array) => array.clone(),
@@ -426,7 +426,7 @@ impl<'b> Builder<'b> {
                 None => return Ok(None),
             },
         };
-        Ok(Some(match self.0.tied().and_then(|tied| tied.axes) {
+        Ok(Some(match self.0.tied_place().and_then(|tied| tied.axes) {
             Some(axes) => axes.to_place(array),
             None => array,
         }))
@@ -440,7 +440,7 @@ impl<'b> Builder<'b> {
     ) -> ArcArray<E, IxDyn> {
         // The place that comes first may show the leaf transposed or reversed, and later places are
         // told how they lie on the leaf and not on this one.
-        let array = match self.0.tied() {
+        let array = match self.0.tied_place() {
             Some(TiedPlace {
                 axes: Some(axes),
                 shape,
@@ -448,14 +448,14 @@ impl<'b> Builder<'b> {
             }) => axes.to_leaf(array, shape),
             _ => array,
         };
-        let arrays = &mut self.0.made().arrays;
+        let arrays = &mut self.0.made_parts().arrays;
         arrays.insert(id, Box::new(array.clone()));
         array
     }
 
     /// Whether anything here or below gets a new value.
     pub(crate) fn changes(&self) -> bool {
-        self.0.changes()
+        self.0.has_new_values_below()
     }
 
     /// Goes down to a child; its level.
