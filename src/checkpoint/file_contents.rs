@@ -14,7 +14,7 @@ use super::{atomic, dtype};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::memory;
-use crate::traversal::validate::ReadLeaf;
+use crate::traversal::read_leaf::ReadLeaf;
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafRef, Source};
 

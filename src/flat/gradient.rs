@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory;
 use crate::ops;
+use crate::slices::copies;
 use crate::slices::{Floats, FloatsMut};
 use crate::traversal::tied_places::TieReading;
 

@@ -182,6 +182,7 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
+        // Most trees are plain: one walk borrows all leaves, and nothing has been written if it fails.
         if let Some(slices) = borrow_all_mut(&self.inner, tree) {
             copy_out(flat, slices);
             return Ok(());

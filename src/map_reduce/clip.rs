@@ -169,14 +169,15 @@ impl Layout {
     pub(crate) fn name_element(&self, flat: &[f32]) -> Error {
         let index = ops::first_non_finite(flat).expect("there is one");
         let leaf = self.leaf_of(index);
-        Error::non_finite(index - leaf.range().start, flat[index]).at(leaf.path())
+        let index_in_leaf = index - leaf.range().start;
+        Error::non_finite(index_in_leaf, flat[index]).at(leaf.path())
     }
 
     /// The leaf that an element of the flat vector belongs to.
     fn leaf_of(&self, index: usize) -> &Leaf {
-        let after = self
-            .leaves()
-            .partition_point(|leaf| leaf.range().end <= index);
-        &self.leaves()[after]
+        let leaves = self.leaves();
+        // Leaves without elements end where the one before them does, and are passed by.
+        let after = leaves.partition_point(|leaf| leaf.range().end <= index);
+        &leaves[after]
     }
 }

@@ -93,14 +93,13 @@ impl Layout {
         let model = leaf_slices::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let leaves = model.iter().enumerate();
-        Ok(leaves.fold(start, |folded, (index, x)| {
-            step(
-                folded,
-                companions.leaf(index),
-                x.as_deref().unwrap_or_default(),
-                companions.slices(index),
-            )
-        }))
+        let folded = leaves.fold(start, |folded, (index, x)| {
+            let leaf = companions.leaf(index);
+            let x = x.as_deref().unwrap_or_default();
+            let others = companions.slices(index);
+            step(folded, leaf, x, others)
+        });
+        Ok(folded)
     }
 
     /// One result of a model and the trees beside it, with the calls of `map` shared among all
@@ -139,16 +138,14 @@ impl Layout {
         let companions = Companions::read(self, companions)?;
         let indices: Vec<usize> = (0..model.len()).collect();
         let map = |&index: &usize| {
-            map(
-                companions.leaf(index),
-                model[index].as_deref().unwrap_or_default(),
-                companions.slices(index),
-            )
+            let leaf = companions.leaf(index);
+            let x = model[index].as_deref().unwrap_or_default();
+            let others = companions.slices(index);
+            map(leaf, x, others)
         };
-        Ok(
-            threads::map(&indices, |&index| self.leaves()[index].len(), map)
-                .into_iter()
-                .reduce(reduce),
-        )
+        let weight = |&index: &usize| self.leaves()[index].len();
+        let mapped = threads::map(&indices, weight, map);
+        // Whoever has mapped a leaf, its result is merged where the leaf stands in flat order.
+        Ok(mapped.into_iter().reduce(reduce))
     }
 }

@@ -55,14 +55,12 @@ impl Layout {
             .map(|slice| slice.unwrap_or_default().into_owned())
             .collect();
         for (index, x) in new.iter_mut().enumerate() {
-            map(companions.leaf(index), x, companions.slices(index));
+            let leaf = companions.leaf(index);
+            let others = companions.slices(index);
+            map(leaf, x, others);
         }
-        rebuild(
-            &self.inner,
-            model,
-            Values::Leaves(Cow::Owned(new)),
-            &validated,
-        )
+        let values = Values::Leaves(Cow::Owned(new));
+        rebuild(&self.inner, model, values, &validated)
     }
 
     /// Calls `map` once on every trainable leaf of `target`, in flat order, in place. Ties stay
@@ -104,7 +102,9 @@ impl Layout {
     ) -> Result<()> {
         self.change_beside(target, companions, |companions, leaves| {
             for (index, x) in leaves.into_iter().enumerate() {
-                map(companions.leaf(index), x, companions.slices(index));
+                let leaf = companions.leaf(index);
+                let others = companions.slices(index);
+                map(leaf, x, others);
             }
         })
     }
@@ -149,7 +149,11 @@ impl Layout {
             threads::share(
                 &mut leaves,
                 |leaf| leaf.1.len(),
-                |(index, x)| map(companions.leaf(*index), x, companions.slices(*index)),
+                |(index, x)| {
+                    let leaf = companions.leaf(*index);
+                    let others = companions.slices(*index);
+                    map(leaf, x, others);
+                },
             );
         })
     }
