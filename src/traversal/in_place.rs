@@ -56,6 +56,10 @@
 //! panic in a later leaf then left a tie of which one handle was new and another old. To make a new
 //! node where the writing walk meets its first handle would save the preparing walk. But a node
 //! that cannot be rebuilt would then be found when other leaves have been written.
+//!
+//! A shorter way for plain leaves that come next, as the validating walk has one, was tried and
+//! dropped: with it, checking and writing a leaf of 8 elements beside a tie took 616 instructions,
+//! without it 601.
 
 use std::collections::HashSet;
 
@@ -301,30 +305,6 @@ impl<'a, P: WriteLeaf<'a>> VisitorMut<'a> for InPlace<'_, '_, '_, 'a, P> {
     #[inline]
     fn leaf(&mut self, leaf: LeafMut<'_, 'a>) -> Result<()> {
         InPlace::leaf(self, leaf)
-    }
-
-    #[inline]
-    fn leaf_at(&mut self, key: Key<'_>, leaf: LeafMut<'_, 'a>) -> Result<()> {
-        if let Some(index) = self.builder.cursor.next_leaf(key) {
-            let place = self.layout.place(index);
-            let fits = place.plain && place.has_shape(leaf.shape) && leaf.dtype == place.dtype;
-            if fits && self.writer.wants(place) && self.seen.mark_next(index) {
-                let written = self.writer.write_leaf(place, leaf);
-                if written.is_ok() {
-                    self.builder.cursor.pass_leaf();
-                    return Ok(());
-                }
-                // The cursor has not gone down to the leaf, which the error has to name.
-                self.enter(key)?;
-                self.note_unwritten(written);
-                self.builder.cursor.leave(key);
-                return Ok(());
-            }
-        }
-        self.enter(key)?;
-        self.leaf(leaf)?;
-        self.builder.cursor.leave(key);
-        Ok(())
     }
 
     fn shared(&mut self, handle: &'a mut dyn Shared) -> Result<()> {
