@@ -196,7 +196,7 @@ fn values_beside<'a>(
         let matches_leaf = || {
             let leaves = layout.leaves().iter();
             let mut places = leaves.flat_map(|leaf| leaf.places());
-            places.any(|place| pattern.matches_path(&place))
+            places.any(|place| pattern.matches_path(place))
         };
         !is_used && pattern.text() != "**" && !matches_leaf()
     });
