@@ -91,7 +91,8 @@ mod tests {
             )
         };
         let empty_segments = |n: usize| header("", (0..n).map(|index| format!("..{index}.*")));
-        let kinds: [(&str, &dyn Fn(usize) -> Vec<u8>); 6] = [
+        type File<'f> = &'f dyn Fn(usize) -> Vec<u8>;
+        let kinds: [(&str, File<'_>); 6] = [
             ("parts", &parts),
             ("aliases", &aliases),
             ("aliases of one tensor", &one_tensor),

@@ -429,7 +429,8 @@ mod tests {
 
     #[test]
     fn work_is_linear_in_what_a_hostile_layout_says() {
-        let layouts: [(&str, fn(usize) -> String); 5] = [
+        type Text = fn(usize) -> String;
+        let layouts: [(&str, Text); 5] = [
             ("one tie", one_tie),
             ("turned places", turned_places),
             ("deep", deep),
@@ -492,7 +493,7 @@ mod tests {
         }
         let layout: Layout = serde_json::from_str(&text(1, LEAF, &nodes)).unwrap();
         let _sorted = layout.index_of("weight0000");
-        let misspelt = vec!["weihgt0000"; LEVELS].join(".");
+        let misspelt = ["weihgt0000"; LEVELS].join(".");
         let (steps, meant) = steps::during(|| layout.inner.meant(&misspelt));
         // Two of the five levels, and nothing more.
         assert!(meant.is_none());

@@ -285,13 +285,13 @@ fn make_direction(
     kernel: &impl Kernel,
     context: Context<'_>,
 ) {
-    let pieces = x.chunks(PIECE).zip(dx.chunks_mut(PIECE)).enumerate();
-    let mut pieces: Vec<(usize, (&[f32], &mut [f32]))> = pieces.collect();
+    let starts = (0..x.len()).step_by(PIECE);
+    let pieces = starts.zip(x.chunks(PIECE)).zip(dx.chunks_mut(PIECE));
     threads::share(
-        &mut pieces,
-        |(_, (x, _))| weight(states.len()) * x.len(),
-        |(piece, (x, dx))| {
-            let start = *piece * PIECE;
+        &mut pieces.collect::<Vec<_>>(),
+        |((_, x), _)| weight(states.len()) * x.len(),
+        |((start, x), dx)| {
+            let start = *start;
             let states = slices_of(states, at + start, x.len());
             loops::direction(x, dx, &states, kernel, Context { start, ..context });
         },

@@ -22,7 +22,7 @@ fn gradient(step: usize) -> DynTree {
         ),
         (
             "b",
-            if step % 2 == 0 {
+            if step.is_multiple_of(2) {
                 DynTree::from(vec![x])
             } else {
                 DynTree::absent()
