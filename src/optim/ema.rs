@@ -100,19 +100,7 @@ impl Rule for Ema {
 impl Ema {
     /// The step of a leaf whose average has this weight so far.
     fn average(&self, step: u64, weight: f64) -> impl Kernel + use<> {
-        let fresh = self.fresh(step, weight);
-        let (fresh, complement) = (fresh as f32, (1.0 - fresh) as f32);
-        // Two forms, so that both ends are exact, as `ops::lerp`.
-        let of_small = each(move |x, dx, [average]| {
-            *average += fresh * (x - dx - *average);
-            dx
-        });
-        let of_large = each(move |x, dx, [average]| {
-            let moved = x - dx;
-            *average = moved - (moved - *average) * complement;
-            dx
-        });
-        choose(fresh < 0.5, of_small, of_large)
+        move_average(self.fresh(step, weight))
     }
 
     /// The weight of the new parameters.
@@ -165,6 +153,22 @@ impl Ema {
             f64::INFINITY
         }
     }
+}
+
+/// `average ← average + fresh · (x − average)`, of the parameters as the step leaves them.
+pub(super) fn move_average(fresh: f64) -> impl Kernel {
+    let (fresh, complement) = (fresh as f32, (1.0 - fresh) as f32);
+    // Two forms, so that both ends are exact, as `ops::lerp`.
+    let of_small = each(move |x, dx, [average]| {
+        *average += fresh * (x - dx - *average);
+        dx
+    });
+    let of_large = each(move |x, dx, [average]| {
+        let moved = x - dx;
+        *average = moved - (moved - *average) * complement;
+        dx
+    });
+    choose(fresh < 0.5, of_small, of_large)
 }
 
 fn warm(step: u64) -> f64 {

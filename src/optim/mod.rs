@@ -13,7 +13,7 @@
 //! | in proportion to each leaf | [`Lamb`], [`Lars`] |
 //! | matrices as a whole | [`Muon`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
-//! | stage behind | [`Ema`] |
+//! | stage behind | [`Ema`], [`Swa`] |
 //! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`], [`sign`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of
@@ -66,6 +66,7 @@ mod radam;
 mod rmsprop;
 mod rprop;
 mod sgd;
+mod swa;
 mod trust_ratio;
 
 // and what runs them.
@@ -110,4 +111,5 @@ pub use rprop::Rprop;
 pub use rule::Rule;
 pub use sgd::Sgd;
 pub use snapshot::{Migration, Reshaped, Snapshot};
+pub use swa::Swa;
 pub use trust_ratio::{Lamb, Lars};

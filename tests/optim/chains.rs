@@ -1,9 +1,9 @@
 //! Clipping, decay, accumulation and averages, alone and in chains: cases of Optimisers.jl.
 
 use flatleaf::optim::{
-    Accumulate, ClipNormPerLeaf, ClipValue, Ema, Optimizer, Rule, Sgd, SignDecay, WeightDecay,
+    Accumulate, ClipNormPerLeaf, ClipValue, Ema, Optimizer, Rule, Sgd, SignDecay, Swa, WeightDecay,
 };
-use flatleaf::{Layout, Tree, tree};
+use flatleaf::{Layout, Tree, destructure, tree};
 
 use crate::numbers::assert_near;
 
@@ -149,9 +149,9 @@ fn the_mean_of_four_is_emitted_at_the_fourth() {
 }
 
 /// The average after each of the values.
-fn averages(ema: Ema, values: &[f32]) -> Vec<f32> {
+fn averages(rule: impl Rule, values: &[f32]) -> Vec<f32> {
     let mut model = vec![0.0_f32];
-    let mut optimizer = Optimizer::new(ema, &Layout::of(&model).unwrap()).unwrap();
+    let mut optimizer = Optimizer::new(rule, &Layout::of(&model).unwrap()).unwrap();
     let after = |&value: &f32| {
         let grad = vec![model[0] - value];
         optimizer.update(&mut model, &grad).unwrap();
@@ -188,4 +188,42 @@ fn parameters_are_averaged() {
         ..Ema::default()
     };
     assert_near(&averages(debiased, &[5.0, 7.0]), &[5.0, 1.15 / 0.19]); // Optax: the first weighs no more than its age
+}
+
+/// Every parameter so far weighs the same, as in PyTorch's `AveragedModel`.
+#[test]
+fn parameters_are_averaged_equally() {
+    assert_eq!(
+        averages(Swa::default(), &[1.0, 3.0, 8.0, -4.0]),
+        [1.0, 2.0, 4.0, 2.0]
+    );
+    let ends_of_cycles = Swa { start: 1, every: 2 };
+    assert_eq!(
+        averages(ends_of_cycles, &[90.0, 80.0, 3.0, 70.0, 5.0]),
+        [0.0, 0.0, 3.0, 3.0, 4.0]
+    );
+}
+
+/// What has been taken in is counted, whatever the settings are now; a leaf that was left out so
+/// far has no average, and one that takes no part keeps its own.
+#[test]
+fn an_equal_average_counts_what_it_took_in() {
+    let (mut flat, layout) = destructure(&tree!({ "a": [0.0], "b": [0.0] })).unwrap();
+    let mut optimizer = Optimizer::new(((), Swa::default()), &layout).unwrap();
+    optimizer.step(&mut flat, &[-2.0, -4.0]).unwrap(); // to 2 and 4
+    optimizer
+        .adjust("a", |rule| rule.1 = Swa { start: 0, every: 3 })
+        .unwrap();
+    optimizer.step(&mut flat, &[-98.0, -4.0]).unwrap(); // `a` at 100 is left out; `b` at 8
+    let a_only = layout
+        .gather_grad(&tree!({ "a": [94.0], "b": null }))
+        .unwrap();
+    optimizer.step(&mut flat, &a_only).unwrap(); // `a` at 6, its third step
+    assert_eq!(optimizer.state_of("average"), Some(&[4.0, 6.0][..]));
+
+    let late = Swa { start: 1, every: 1 };
+    let mut optimizer = Optimizer::new(((), late), &layout).unwrap();
+    optimizer.step(&mut flat, &a_only).unwrap();
+    assert_eq!(flat, [-88.0, 8.0]);
+    assert_eq!(optimizer.state_over("average", &flat).unwrap(), flat);
 }

@@ -3,7 +3,7 @@
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
     ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule,
-    Sgd, SignDecay, WeightDecay,
+    Sgd, SignDecay, Swa, WeightDecay,
 };
 use flatleaf::{FlatGrad, Layout, tree};
 
@@ -177,6 +177,10 @@ fn fields_with_bounds_of_their_own() {
     assert_eq!(
         message(Accumulate { steps: 0 }),
         "`steps`: expected 1 or more, found 0"
+    );
+    assert_eq!(
+        message(Swa { start: 3, every: 0 }),
+        "`every`: expected 1 or more, found 0"
     );
 }
 

@@ -4,7 +4,7 @@
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
     ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Sgd, SignDecay,
-    WeightDecay,
+    Swa, WeightDecay,
 };
 
 /// Moves `x` by the gradient `g`, at step `t`.
@@ -468,6 +468,18 @@ pub(crate) fn ema(rule: &Ema, t: i32, x: &mut [f64], g: &[f64], states: &mut [Ve
         } else {
             average[i] + (1.0 - decay(t)) / weight * (x[i] - average[i])
         };
+    }
+}
+
+pub(crate) fn swa(rule: &Swa, t: i32, x: &mut [f64], g: &[f64], states: &mut [Vec<f64>]) {
+    let ([average], behind) = (vectors(states), t - rule.start as i32);
+    let (taken_in, left_over) = (behind / rule.every as i32, behind % rule.every as i32);
+    for i in 0..x.len() {
+        x[i] -= g[i];
+        if behind > 0 && left_over == 0 {
+            let sum_before = f64::from(taken_in - 1) * average[i];
+            average[i] = (sum_before + x[i]) / f64::from(taken_in);
+        }
     }
 }
 

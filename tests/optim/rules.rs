@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
     ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, Sgd,
-    SignDecay, WeightDecay,
+    SignDecay, Swa, WeightDecay,
 };
 
 use crate::naive::{self, Twin};
@@ -354,4 +354,6 @@ fn stages(law: &impl Law) {
         },
         naive::ema,
     );
+    law.holds(Swa::default(), naive::swa);
+    law.holds(Swa { start: 2, every: 3 }, naive::swa);
 }

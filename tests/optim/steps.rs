@@ -200,5 +200,5 @@ fn the_last_step_is_a_step() {
         ($($rule:ident)*) => { $(check::<$rule>();)* };
     }
     check!(Sgd Adam AdamW NAdam RAdam Adamax AdaGrad AdaDelta RmsProp Rprop Lion AdaBelief OAdam Lamb Lars);
-    check!(ClipValue ClipNorm ClipNormPerLeaf WeightDecay SignDecay Accumulate Ema);
+    check!(ClipValue ClipNorm ClipNormPerLeaf WeightDecay SignDecay Accumulate Ema Swa);
 }
