@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 
+use flatleaf::optim::{ClipNorm, Lamb, Optimizer};
 use flatleaf::{FlatGrad, Layout, objective};
 
 struct Counting;
@@ -126,4 +127,28 @@ fn memory_for_paths_is_linear_however_long_they_are() {
     let layout = Layout::of(&tree).unwrap();
     assert_eq!(layout.leaves().len(), 1000);
     assert_eq!(layout.leaves()[999].path().len(), 10_000 + 1 + 4);
+}
+
+/// As many allocations for 10,000 leaves as for one: what a step prepares, and nothing for a leaf,
+/// also where norms are measured leaf by leaf.
+#[test]
+fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
+    let allocated = |count: usize| {
+        let mut leaves = vec![vec![1.0_f32; 64]; count];
+        let layout = Layout::of(&leaves).unwrap();
+        let rule = (ClipNorm::default(), Lamb::default());
+        let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+        let ones = vec![1.0_f32; 64];
+        let grads: Vec<Option<&[f32]>> = vec![Some(&ones); count];
+        let mut step = || {
+            let lend = |leaf: usize, step: &mut dyn FnMut(&mut [f32])| {
+                step(&mut leaves[leaf]);
+                Ok(())
+            };
+            optimizer.update_each(&grads, lend).unwrap();
+        };
+        step();
+        allocations(step)
+    };
+    assert_eq!(allocated(10_000), allocated(1));
 }

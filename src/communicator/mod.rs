@@ -16,6 +16,7 @@ mod threads;
 use std::ops::Range;
 
 pub use alone::Alone;
+pub(crate) use shards::NORM_PIECE;
 pub use threads::Threads;
 
 use crate::error::{Error, Result};

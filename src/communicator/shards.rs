@@ -8,7 +8,7 @@ use crate::layout::Layout;
 /// the pieces in which norms are taken. So no piece has two owners, and a norm that is put together
 /// from the pieces of several members is the one that a single member takes. Determines rounding:
 /// changing it changes the result bits.
-pub(crate) const PIECE: usize = 1 << 15;
+pub(crate) const NORM_PIECE: usize = 1 << 15;
 
 impl Layout {
     /// The flat vector in as many contiguous ranges, in order, of nearly equal length: range `r` is
@@ -53,9 +53,9 @@ fn nearest_cut(layout: &Layout, offset: usize) -> usize {
         return layout.len();
     };
     let range = leaf.range();
-    let pieces = (offset - range.start) / PIECE;
-    let before = range.start + pieces * PIECE;
-    let after = (before + PIECE).min(range.end);
+    let pieces = (offset - range.start) / NORM_PIECE;
+    let before = range.start + pieces * NORM_PIECE;
+    let after = (before + NORM_PIECE).min(range.end);
     if offset - before <= after - offset {
         before
     } else {

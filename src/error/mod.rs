@@ -187,8 +187,20 @@ impl Error {
     }
 
     /// For a leaf that could not be written when others had been.
-    pub(crate) fn but_for(mut self) -> Self {
-        self.0.first = self.0.first.about("every other leaf has been written");
+    pub(crate) fn but_for(self) -> Self {
+        self.about("every other leaf has been written")
+    }
+
+    /// What it says, and behind it what became of its leaf.
+    pub(crate) fn and(mut self, became: &str) -> Self {
+        let found = self.0.first.found.get_or_insert_default();
+        *found = format!("{found}{became}");
+        self
+    }
+
+    /// What it is about.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.0.first = self.0.first.about(what);
         self
     }
 

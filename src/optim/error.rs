@@ -10,6 +10,34 @@ impl Error {
             .into()
     }
 
+    pub(crate) fn lent_length(expected: usize, found: usize) -> Self {
+        Problem::new(ErrorKind::Length)
+            .expected(format!("a slice of {expected} elements to be lent"))
+            .found(format!("one of {found}"))
+            .into()
+    }
+
+    pub(crate) fn lent_times(found: &str) -> Self {
+        Problem::new(ErrorKind::Argument)
+            .expected("`lend` to call `step` once with the elements of the leaf")
+            .found(found)
+            .into()
+    }
+
+    /// For a leaf of a step that has moved others: whether it has moved, and, of the first one, what
+    /// the others did.
+    pub(crate) fn in_a_step(self, has_moved: bool, is_first: bool) -> Self {
+        let became = match has_moved {
+            true => "; its step is taken and counted",
+            false => "; it is as it was, and so is its step count",
+        };
+        let error = self.and(became);
+        match is_first {
+            true => error.about("every leaf that is not named here has taken its step"),
+            false => error,
+        }
+    }
+
     pub(crate) fn invalid_state(found: impl Into<String>) -> Self {
         Problem::new(ErrorKind::InvalidState)
             .expected("a state that agrees with itself")

@@ -71,6 +71,7 @@ mod trust_ratio;
 
 // and what runs them.
 mod gradient;
+mod lent;
 mod loops;
 mod measure;
 #[cfg(feature = "serde")]
@@ -81,6 +82,7 @@ mod plan;
 mod progress;
 mod report;
 mod settings;
+mod show;
 mod snapshot;
 
 pub use accumulate::Accumulate;

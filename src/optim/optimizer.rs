@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
 use super::rule::{Rule, StageState};
+use super::show::AllParts;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
 use crate::memory;
@@ -268,7 +269,7 @@ impl<R: Rule> Optimizer<R> {
         self.move_tree(plan, model, grad)
     }
 
-    fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
+    pub(super) fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
         if !self.denies_absent {
             return Ok(());
         }
@@ -281,13 +282,13 @@ impl<R: Rule> Optimizer<R> {
         findings.into_result()
     }
 
-    fn plan(&self, progress: &Progress, takes_part: impl Fn(usize) -> bool) -> Plan {
+    pub(super) fn plan(&self, progress: &Progress, takes_part: impl Fn(usize) -> bool) -> Plan {
         let sees_shape = self.groups[0].sees_shape();
         Plan::new(&self.layout, progress, sees_shape, takes_part)
     }
 
     /// The leaves of which a stage holds gradients back, marked so that it hands them on.
-    fn plan_flush(&self) -> Plan {
+    pub(super) fn plan_flush(&self) -> Plan {
         let mut marked = self.progress.clone();
         let mut holds = vec![false; self.layout.leaves().len()];
         for (leaf, holds) in holds.iter_mut().enumerate() {
@@ -299,14 +300,13 @@ impl<R: Rule> Optimizer<R> {
 
     fn move_flat(&mut self, plan: Plan, flat: &mut [f32], grad: &[f32]) -> Result<StepReport> {
         let prepared = plan.prepare(&self.groups);
-        let slices = || {
-            let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
-            plan.parts.iter().map(of_part).collect()
-        };
-        let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, slices)?;
+        let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
+        let mut shown = AllParts::of(of_part);
+        let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, &mut shown)?;
         if report.skipped {
             return Ok(report);
         }
+        let advanced = plan.advanced(&self.groups);
         // Small leaves that share all numbers are moved as one.
         let has_numbers_of_its_own = |norms: &Measured| !norms.is_global();
         let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
@@ -322,9 +322,9 @@ impl<R: Rule> Optimizer<R> {
             &prepared.kernels,
             &measured,
         );
-        let held = Plan::held_back(&prepared);
-        drop(prepared);
-        plan.count(&self.groups, &held, &mut self.progress);
+        for part in &plan.parts {
+            prepared.count(part, &advanced, &mut self.progress);
+        }
         Ok(report)
     }
 
@@ -338,30 +338,30 @@ impl<R: Rule> Optimizer<R> {
         let mut moves = vec![false; self.layout.leaves().len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
         let change = |mut leaves: Vec<&mut [f32]>| {
-            let slices = || {
-                let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
-                plan.parts.iter().map(of_part).collect()
-            };
-            let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, slices)?;
+            let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
+            let mut shown = AllParts::of(of_part);
+            let (measured, report) =
+                plan.measure(&self.layout, &self.states, &prepared, &mut shown)?;
             if report.skipped {
-                return Ok(report);
+                return Ok((report, None));
             }
+            let advanced = plan.advanced(&self.groups);
             let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
             let slices = plan.parts.iter().map(take);
             let kernels = &prepared.kernels;
             pass::step(&plan.parts, slices, &mut self.states, kernels, &measured);
-            Ok(report)
+            Ok((report, Some(advanced)))
         };
-        let (report, written) =
+        let ((report, advanced), written) =
             leaf_slices::change(&self.layout, model, |leaf| moves[leaf], change)?;
-        let held = Plan::held_back(&prepared);
-        drop(prepared);
-        if report.skipped {
+        let Some(advanced) = advanced else {
             return Ok(report);
-        }
+        };
         // The state has moved, so the step counts, also if a leaf could not take its new elements:
         // taken again, the gradient would be in the state twice.
-        plan.count(&self.groups, &held, &mut self.progress);
+        for part in &plan.parts {
+            prepared.count(part, &advanced, &mut self.progress);
+        }
         written.map(|()| report)
     }
 }

@@ -10,16 +10,13 @@ use super::loops::{self, Slices};
 use super::measure::{Measure, Measured};
 use super::row::Context;
 use super::scan::{ChangeOfLeaf, Request};
-use crate::error::Error;
+use crate::communicator::NORM_PIECE;
+use crate::error::Result;
 use crate::memory;
 use crate::threads;
 
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
 const PIECE: usize = 1 << 13;
-
-/// Elements that are measured together. Determines rounding: norms are merged from those of so many,
-/// and changing it changes the result bits.
-const MEASURED: usize = 1 << 15;
 
 /// Elements whose direction is measured together, in the L1 cache. Determines rounding: changing it
 /// changes the result bits.
@@ -43,7 +40,10 @@ pub(super) struct Part {
 }
 
 /// One slice a state vector.
-type StateSlices<'v> = SmallVec<[&'v mut [f32]; 4]>;
+pub(super) type StateSlices<'v> = SmallVec<[&'v mut [f32]; 4]>;
+
+/// The slices of a part, of its parameters and its gradient.
+pub(super) type PartSlices<'s> = (&'s [f32], &'s [f32]);
 
 /// A part with its slices.
 struct Piece<'v> {
@@ -65,58 +65,65 @@ pub(super) fn step<'v>(
     kernels: &[impl Kernel],
     measured: &[Option<Measured>],
 ) {
-    let mut pieces = pieces(parts, slices, states);
+    let mut states = StatesInOrder::of(states);
+    let mut pieces = Vec::with_capacity(parts.len());
+    for (part, (x, grad)) in parts.iter().zip(slices) {
+        let piece = Piece::of(part, x, grad, states.next(&part.range));
+        piece.cut_into(&mut pieces);
+    }
+    step_pieces(&mut pieces, kernels, measured);
+}
+
+/// Takes the step of one part, whose parameters are there for the length of the call only. All
+/// threads share it if it is large; a small one costs no allocation.
+pub(super) fn step_part(
+    part: &Part,
+    (x, grad): (&mut [f32], &[f32]),
+    states: &mut StateSlices<'_>,
+    kernels: &[impl Kernel],
+    measured: &[Option<Measured>],
+) {
+    // As short as the parameters are there.
+    let states = states.iter_mut().map(|state| &mut **state).collect();
+    let mut piece = Piece::of(part, x, grad, states);
+    if piece.x.len() <= PIECE {
+        return piece.step(kernels, measured);
+    }
+    let mut pieces = Vec::with_capacity(piece.x.len().div_ceil(PIECE));
+    piece.cut_into(&mut pieces);
+    step_pieces(&mut pieces, kernels, measured);
+}
+
+fn step_pieces(pieces: &mut [Piece<'_>], kernels: &[impl Kernel], measured: &[Option<Measured>]) {
     threads::share(
-        &mut pieces,
+        pieces,
         |piece| weight(piece.states.len()) * piece.x.len(),
-        |piece| {
-            let slices = Slices {
-                x: &mut *piece.x,
-                grad: piece.grad,
-                states: &mut piece.states,
-            };
-            loops::step(
-                slices,
-                &kernels[piece.kernel],
-                Context {
-                    leaf: piece.leaf,
-                    start: piece.start,
-                    measured,
-                },
-            );
-        },
+        |piece| piece.step(kernels, measured),
     );
 }
 
-/// Cuts the states as the parts are, and all of it to pieces for the threads.
-fn pieces<'v>(
-    parts: &[Part],
-    slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
-    states: &'v mut [Vec<f32>],
-) -> Vec<Piece<'v>> {
-    let mut rest: StateSlices<'v> = states.iter_mut().map(Vec::as_mut_slice).collect();
-    let mut at = 0;
-    let mut pieces = Vec::with_capacity(parts.len());
-    for (part, (x, grad)) in parts.iter().zip(slices) {
-        // What lies between two parts belongs to leaves that do not move.
-        take_each(&mut rest, part.range.start - at);
-        let states = take_each(&mut rest, part.range.len());
-        at = part.range.end;
-        let mut piece = Piece {
-            leaf: part.leaf,
-            start: 0,
-            kernel: part.kernel,
-            x,
-            grad,
-            states,
-        };
-        // Pieces of one part follow each other, so that a thread that takes several reads on.
-        while piece.x.len() > PIECE {
-            pieces.push(piece.split_off(PIECE));
+/// The state vectors, handed out part after part.
+pub(super) struct StatesInOrder<'v> {
+    rest: StateSlices<'v>,
+    /// Where in the flat vector the rest begins.
+    at: usize,
+}
+
+impl<'v> StatesInOrder<'v> {
+    pub(super) fn of(states: &'v mut [Vec<f32>]) -> Self {
+        StatesInOrder {
+            rest: states.iter_mut().map(Vec::as_mut_slice).collect(),
+            at: 0,
         }
-        pieces.push(piece);
     }
-    pieces
+
+    /// Those of the next part; ranges come in ascending order.
+    pub(super) fn next(&mut self, range: &Range<usize>) -> StateSlices<'v> {
+        // What lies between two parts belongs to leaves that do not move.
+        take_each(&mut self.rest, range.start - self.at);
+        self.at = range.end;
+        take_each(&mut self.rest, range.len())
+    }
 }
 
 /// The first elements of every vector. By `push`: collecting took 200 instructions more for every
@@ -136,6 +143,39 @@ fn take<'v>(rest: &mut &'v mut [f32], len: usize) -> &'v mut [f32] {
 }
 
 impl<'v> Piece<'v> {
+    fn of(part: &Part, x: &'v mut [f32], grad: &'v [f32], states: StateSlices<'v>) -> Self {
+        Piece {
+            leaf: part.leaf,
+            start: 0,
+            kernel: part.kernel,
+            x,
+            grad,
+            states,
+        }
+    }
+
+    /// Pieces of one part follow each other, so that a thread that takes several reads on.
+    fn cut_into(mut self, pieces: &mut Vec<Piece<'v>>) {
+        while self.x.len() > PIECE {
+            pieces.push(self.split_off(PIECE));
+        }
+        pieces.push(self);
+    }
+
+    fn step(&mut self, kernels: &[impl Kernel], measured: &[Option<Measured>]) {
+        let slices = Slices {
+            x: &mut *self.x,
+            grad: self.grad,
+            states: &mut self.states,
+        };
+        let context = Context {
+            leaf: self.leaf,
+            start: self.start,
+            measured,
+        };
+        loops::step(slices, &kernels[self.kernel], context);
+    }
+
     fn split_off(&mut self, len: usize) -> Piece<'v> {
         let grad = self
             .grad
@@ -153,56 +193,91 @@ impl<'v> Piece<'v> {
     }
 }
 
-/// Measures a norm, by what the kernels ask for: what every part, each of one leaf, adds to it.
-pub(super) fn measure(
-    parts: &[Part],
-    slices: &[(&[f32], &[f32])],
-    states: &[Vec<f32>],
-    kernels: &[impl Kernel],
-    requests: &[Option<Request>],
-    measured: &[Option<Measured>],
-) -> Vec<[f64; 2]> {
-    let mut pieces: Vec<Measurement> = parts
-        .iter()
-        .enumerate()
-        .flat_map(|(index, part)| measurements(index, part))
-        .collect();
-    let measure_piece = |piece: &mut Measurement| {
-        let part = &parts[piece.part];
-        let Some(request) = requests[part.kernel] else {
-            return;
+/// Measures a norm, by what the kernels ask for.
+pub(super) struct Measuring<'m, K> {
+    states: &'m [Vec<f32>],
+    kernels: &'m [K],
+    requests: &'m [Option<Request>],
+    measured: &'m [Option<Measured>],
+    /// Of the parts at hand; kept, so that parts that come one by one allocate nothing.
+    pieces: Vec<Measurement>,
+    /// What every part so far, each of one leaf, adds to the norm.
+    totals: Vec<[f64; 2]>,
+}
+
+impl<'m, K: Kernel> Measuring<'m, K> {
+    /// For so many parts.
+    pub(super) fn of(
+        parts: usize,
+        states: &'m [Vec<f32>],
+        kernels: &'m [K],
+        requests: &'m [Option<Request>],
+        measured: &'m [Option<Measured>],
+    ) -> Self {
+        Measuring {
+            states,
+            kernels,
+            requests,
+            measured,
+            pieces: Vec::new(),
+            totals: Vec::with_capacity(parts),
+        }
+    }
+
+    /// Measures further parts.
+    pub(super) fn add(&mut self, parts: &[Part], slices: &[PartSlices<'_>]) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
+        pieces.reserve(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            pieces.extend(measurements(index, part));
+        }
+        // A norm of the gradient is one read of it, one of a direction a run of the stages.
+        let weight_of = |part: usize| match self.requests[parts[part].kernel] {
+            Some(request) if !request.is_of_gradient => weight(self.states.len()),
+            _ => 1,
         };
-        let (x, grad) = slices[piece.part];
-        let (x, grad) = (&x[piece.range.clone()], &grad[piece.range.clone()]);
+        threads::share(
+            &mut pieces,
+            |piece| weight_of(piece.part) * piece.range.len(),
+            |piece| piece.total = self.total(&parts[piece.part], slices[piece.part], &piece.range),
+        );
+        // Added up in order by one thread, so that the bits do not depend on who measured what.
+        for pieces in pieces.chunk_by(|a, b| a.part == b.part) {
+            let request = self.requests[parts[pieces[0].part].kernel];
+            self.totals.push(merged(pieces, request));
+        }
+        self.pieces = pieces;
+    }
+
+    /// What a piece of a part adds.
+    fn total(&self, part: &Part, (x, grad): PartSlices<'_>, piece: &Range<usize>) -> [f64; 2] {
+        let Some(request) = self.requests[part.kernel] else {
+            return [0.0; 2];
+        };
+        let grad = &grad[piece.clone()];
+        if !request.needs_parameters() {
+            return request.measure.slice(&[], grad);
+        }
+        let x = &x[piece.clone()];
         // No stage has to run for the norm of the gradient as it came.
         if request.is_of_gradient {
-            piece.total = request.measure.slice(x, grad);
-            return;
+            return request.measure.slice(x, grad);
         }
         let context = Context {
             leaf: part.leaf,
-            start: piece.range.start,
-            measured,
+            start: piece.start,
+            measured: self.measured,
         };
-        let at = part.range.start + piece.range.start;
-        let kernel = &kernels[part.kernel];
-        piece.total = of_direction(request.measure, (x, grad), (states, at), kernel, context);
-    };
-    // A norm of the gradient is one read of it, one of a direction a run of the stages.
-    let weight_of = |part: usize| match requests[parts[part].kernel] {
-        Some(request) if !request.is_of_gradient => weight(states.len()),
-        _ => 1,
-    };
-    threads::share(
-        &mut pieces,
-        |piece| weight_of(piece.part) * piece.range.len(),
-        measure_piece,
-    );
-    // Added up in order by one thread, so that the bits do not depend on who measured what.
-    let of_part = pieces.chunk_by(|a, b| a.part == b.part);
-    of_part
-        .map(|pieces| merged(pieces, requests[parts[pieces[0].part].kernel]))
-        .collect()
+        let states = (self.states, part.range.start + piece.start);
+        let kernel = &self.kernels[part.kernel];
+        of_direction(request.measure, (x, grad), states, kernel, context)
+    }
+
+    /// What every part adds, in their order.
+    pub(super) fn totals(self) -> Vec<[f64; 2]> {
+        self.totals
+    }
 }
 
 /// What a part adds, of what its pieces do, in their order.
@@ -242,39 +317,34 @@ fn slices_of(states: &[Vec<f32>], at: usize, len: usize) -> SmallVec<[&[f32]; 4]
     states.iter().map(|state| &state[at..at + len]).collect()
 }
 
-/// Changes the directions of whole leaves, those of the kernels that ask for it: one leaf after the
-/// other, all threads together on each, since one matrix may be most of the work.
+/// Changes the direction of a whole leaf, all threads together on it, since one matrix may be most
+/// of the work.
 ///
 /// # Errors
-/// The first leaf whose change fails, or for whose direction there is no memory.
-pub(super) fn change_leaves(
-    parts: &[Part],
-    slices: &[(&[f32], &[f32])],
+/// What the change returns; no memory for the direction.
+pub(super) fn change_leaf(
+    part: &Part,
+    (x, grad): PartSlices<'_>,
     states: &[Vec<f32>],
-    kernels: &[impl Kernel],
-    changes: &[Option<&ChangeOfLeaf>],
+    (kernel, change): (&impl Kernel, &ChangeOfLeaf),
     measured: &[Option<Measured>],
-) -> std::result::Result<Measured, (usize, Error)> {
-    let leaves = parts.last().map_or(0, |part| part.leaf + 1);
-    let mut directions = vec![Vec::new(); leaves];
-    for (part, &(x, grad)) in parts.iter().zip(slices) {
-        let Some(change) = changes[part.kernel] else {
-            continue;
-        };
-        let context = Context {
-            leaf: part.leaf,
-            start: 0,
-            measured,
-        };
-        let of_leaf = |error| (part.leaf, error);
-        let mut direction = memory::try_with_capacity(grad.len()).map_err(of_leaf)?;
-        direction.extend_from_slice(grad);
-        let states = (states, part.range.start);
-        make_direction(x, &mut direction, states, &kernels[part.kernel], context);
-        change(&mut direction).map_err(of_leaf)?;
-        directions[part.leaf] = direction;
-    }
-    Ok(Measured::Directions(directions))
+) -> Result<Vec<f32>> {
+    let context = Context {
+        leaf: part.leaf,
+        start: 0,
+        measured,
+    };
+    let mut direction = memory::try_with_capacity(grad.len())?;
+    direction.extend_from_slice(grad);
+    make_direction(
+        x,
+        &mut direction,
+        (states, part.range.start),
+        kernel,
+        context,
+    );
+    change(&mut direction)?;
+    Ok(direction)
 }
 
 /// Makes of a leaf's gradient the direction at the stage that asks.
@@ -309,10 +379,10 @@ struct Measurement {
 fn measurements(index: usize, part: &Part) -> impl Iterator<Item = Measurement> {
     let len = part.range.len();
     // A leaf without elements is one piece: every part has a total.
-    let starts = (0..len.max(1)).step_by(MEASURED);
+    let starts = (0..len.max(1)).step_by(NORM_PIECE);
     starts.map(move |start| Measurement {
         part: index,
-        range: start..(start + MEASURED).min(len),
+        range: start..(start + NORM_PIECE).min(len),
         total: [0.0; 2],
     })
 }

@@ -47,11 +47,12 @@
 
 use super::kernel::Kernel;
 use super::measure::{Measure, Measured};
-use super::pass::{self, Part};
+use super::pass::{self, Measuring, Part, PartSlices};
 use super::progress::{LeafProgress, Progress};
 use super::report::{StepReport, clip, unreached};
 use super::rule::{Rule, next_step};
 use super::scan::{ChangeOfLeaf, ClipStage, Request, Scan, stricter};
+use super::show::ShowParts;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::ops::{self, NonFinite};
@@ -79,6 +80,11 @@ pub(super) struct Prepared<K> {
     pub(super) scans: Vec<Scan>,
     /// All clipping stages of the chain, in its order.
     clips: Vec<ClipStage>,
+}
+
+/// How far the leaves of every run are once the step has been taken: steps and counters of each.
+pub(super) struct Advanced {
+    counted: Vec<f64>,
 }
 
 impl Plan {
@@ -159,25 +165,19 @@ impl Plan {
         merged
     }
 
-    /// Which runs hold their leaves back.
-    pub(super) fn held_back<K>(prepared: &Prepared<K>) -> Vec<bool> {
-        prepared.scans.iter().map(Scan::is_held_back).collect()
-    }
-
-    /// Counts the step, which has been taken.
-    pub(super) fn count<R: Rule>(mut self, groups: &[R], held: &[bool], progress: &mut Progress) {
+    /// How far the leaves of every run are after this step, as their rules say.
+    pub(super) fn advanced<R: Rule>(&self, groups: &[R]) -> Advanced {
+        let mut counted = Vec::new();
         // Once a run and not once a leaf.
-        for run in &mut self.runs {
-            let step = next_step(run.progress[0]);
-            run.progress[0] = step as f64;
-            groups[run.group as usize].advance(step, &mut run.progress[1..]);
+        for run in &self.runs {
+            let start = counted.len();
+            counted.extend_from_slice(&run.progress);
+            let progress = &mut counted[start..];
+            let step = next_step(progress[0]);
+            progress[0] = step as f64;
+            groups[run.group as usize].advance(step, &mut progress[1..]);
         }
-        for part in &self.parts {
-            let counted = &self.runs[part.kernel].progress;
-            progress.of_mut(part.leaf).copy_from_slice(counted);
-            let steps = &mut progress.leaves[part.leaf].steps;
-            *steps = steps.saturating_add(u64::from(!held[part.kernel]));
-        }
+        Advanced { counted }
     }
 
     /// Measures all that the stages need to know before the step, and says what the step will do.
@@ -185,41 +185,45 @@ impl Plan {
     /// # Errors
     /// A norm that is infinite or NaN, of a stage that will not have it; a change of a whole leaf
     /// that fails.
-    pub(super) fn measure<'v, K: Kernel>(
+    pub(super) fn measure<'g, K: Kernel>(
         &self,
         layout: &Layout,
         states: &[Vec<f32>],
         prepared: &Prepared<K>,
-        slices: impl FnOnce() -> Vec<(&'v [f32], &'v [f32])>,
+        shown: &mut impl ShowParts<'g>,
     ) -> Result<(Vec<Option<Measured>>, StepReport)> {
         let mut measured: Vec<Option<Measured>> = (0..K::NORMS).map(|_| None).collect();
         let mut report = self.report(layout, prepared);
         if !prepared.scans.iter().any(Scan::asks_for_anything) {
             return Ok((measured, report));
         }
-        let slices = slices();
-        let kernels = &prepared.kernels;
         // In the order of the chain: a norm further behind is of a direction that those in front of
         // it have scaled already.
         for norm in 0..K::NORMS {
-            let scans = prepared.scans.iter();
-            let changes: Vec<Option<&ChangeOfLeaf>> =
-                scans.map(|scan| scan.change_for(norm)).collect();
-            if changes.iter().any(Option::is_some) {
-                let parts = &self.parts;
-                let changed =
-                    pass::change_leaves(parts, &slices, states, kernels, &changes, &measured);
-                let changed =
-                    changed.map_err(|(leaf, error)| error.at(layout.leaves()[leaf].path()))?;
-                measured[norm] = Some(changed);
+            if let Some(directions) =
+                self.change_leaves(layout, states, prepared, (norm, &measured), shown)?
+            {
+                measured[norm] = Some(directions);
                 continue;
             }
             let requests = requests_for(&prepared.scans, norm);
             if requests.iter().all(Option::is_none) {
                 continue;
             }
-            let totals = pass::measure(&self.parts, &slices, states, kernels, &requests, &measured);
-            let goes_on = self.goes_on(layout, &requests, &totals, &slices)?;
+            let needs_parameters = |part: &Part| {
+                let request = requests[part.kernel].as_ref();
+                request.is_some_and(Request::needs_parameters)
+            };
+            let kernels = &prepared.kernels;
+            let parts = self.parts.len();
+            let mut measuring = Measuring::of(parts, states, kernels, &requests, &measured);
+            let mut measure = |parts: &[Part], slices: &[PartSlices<'_>]| {
+                measuring.add(parts, slices);
+                Ok(())
+            };
+            shown.show(&self.parts, &needs_parameters, &mut measure)?;
+            let totals = measuring.totals();
+            let goes_on = self.goes_on(layout, &requests, &totals, shown)?;
             let norms = self.norms(layout, &requests, &totals);
             prepared.note(&mut report, norm, &self.parts, &requests, &norms);
             // The report has the norm for which the step is skipped.
@@ -229,6 +233,43 @@ impl Plan {
             measured[norm] = Some(norms);
         }
         Ok((measured, report))
+    }
+
+    /// Changes the directions of whole leaves, of those whose kernels ask for it by this number;
+    /// `None` if none does.
+    ///
+    /// # Errors
+    /// The first leaf whose change fails, or for whose direction there is no memory.
+    fn change_leaves<'g, K: Kernel>(
+        &self,
+        layout: &Layout,
+        states: &[Vec<f32>],
+        prepared: &Prepared<K>,
+        (number, measured): (usize, &[Option<Measured>]),
+        shown: &mut impl ShowParts<'g>,
+    ) -> Result<Option<Measured>> {
+        let scans = prepared.scans.iter();
+        let changes: Vec<Option<&ChangeOfLeaf>> =
+            scans.map(|scan| scan.change_for(number)).collect();
+        if changes.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut directions = vec![Vec::new(); layout.leaves().len()];
+        let is_changed = |part: &Part| changes[part.kernel].is_some();
+        let mut change = |parts: &[Part], slices: &[PartSlices<'_>]| {
+            for (part, slices) in parts.iter().zip(slices) {
+                let Some(change) = changes[part.kernel] else {
+                    continue;
+                };
+                let how = (&prepared.kernels[part.kernel], change);
+                let changed = pass::change_leaf(part, *slices, states, how, measured);
+                let path = layout.leaves()[part.leaf].path();
+                directions[part.leaf] = changed.map_err(|error| error.at(path))?;
+            }
+            Ok(())
+        };
+        shown.show(&self.parts, &is_changed, &mut change)?;
+        Ok(Some(Measured::Directions(directions)))
     }
 
     fn report<K>(&self, layout: &Layout, prepared: &Prepared<K>) -> StepReport {
@@ -272,12 +313,12 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose norm is infinite or NaN, and whose stage will not have it.
-    fn goes_on(
+    fn goes_on<'g>(
         &self,
         layout: &Layout,
         requests: &[Option<Request>],
         totals: &[[f64; 2]],
-        slices: &[(&[f32], &[f32])],
+        shown: &impl ShowParts<'g>,
     ) -> Result<bool> {
         let mut goes_on = true;
         for (index, part) in self.parts.iter().enumerate() {
@@ -291,7 +332,7 @@ impl Plan {
             match request.measure.non_finite {
                 NonFinite::Error => {
                     let leaf = &layout.leaves()[part.leaf];
-                    return Err(at_fault(leaf.path(), slices[index].1));
+                    return Err(at_fault(leaf.path(), shown.gradient(part)));
                 }
                 NonFinite::Skip => goes_on = false,
                 NonFinite::Propagate => {}
@@ -302,6 +343,16 @@ impl Plan {
 }
 
 impl<K> Prepared<K> {
+    /// Counts the step of a part, which has been taken.
+    pub(super) fn count(&self, part: &Part, advanced: &Advanced, progress: &mut Progress) {
+        let own = progress.of_mut(part.leaf);
+        let start = part.kernel * own.len();
+        own.copy_from_slice(&advanced.counted[start..][..own.len()]);
+        let is_held_back = self.scans[part.kernel].is_held_back();
+        let steps = &mut progress.leaves[part.leaf].steps;
+        *steps = steps.saturating_add(u64::from(!is_held_back));
+    }
+
     /// Notes in the report what a clipping stage measured.
     fn note(
         &self,

@@ -43,6 +43,13 @@ pub(super) struct Request {
     pub(super) is_of_gradient: bool,
 }
 
+impl Request {
+    /// Whether it takes more than the gradient as it came: stages may look at the parameters.
+    pub(super) fn needs_parameters(&self) -> bool {
+        !self.is_of_gradient || self.measure.of_parameters
+    }
+}
+
 /// A stage that clips by a norm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ClipStage {

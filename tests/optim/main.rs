@@ -13,6 +13,7 @@ mod extremes;
 mod fields;
 #[cfg(feature = "serde")]
 mod golden;
+mod lent;
 #[cfg(feature = "serde")]
 mod muon;
 mod naive;

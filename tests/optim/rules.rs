@@ -26,6 +26,57 @@ pub(crate) fn every(law: &impl Law) {
     stages(law);
 }
 
+/// A fact about rules and chains of them, whatever they compute.
+pub(crate) trait AnyLaw {
+    fn holds<R: Rule + Debug>(&self, rule: R);
+}
+
+struct Single<'l, L>(&'l L);
+
+impl<L: AnyLaw> Law for Single<'_, L> {
+    fn holds<R: Rule + Debug>(&self, rule: R, _: Twin<R>) {
+        self.0.holds(rule);
+    }
+}
+
+/// Checks a law with every rule and each of its options, and with chains of all kinds: norms of the
+/// gradient, behind stages that keep state, over all leaves and over each, behind a closed gate,
+/// twice, and behind matrices.
+pub(crate) fn every_rule_and_chain(law: &impl AnyLaw) {
+    every(&Single(law));
+    let clip = ClipNorm {
+        max: 0.7,
+        ..ClipNorm::default()
+    };
+    let per_leaf = ClipNormPerLeaf {
+        max: 0.3,
+        ..ClipNormPerLeaf::default()
+    };
+    let sgd = Sgd {
+        lr: LR,
+        momentum: 0.9,
+        ..Sgd::default()
+    };
+    let muon = Muon {
+        lr: LR,
+        ..Muon::default()
+    };
+    let decay = WeightDecay { weight_decay: 0.1 };
+    let largest = ClipNorm {
+        p: f64::INFINITY,
+        ..clip
+    };
+    law.holds((clip, AdamW::default(), Ema::default()));
+    law.holds((decay, clip, sgd));
+    law.holds((clip, sgd, per_leaf));
+    law.holds((sgd, clip, largest));
+    law.holds((Accumulate { steps: 2 }, clip, Lamb::default()));
+    law.holds((clip, Lars::default(), Ema::default()));
+    law.holds((per_leaf, Accumulate { steps: 3 }, Lamb::default(), clip));
+    law.holds((clip, muon, Ema::default()));
+    law.holds((Accumulate { steps: 2 }, muon, per_leaf));
+}
+
 /// Large enough for the options to show.
 const LR: f64 = 0.05;
 
