@@ -30,8 +30,8 @@
 //!     head: Arc<Array2<f32>>, // the array of `embed`: a tie
 //! }
 //!
-//! let embed = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]]));
-//! let mut net = Net { embed: embed.clone(), bias: Some(arr1(&[5.0])), mean: arr1(&[0.5]), head: embed };
+//! let embed = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]])); let mut net = Net { embed: embed.clone(),
+//! bias: Some(arr1(&[5.0])), mean: arr1(&[0.5]), head: embed };
 //!
 //! let (mut flat, layout) = destructure(&net)?;
 //! assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 5.0]); // the tie once, the frozen mean not at all
@@ -56,6 +56,7 @@
 //! | a tree made at run time | [`DynTree`], [`tree!`]; [`StateDict`], a map whose keys are paths |
 //! | which leaf is where | [`Layout::of`], [`Layout::planner`], [`Leaf`] |
 //! | tree ↔ vector | [`destructure`], [`Layout::gather`], [`Layout::restructure_into`], [`Layout::view`] |
+//! | the vector as a struct like the model | [`Viewable`], [`Layout::view_tree`], [`Layout::view_grad`], [`view()`] |
 //! | gradients | [`Layout::gather_grad`], [`FlatGrad`], [`TiedGrads`] |
 //! | arithmetic on slices | [`ops`] |
 //! | several trees at once | [`Layout::map_into`], [`Layout::map_reduce`], [`Layout::norm_l2`], [`Companion`] |
@@ -105,6 +106,9 @@ mod traversal;
 // tree ↔ vector:
 mod flat;
 
+// the vector as structs that look like the model:
+mod views;
+
 // several trees at once, and what names leaves:
 mod map_reduce;
 
@@ -136,9 +140,9 @@ pub use flat::views::{Views, ViewsMut};
 ///
 /// A field is `frozen` (in the tree, not trained), a `param` (a bare float that is trained), left
 /// out by `skip` (it comes into a new tree by `Clone`, or with `skip, default` by `Default`), or
-/// called otherwise by `rename = "…"`. On the type, `object = "dyn Layer"` lets a
-/// `Box<dyn Layer>` of it be made anew. Unions, and references that are to be written, have no
-/// derive.
+/// called otherwise by `rename = "…"`. On the type, `view` makes the structs of [`Viewable`] too,
+/// and `object = "dyn Layer"` lets a `Box<dyn Layer>` of it be made anew. Unions, and references
+/// that are to be written, have no derive.
 ///
 /// ```
 /// use flatleaf::{Layout, Tree};
@@ -175,6 +179,7 @@ pub use tree::{
     Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor, VisitorMut,
     Writer,
 };
+pub use views::{ArrayMut, Lend, TiedMut, Viewable, view};
 
 /// What an implementation of [`Tree`] by hand needs; whoever derives it needs none of this.
 ///
@@ -224,6 +229,8 @@ pub mod implementing {
         Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor,
         VisitorMut, Writer,
     };
+    #[doc(inline)]
+    pub use crate::views::{Branches, LeafViews, LeafViewsMut};
 }
 
 #[doc(hidden)]
@@ -232,6 +239,10 @@ pub mod __private {
 
     pub use crate::element::{ReadBytes, Sink, WriteBytes};
     pub use crate::tree::{Literal, param};
+    pub use crate::views::{Items, LeafViews, LeafViewsMut};
+
+    pub type Param<'v, T> = <<T as crate::Viewable>::Items as Items<T>>::Param<'v>;
+    pub type ParamMut<'v, T> = <<T as crate::Viewable>::Items as Items<T>>::ParamMut<'v>;
 
     /// A field that is skipped and comes into a new tree by `Clone`.
     #[diagnostic::on_unimplemented(

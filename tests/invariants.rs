@@ -43,7 +43,7 @@ const TREES: &[&str] = &["Tree", "DynTree", "Layout", "Leaf", "Visitor"];
 
 /// Data runs one way, down this list: a part uses itself and what stands above it, and nothing
 /// below.
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     part("error", TREES),
     part("element", TREES),
     part("memory", TREES),
@@ -56,6 +56,8 @@ const PARTS: [Part; 15] = [
     part("layout", COPIES),
     part("traversal", &["FlatGrad", "Optimizer"]),
     part("flat", &["Optimizer"]),
+    // Nothing is copied.
+    part("views", COPIES),
     part("map_reduce", &["Optimizer"]),
     part("communicator", WALKS),
     // Rules over slices. Trees come and go as slices.

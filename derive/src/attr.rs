@@ -21,6 +21,7 @@ pub(crate) struct Attrs {
     pub(crate) rename: Option<Word<LitStr>>,
     pub(crate) params: Option<Word>,
     pub(crate) transparent: Option<Word>,
+    pub(crate) view: Option<Word>,
     pub(crate) object: Vec<Word<Type>>,
     pub(crate) bound: Option<Word<Predicates>>,
     pub(crate) krate: Option<Word<Path>>,
@@ -35,7 +36,7 @@ pub(crate) struct Word<T = ()> {
 pub(crate) type Predicates = Punctuated<WherePredicate, Token![,]>;
 
 const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `rename = \"...\"`; \
-                     a type takes `params`, `transparent`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
+                     a type takes `params`, `transparent`, `view`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
 
 pub(crate) fn parse(attributes: &[Attribute]) -> Result<Attrs> {
     let mut attrs = Attrs::default();
@@ -78,7 +79,7 @@ impl Attrs {
 
     /// The words that only a type takes.
     pub(crate) fn type_words(&self) -> impl Iterator<Item = &Ident> {
-        let flags = [&self.params, &self.transparent];
+        let flags = [&self.params, &self.transparent, &self.view];
         let flags = flags.into_iter().flatten().map(Word::name);
         let objects = self.object.iter().map(Word::name);
         let (bound, krate) = (
@@ -108,6 +109,7 @@ impl Attrs {
             "rename" => set(&mut self.rename, text(name, "name", meta)?),
             "params" => set(&mut self.params, flag(name, meta)?),
             "transparent" => set(&mut self.transparent, flag(name, meta)?),
+            "view" => set(&mut self.view, flag(name, meta)?),
             "object" => add_object(
                 &mut self.object,
                 parsed(name, "dyn Layer + Send", trait_object, meta)?,

@@ -10,6 +10,7 @@ use syn::{Ident, WhereClause, WherePredicate, parse_quote};
 
 use crate::ast::{Field, Input, Role};
 
+/// What the implementation of `Tree` asks for.
 pub(crate) fn where_clause(input: &Input) -> WhereClause {
     let mut clause = input
         .syntax
@@ -24,6 +25,39 @@ pub(crate) fn where_clause(input: &Input) -> WhereClause {
             .extend(input.fields().flat_map(|field| bounds_of(input, field))),
     }
     clause
+}
+
+/// What a view asks for: that each child has one. What is skipped is borrowed, whatever it is.
+pub(crate) fn where_clause_of_view(input: &Input) -> WhereClause {
+    let mut clause = input
+        .syntax
+        .generics
+        .where_clause
+        .clone()
+        .unwrap_or_else(|| parse_quote!(where));
+    clause.predicates.extend(
+        input
+            .fields()
+            .flat_map(|field| view_bounds_of(input, field)),
+    );
+    clause
+}
+
+fn view_bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {
+    let (ty, krate, words) = (field.ty, &input.krate, words(field.ty.to_token_stream()));
+    let parameters = parameters_among(&words, input);
+    match field.role() {
+        Role::Skipped { .. } => vec![],
+        _ if parameters.is_empty() => vec![],
+        Role::Child { .. } if is_recursive(&words, input) => parameters
+            .iter()
+            .map(|parameter| parse_quote!(#parameter: #krate::Viewable + 'static))
+            .collect(),
+        Role::Child { .. } => vec![parse_quote!(#ty: #krate::Viewable)],
+        Role::Param { .. } => {
+            vec![parse_quote!(#ty: #krate::Viewable + #krate::__private::param::FloatElement)]
+        }
+    }
 }
 
 fn bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {

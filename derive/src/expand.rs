@@ -9,12 +9,14 @@ use syn::spanned::Spanned as _;
 use syn::{DeriveInput, Ident, Result};
 
 use crate::ast::{Field, Input, Key, Role, Variant};
-use crate::{bound, valid};
+use crate::{bound, valid, view};
 
 pub(crate) fn derive(syntax: &DeriveInput) -> Result<TokenStream> {
     let input = Input::new(syntax)?;
     valid::check(&input)?;
-    Ok(expand(&input))
+    let view = view::expand(&input);
+    let tree = expand(&input);
+    Ok(quote!(#tree #view))
 }
 
 fn expand(input: &Input) -> TokenStream {
@@ -191,7 +193,7 @@ fn arms(
 }
 
 /// Numbers are field names too, so that one pattern does for named fields, tuples and units.
-fn pattern(variant: &Variant, borrow: &TokenStream) -> TokenStream {
+pub(crate) fn pattern(variant: &Variant, borrow: &TokenStream) -> TokenStream {
     let path = variant.path();
     let members = variant.fields.iter().map(|field| &field.member);
     let bindings = variant.fields.iter().map(|field| &field.binding);

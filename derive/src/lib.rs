@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DeriveInput ──ast, attr──▶ Input ──valid──▶ Input ──bound, expand──▶ impl Tree
+//!                                               └────bound, view──▶ struct NameView, impl Viewable
 //!                              └────── any mistake ──fallback──▶ one message and a stub impl
 //! ```
 //!
@@ -13,6 +14,7 @@ mod bound;
 mod expand;
 mod fallback;
 mod valid;
+mod view;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -35,6 +37,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | --- | --- |
 /// | `params` | the bare floats among its fields are parameters, as if each said `param`, unless skipped |
 /// | `transparent` | the one field of a struct that is not skipped adds no segment to paths |
+/// | `view` | also makes `NameView<'v>` and `NameViewMut<'v>`, and implements `Viewable` |
 /// | `object = "dyn Layer + Send"` | a `Box` of this trait object can be rebuilt from this type; repeatable |
 /// | `bound = "T: Tree"` | replaces the bounds that are derived from the field types |
 /// | `crate = "path"` | where flatleaf is, if not at `::flatleaf` |

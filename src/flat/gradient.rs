@@ -189,6 +189,26 @@ impl<E: FlatElement> FlatGrad<E> {
         self.presence.set(index, is_present);
     }
 
+    /// Says whether the leaf at a path, any of its places, has a gradient:
+    /// [`view_grad`](Layout::view_grad) makes all leaves present, and a backward pass knows which it
+    /// did not reach. A leaf that is made absent becomes zeros.
+    ///
+    /// # Panics
+    /// If the layout has no trainable leaf at the path: a misspelt path is no absent leaf.
+    ///
+    /// ```
+    /// use flatleaf::{tree, FlatGrad, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0], "b": [2.0] }))?;
+    /// let mut grad = FlatGrad::from_flat(&layout, vec![0.5, 7.0])?;
+    /// grad.set_present_at("b", false);
+    /// assert_eq!((&*grad, grad.is_present_at("b")), (&[0.5, 0.0][..], false));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn set_present_at(&mut self, path: &str, is_present: bool) {
+        self.set_present(self.presence.index_at(path), is_present);
+    }
+
     /// How the gradients at the places of leaf `index` were read, if several of its places had one:
     /// summed, or counted once because the places showed one cell.
     ///
@@ -383,7 +403,7 @@ impl<E: FlatElement> FlatGrad<E> {
     }
 
     /// The elements and the presence, for a gradient to be gathered into them.
-    pub(super) fn parts_mut(&mut self) -> (&mut [E], &mut Presence) {
+    pub(crate) fn parts_mut(&mut self) -> (&mut [E], &mut Presence) {
         (&mut self.elements, &mut self.presence)
     }
 

@@ -252,7 +252,7 @@ ordered_maps!(
 
 /// The entries of a hash map by key: it iterates in another order each time it is made, and the
 /// order of a flat vector must not depend on that.
-fn by_key<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> SmallVec<[(K, V); 16]> {
+pub(crate) fn by_key<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> SmallVec<[(K, V); 16]> {
     let mut entries: SmallVec<[(K, V); 16]> = entries.collect();
     entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     entries

@@ -22,6 +22,7 @@ mod under_guard;
 
 pub use builder::{Builder, Slot};
 pub(crate) use builder::{MadeParts, NewChild, NewElements, NewLeaf, Rebuild, TiedPlace};
+pub(crate) use collections::by_key;
 pub use dyn_tree::DynTree;
 pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;

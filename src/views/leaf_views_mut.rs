@@ -1,0 +1,271 @@
+//! The leaves of a view that writes, one after the other.
+
+use std::sync::Arc;
+use std::vec;
+
+use ndarray::{ArrayView, ArrayViewMut, ArrayViewMutD, Dimension, IxDyn};
+
+use super::array_mut::{ArrayMut, FrozenLeaf};
+use super::leaf_views::other_leaves;
+use super::met::{Met, Step};
+use super::tied::{Cell, Lend, TiedMut};
+use super::{Viewable, tied};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::layout::{Layout, LeafId};
+use crate::tree::axes::{AxisMap, Shape};
+use crate::tree::stack::{self, MAX_LEVELS};
+
+/// Gives the leaves of a view that writes, in the order of [`Tree::visit`](crate::Tree::visit):
+/// what an implementation of [`Viewable`] by hand takes its arrays from.
+///
+/// [`LeafViews`](super::LeafViews) shows such an implementation.
+///
+/// ```
+/// use flatleaf::implementing::LeafViewsMut;
+/// use flatleaf::{Result, Viewable};
+///
+/// /// How a container makes the view of what is in it.
+/// fn pair<'v, T: Viewable>(pair: &'v (T, T), leaves: &mut LeafViewsMut<'v>) -> Result<[T::ViewMut<'v>; 2]> {
+///     Ok([leaves.child(&pair.0)?, leaves.child(&pair.1)?])
+/// }
+/// ```
+pub struct LeafViewsMut<'v> {
+    pieces: vec::IntoIter<Piece<'v>>,
+    levels: usize,
+}
+
+/// What a leaf, or a shared node, of a view that writes lies over.
+pub(super) enum Piece<'v> {
+    Frozen(FrozenLeaf),
+    /// Its part of the vector.
+    Own(&'v mut [u8], Option<Arc<Turn>>),
+    /// What several places take turns at.
+    Tied(Arc<Cell<'v>>, Option<Arc<Turn>>),
+}
+
+/// How a place shows its leaf, if not as it is.
+pub(super) struct Turn {
+    axes: AxisMap,
+    /// The leaf's shape.
+    leaf: Shape,
+}
+
+impl<'v> LeafViewsMut<'v> {
+    pub(super) fn new(pieces: Vec<Piece<'v>>) -> Self {
+        LeafViewsMut {
+            pieces: pieces.into_iter(),
+            levels: 0,
+        }
+    }
+
+    /// The view of a child.
+    ///
+    /// # Errors
+    /// `is_too_deep`: more than 1,024 levels. `is_unstable`: the child has other leaves than its
+    /// `visit` has shown. `is_broken_tie`: an array that is no handle and is one with another.
+    ///
+    /// ```
+    /// use flatleaf::implementing::LeafViewsMut;
+    /// use flatleaf::{Result, Viewable};
+    ///
+    /// fn first<'v, T: Viewable>(list: &'v [T; 1], leaves: &mut LeafViewsMut<'v>) -> Result<T::ViewMut<'v>> {
+    ///     leaves.child(&list[0])
+    /// }
+    /// ```
+    #[inline]
+    pub fn child<T: Viewable>(&mut self, tree: &'v T) -> Result<T::ViewMut<'v>> {
+        self.levels += 1;
+        if self.levels > MAX_LEVELS {
+            return Err(Error::too_deep(MAX_LEVELS));
+        }
+        let view = stack::with_stack_space(self.levels, || tree.view_mut_from(self))?;
+        self.levels -= 1;
+        Ok(view)
+    }
+
+    /// The next leaf: over the vector if it is trainable, the model's own array otherwise.
+    #[inline]
+    pub(super) fn array<E: Element, D: Dimension>(
+        &mut self,
+        own: ArrayView<'v, E, D>,
+    ) -> Result<ArrayMut<'v, E, D>> {
+        let shape = own.raw_dim();
+        match self.next()? {
+            Piece::Own(bytes, turn) => {
+                // The type has been compared with the vector's, which no boolean is.
+                let elements = E::overwritable(bytes).ok_or_else(Error::other_leaves_in_view)?;
+                let array = match turn {
+                    None => ArrayViewMut::from_shape(shape, elements).map_err(other_leaves)?,
+                    Some(turn) => turn.view(elements)?,
+                };
+                Ok(ArrayMut::of_vector(array))
+            }
+            Piece::Frozen(leaf) => Ok(ArrayMut::of_model(own, leaf)),
+            Piece::Tied(..) => Err(Error::no_handle()),
+        }
+    }
+
+    /// The next shared node, or a leaf that may be one with others.
+    pub(super) fn tied<T: Lend>(&mut self, content: &'v T) -> Result<TiedMut<'v, T>> {
+        let (cell, turn) = match self.next()? {
+            Piece::Tied(cell, turn) => (cell, turn),
+            // It could be tied, and stands at one place.
+            piece => (Arc::new(Cell::of_one_place(piece)), None),
+        };
+        TiedMut::new(content, cell, turn)
+    }
+
+    fn next(&mut self) -> Result<Piece<'v>> {
+        self.pieces.next().ok_or_else(Error::other_leaves_in_view)
+    }
+
+    /// # Errors
+    /// Leaves that the view has not taken.
+    pub(super) fn finish(self) -> Result<()> {
+        if self.pieces.len() > 0 {
+            return Err(Error::other_leaves_in_view());
+        }
+        Ok(())
+    }
+}
+
+impl Turn {
+    fn view<'v, E, D: Dimension>(&self, elements: &'v mut [E]) -> Result<ArrayViewMut<'v, E, D>> {
+        let leaf = ArrayViewMutD::from_shape(IxDyn(&self.leaf), elements).map_err(other_leaves)?;
+        let place = self.axes.to_place(leaf);
+        place.into_dimensionality().map_err(other_leaves)
+    }
+}
+
+/// Cuts a vector into the leaves of a tree.
+pub(super) struct Cut<'v, 'm> {
+    layout: &'m Layout,
+    met: &'m Met,
+    is_gradient: bool,
+    /// Of each trainable leaf, until somebody takes it.
+    slices: Vec<&'v mut [u8]>,
+    /// How often each trainable leaf stands in the steps.
+    counts: Vec<u32>,
+    /// Of leaves that stand there several times.
+    leaf_cells: Vec<(LeafId, Arc<Cell<'v>>)>,
+    node_cells: Vec<Option<Arc<Cell<'v>>>>,
+}
+
+impl<'v, 'm> Cut<'v, 'm> {
+    /// `bytes` are the vector's, of elements of `size` bytes.
+    pub(super) fn new(
+        layout: &'m Layout,
+        met: &'m Met,
+        bytes: &'v mut [u8],
+        size: usize,
+        is_gradient: bool,
+    ) -> Self {
+        let mut rest = bytes;
+        let mut slices = Vec::with_capacity(layout.leaves().len());
+        for leaf in layout.leaves() {
+            let (slice, behind) = rest.split_at_mut(leaf.len() * size);
+            slices.push(slice);
+            rest = behind;
+        }
+        let mut cut = Cut {
+            layout,
+            met,
+            is_gradient,
+            slices,
+            counts: vec![0; layout.leaves().len()],
+            leaf_cells: Vec::new(),
+            node_cells: met.nodes.iter().map(|_| None).collect(),
+        };
+        cut.count(&met.steps);
+        met.nodes.iter().for_each(|node| cut.count(&node.steps));
+        cut
+    }
+
+    fn count(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Leaf(index) = *step {
+                let leaf = self.layout.inner.place(index).leaf;
+                if leaf.trainable {
+                    self.counts[leaf.index as usize] += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn pieces(&mut self) -> Vec<Piece<'v>> {
+        self.pieces_of(&self.met.steps)
+    }
+
+    fn pieces_of(&mut self, steps: &'m [Step]) -> Vec<Piece<'v>> {
+        let mut pieces = Vec::with_capacity(steps.len());
+        for step in steps {
+            pieces.push(match *step {
+                Step::Leaf(place) => self.leaf(place),
+                Step::Shared(node) => Piece::Tied(self.node(node), None),
+            });
+        }
+        pieces
+    }
+
+    #[inline]
+    fn leaf(&mut self, index: u32) -> Piece<'v> {
+        let place = self.layout.inner.place(index);
+        if !place.leaf.trainable {
+            return Piece::Frozen(FrozenLeaf {
+                layout: self.layout.clone(),
+                place: index,
+                is_in_gradient: self.is_gradient,
+            });
+        }
+        let turn = place.axes.as_deref().map(|axes| {
+            Arc::new(Turn {
+                axes: axes.clone(),
+                leaf: self.layout.inner.leaf(place.leaf).shape.clone(),
+            })
+        });
+        let leaf = place.leaf.index as usize;
+        if self.counts[leaf] == 1 {
+            return Piece::Own(std::mem::take(&mut self.slices[leaf]), turn);
+        }
+        let known = self.leaf_cells.iter().find(|cell| cell.0 == place.leaf);
+        if let Some((_, cell)) = known {
+            return Piece::Tied(Arc::clone(cell), turn);
+        }
+        let own = Piece::Own(std::mem::take(&mut self.slices[leaf]), None);
+        let cell = Arc::new(Cell::new(vec![own], self.layout, place.node));
+        self.leaf_cells.push((place.leaf, Arc::clone(&cell)));
+        Piece::Tied(cell, turn)
+    }
+
+    fn node(&mut self, index: u32) -> Arc<Cell<'v>> {
+        if let Some(cell) = &self.node_cells[index as usize] {
+            return Arc::clone(cell);
+        }
+        let node = &self.met.nodes[index as usize];
+        let pieces = self.pieces_of(&node.steps);
+        let cell = Arc::new(Cell::new(pieces, self.layout, node.at));
+        self.node_cells[index as usize] = Some(Arc::clone(&cell));
+        cell
+    }
+}
+
+/// The pieces of a node that is lent, for as long as it is.
+///
+/// Shared nodes within it are lent with it: `inner` has their pieces, and each gets a new cell, from
+/// which its places within this node take turns.
+pub(super) fn reborrow<'l, 'v: 'l>(
+    pieces: &'l mut [Piece<'v>],
+    turn: Option<&Arc<Turn>>,
+    inner: &mut tied::InnerCells<'l, 'v>,
+) -> Vec<Piece<'l>> {
+    let mut lent = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        lent.push(match piece {
+            Piece::Frozen(leaf) => Piece::Frozen(leaf.clone()),
+            Piece::Own(bytes, own) => Piece::Own(bytes, turn.or(own.as_ref()).cloned()),
+            Piece::Tied(cell, turn) => Piece::Tied(inner.lent(cell), turn.clone()),
+        });
+    }
+    lent
+}

@@ -1,0 +1,244 @@
+//! The first of the two walks that make a view: a tree compared with a layout, and which places its
+//! leaves are, in the order in which they are met.
+//!
+//! Nearly all trees are right, so this walk only notices that something is wrong. What it is, and at
+//! how many leaves, is then for the validating walk, which is slower and knows.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::layout::{Cursor, LayoutData, LeafId, NodeId};
+use crate::traversal::purpose::Purpose;
+use crate::traversal::seen_places::SeenPlaces;
+use crate::traversal::validate::validate;
+use crate::tree::axes::AxisMap;
+use crate::tree::{Guarded, Identity, Key, LeafRef, Tree, Visitor};
+
+/// What a walk has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A leaf, at this place.
+    Leaf(u32),
+    /// A shared node, by its index in [`Met::nodes`].
+    Shared(u32),
+}
+
+/// The leaves of a tree in the order in which a walk meets them.
+pub(super) struct Met {
+    pub(super) steps: Vec<Step>,
+    /// What is in each shared node, as it was met first.
+    pub(super) nodes: Vec<Node>,
+}
+
+pub(super) struct Node {
+    pub(super) steps: Vec<Step>,
+    /// Where it was met first.
+    pub(super) at: NodeId,
+}
+
+impl Met {
+    /// # Errors
+    /// All leaves of the tree that disagree with the layout, in one.
+    pub(super) fn of<T: Tree + ?Sized>(layout: &LayoutData, tree: &T) -> Result<Met> {
+        let mut meet = Meet {
+            layout,
+            cursor: Cursor::new(&layout.paths),
+            seen: SeenPlaces::default(),
+            count: 0,
+            is_wrong: false,
+            steps: Vec::with_capacity(layout.places.len()),
+            nodes: Vec::new(),
+            known: HashMap::new(),
+            open: Vec::new(),
+        };
+        let visited = tree.visit(&mut meet);
+        let is_wrong = meet.is_wrong || visited.is_err();
+        if is_wrong || meet.count < layout.places.len() {
+            // A frozen leaf may be missing, and that is all that may be.
+            validate(layout, tree, Purpose::Rebuild)?;
+        }
+        visited.map_err(|error| error.or_at(|| meet.cursor.path()))?;
+        if is_wrong {
+            return Err(Error::unstable("a tree that answers in two ways"));
+        }
+        Ok(Met {
+            steps: meet.steps,
+            nodes: meet.nodes,
+        })
+    }
+
+    /// The places as they are read: what is in a shared node at each of its places.
+    pub(super) fn into_places(self) -> Vec<u32> {
+        let mut places = Vec::with_capacity(self.steps.len());
+        self.push_places(&self.steps, &mut places);
+        places
+    }
+
+    fn push_places(&self, steps: &[Step], places: &mut Vec<u32>) {
+        for step in steps {
+            match *step {
+                Step::Leaf(place) => places.push(place),
+                Step::Shared(node) => self.push_places(&self.nodes[node as usize].steps, places),
+            }
+        }
+    }
+}
+
+struct Meet<'l> {
+    layout: &'l LayoutData,
+    cursor: Cursor<'l>,
+    seen: SeenPlaces,
+    /// How many places have been met.
+    count: usize,
+    /// Remembered here too, should the tree keep an error to itself.
+    is_wrong: bool,
+    /// Of the innermost shared node that is open, or of the tree.
+    steps: Vec<Step>,
+    nodes: Vec<Node>,
+    known: HashMap<Identity, u32>,
+    open: Vec<OpenNode>,
+}
+
+/// A shared node that the walk is in.
+struct OpenNode {
+    index: u32,
+    is_known: bool,
+    /// The steps of what is around it.
+    around: Vec<Step>,
+}
+
+/// Nobody reads it, unless the tree answers in two ways.
+#[cold]
+fn something_else() -> Error {
+    Error::unstable("a tree that is not as its layout has it")
+}
+
+impl Meet<'_> {
+    #[inline]
+    fn fits(&self, index: u32, leaf: &LeafRef<'_, '_>) -> bool {
+        let place = self.layout.place(index);
+        // What is not trainable is shown as the model has it.
+        !place.leaf.trainable || (leaf.dtype == place.dtype && place.has_shape(leaf.shape))
+    }
+
+    #[inline]
+    fn push(&mut self, index: u32) {
+        self.count += 1;
+        self.steps.push(Step::Leaf(index));
+    }
+
+    #[cold]
+    fn wrong(&mut self) -> Error {
+        self.is_wrong = true;
+        something_else()
+    }
+
+    /// Whether the same leaves were met in a node, each shown alike, as where it was met first.
+    fn is_as_known(&self, first: u32, now: &[Step]) -> bool {
+        let (mut then, mut again) = (Vec::new(), Vec::new());
+        self.push_moved(&self.nodes[first as usize].steps, &mut then);
+        self.push_moved(now, &mut again);
+        then == again
+    }
+
+    /// The trainable leaves in these steps, each as its place shows it. Those without elements are
+    /// never tied.
+    fn push_moved<'s>(
+        &'s self,
+        steps: &[Step],
+        moved: &mut Vec<(LeafId, &'s Option<Box<AxisMap>>)>,
+    ) {
+        for step in steps {
+            match *step {
+                Step::Leaf(index) => {
+                    let place = self.layout.place(index);
+                    if place.leaf.trainable && place.len > 0 {
+                        moved.push((place.leaf, &place.axes));
+                    }
+                }
+                Step::Shared(node) => self.push_moved(&self.nodes[node as usize].steps, moved),
+            }
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for Meet<'_> {
+    fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        match self.cursor.place() {
+            Some(index) if self.fits(index, &leaf) && self.seen.mark(index) => self.push(index),
+            _ => return Err(self.wrong()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn leaf_at(&mut self, key: Key<'_>, frozen: bool, leaf: LeafRef<'_, 'a>) -> Result<()> {
+        if let Some(index) = self.cursor.next_leaf(key)
+            && self.fits(index, &leaf)
+            && self.seen.mark_next(index)
+        {
+            self.push(index);
+            self.cursor.pass_leaf();
+            return Ok(());
+        }
+        self.enter(key, frozen)?;
+        self.leaf(leaf)?;
+        self.leave(key);
+        Ok(())
+    }
+
+    fn no_leaf(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn guarded(&mut self, _cell: &'a dyn Guarded) -> Result<()> {
+        // Cells have no view, so that only a tree by hand can show one.
+        self.is_wrong = true;
+        Err(Error::unstable("a view of what lies in a cell"))
+    }
+
+    #[inline]
+    fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {
+        self.cursor.enter(key)
+    }
+
+    #[inline]
+    fn leave(&mut self, key: Key<'_>) {
+        self.cursor.leave(key);
+    }
+
+    fn enter_shared(&mut self, identity: Identity) -> Result<bool> {
+        let Some(at) = self.cursor.node() else {
+            return Err(self.wrong());
+        };
+        let known = self.known.get(&identity).copied();
+        if known.is_some_and(|index| self.open.iter().any(|node| node.index == index)) {
+            return Err(self.wrong());
+        }
+        let index = known.unwrap_or(self.nodes.len() as u32);
+        if known.is_none() {
+            self.known.insert(identity, index);
+            let steps = Vec::new();
+            self.nodes.push(Node { steps, at });
+        }
+        self.open.push(OpenNode {
+            index,
+            is_known: known.is_some(),
+            around: std::mem::take(&mut self.steps),
+        });
+        Ok(true)
+    }
+
+    fn leave_shared(&mut self) {
+        let node = self.open.pop().expect("entered before");
+        let steps = std::mem::replace(&mut self.steps, node.around);
+        // What is in a node that is met again is compared with that node as a whole.
+        let is_inside_known = self.open.iter().any(|around| around.is_known);
+        if !node.is_known {
+            self.nodes[node.index as usize].steps = steps;
+        } else if !is_inside_known && !self.is_as_known(node.index, &steps) {
+            self.is_wrong = true;
+        }
+        self.steps.push(Step::Shared(node.index));
+    }
+}
