@@ -1,0 +1,120 @@
+//! One parameter at two places.
+
+use burn_core::module::Module;
+use burn_optim::{GradientsParams, SgdConfig};
+use flatleaf::optim::{Optimizer, Sgd};
+use flatleaf_burn::Flat;
+
+use crate::models::{Pair, Tied, addresses, grads_of};
+
+fn sgd(lr: f64) -> Sgd {
+    Sgd {
+        lr,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_tie_moves_once_by_the_sum_and_stays_one() {
+    let mut model = Pair::tied(1.0);
+    let flat = Flat::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(sgd(0.1), flat.layout()).unwrap();
+    for expected in [0.8, 0.6] {
+        // 1 at each place: burn's autodiff has their sum.
+        let loss = (model.a.val() + model.b.val()).sum();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        flat.step(&mut optimizer, &mut model, grads).unwrap();
+        let values = model.values();
+        assert!(
+            values.iter().all(|x| (x - expected).abs() < 1e-6),
+            "{values:?}"
+        );
+        let places = addresses(&model);
+        assert_eq!(places[0], places[1]);
+    }
+}
+
+#[test]
+fn burns_optimiser_takes_a_tie_apart_and_loses_a_gradient() {
+    let loss = |model: &Pair| (model.a.val() + model.b.val() * 3.0).sum();
+    let model = Pair::tied(1.0);
+    let flat = Flat::of(&model).unwrap();
+    let mut sgd_of_burn = SgdConfig::new().init();
+
+    let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
+    let model = sgd_of_burn.step(0.1, model, grads);
+    // The first place has moved by the whole gradient, the second not at all.
+    let values = model.values();
+    assert!(
+        (values[0] - 0.6).abs() < 1e-6 && values[1] == 1.0,
+        "{values:?}"
+    );
+    let error = flat.flatten(&model).unwrap_err();
+    assert!(error.is_broken_tie(), "{error}");
+    assert!(
+        error.to_string().contains("`a`") && error.to_string().contains("`b`"),
+        "{error}"
+    );
+
+    // From now on burn has the gradient of the last place only: 3, where the whole is 4.
+    let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
+    assert_eq!(
+        grads.get::<1>(model.a.id).unwrap().into_scalar::<f32>(),
+        3.0
+    );
+    let error = flat.flatten_grads(&model, &grads).unwrap_err();
+    assert!(error.to_string().contains("`Flat::retie`"), "{error}");
+}
+
+#[test]
+fn a_record_takes_a_tie_apart_and_unflatten_makes_it_one_again() {
+    let norm = |model: &Tied, flat: &Flat| {
+        let grads = model.grads();
+        let total = grads.get::<2>(model.embed.id).unwrap();
+        let _ = flat;
+        total.powi_scalar(2).sum().sqrt().into_scalar::<f32>()
+    };
+    let model = Tied::new();
+    let flat = Flat::of(&model).unwrap();
+    let whole = norm(&model, &flat);
+
+    let mut loaded = model.clone().load_record(model.clone().into_record());
+    let part = norm(&loaded, &flat);
+    assert!((part - whole).abs() > 1e-3, "{part} {whole}");
+    let grads = loaded.grads();
+    let error = flat.flatten_grads(&loaded, &grads).unwrap_err();
+    assert!(
+        error.to_string().contains("several at `embed`, `head`"),
+        "{error}"
+    );
+
+    let mut optimizer = Optimizer::new(sgd(0.1), flat.layout()).unwrap();
+    let before = flat.flatten(&loaded).unwrap();
+    assert!(flat.step(&mut optimizer, &mut loaded, grads).is_err());
+    assert_eq!(flat.flatten(&loaded).unwrap(), before);
+
+    flat.retie(&mut loaded).unwrap();
+    assert!((norm(&loaded, &flat) - whole).abs() < 1e-6);
+    let places = addresses(&loaded);
+    assert_eq!(places[0], places[8]);
+
+    let mut again = model.clone().load_record(model.clone().into_record());
+    flat.unflatten(&mut again, flat.flatten(&model).unwrap())
+        .unwrap();
+    assert!((norm(&again, &flat) - whole).abs() < 1e-6);
+}
+
+#[test]
+fn what_valid_and_train_return_has_lost_the_tie_and_its_gradients() {
+    let mut model = Pair::tied(1.0);
+    let flat = Flat::of(&model).unwrap();
+    model = model.valid().train();
+    // One storage, and two tensors to autodiff.
+    let places = addresses(&model);
+    assert_eq!(places[0], places[1]);
+    let grads = grads_of([(&model.a, vec![1.0])]);
+    let error = flat.flatten_grads(&model, &grads).unwrap_err();
+    assert!(error.to_string().contains("several at `a`, `b`"), "{error}");
+    flat.retie(&mut model).unwrap();
+    assert_eq!(*flat.flatten_grads(&model, &grads).unwrap(), [1.0]);
+}
