@@ -49,7 +49,7 @@ pub fn objective<M: Module, L: FnMut(&M) -> Tensor<1>>(
     flat: &Flat,
     module: &M,
     mut loss: L,
-) -> Result<Objective<Vec<f32>, impl FnMut(&Vec<f32>) -> Result<(f64, FlatGrad)>>> {
+) -> Result<Objective<Vec<f32>, impl FnMut(&Vec<f32>) -> Result<(f64, FlatGrad)> + use<M, L>>> {
     let flat = flat.clone();
     // What `clone` returns has its running statistics in common with the module.
     let mut copy = module.valid().train();

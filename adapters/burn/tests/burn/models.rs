@@ -3,7 +3,7 @@
 use burn_core as burn;
 use burn_core::module::{Module, Param};
 use burn_core::tensor::activation::{relu, softmax};
-use burn_core::tensor::{Device, Int, Tensor};
+use burn_core::tensor::{Device, Int, Tensor, s};
 use burn_nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig};
 use burn_optim::GradientsParams;
 use flatleaf_burn::Params;
@@ -109,7 +109,7 @@ impl Tied {
     pub fn loss(&self) -> Tensor<1> {
         let device = device();
         let words = Tensor::<1, Int>::from_ints([0, 3, 7, 10, 2, 5, 1, 9, 4, 8, 6, 0], &device);
-        let (input, target) = (words.clone().slice([0..11]), words.slice([1..12]));
+        let (input, target) = (words.clone().slice(s![0..11]), words.slice(s![1..12]));
         let x = self.embed.val().select(0, input);
         let x = self.norm.forward(x);
         let x = self.down.forward(relu(self.up.forward(x)));
