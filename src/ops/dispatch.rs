@@ -13,6 +13,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use multiversion::multiversion;
+use multiversion::target::match_target;
 
 /// The widest vectors that kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +50,38 @@ pub(crate) trait Kernel<X, Y, F> {
 pub(crate) fn run<K: Kernel<X, Y, F>, X, Y, F>(_: K, x: X, y: Y, f: F) -> K::Output {
     const AVX2: u8 = Width::Avx2 as u8;
     const BASELINE: u8 = Width::Baseline as u8;
-    // Two loads and a jump for a chunk of thousands of elements: choosing once and keeping a pointer
+    // A few loads and jumps for a chunk of thousands of elements: choosing once and keeping a pointer
     // would save nothing.
     match LIMIT.load(Ordering::Relaxed) {
-        BASELINE => K::run(x, y, f),
+        BASELINE => baseline::<K, X, Y, F>(x, y, f),
         AVX2 => avx2::<K, X, Y, F>(x, y, f),
         _ => widest::<K, X, Y, F>(x, y, f),
     }
 }
 
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+// Each version hands on to the next narrower one where the CPU lacks its registers. So a body is
+// compiled three times; a list of targets for every entry would compile it six times, and a chain of
+// rules is a large body that is compiled in the crate of whoever uses it.
+
+#[multiversion(targets("x86_64+avx512f"))]
 #[allow(unused_braces)] // the expansion puts this block into another
 fn widest<K: Kernel<X, Y, F>, X, Y, F>(x: X, y: Y, f: F) -> K::Output {
-    K::run(x, y, f)
+    match_target! {
+        "x86_64+avx512f" => K::run(x, y, f),
+        _ => avx2::<K, X, Y, F>(x, y, f),
+    }
 }
 
 #[multiversion(targets("x86_64+avx2"))]
 #[allow(unused_braces)]
 fn avx2<K: Kernel<X, Y, F>, X, Y, F>(x: X, y: Y, f: F) -> K::Output {
+    match_target! {
+        "x86_64+avx2" => K::run(x, y, f),
+        _ => baseline::<K, X, Y, F>(x, y, f),
+    }
+}
+
+#[inline(never)]
+fn baseline<K: Kernel<X, Y, F>, X, Y, F>(x: X, y: Y, f: F) -> K::Output {
     K::run(x, y, f)
 }

@@ -2,6 +2,7 @@
 //! chain, which is found without writing anything.
 
 use std::cell::Cell;
+use std::slice;
 
 use smallvec::SmallVec;
 
@@ -68,29 +69,23 @@ impl<K: Kernel>
     }
 }
 
-/// The last elements, fewer than a row.
+/// The last elements, fewer than a row: they take the step in a row of their own, which is filled up
+/// with zeros, through the loop that all rows go through. (A loop of its own, over copies that are
+/// made as stages ask, was one more version of the whole chain to compile.)
 fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) {
     let Slices { x, grad, states } = slices;
-    let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
-    {
-        let real: SmallVec<[&[f32]; 4]> = states.iter().map(|state| &**state).collect();
-        let mut row = Row::new(
-            filled_up(x),
-            filled_up(grad),
-            States::Copied {
-                real: &real,
-                at: 0,
-                copies: &copies,
-            },
-            context,
-        );
-        if kernel.run(&mut row).is_continue() {
-            x.copy_from_slice(&row.moved()[..x.len()]);
-        }
-    }
-    for (state, copy) in states.iter_mut().zip(&copies) {
-        if let Some(copy) = copy.get() {
-            state.copy_from_slice(&copy[..state.len()]);
+    let (mut moved, grad) = ([filled_up(x)], [filled_up(grad)]);
+    let filled = states.iter().map(|state| Cell::new(filled_up(state)));
+    let filled: SmallVec<[Cell<Elements>; 4]> = filled.collect();
+    let columns: SmallVec<[&[Cell<Elements>]; 4]> = filled.iter().map(slice::from_ref).collect();
+    dispatch::run(Step, &mut moved, &grad, (kernel, &columns[..], context));
+    x.copy_from_slice(&moved[0][..x.len()]);
+    for (state, filled) in states.iter_mut().zip(&filled) {
+        let changed = &filled.get()[..state.len()];
+        // Compared as bits, 0 and −0 are two. A vector that no stage touches is not written, and costs
+        // no memory.
+        if bytemuck::cast_slice::<f32, u32>(changed) != bytemuck::cast_slice::<f32, u32>(state) {
+            state.copy_from_slice(changed);
         }
     }
 }
