@@ -176,8 +176,8 @@ pub use tree::{DynTree, StateArray, StateDict, Tree};
 // Implementers' items, which `implementing` shows.
 #[doc(hidden)]
 pub use tree::{
-    Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor, VisitorMut,
-    Writer,
+    Builder, DottedNames, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor,
+    VisitorMut, Writer,
 };
 pub use views::{ArrayMut, Lend, TiedMut, Viewable, view};
 
@@ -192,7 +192,8 @@ pub use views::{ArrayMut, Lend, TiedMut, Viewable, view};
 /// | [`visit_mut`](Tree::visit_mut) | [`VisitorMut`] is told of them for writing, by a [`LeafMut`]: a slice, or a [`Writer`] |
 /// | [`rebuild`](Tree::rebuild) | [`Builder`] gives the new children and the elements of new leaves, in the same order; [`Slot`] takes a trait object |
 /// | sharing | [`Identity`] says which leaves or nodes are one; [`Shared`] is a pointer to a node that stands at several places |
-/// | locks | [`Guarded`] is what lies behind a cell or a lock, read and written under its guard |
+/// | locks | [`Guarded`] is what lies behind a cell or a lock, read and written under its guard; [`alone`](implementing::alone) is for who holds a lock |
+/// | flat lists | [`DottedNames`] walks over dotted names, as other libraries list their parameters |
 ///
 /// ```
 /// use flatleaf::implementing::{Builder, Key, Visitor, VisitorMut};
@@ -224,10 +225,11 @@ pub use views::{ArrayMut, Lend, TiedMut, Viewable, view};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub mod implementing {
+    pub use crate::threads::alone;
     #[doc(inline)]
     pub use crate::tree::{
-        Builder, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot, Visitor,
-        VisitorMut, Writer,
+        Builder, DottedNames, Guarded, Identity, Key, LeafMut, LeafRef, Reader, Shared, Slot,
+        Visitor, VisitorMut, Writer,
     };
     #[doc(inline)]
     pub use crate::views::{Branches, LeafViews, LeafViewsMut};

@@ -24,8 +24,24 @@ thread_local! {
     static IS_ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `work` such that nothing in it is shared: for who holds a lock.
-pub(crate) fn alone<R>(work: impl FnOnce() -> R) -> R {
+/// Calls `work` such that whatever flatleaf does in it stays on this thread: for who holds a lock
+/// that other tasks of rayon's pool may want.
+///
+/// A thread that shares work takes up other tasks of its pool while it waits, and such a task may
+/// want the lock that lies below it on the same stack; or all threads of the pool wait for the lock,
+/// and none is free to finish the work of its holder. Results have the same bits with one thread as
+/// with several.
+///
+/// ```
+/// use flatleaf::implementing::alone;
+/// use flatleaf::ops;
+/// use std::sync::Mutex;
+///
+/// let weights = Mutex::new(vec![3.0_f32, 4.0]);
+/// let locked = weights.lock().unwrap();
+/// assert_eq!(alone(|| ops::norm_l2(&locked)), 5.0);
+/// ```
+pub fn alone<R>(work: impl FnOnce() -> R) -> R {
     /// A panic ends it too.
     struct Restore(bool);
 

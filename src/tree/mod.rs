@@ -11,6 +11,7 @@ mod identity;
 pub(crate) mod key;
 mod leaf;
 mod literal;
+mod names;
 mod opaque;
 mod pointers;
 mod scalars;
@@ -30,6 +31,7 @@ pub use leaf::{LeafMut, LeafRef, Reader, Writer};
 pub(crate) use leaf::{MAX_AXES, Source};
 #[doc(hidden)]
 pub use literal::Literal;
+pub use names::DottedNames;
 #[doc(hidden)]
 pub use scalars::param;
 pub use state_dict::{StateArray, StateDict};

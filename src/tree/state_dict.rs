@@ -1,31 +1,20 @@
 //! A flat map from dotted names to arrays, as a tree: PyTorch's state dict, candle's `VarMap`, the
 //! tensors of a safetensors file.
 //!
-//! The entries are sorted by name, key by key, so that what has a beginning in common stands
-//! together and a walk goes from one name to the next by leaving a few nodes and entering a few:
-//!
-//! ```text
-//! encoder.0.bias      enter encoder, enter 0, leaf bias
-//! encoder.0.weight    leaf weight
-//! encoder.1.bias      leave 0, enter 1, leaf bias
-//! head                leave 1, leave encoder, leaf head
-//! ```
-//!
-//! No node is kept anywhere, and a name that is the beginning of another's stands right before it.
+//! How names are walked as a tree stands in `names.rs`.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytemuck::checked;
 use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn};
-use smallvec::SmallVec;
 
 use super::axes::Shape;
 use super::bounds::Bounds;
 use super::dyn_tree::{AnyArray, array_of};
 use super::identity::{Guarded, Identity};
-use super::key::{keys_of_name, order_of_names, push_segment};
+use super::key::{order_of_names, push_segment};
 use super::leaf::{LeafRef, Source};
+use super::names::{self, OpenKeys};
 use super::{Builder, Key, Tree, UnderGuard, Visitor, VisitorMut};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, FirstError, Result};
@@ -130,9 +119,8 @@ impl<'a> StateDict<'a> {
             .map(|(name, array)| (name.into(), array.into()))
             .collect();
         entries.sort_by(|a, b| order_of_names(&a.0, &b.0));
-        let dict = StateDict { entries };
-        dict.check_names()?;
-        Ok(dict)
+        names::check(entries.iter().map(|entry| entry.0.as_str()))?;
+        Ok(StateDict { entries })
     }
 
     /// The leaves of any tree under their paths, frozen and carried ones too. A tied leaf stands
@@ -160,26 +148,6 @@ impl<'a> StateDict<'a> {
             .map_err(|error| error.or_at(|| collector.path.clone()))?;
         collector.failed.into_result()?;
         StateDict::from_iter(collector.entries)
-    }
-
-    /// Looks for names that cannot stand in one tree: one that comes twice, and one that is the
-    /// beginning of another. In the order of the entries they are neighbours.
-    ///
-    /// # Errors
-    /// `is_duplicate`, with the name, or both.
-    fn check_names(&self) -> Result<()> {
-        for pair in self.entries.windows(2) {
-            let (name, next) = (&pair[0].0, &pair[1].0);
-            let mut keys = keys_of_name(next);
-            let is_beginning = keys_of_name(name).all(|key| keys.next() == Some(key));
-            if is_beginning && keys.next().is_none() {
-                return Err(Error::duplicate(name.clone()));
-            }
-            if is_beginning {
-                return Err(Error::below_a_leaf(name, next));
-            }
-        }
-        Ok(())
     }
 
     /// The number of arrays: of names, that is, and not of their elements. An array that is tied
@@ -484,69 +452,6 @@ impl Tree for StateDict<'_> {
     }
 
     crate::rebuild_object!();
-}
-
-/// What goes down to a child and up again.
-trait Levels {
-    fn go_down(&mut self, key: Key<'_>) -> Result<()>;
-    fn go_up(&mut self, key: Key<'_>);
-}
-
-impl Levels for dyn Visitor<'_> + '_ {
-    fn go_down(&mut self, key: Key<'_>) -> Result<()> {
-        self.enter(key, false).map(drop)
-    }
-
-    fn go_up(&mut self, key: Key<'_>) {
-        self.leave(key);
-    }
-}
-
-impl Levels for dyn VisitorMut<'_> + '_ {
-    fn go_down(&mut self, key: Key<'_>) -> Result<()> {
-        self.enter(key).map(drop)
-    }
-
-    fn go_up(&mut self, key: Key<'_>) {
-        self.leave(key);
-    }
-}
-
-impl Levels for Builder<'_> {
-    fn go_down(&mut self, key: Key<'_>) -> Result<()> {
-        self.enter(key).map(drop)
-    }
-
-    fn go_up(&mut self, key: Key<'_>) {
-        self.leave(key);
-    }
-}
-
-/// The keys from the root to where a walk over names is.
-#[derive(Default)]
-struct OpenKeys<'n>(Vec<Cow<'n, str>>);
-
-impl<'n> OpenKeys<'n> {
-    /// Goes up to the last key that the name has in common with the one before it, and from there
-    /// down to it. Two neighbours in the order of names differ in few keys.
-    fn go_to(&mut self, name: &'n str, levels: &mut (impl Levels + ?Sized)) -> Result<()> {
-        let keys: SmallVec<[Cow<'n, str>; 8]> = keys_of_name(name).collect();
-        let in_common = self.0.iter().zip(&keys).take_while(|(a, b)| a == b).count();
-        self.leave_to(in_common, levels);
-        for key in keys.into_iter().skip(in_common) {
-            levels.go_down(Key::Name(&key))?;
-            self.0.push(key);
-        }
-        Ok(())
-    }
-
-    fn leave_to(&mut self, len: usize, levels: &mut (impl Levels + ?Sized)) {
-        while self.0.len() > len {
-            if let Some(key) = self.0.pop() {
-                levels.go_up(Key::Name(&key));
-            }
-        }
-    }
 }
 
 /// Writes the leaves of a tree down with their paths.
