@@ -1,0 +1,264 @@
+//! How do I train a transformer whose head is its embedding?
+//!
+//! It writes handwritten digits: an image is a sentence of 64 pixels, each one of 17 shades, and the
+//! network guesses each from those before it. The embedding of the shades is the head too: candle
+//! adds up the gradients of both uses, and the variable moves once. Vectors, which are biases, norms
+//! and scales, are a group without decay.
+//!
+//! candle's fused layer norm has no backward pass and cuts everything behind it off without a word;
+//! `deny_absent` makes an error of that.
+//!
+//! ```text
+//! cargo run --release --example transformer [-- losses.svg]
+//! ```
+
+mod support;
+
+use std::error::Error;
+
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::{Init, Linear, Module, Optimizer, VarBuilder, VarMap, linear, loss, ops};
+use digits::{PIXELS, SplitMix64};
+use flatleaf::Layout;
+use flatleaf::optim::{AdamW, ClipNorm};
+use flatleaf_candle::{FlatOptimizer, VarTree};
+use support::{Batches, CPU, Curve, Rows, check, plot, plot_path, progress_bar, read_digits};
+
+/// 0 to 16, and one that stands before the first pixel.
+const SHADES: usize = 18;
+const START: u32 = 17;
+const WIDTH: usize = 32;
+const HEADS: usize = 4;
+const LAYERS: usize = 2;
+const STEPS: usize = 250;
+const BATCH: usize = 16;
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    let (train, test) = read_digits(&mut SplitMix64(1))?;
+    let (train, test) = (sentences(&train)?, sentences(&test)?);
+    let map = VarMap::new();
+    let model = Transformer::new(VarBuilder::from_varmap(&map, DType::F32, &CPU))?;
+    let mut vars = VarTree::of(&map)?;
+    let layout = Layout::of(&vars)?;
+    let start = layout.gather(&vars)?;
+    println!("{} parameters in {} variables", layout.len(), vars.len());
+
+    let params = candle_nn::ParamsAdamW {
+        lr: 3e-3,
+        ..Default::default()
+    };
+    let mut optimizer = candle_nn::AdamW::new(map.all_vars(), params)?;
+    let by_candle = learn("candle", &model, &train, |loss| {
+        Ok(optimizer.backward_step(loss)?)
+    })?;
+
+    layout.restructure_into(&mut vars, &start)?;
+    let rule = (
+        ClipNorm {
+            max: 1.0,
+            ..Default::default()
+        },
+        AdamW {
+            lr: 3e-3,
+            weight_decay: 0.01,
+            ..Default::default()
+        },
+    );
+    let mut optimizer = FlatOptimizer::of(&vars, rule)?;
+    optimizer.optimizer_mut().adjust_where(
+        |leaf| leaf.shape().len() < 2,
+        |(_, adamw)| adamw.weight_decay = 0.0,
+    )?;
+    optimizer.optimizer_mut().deny_absent(true);
+    let mut largest: f64 = 0.0;
+    let by_flatleaf = learn("flatleaf", &model, &train, |loss| {
+        let report = optimizer.update(&loss.backward()?)?;
+        largest = largest.max(report.clips[0].norm_before);
+        Ok(())
+    })?;
+
+    let held_out = f64::from(model.loss(&test.narrow(0, 0, 100)?)?.to_scalar::<f32>()?);
+    println!(
+        "loss: {:.3} by candle, {:.3} by flatleaf; {held_out:.3} on held-out digits",
+        by_candle.end(),
+        by_flatleaf.end()
+    );
+    println!("the largest norm of a gradient was {largest:.2}, before it was clipped to 1");
+    let end = f64::from(by_flatleaf.end());
+    let path = plot_path()?;
+    plot(&[by_candle, by_flatleaf], &path)?;
+    println!("losses: {}", path.display());
+    let apart = entropy(&train)?;
+    check(
+        held_out < 0.85 * apart,
+        format_args!(
+            "less than the {apart:.3} of pixels that know nothing of each other, found {held_out:.3}"
+        ),
+    )?;
+    check(end < 0.85 * apart, "a loss that has fallen")
+}
+
+/// The shades of each image behind the start, `[images, 65]`.
+fn sentences(rows: &Rows) -> Result<Tensor> {
+    let shades = (rows.pixels.affine(16.0, 0.5)?).to_dtype(DType::U32)?;
+    let start = Tensor::full(START, (rows.len(), 1), &CPU)?;
+    Tensor::cat(&[&start, &shades], 1)
+}
+
+/// The entropy of the shades, each pixel by itself: what one can do without context.
+fn entropy(sentences: &Tensor) -> Result<f64> {
+    let mut counts = [0.0; SHADES];
+    for shade in sentences
+        .narrow(1, 1, PIXELS)?
+        .flatten_all()?
+        .to_vec1::<u32>()?
+    {
+        counts[shade as usize] += 1.0;
+    }
+    let total: f64 = counts.iter().sum();
+    let parts = counts
+        .iter()
+        .filter(|count| **count > 0.0)
+        .map(|count| count / total);
+    Ok(parts.map(|part| -part * part.ln()).sum())
+}
+
+fn learn(
+    name: &'static str,
+    model: &Transformer,
+    train: &Tensor,
+    mut step: impl FnMut(&Tensor) -> std::result::Result<(), Box<dyn Error>>,
+) -> std::result::Result<Curve, Box<dyn Error>> {
+    let bar = progress_bar(name, STEPS);
+    let mut batches = Batches::new(2, BATCH);
+    let mut losses = Vec::with_capacity(STEPS);
+    for _ in 0..STEPS {
+        let numbers =
+            Tensor::from_iter(batches.next().into_iter().map(|number| number as u32), &CPU)?;
+        let loss = model.loss(&train.index_select(&numbers, 0)?)?;
+        step(&loss)?;
+        losses.push(loss.to_scalar()?);
+        bar.set_message(format!("loss {:.3}", loss.to_scalar::<f32>()?));
+        bar.inc(1);
+    }
+    bar.finish();
+    Ok(Curve { name, losses })
+}
+
+struct Transformer {
+    /// Both the embedding and the head.
+    shades: Tensor,
+    places: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    /// 0 where a pixel may look, minus infinity, nearly, behind it.
+    mask: Tensor,
+}
+
+struct Block {
+    attention_norm: Norm,
+    query_key_value: Linear,
+    out: Linear,
+    perceptron_norm: Norm,
+    up: Linear,
+    down: Linear,
+}
+
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    fn new(builder: VarBuilder) -> Result<Self> {
+        Ok(Norm {
+            weight: builder.get_with_hints(WIDTH, "weight", Init::Const(1.0))?,
+            bias: builder.get_with_hints(WIDTH, "bias", Init::Const(0.0))?,
+        })
+    }
+
+    /// Not `candle_nn::LayerNorm`, which is fused.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm_slow(x, &self.weight, &self.bias, 1e-5)
+    }
+}
+
+impl Block {
+    fn new(builder: VarBuilder) -> Result<Self> {
+        Ok(Block {
+            attention_norm: Norm::new(builder.pp("attention_norm"))?,
+            query_key_value: linear(WIDTH, 3 * WIDTH, builder.pp("query_key_value"))?,
+            out: linear(WIDTH, WIDTH, builder.pp("out"))?,
+            perceptron_norm: Norm::new(builder.pp("perceptron_norm"))?,
+            up: linear(WIDTH, 4 * WIDTH, builder.pp("up"))?,
+            down: linear(4 * WIDTH, WIDTH, builder.pp("down"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let (batch, length, _) = x.dims3()?;
+        let all = self
+            .query_key_value
+            .forward(&self.attention_norm.forward(x)?)?;
+        let part = |index: usize| {
+            let part = all.narrow(D::Minus1, index * WIDTH, WIDTH)?;
+            part.reshape((batch, length, HEADS, WIDTH / HEADS))?
+                .transpose(1, 2)?
+                .contiguous()
+        };
+        let (query, key, value) = (part(0)?, part(1)?, part(2)?);
+        let scores = (query.matmul(&key.t()?)? / ((WIDTH / HEADS) as f64).sqrt())?;
+        let weights = ops::softmax(&scores.broadcast_add(mask)?, D::Minus1)?;
+        let heads = weights
+            .matmul(&value)?
+            .transpose(1, 2)?
+            .reshape((batch, length, WIDTH))?;
+        let x = (x + self.out.forward(&heads)?)?;
+        let hidden = self
+            .up
+            .forward(&self.perceptron_norm.forward(&x)?)?
+            .gelu()?;
+        &x + self.down.forward(&hidden)?
+    }
+}
+
+impl Transformer {
+    fn new(builder: VarBuilder) -> Result<Self> {
+        let small = Init::Randn {
+            mean: 0.0,
+            stdev: 0.1,
+        };
+        let blocks = (0..LAYERS).map(|index| Block::new(builder.pp("blocks").pp(index)));
+        let mask = (0..PIXELS * PIXELS).map(|at| {
+            if at % PIXELS > at / PIXELS {
+                -1e9_f32
+            } else {
+                0.0
+            }
+        });
+        Ok(Transformer {
+            shades: builder.get_with_hints((SHADES, WIDTH), "shades.weight", small)?,
+            places: builder.get_with_hints((PIXELS, WIDTH), "places.weight", small)?,
+            blocks: blocks.collect::<Result<_>>()?,
+            norm: Norm::new(builder.pp("norm"))?,
+            mask: Tensor::from_iter(mask, &CPU)?.reshape((PIXELS, PIXELS))?,
+        })
+    }
+
+    /// The mean cross-entropy of the next pixel.
+    fn loss(&self, sentences: &Tensor) -> Result<Tensor> {
+        let images = sentences.dim(0)?;
+        let before = sentences.narrow(1, 0, PIXELS)?.flatten_all()?;
+        let next = sentences.narrow(1, 1, PIXELS)?.flatten_all()?;
+        let embedded = self
+            .shades
+            .index_select(&before, 0)?
+            .reshape((images, PIXELS, WIDTH))?;
+        let mut x = embedded.broadcast_add(&self.places)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &self.mask)?;
+        }
+        let x = self.norm.forward(&x)?.reshape((images * PIXELS, WIDTH))?;
+        loss::cross_entropy(&x.matmul(&self.shades.t()?)?, &next)
+    }
+}
