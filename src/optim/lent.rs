@@ -11,33 +11,33 @@ use crate::error::{Error, Findings, Result};
 use crate::memory;
 
 impl<R: Rule> Optimizer<R> {
-    /// Moves leaves that are lent one at a time, by gradients that are slices: for a framework whose
-    /// parameters can only be locked one by one, and for parameters that no [`Tree`](crate::Tree)
-    /// holds. Gives the bits of [`step`](Optimizer::step).
+    /// Moves leaves that are lent one at a time, by gradients that are slices: for a framework
+    /// whose parameters can only be locked one by one, and for parameters that no
+    /// [`Tree`](crate::Tree) holds. Gives the bits of [`step`](Optimizer::step).
     ///
     /// `grads` has an entry for each leaf of [`Layout::leaves`](crate::Layout::leaves), in their
     /// order, each as long as the leaf and in row-major order; `None` is absent. `lend(leaf, step)`
     /// calls `step` once, with the elements of the leaf of that index, in row-major order.
     ///
-    /// A leaf is lent once to be moved. It is lent once more, before anything moves, for each norm or
-    /// change of a whole leaf that needs more than gradients: of [`Lamb`](super::Lamb),
+    /// A leaf is lent once to be moved. It is lent once more, before anything moves, for each norm
+    /// or change of a whole leaf that needs more than gradients: of [`Lamb`](super::Lamb),
     /// [`Lars`](super::Lars), matrices of [`Muon`](super::Muon), and clipping behind a stage that
-    /// changes the direction, as decay in front of [`ClipNorm`](super::ClipNorm). Nothing is written
-    /// then. Leaves that are frozen or absent are not lent; those that a stage holds back are, since
-    /// stages in front of it may look at them. A small leaf costs no allocation, and all threads
-    /// share a large one.
+    /// changes the direction, as decay in front of [`ClipNorm`](super::ClipNorm). Nothing is
+    /// written then. Leaves that are frozen or absent are not lent; those that a stage holds back
+    /// are, since stages in front of it may look at them. A small leaf costs no allocation, and all
+    /// threads share a large one.
     ///
     /// # Errors
-    /// `is_argument`: not one gradient for each leaf. `is_length`: a gradient that is not as long as
-    /// its leaf, with its path. `is_non_finite`: a norm is infinite or NaN, and a stage says
+    /// `is_argument`: not one gradient for each leaf. `is_length`: a gradient that is not as long
+    /// as its leaf, with its path. `is_non_finite`: a norm is infinite or NaN, and a stage says
     /// [`NonFinite::Error`](crate::ops::NonFinite::Error). `is_missing`: a leaf is absent after
     /// [`deny_absent`](Optimizer::deny_absent). Then nothing has moved.
     ///
-    /// With the leaf's path, what `lend` returns; `is_length`: it lent a slice that is not as long as
-    /// the leaf; `is_argument`: it did not call `step`, or called it twice, of which the second does
-    /// nothing. While norms are measured nothing has moved then. While leaves move, the others are
-    /// lent and move all the same, and the error names all leaves at fault: each says whether it has
-    /// taken its step. State and step count of a leaf always go with its step.
+    /// With the leaf's path, what `lend` returns; `is_length`: it lent a slice that is not as long
+    /// as the leaf; `is_argument`: it did not call `step`, or called it twice, of which the second
+    /// does nothing. While norms are measured nothing has moved then. While leaves move, the others
+    /// are lent and move all the same, and the error names all leaves at fault: each says whether
+    /// it has taken its step. State and step count of a leaf always go with its step.
     ///
     /// # Panics
     /// If `lend` does. Leaves that had moved are counted, the others are as they were, and the
@@ -77,8 +77,8 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// `is_non_finite`: a norm behind the stage is infinite or NaN, and its stage says
-    /// [`NonFinite::Error`](crate::ops::NonFinite::Error). `is_length`, `is_argument` and what `lend`
-    /// returns, with the leaf's path: it was not lent once, as long as it is.
+    /// [`NonFinite::Error`](crate::ops::NonFinite::Error). `is_length`, `is_argument` and what
+    /// `lend` returns, with the leaf's path: it was not lent once, as long as it is.
     ///
     /// ```
     /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};

@@ -71,6 +71,7 @@ mod trust_ratio;
 
 // and what runs them.
 mod gradient;
+mod leaf_state;
 mod lent;
 mod loops;
 mod measure;
@@ -98,6 +99,7 @@ pub use gradient::Gradient;
 pub use kernel::{
     Kernel, choose, each, each_leaf, go_on_if, scale_by_global_norm, scale_by_leaf_norms,
 };
+pub use leaf_state::LeafState;
 pub use limits::{
     check_decay_rate, check_decay_rates, check_eps, check_non_negative, check_positive,
 };

@@ -13,6 +13,7 @@ mod extremes;
 mod fields;
 #[cfg(feature = "serde")]
 mod golden;
+mod leaf_state;
 mod lent;
 #[cfg(feature = "serde")]
 mod muon;

@@ -1,0 +1,175 @@
+//! What an optimiser keeps of one leaf, taken out and put in: for state that is stored in another
+//! format than this crate's.
+
+use std::borrow::Cow;
+
+use super::optimizer::Optimizer;
+use super::rule::{Rule, StageState};
+use crate::error::{Error, Result};
+
+/// All that an optimiser keeps of one leaf but for its configuration: for a framework that stores
+/// optimiser state in a format of its own, tensor by tensor. [`Optimizer::leaf_state`] lends it,
+/// [`Optimizer::set_leaf_state`] takes it up, and the leaf goes on to the bit.
+///
+/// The configuration is the caller's to keep ([`Optimizer::rule`], [`Optimizer::adjust`]), and
+/// whether the leaf is frozen. Whole optimisers are stored by [`Snapshot`](super::Snapshot).
+///
+/// ```
+/// use flatleaf::optim::{AdamW, LeafState, Optimizer};
+/// use flatleaf::Layout;
+///
+/// let mut flat = [1.0_f32, 2.0];
+/// let layout = Layout::of(&flat)?;
+/// let mut optimizer = Optimizer::new(AdamW::default(), &layout)?;
+/// optimizer.step(&mut flat, &[0.5, -0.5])?;
+///
+/// // As a framework stores it: tensors, and numbers beside them.
+/// let state = optimizer.leaf_state("").unwrap();
+/// let tensors: Vec<(String, Vec<f32>)> = state.vectors.iter().map(|(name, x)| (name.to_string(), x.to_vec())).collect();
+/// let numbers: Vec<(String, f64)> = state.counters.iter().map(|(name, x)| (name.to_string(), *x)).collect();
+/// let steps = state.steps;
+///
+/// let stored = LeafState {
+///     steps,
+///     counters: numbers.into_iter().map(|(name, x)| (name.into(), x)).collect(),
+///     vectors: tensors.into_iter().map(|(name, x)| (name.into(), x.into())).collect(),
+/// };
+/// let mut resumed = Optimizer::new(AdamW::default(), &layout)?;
+/// resumed.set_leaf_state("", &stored)?;
+/// let mut twin = flat;
+/// optimizer.step(&mut flat, &[0.25, 1.0])?;
+/// resumed.step(&mut twin, &[0.25, 1.0])?;
+/// assert_eq!(twin, flat);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeafState<'s> {
+    /// Steps that have moved the leaf, as [`Optimizer::step_count`] tells them.
+    pub steps: u64,
+    /// What the rule counts: first the gradients that it was handed, under the name `steps`, then
+    /// the numbers that it names as its [counters](Rule::counters), in that order. A name may come
+    /// several times in a chain.
+    pub counters: Vec<(Cow<'s, str>, f64)>,
+    /// The elements of the leaf in every state vector, in the order of [`Rule::states`]. A name may
+    /// come several times in a chain.
+    pub vectors: Vec<(Cow<'s, str>, Cow<'s, [f32]>)>,
+}
+
+impl<R: Rule> Optimizer<R> {
+    /// All that is kept of the leaf with this path among its places; `None` if there is no such
+    /// leaf. Copies no vector.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let mut model = tree!({ "w": [1.0, 2.0], "b": [3.0] });
+    /// let rule = Sgd { momentum: 0.9, ..Default::default() };
+    /// let mut optimizer = Optimizer::new(rule, &Layout::of(&model)?)?;
+    /// optimizer.update(&mut model, &tree!({ "w": [0.5, 0.25] }))?;
+    /// let state = optimizer.leaf_state("w").unwrap();
+    /// assert_eq!((state.steps, &*state.vectors[0].1), (1, &[0.5, 0.25][..]));
+    /// assert_eq!(optimizer.leaf_state("b").unwrap().steps, 0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_state(&self, path: &str) -> Option<LeafState<'_>> {
+        let index = self.layout.index_of(path)?;
+        let range = self.layout.leaves()[index].range();
+        let counted = self.progress.of(index).iter().copied();
+        let vectors = self.state();
+        Some(LeafState {
+            steps: self.progress.leaves[index].steps,
+            counters: self
+                .counter_names()
+                .map(Cow::Borrowed)
+                .zip(counted)
+                .collect(),
+            vectors: vectors
+                .map(|(name, state)| (name.into(), state[range.clone()].into()))
+                .collect(),
+        })
+    }
+
+    /// Sets all that is kept of the leaf with this path among its places, but for its configuration
+    /// and whether it is frozen, which stay.
+    ///
+    /// # Errors
+    /// `is_unknown`: the layout has no such leaf. `is_invalid_state`, with the leaf's path: other
+    /// vectors or counters than the rule keeps, in their order; a vector that is not as long as the
+    /// leaf; steps, of the rule or of a stage, that are no whole number. Then nothing has changed.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Adam, Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&vec![0.0_f32])?;
+    /// let adam = Optimizer::new(Adam::default(), &layout)?;
+    /// let mut sgd = Optimizer::new(Sgd::default(), &layout)?;
+    /// let error = sgd.set_leaf_state("", &adam.leaf_state("").unwrap()).unwrap_err();
+    /// assert!(error.is_invalid_state());
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn set_leaf_state(&mut self, path: &str, state: &LeafState<'_>) -> Result<()> {
+        let Some(index) = self.layout.index_of(path) else {
+            let expected = "the path of a trainable leaf";
+            let found = self.layout.found_at(path);
+            return Err(Error::unknown(path.to_owned(), expected, found));
+        };
+        let leaf = &self.layout.leaves()[index];
+        let range = leaf.range();
+        let checked = self.check_leaf_state(range.len(), state);
+        checked.map_err(|error| error.at(leaf.path()))?;
+        for (own, (_, elements)) in self.states.iter_mut().zip(&state.vectors) {
+            own[range.clone()].copy_from_slice(elements);
+        }
+        let counted = self.progress.of_mut(index).iter_mut();
+        for (own, (_, number)) in counted.zip(&state.counters) {
+            *own = *number;
+        }
+        self.progress.leaves[index].steps = state.steps;
+        Ok(())
+    }
+
+    fn check_leaf_state(&self, len: usize, state: &LeafState<'_>) -> Result<()> {
+        let names = self.groups[0].states();
+        let found: Vec<&str> = state.vectors.iter().map(|(name, _)| &**name).collect();
+        if found != names {
+            let found = format!("state vectors {found:?}, the rule keeps {names:?}");
+            return Err(Error::invalid_state(found));
+        }
+        let names: Vec<&str> = self.counter_names().collect();
+        let found: Vec<&str> = state.counters.iter().map(|(name, _)| &**name).collect();
+        if found != names {
+            let found = format!("counters {found:?}, the rule keeps {names:?}");
+            return Err(Error::invalid_state(found));
+        }
+        for (name, elements) in &state.vectors {
+            if elements.len() != len {
+                let count = elements.len();
+                let found = format!("{count} elements of the state vector `{name}`, not {len}");
+                return Err(Error::invalid_state(found));
+            }
+        }
+        self.check_steps(state)
+    }
+
+    /// Steps, those of the rule and of every stage of a chain, are counted by ones.
+    fn check_steps(&self, state: &LeafState<'_>) -> Result<()> {
+        let mut numbers: Vec<f64> = state.counters.iter().map(|(_, number)| *number).collect();
+        let mut steps = vec![numbers[0]];
+        let mut note = |stage: StageState<'_>| steps.push(stage.progress[0]);
+        self.groups[0].for_each_stage(&mut numbers, &mut note);
+        let is_count = |steps: &f64| steps.is_finite() && *steps >= 0.0 && steps.fract() == 0.0;
+        match steps.iter().find(|steps| !is_count(steps)) {
+            Some(steps) => Err(Error::invalid_state(format!("{steps} steps"))),
+            None => Ok(()),
+        }
+    }
+
+    fn counter_names(&self) -> impl Iterator<Item = &'static str> + use<R> {
+        std::iter::once(STEPS).chain(self.groups[0].counters())
+    }
+}
+
+/// What the steps of a rule, and of a chain's stages, are called among its counters.
+const STEPS: &str = "steps";
