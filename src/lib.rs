@@ -61,7 +61,7 @@
 //! | arithmetic on slices | [`ops`] |
 //! | several trees at once | [`Layout::map_into`], [`Layout::map_reduce`], [`Layout::norm_l2`], [`Companion`] |
 //! | optimisers | [`optim`]: [`Optimizer`](optim::Optimizer) runs a rule, or a chain of them, on the vector or on the tree |
-//! | several processes or threads | [`Communicator`], [`Threads`], [`Layout::shards`] |
+//! | several processes or threads | [`Communicator`], [`Threads`], [`Layout::shards`], [`Optimizer::step_with`](optim::Optimizer::step_with), [`OuterOptimizer`](optim::OuterOptimizer) |
 //! | outside solvers | [`objective()`]: a model's loss as a function of slices |
 //! | checkpoints | `checkpoint`, with the feature `safetensors` |
 //! | what went wrong | [`Error`] |
@@ -127,7 +127,7 @@ pub use solvers::argmin;
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
 
-pub use communicator::{Alone, Communicator, Threads};
+pub use communicator::{Alone, Communicator, Threads, elastic_average};
 pub use element::{Dtype, Element, FlatElement};
 pub use error::{Error, Result};
 pub use flat::gather::{destructure, destructure_as};

@@ -12,4 +12,10 @@ impl Error {
             .found(format!("member {rank}: {message}"))
             .into()
     }
+
+    /// A member's layout is not that of member 0; fingerprints of both.
+    pub(crate) fn layout_of_member(rank: usize, first: u64, found: u64) -> Self {
+        let expected = format!("on member {rank} the layout of member 0, {first:016x}");
+        Error::other_layout(expected, format!("{found:016x}"))
+    }
 }

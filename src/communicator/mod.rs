@@ -9,6 +9,7 @@
 //! the bits of a run of one member.
 
 mod alone;
+mod elastic;
 mod error;
 mod shards;
 mod threads;
@@ -16,7 +17,8 @@ mod threads;
 use std::ops::Range;
 
 pub use alone::Alone;
-pub(crate) use shards::NORM_PIECE;
+pub use elastic::elastic_average;
+pub(crate) use shards::{NORM_PIECE, is_cut};
 pub use threads::Threads;
 
 use crate::error::{Error, Result};
@@ -252,10 +254,7 @@ pub trait Communicator {
         let first = all[0];
         match all.iter().position(|other| *other != first) {
             None => Ok(()),
-            Some(rank) => Err(Error::other_layout(
-                format!("on member {rank} the layout of member 0, {first:016x}"),
-                format!("{:016x}", all[rank]),
-            )),
+            Some(rank) => Err(Error::layout_of_member(rank, first, all[rank])),
         }
     }
 }
@@ -295,8 +294,11 @@ impl<C: Communicator + ?Sized> Communicator for &mut C {
 /// The bytes of an error's message that are sent: a member that lists many leaves says the first.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// The message of an error, which is never empty, cut where a character ends.
-fn message_of(error: &Error) -> String {
+/// The message of an error, which is never empty, cut where a character ends; empty of none.
+pub(crate) fn message_of(error: Option<&Error>) -> String {
+    let Some(error) = error else {
+        return String::new();
+    };
     let mut message = error.to_string();
     let mut end = message.len().min(LONGEST_MESSAGE);
     while !message.is_char_boundary(end) {
@@ -316,20 +318,28 @@ fn first_failure<C: Communicator + ?Sized>(
     communicator: &mut C,
     own: Option<Error>,
 ) -> Result<Option<Error>> {
-    let message = match &own {
-        Some(error) => message_of(error),
-        None => String::new(),
-    };
+    let message = message_of(own.as_ref());
     let mut lengths = vec![0.0; communicator.size()];
     lengths[communicator.rank()] = message.len() as f64;
     communicator.all_reduce(&mut lengths)?;
+    failure_told(communicator, &lengths, &message, own)
+}
+
+/// What stops this member, of the lengths of all members' messages, 0 of one that has none. Another
+/// exchange if there is a message.
+pub(crate) fn failure_told<C: Communicator + ?Sized>(
+    communicator: &mut C,
+    lengths: &[f64],
+    message: &str,
+    own: Option<Error>,
+) -> Result<Option<Error>> {
     let mut ranks = lengths.iter();
     let Some(failed) = ranks.position(|length| *length > 0.0) else {
         return Ok(None);
     };
     // Members that have an error of their own listen too: an exchange needs them all.
     let length = lengths[failed] as usize;
-    let text = spoken_by(communicator, failed, length, &message)?;
+    let text = spoken_by(communicator, failed, length, message)?;
     let error = own.unwrap_or_else(|| Error::member(failed, text));
     Ok(Some(error))
 }

@@ -31,31 +31,70 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn shards(&self, count: usize) -> Vec<Range<usize>> {
-        assert!(count > 0, "a vector cannot be shared out among 0 members");
-        let mut start = 0;
-        let mut shard = |rank: usize| {
-            let ranks = rank as u128 + 1;
-            let share = self.len() as u128 * ranks / count as u128;
-            // Cuts of growing shares never fall behind each other, so each range begins where the
-            // one before it ends.
-            let end = nearest_cut(self, share as usize);
-            std::mem::replace(&mut start, end)..end
-        };
-        (0..count).map(&mut shard).collect()
+        cut_at(self, count, |offset| nearest_cut(self, offset, NORM_PIECE))
+    }
+
+    /// The flat vector in as many contiguous ranges, in order, that end where leaves start: for rules
+    /// that change a leaf as a whole, such as [`Muon`](crate::optim::Muon), of which no leaf can be
+    /// kept by two members. Each ends at the start of a leaf that is nearest to an even share, so a
+    /// range is no further from an even share than the longest leaf.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&(vec![0.0_f32; 100_000], vec![0.0_f32; 10_000]))?;
+    /// assert_eq!(layout.shards(2), [0..65_536, 65_536..110_000]);
+    /// assert_eq!(layout.shards_of_whole_leaves(2), [0..100_000, 100_000..110_000]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn shards_of_whole_leaves(&self, count: usize) -> Vec<Range<usize>> {
+        cut_at(self, count, |offset| nearest_cut(self, offset, usize::MAX))
     }
 }
 
-/// The cut nearest to an offset; of two that are as near, the first.
-fn nearest_cut(layout: &Layout, offset: usize) -> usize {
+/// As many ranges as there are members, each ending at the cut for its even share.
+///
+/// # Panics
+/// If `count` is 0.
+fn cut_at(layout: &Layout, count: usize, cut: impl Fn(usize) -> usize) -> Vec<Range<usize>> {
+    assert!(count > 0, "a vector cannot be shared out among 0 members");
+    let mut start = 0;
+    let mut shard = |rank: usize| {
+        let ranks = rank as u128 + 1;
+        let share = layout.len() as u128 * ranks / count as u128;
+        // Cuts of growing shares never fall behind each other, so each range begins where the one
+        // before it ends.
+        let end = cut(share as usize);
+        std::mem::replace(&mut start, end)..end
+    };
+    (0..count).map(&mut shard).collect()
+}
+
+/// Whether a shard may end there.
+pub(crate) fn is_cut(layout: &Layout, offset: usize) -> bool {
+    let leaves = layout.leaves();
+    let at = leaves.partition_point(|leaf| leaf.range().end <= offset);
+    match leaves.get(at) {
+        Some(leaf) => (offset - leaf.range().start).is_multiple_of(NORM_PIECE),
+        None => offset == layout.len(),
+    }
+}
+
+/// The cut nearest to an offset, within a leaf at multiples of `piece`; of two that are as near, the
+/// first.
+fn nearest_cut(layout: &Layout, offset: usize, piece: usize) -> usize {
     let leaves = layout.leaves();
     let at = leaves.partition_point(|leaf| leaf.range().end <= offset);
     let Some(leaf) = leaves.get(at) else {
         return layout.len();
     };
     let range = leaf.range();
-    let pieces = (offset - range.start) / NORM_PIECE;
-    let before = range.start + pieces * NORM_PIECE;
-    let after = (before + NORM_PIECE).min(range.end);
+    let pieces = (offset - range.start) / piece;
+    let before = range.start + pieces * piece;
+    let after = before.saturating_add(piece).min(range.end);
     if offset - before <= after - offset {
         before
     } else {

@@ -50,8 +50,9 @@ pub struct LeafState<'s> {
     /// the numbers that it names as its [counters](Rule::counters), in that order. A name may come
     /// several times in a chain.
     pub counters: Vec<(Cow<'s, str>, f64)>,
-    /// The elements of the leaf in every state vector, in the order of [`Rule::states`]. A name may
-    /// come several times in a chain.
+    /// The elements of the leaf in every state vector, in the order of [`Rule::states`]; of an
+    /// optimiser [of a range](Optimizer::of_range) those that are in it. A name may come several
+    /// times in a chain.
     pub vectors: Vec<(Cow<'s, str>, Cow<'s, [f32]>)>,
 }
 
@@ -74,7 +75,7 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn leaf_state(&self, path: &str) -> Option<LeafState<'_>> {
         let index = self.layout.index_of(path)?;
-        let range = self.layout.leaves()[index].range();
+        let range = self.kept_of(index);
         let counted = self.progress.of(index).iter().copied();
         let vectors = self.state();
         Some(LeafState {
@@ -116,7 +117,7 @@ impl<R: Rule> Optimizer<R> {
             return Err(Error::unknown(path.to_owned(), expected, found));
         };
         let leaf = &self.layout.leaves()[index];
-        let range = leaf.range();
+        let range = self.kept_of(index);
         let checked = self.check_leaf_state(range.len(), state);
         checked.map_err(|error| error.at(leaf.path()))?;
         for (own, (_, elements)) in self.states.iter_mut().zip(&state.vectors) {

@@ -64,6 +64,7 @@ impl<R: Rule> Optimizer<R> {
         grads: &[Option<&[f32]>],
         lend: impl FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
     ) -> Result<StepReport> {
+        self.check_is_whole()?;
         self.check_gradients(grads)?;
         self.check_absent(|leaf| grads[leaf].is_some())?;
         let plan = self.plan(&self.progress, |leaf| grads[leaf].is_some());
@@ -96,6 +97,7 @@ impl<R: Rule> Optimizer<R> {
         &mut self,
         lend: impl FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
     ) -> Result<StepReport> {
+        self.check_is_whole()?;
         let plan = self.plan_flush();
         let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
         let none: Vec<f32> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
@@ -130,13 +132,14 @@ impl<R: Rule> Optimizer<R> {
             gradient_of,
             lend,
         };
-        let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, &mut lent)?;
+        let (measured, report) =
+            plan.measure(&self.layout, self.state_vectors(), &prepared, &mut lent)?;
         if report.skipped {
             return Ok(report);
         }
         let advanced = plan.advanced(&self.groups);
         let progress = &mut self.progress;
-        let mut states = StatesInOrder::of(&mut self.states);
+        let mut states = StatesInOrder::of(&mut self.states, 0);
         let mut findings = Findings::default();
         for part in &plan.parts {
             let mut states = states.next(&part.range);

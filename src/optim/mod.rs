@@ -75,14 +75,17 @@ mod leaf_state;
 mod lent;
 mod loops;
 mod measure;
+mod members;
 #[cfg(feature = "serde")]
 mod non_finite;
 mod optimizer;
+mod outer;
 mod pass;
 mod plan;
 mod progress;
 mod report;
 mod settings;
+mod sharded;
 mod show;
 mod snapshot;
 
@@ -108,6 +111,7 @@ pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
 pub use oadam::OAdam;
 pub use optimizer::Optimizer;
+pub use outer::OuterOptimizer;
 pub use radam::RAdam;
 pub use report::StepReport;
 pub use rmsprop::RmsProp;

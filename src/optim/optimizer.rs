@@ -2,10 +2,10 @@
 //! configuration of it.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::gradient::Gradient;
-use super::measure::Measured;
-use super::pass::{self, Part};
+use super::pass::{self, Part, StateVectors, StatesInOrder};
 use super::plan::Plan;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
@@ -59,6 +59,8 @@ pub struct Optimizer<R> {
     /// How many leaves each configuration has; counted again when it is not as long as they are.
     pub(super) group_sizes: Vec<usize>,
     pub(super) progress: Progress,
+    /// Which elements of the flat vector the states are of: all, but on a member of a sharded run.
+    pub(super) range: Range<usize>,
     pub(super) states: Vec<Vec<f32>>,
     pub(super) denies_absent: bool,
 }
@@ -83,12 +85,17 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
+        Optimizer::with_range(rule, layout, 0..layout.len())
+    }
+
+    /// An optimiser that keeps the state of some elements, at step 0.
+    pub(super) fn with_range(rule: R, layout: &Layout, range: Range<usize>) -> Result<Self> {
         rule.validate()?;
         rule.check_states()?;
         let states = rule
             .states()
             .iter()
-            .map(|_| memory::try_zeroed(layout.len()))
+            .map(|_| memory::try_zeroed(range.len()))
             .collect::<Result<_>>()?;
         let leaves = layout.leaves().len();
         Ok(Optimizer {
@@ -96,6 +103,7 @@ impl<R: Rule> Optimizer<R> {
             progress: Progress::new(leaves, rule.counters().len()),
             groups: vec![rule],
             group_sizes: vec![leaves],
+            range,
             states,
             denies_absent: false,
         })
@@ -130,6 +138,7 @@ impl<R: Rule> Optimizer<R> {
         grad: impl Into<Gradient<'g>>,
     ) -> Result<StepReport> {
         let grad = grad.into();
+        self.check_is_whole()?;
         self.layout.check_len("the flat vector", flat.len())?;
         grad.check(&self.layout)?;
         self.check_absent(|leaf| grad.is_present(leaf))?;
@@ -162,6 +171,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn flush(&mut self, flat: &mut [f32]) -> Result<StepReport> {
+        self.check_is_whole()?;
         self.layout.check_len("the flat vector", flat.len())?;
         let plan = self.plan_flush();
         let none = memory::try_zeroed(self.layout.len())?;
@@ -189,6 +199,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn flush_tree<T: Tree + ?Sized>(&mut self, model: &mut T) -> Result<StepReport> {
+        self.check_is_whole()?;
         let plan = self.plan_flush();
         let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
         let none: Vec<f32> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
@@ -262,11 +273,32 @@ impl<R: Rule> Optimizer<R> {
         grads: &G,
         tied: TiedGrads,
     ) -> Result<StepReport> {
+        self.check_is_whole()?;
         let grads = leaf_slices::gradients(&self.layout, grads, tied)?;
         self.check_absent(|leaf| grads[leaf].is_some())?;
         let plan = self.plan(&self.progress, |leaf| grads[leaf].is_some());
         let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
         self.move_tree(plan, model, grad)
+    }
+
+    pub(super) fn state_vectors(&self) -> StateVectors<'_> {
+        StateVectors {
+            vectors: &self.states,
+            start: self.range.start,
+        }
+    }
+
+    /// # Errors
+    /// It keeps the state of some elements only, so that it takes no step without other members.
+    pub(super) fn check_is_whole(&self) -> Result<()> {
+        if self.range == (0..self.layout.len()) {
+            return Ok(());
+        }
+        let expected = "an optimiser that keeps the state of the whole flat vector";
+        let Range { start, end } = self.range;
+        let found =
+            format!("that of elements {start}..{end} (`step_with` takes the step of all members)");
+        Err(Error::argument(expected, found))
     }
 
     pub(super) fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
@@ -302,26 +334,15 @@ impl<R: Rule> Optimizer<R> {
         let prepared = plan.prepare(&self.groups);
         let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
         let mut shown = AllParts::of(of_part);
-        let (measured, report) = plan.measure(&self.layout, &self.states, &prepared, &mut shown)?;
+        let (measured, report) =
+            plan.measure(&self.layout, self.state_vectors(), &prepared, &mut shown)?;
         if report.skipped {
             return Ok(report);
         }
         let advanced = plan.advanced(&self.groups);
-        // Small leaves that share all numbers are moved as one.
-        let has_numbers_of_its_own = |norms: &Measured| !norms.is_global();
-        let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
-            false => Some(plan.merged_parts()),
-            true => None,
-        };
-        let parts = merged.as_ref().unwrap_or(&plan.parts);
-        let slices = slices_mut(flat, grad, parts);
-        pass::step(
-            parts,
-            slices,
-            &mut self.states,
-            &prepared.kernels,
-            &measured,
-        );
+        let states = StatesInOrder::of(&mut self.states, 0);
+        let (parts, kernels) = (&plan.parts, &prepared.kernels);
+        pass::step_flat(parts, flat, grad, states, kernels, &measured);
         for part in &plan.parts {
             prepared.count(part, &advanced, &mut self.progress);
         }
@@ -340,8 +361,11 @@ impl<R: Rule> Optimizer<R> {
         let change = |mut leaves: Vec<&mut [f32]>| {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
-            let (measured, report) =
-                plan.measure(&self.layout, &self.states, &prepared, &mut shown)?;
+            let states = StateVectors {
+                vectors: &self.states,
+                start: 0,
+            };
+            let (measured, report) = plan.measure(&self.layout, states, &prepared, &mut shown)?;
             if report.skipped {
                 return Ok((report, None));
             }
@@ -349,7 +373,8 @@ impl<R: Rule> Optimizer<R> {
             let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
             let slices = plan.parts.iter().map(take);
             let kernels = &prepared.kernels;
-            pass::step(&plan.parts, slices, &mut self.states, kernels, &measured);
+            let states = StatesInOrder::of(&mut self.states, 0);
+            pass::step(&plan.parts, slices, states, kernels, &measured);
             Ok((report, Some(advanced)))
         };
         let ((report, advanced), written) =
@@ -376,20 +401,6 @@ impl<R> fmt::Debug for Optimizer<R> {
             self.states.len()
         )
     }
-}
-
-fn slices_mut<'v>(
-    flat: &'v mut [f32],
-    grad: &'v [f32],
-    parts: &'v [Part],
-) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
-    let (mut rest, mut at) = (flat, 0);
-    parts.iter().map(move |part| {
-        let (x, after) =
-            std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
-        (rest, at) = (after, part.range.end);
-        (x, &grad[part.range.clone()])
-    })
 }
 
 /// What can be seen.
@@ -461,7 +472,7 @@ impl<R: Rule> Optimizer<R> {
     }
 
     /// The vectors that the rule keeps, each as long as the flat vector and in its order, with
-    /// their names.
+    /// their names; of an optimiser [of a range](Optimizer::of_range) as long as that.
     ///
     /// ```
     /// use flatleaf::optim::{Ema, Optimizer, Sgd};
@@ -524,6 +535,7 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
         self.layout.check_len("the flat vector", flat.len())?;
+        self.check_is_whole()?;
         let state = self.state_of(name).ok_or_else(|| {
             Error::argument("the name of a state vector", format_args!("`{name}`"))
         })?;

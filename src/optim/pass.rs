@@ -35,8 +35,31 @@ pub(super) struct Part {
     pub(super) range: Range<usize>,
     /// The leaf, or the first of several.
     pub(super) leaf: usize,
+    /// Where in the leaf it begins: 0, but for what a member of a run keeps of a leaf that is cut.
+    pub(super) start: usize,
     /// Which kernel is theirs.
     pub(super) kernel: usize,
+}
+
+/// The state vectors, and where in the flat vector they begin.
+#[derive(Clone, Copy)]
+pub(super) struct StateVectors<'s> {
+    pub(super) vectors: &'s [Vec<f32>],
+    pub(super) start: usize,
+}
+
+/// Neighbours that share a kernel as one part.
+fn merged_parts(parts: &[Part]) -> Vec<Part> {
+    let mut merged: Vec<Part> = Vec::new();
+    for part in parts {
+        match merged.last_mut() {
+            Some(last) if last.kernel == part.kernel && last.range.end == part.range.start => {
+                last.range.end = part.range.end
+            }
+            _ => merged.push(part.clone()),
+        }
+    }
+    merged
 }
 
 /// One slice a state vector.
@@ -61,17 +84,55 @@ struct Piece<'v> {
 pub(super) fn step<'v>(
     parts: &[Part],
     slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
-    states: &'v mut [Vec<f32>],
+    mut states: StatesInOrder<'v>,
     kernels: &[impl Kernel],
     measured: &[Option<Measured>],
 ) {
-    let mut states = StatesInOrder::of(states);
     let mut pieces = Vec::with_capacity(parts.len());
     for (part, (x, grad)) in parts.iter().zip(slices) {
         let piece = Piece::of(part, x, grad, states.next(&part.range));
         piece.cut_into(&mut pieces);
     }
     step_pieces(&mut pieces, kernels, measured);
+}
+
+/// Takes the step on slices of flat vectors.
+pub(super) fn step_flat<'v>(
+    parts: &[Part],
+    flat: &'v mut [f32],
+    grad: &'v [f32],
+    states: StatesInOrder<'v>,
+    kernels: &[impl Kernel],
+    measured: &[Option<Measured>],
+) {
+    // Small leaves that share all numbers are moved as one.
+    let has_numbers_of_its_own = |norms: &Measured| !norms.is_global();
+    let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
+        false => Some(merged_parts(parts)),
+        true => None,
+    };
+    let parts = merged.as_deref().unwrap_or(parts);
+    step(
+        parts,
+        slices_mut(flat, grad, parts),
+        states,
+        kernels,
+        measured,
+    );
+}
+
+fn slices_mut<'v>(
+    flat: &'v mut [f32],
+    grad: &'v [f32],
+    parts: &[Part],
+) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
+    let (mut rest, mut at) = (flat, 0);
+    parts.iter().map(move |part| {
+        let (x, after) =
+            std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
+        (rest, at) = (after, part.range.end);
+        (x, &grad[part.range.clone()])
+    })
 }
 
 /// Takes the step of one part, whose parameters are there for the length of the call only. All
@@ -110,10 +171,11 @@ pub(super) struct StatesInOrder<'v> {
 }
 
 impl<'v> StatesInOrder<'v> {
-    pub(super) fn of(states: &'v mut [Vec<f32>]) -> Self {
+    /// Vectors that begin there in the flat vector.
+    pub(super) fn of(states: &'v mut [Vec<f32>], start: usize) -> Self {
         StatesInOrder {
             rest: states.iter_mut().map(Vec::as_mut_slice).collect(),
-            at: 0,
+            at: start,
         }
     }
 
@@ -146,7 +208,7 @@ impl<'v> Piece<'v> {
     fn of(part: &Part, x: &'v mut [f32], grad: &'v [f32], states: StateSlices<'v>) -> Self {
         Piece {
             leaf: part.leaf,
-            start: 0,
+            start: part.start,
             kernel: part.kernel,
             x,
             grad,
@@ -195,7 +257,7 @@ impl<'v> Piece<'v> {
 
 /// Measures a norm, by what the kernels ask for.
 pub(super) struct Measuring<'m, K> {
-    states: &'m [Vec<f32>],
+    states: StateVectors<'m>,
     kernels: &'m [K],
     requests: &'m [Option<Request>],
     measured: &'m [Option<Measured>],
@@ -209,7 +271,7 @@ impl<'m, K: Kernel> Measuring<'m, K> {
     /// For so many parts.
     pub(super) fn of(
         parts: usize,
-        states: &'m [Vec<f32>],
+        states: StateVectors<'m>,
         kernels: &'m [K],
         requests: &'m [Option<Request>],
         measured: &'m [Option<Measured>],
@@ -226,6 +288,27 @@ impl<'m, K: Kernel> Measuring<'m, K> {
 
     /// Measures further parts.
     pub(super) fn add(&mut self, parts: &[Part], slices: &[PartSlices<'_>]) {
+        let pieces = self.measure_pieces(parts, slices);
+        // Added up in order by one thread, so that the bits do not depend on who measured what.
+        for pieces in pieces.chunk_by(|a, b| a.part == b.part) {
+            let totals = pieces.iter().map(|piece| piece.total);
+            let total = self.merged(&parts[pieces[0].part], totals);
+            self.totals.push(total);
+        }
+        self.pieces = pieces;
+    }
+
+    /// Measures parts of a run's member: what each of their pieces adds.
+    pub(super) fn of_pieces(
+        &mut self,
+        parts: &[Part],
+        slices: &[PartSlices<'_>],
+    ) -> impl Iterator<Item = [f64; 2]> + use<K> {
+        let pieces = self.measure_pieces(parts, slices);
+        pieces.into_iter().map(|piece| piece.total)
+    }
+
+    fn measure_pieces(&mut self, parts: &[Part], slices: &[PartSlices<'_>]) -> Vec<Measurement> {
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         pieces.reserve(parts.len());
@@ -234,7 +317,7 @@ impl<'m, K: Kernel> Measuring<'m, K> {
         }
         // A norm of the gradient is one read of it, one of a direction a run of the stages.
         let weight_of = |part: usize| match self.requests[parts[part].kernel] {
-            Some(request) if !request.is_of_gradient => weight(self.states.len()),
+            Some(request) if !request.is_of_gradient => weight(self.states.vectors.len()),
             _ => 1,
         };
         threads::share(
@@ -242,12 +325,15 @@ impl<'m, K: Kernel> Measuring<'m, K> {
             |piece| weight_of(piece.part) * piece.range.len(),
             |piece| piece.total = self.total(&parts[piece.part], slices[piece.part], &piece.range),
         );
-        // Added up in order by one thread, so that the bits do not depend on who measured what.
-        for pieces in pieces.chunk_by(|a, b| a.part == b.part) {
-            let request = self.requests[parts[pieces[0].part].kernel];
-            self.totals.push(merged(pieces, request));
-        }
-        self.pieces = pieces;
+        pieces
+    }
+
+    /// What a part adds, of what its pieces add, in their order.
+    pub(super) fn merged(&self, part: &Part, pieces: impl Iterator<Item = [f64; 2]>) -> [f64; 2] {
+        let Some(Request { measure, .. }) = self.requests[part.kernel] else {
+            return [0.0; 2];
+        };
+        pieces.fold([0.0; 2], |sum, piece| measure.merge(sum, piece))
     }
 
     /// What a piece of a part adds.
@@ -266,10 +352,11 @@ impl<'m, K: Kernel> Measuring<'m, K> {
         }
         let context = Context {
             leaf: part.leaf,
-            start: piece.start,
+            start: part.start + piece.start,
             measured: self.measured,
         };
-        let states = (self.states, part.range.start + piece.start);
+        let at = part.range.start - self.states.start + piece.start;
+        let states = (self.states.vectors, at);
         let kernel = &self.kernels[part.kernel];
         of_direction(request.measure, (x, grad), states, kernel, context)
     }
@@ -278,16 +365,6 @@ impl<'m, K: Kernel> Measuring<'m, K> {
     pub(super) fn totals(self) -> Vec<[f64; 2]> {
         self.totals
     }
-}
-
-/// What a part adds, of what its pieces do, in their order.
-fn merged(pieces: &[Measurement], request: Option<Request>) -> [f64; 2] {
-    let Some(Request { measure, .. }) = request else {
-        return [0.0; 2];
-    };
-    pieces
-        .iter()
-        .fold([0.0; 2], |sum, piece| measure.merge(sum, piece.total))
 }
 
 /// Measures the direction at the stage that asks, block by block. A block stays in the cache between
@@ -325,7 +402,7 @@ fn slices_of(states: &[Vec<f32>], at: usize, len: usize) -> SmallVec<[&[f32]; 4]
 pub(super) fn change_leaf(
     part: &Part,
     (x, grad): PartSlices<'_>,
-    states: &[Vec<f32>],
+    states: StateVectors<'_>,
     (kernel, change): (&impl Kernel, &ChangeOfLeaf),
     measured: &[Option<Measured>],
 ) -> Result<Vec<f32>> {
@@ -336,13 +413,8 @@ pub(super) fn change_leaf(
     };
     let mut direction = memory::try_with_capacity(grad.len())?;
     direction.extend_from_slice(grad);
-    make_direction(
-        x,
-        &mut direction,
-        (states, part.range.start),
-        kernel,
-        context,
-    );
+    let states = (states.vectors, part.range.start - states.start);
+    make_direction(x, &mut direction, states, kernel, context);
     change(&mut direction)?;
     Ok(direction)
 }
@@ -376,10 +448,15 @@ struct Measurement {
     total: [f64; 2],
 }
 
+/// How many pieces a leaf of so many elements is measured in. A leaf without elements is one piece:
+/// every part has a total.
+pub(super) fn pieces_of(len: usize) -> usize {
+    len.div_ceil(NORM_PIECE).max(1)
+}
+
 fn measurements(index: usize, part: &Part) -> impl Iterator<Item = Measurement> {
     let len = part.range.len();
-    // A leaf without elements is one piece: every part has a total.
-    let starts = (0..len.max(1)).step_by(NORM_PIECE);
+    let starts = (0..pieces_of(len)).map(|piece| piece * NORM_PIECE);
     starts.map(move |start| Measurement {
         part: index,
         range: start..(start + NORM_PIECE).min(len),

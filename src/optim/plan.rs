@@ -47,15 +47,15 @@
 
 use super::kernel::Kernel;
 use super::measure::{Measure, Measured};
-use super::pass::{self, Measuring, Part, PartSlices};
+use super::pass::{self, Measuring, Part, PartSlices, StateVectors};
 use super::progress::{LeafProgress, Progress};
 use super::report::{StepReport, clip, unreached};
 use super::rule::{Rule, next_step};
 use super::scan::{ChangeOfLeaf, ClipStage, Request, Scan, stricter};
 use super::show::ShowParts;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::Layout;
-use crate::ops::{self, NonFinite};
+use crate::ops::NonFinite;
 
 /// The leaves that take part, and which of them are equally far.
 pub(super) struct Plan {
@@ -121,6 +121,7 @@ impl Plan {
             plan.parts.push(Part {
                 range: leaf.range(),
                 leaf: index,
+                start: 0,
                 kernel: plan.runs.len() - 1,
             });
         }
@@ -151,18 +152,26 @@ impl Plan {
         }
     }
 
-    /// Neighbours that share a kernel as one part.
-    pub(super) fn merged_parts(&self) -> Vec<Part> {
-        let mut merged: Vec<Part> = Vec::new();
+    /// A number that two plans have in common if they measure, change and move the same leaves at
+    /// the same steps, and most likely not otherwise.
+    pub(super) fn fingerprint<K>(&self, prepared: &Prepared<K>) -> u64 {
+        let mut hash = 0_u64;
+        // A multiplication a number: a plan has two for each of maybe 10,000 leaves.
+        let mut number = |number: u64| {
+            const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+            hash = (hash ^ number).wrapping_mul(ODD).rotate_left(29);
+        };
         for part in &self.parts {
-            match merged.last_mut() {
-                Some(last) if last.kernel == part.kernel && last.range.end == part.range.start => {
-                    last.range.end = part.range.end
-                }
-                _ => merged.push(part.clone()),
-            }
+            number(part.leaf as u64);
+            number(part.kernel as u64);
         }
-        merged
+        for (run, scan) in self.runs.iter().zip(&prepared.scans) {
+            run.progress
+                .iter()
+                .for_each(|counted| number(counted.to_bits()));
+            scan.tell(&mut number);
+        }
+        hash
     }
 
     /// How far the leaves of every run are after this step, as their rules say.
@@ -185,12 +194,12 @@ impl Plan {
     /// # Errors
     /// A norm that is infinite or NaN, of a stage that will not have it; a change of a whole leaf
     /// that fails.
-    pub(super) fn measure<'g, K: Kernel>(
+    pub(super) fn measure<K: Kernel>(
         &self,
         layout: &Layout,
-        states: &[Vec<f32>],
+        states: StateVectors<'_>,
         prepared: &Prepared<K>,
-        shown: &mut impl ShowParts<'g>,
+        shown: &mut impl ShowParts,
     ) -> Result<(Vec<Option<Measured>>, StepReport)> {
         let mut measured: Vec<Option<Measured>> = (0..K::NORMS).map(|_| None).collect();
         let mut report = self.report(layout, prepared);
@@ -210,19 +219,10 @@ impl Plan {
             if requests.iter().all(Option::is_none) {
                 continue;
             }
-            let needs_parameters = |part: &Part| {
-                let request = requests[part.kernel].as_ref();
-                request.is_some_and(Request::needs_parameters)
-            };
             let kernels = &prepared.kernels;
             let parts = self.parts.len();
-            let mut measuring = Measuring::of(parts, states, kernels, &requests, &measured);
-            let mut measure = |parts: &[Part], slices: &[PartSlices<'_>]| {
-                measuring.add(parts, slices);
-                Ok(())
-            };
-            shown.show(&self.parts, &needs_parameters, &mut measure)?;
-            let totals = measuring.totals();
+            let measuring = Measuring::of(parts, states, kernels, &requests, &measured);
+            let totals = shown.totals(&self.parts, measuring, &requests)?;
             let goes_on = self.goes_on(layout, &requests, &totals, shown)?;
             let norms = self.norms(layout, &requests, &totals);
             prepared.note(&mut report, norm, &self.parts, &requests, &norms);
@@ -240,13 +240,13 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose change fails, or for whose direction there is no memory.
-    fn change_leaves<'g, K: Kernel>(
+    fn change_leaves<K: Kernel>(
         &self,
         layout: &Layout,
-        states: &[Vec<f32>],
+        states: StateVectors<'_>,
         prepared: &Prepared<K>,
         (number, measured): (usize, &[Option<Measured>]),
-        shown: &mut impl ShowParts<'g>,
+        shown: &mut impl ShowParts,
     ) -> Result<Option<Measured>> {
         let scans = prepared.scans.iter();
         let changes: Vec<Option<&ChangeOfLeaf>> =
@@ -268,7 +268,8 @@ impl Plan {
             }
             Ok(())
         };
-        shown.show(&self.parts, &is_changed, &mut change)?;
+        let changed = shown.show(&self.parts, &is_changed, &mut change);
+        shown.agree(changed)?;
         Ok(Some(Measured::Directions(directions)))
     }
 
@@ -313,12 +314,12 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose norm is infinite or NaN, and whose stage will not have it.
-    fn goes_on<'g>(
+    fn goes_on(
         &self,
         layout: &Layout,
         requests: &[Option<Request>],
         totals: &[[f64; 2]],
-        shown: &impl ShowParts<'g>,
+        shown: &mut impl ShowParts,
     ) -> Result<bool> {
         let mut goes_on = true;
         for (index, part) in self.parts.iter().enumerate() {
@@ -332,7 +333,7 @@ impl Plan {
             match request.measure.non_finite {
                 NonFinite::Error => {
                     let leaf = &layout.leaves()[part.leaf];
-                    return Err(at_fault(leaf.path(), shown.gradient(part)));
+                    return Err(shown.at_fault(part)?.at(leaf.path()));
                 }
                 NonFinite::Skip => goes_on = false,
                 NonFinite::Propagate => {}
@@ -390,14 +391,6 @@ fn scan(kernel: &impl Kernel) -> Scan {
     let mut scan = Scan::new();
     kernel.scan(&mut scan);
     scan
-}
-
-#[cold]
-fn at_fault(path: &str, grad: &[f32]) -> Error {
-    match ops::first_non_finite(grad) {
-        Some(index) => Error::non_finite(index, grad[index]).at(path),
-        None => Error::non_finite_step().at(path),
-    }
 }
 
 /// What each kernel asks for by this number. Of a norm over all leaves there is one measure, the

@@ -164,6 +164,38 @@ impl Scan {
             .map(|change| &change.1)
     }
 
+    /// Whether the direction of a whole leaf is changed.
+    pub(super) fn changes_leaf(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Hands on, as numbers, all that decides what is measured and changed before the step.
+    pub(super) fn tell(&self, mut number: impl FnMut(u64)) {
+        let requests = self.requests.iter().chain(&self.closed);
+        for Request {
+            norm,
+            measure,
+            is_of_gradient,
+        } in requests
+        {
+            number(*norm as u64);
+            number(measure.p.to_bits());
+            number(measure.max.map_or(u64::MAX, f64::to_bits));
+            number(measure.non_finite as u64);
+            let flags = [measure.is_global, measure.of_parameters, *is_of_gradient];
+            number(
+                flags
+                    .iter()
+                    .fold(0, |bits, flag| bits << 1 | u64::from(*flag)),
+            );
+        }
+        for (change, _) in &self.changes {
+            number(*change as u64);
+        }
+        number(self.closed.is_some().into());
+        number(self.non_finite as u64);
+    }
+
     /// Whether anything has to be found before the step.
     pub(super) fn asks_for_anything(&self) -> bool {
         let is_checked = self.closed.is_some() && self.non_finite != NonFinite::Propagate;

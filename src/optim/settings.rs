@@ -146,7 +146,7 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn reset(&mut self, pattern: &str) -> Result<()> {
         for leaf in self.layout.matching(pattern)? {
-            let range = self.layout.leaves()[leaf].range();
+            let range = self.kept_of(leaf);
             for state in &mut self.states {
                 state[range.clone()].fill(0.0);
             }
@@ -188,7 +188,7 @@ impl<R: Rule> Optimizer<R> {
         }
         for leaf in self.layout.matching(pattern)? {
             let rule = &self.groups[self.progress.leaves[leaf].group as usize];
-            let range = self.layout.leaves()[leaf].range();
+            let range = self.kept_of(leaf);
             let states = &mut self.states;
             let (mut first, mut is_found) = (0, false);
             let mut reset = |stage: StageState<'_>| {

@@ -1,19 +1,21 @@
 //! How the parameters and gradients of a step are shown while norms are measured: all at once, or
 //! one leaf after the other where nobody holds more than one of them at a time.
 
-use super::pass::{Part, PartSlices};
+use super::kernel::Kernel;
+use super::pass::{Measuring, Part, PartSlices};
+use super::scan::Request;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::ops;
 
 /// What is done with parts that are shown.
 pub(super) type See<'s> = &'s mut dyn FnMut(&[Part], &[PartSlices<'_>]) -> Result<()>;
 
 /// Shows the parameters and the gradients of parts.
-pub(super) trait ShowParts<'g> {
-    fn gradient(&self, part: &Part) -> &'g [f32];
-
-    /// Calls `see` with all parts, in their order, in one call or in several. Where a part does not
-    /// need its parameters, an empty slice may stand in their place.
+pub(super) trait ShowParts {
+    /// Calls `see` with all parts, in their order, in one call or in several; on a member of a run
+    /// with what it keeps of them. Where a part does not need its parameters, an empty slice may
+    /// stand in their place.
     ///
     /// # Errors
     /// Parameters that cannot be shown; what `see` returns.
@@ -23,6 +25,52 @@ pub(super) trait ShowParts<'g> {
         needs_parameters: &dyn Fn(&Part) -> bool,
         see: See<'_>,
     ) -> Result<()>;
+
+    /// What every part adds to a norm.
+    ///
+    /// # Errors
+    /// Parameters that cannot be shown.
+    fn totals<K: Kernel>(
+        &mut self,
+        parts: &[Part],
+        mut measuring: Measuring<'_, K>,
+        requests: &[Option<Request>],
+    ) -> Result<Vec<[f64; 2]>> {
+        let needs_parameters = |part: &Part| {
+            let request = requests[part.kernel].as_ref();
+            request.is_some_and(Request::needs_parameters)
+        };
+        let mut measure = |parts: &[Part], slices: &[PartSlices<'_>]| {
+            measuring.add(parts, slices);
+            Ok(())
+        };
+        self.show(parts, &needs_parameters, &mut measure)?;
+        Ok(measuring.totals())
+    }
+
+    /// What is wrong with a part whose norm is not finite.
+    ///
+    /// # Errors
+    /// Another member of the run that cannot be asked.
+    fn at_fault(&mut self, part: &Part) -> Result<Error>;
+
+    /// Whether all members of a run have come so far; of one that is alone what it says.
+    ///
+    /// # Errors
+    /// Its own; another member's.
+    fn agree(&mut self, result: Result<()>) -> Result<()> {
+        result
+    }
+}
+
+/// What is wrong with a leaf whose norm is not finite: the first element of its gradient that is
+/// not, or a norm that no element explains.
+#[cold]
+pub(super) fn non_finite(grad: &[f32]) -> Error {
+    match ops::first_non_finite(grad) {
+        Some(index) => Error::non_finite(index, grad[index]),
+        None => Error::non_finite_step(),
+    }
 }
 
 /// Parts whose slices are all there.
@@ -41,16 +89,16 @@ impl<'s, F: Fn(&Part) -> PartSlices<'s>> AllParts<'s, F> {
     }
 }
 
-impl<'s, F: Fn(&Part) -> PartSlices<'s>> ShowParts<'s> for AllParts<'s, F> {
-    fn gradient(&self, part: &Part) -> &'s [f32] {
-        (self.slices_of)(part).1
-    }
-
+impl<'s, F: Fn(&Part) -> PartSlices<'s>> ShowParts for AllParts<'s, F> {
     fn show(&mut self, parts: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_>) -> Result<()> {
         if self.slices.is_empty() {
             self.slices = parts.iter().map(&self.slices_of).collect();
         }
         see(parts, &self.slices)
+    }
+
+    fn at_fault(&mut self, part: &Part) -> Result<Error> {
+        Ok(non_finite((self.slices_of)(part).1))
     }
 }
 
@@ -97,15 +145,11 @@ where
     }
 }
 
-impl<'g, G, L> ShowParts<'g> for LentParts<'_, G, L>
+impl<'g, G, L> ShowParts for LentParts<'_, G, L>
 where
     G: Fn(&Part) -> &'g [f32],
     L: FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
 {
-    fn gradient(&self, part: &Part) -> &'g [f32] {
-        (self.gradient_of)(part)
-    }
-
     fn show(
         &mut self,
         parts: &[Part],
@@ -116,14 +160,14 @@ where
             // All gradients are there, so that all threads share them even where leaves are small.
             let slices: Vec<PartSlices<'_>> = parts
                 .iter()
-                .map(|part| (&[][..], self.gradient(part)))
+                .map(|part| (&[][..], (self.gradient_of)(part)))
                 .collect();
             return see(parts, &slices);
         }
         for part in parts {
             let one = std::slice::from_ref(part);
             if !needs_parameters(part) {
-                see(one, &[(&[], self.gradient(part))])?;
+                see(one, &[(&[], (self.gradient_of)(part))])?;
                 continue;
             }
             let mut seen = Ok(());
@@ -132,5 +176,8 @@ where
             seen.and(lent)?;
         }
         Ok(())
+    }
+    fn at_fault(&mut self, part: &Part) -> Result<Error> {
+        Ok(non_finite((self.gradient_of)(part)))
     }
 }

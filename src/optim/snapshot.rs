@@ -77,13 +77,20 @@ pub struct Snapshot<'s, R> {
     // First, so that a reader knows it before it meets a field that it does not know.
     #[cfg_attr(
         feature = "serde",
-        serde(default = "first_version", deserialize_with = "known_version")
+        serde(
+            default = "first_version",
+            deserialize_with = "known_version",
+            serialize_with = "version_of_whole"
+        )
     )]
     version: u32,
     fingerprint: u64,
     groups: Vec<R>,
     leaves: Vec<SavedLeaf>,
     states: Vec<SavedState<'s>>,
+    /// Which elements the states are of; none of a snapshot of all. Its version is `OF_RANGE`.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    range: Option<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +126,24 @@ struct SavedState<'s> {
 
 /// The version of what is stored. It grows with every change that an older reader would get wrong.
 const VERSION: u32 = 1;
+
+/// In place of a version that of a snapshot of a range, which is not stored: a reader could not tell
+/// it from one of the whole vector.
+const OF_RANGE: u32 = 0;
+
+#[cfg(feature = "serde")]
+fn version_of_whole<S: serde::Serializer>(
+    version: &u32,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    if *version == OF_RANGE {
+        return Err(serde::ser::Error::custom(
+            "expected a snapshot of the whole flat vector, found one of a range, of one member: \
+             `Optimizer::resume_range` puts those of all members together",
+        ));
+    }
+    serializer.serialize_u32(*version)
+}
 
 /// That of state which was stored before there were versions.
 #[cfg(feature = "serde")]
@@ -196,6 +221,9 @@ pub struct Reshaped {
 impl<R: Rule> Optimizer<R> {
     /// All that it knows, as plain data. Copies no vector; reads all of them once.
     ///
+    /// Of an optimiser [of a range](Optimizer::of_range) the snapshot is of that range, for
+    /// [`resume_range`](Optimizer::resume_range), and is not serialised.
+    ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
     /// use flatleaf::Layout;
@@ -225,8 +253,10 @@ impl<R: Rule> Optimizer<R> {
             name: Cow::Borrowed(name),
             elements: (!is_zero(elements)).then_some(elements.into()),
         };
+        let is_whole = self.range == (0..self.layout.len());
         Snapshot {
-            version: VERSION,
+            version: if is_whole { VERSION } else { OF_RANGE },
+            range: (!is_whole).then(|| self.range.clone()),
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
             leaves: self.layout.leaves().iter().enumerate().map(leaf).collect(),
@@ -258,20 +288,15 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn resume(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<Self> {
-        snapshot.validate()?;
-        snapshot.check_same(layout)?;
-        let mut optimizer = Optimizer::new(snapshot.groups[0].clone(), layout)?;
+        snapshot.check_is_whole()?;
+        snapshot.check_is_of(layout)?;
+        let mut optimizer = snapshot.resumed_without_vectors(layout, 0..layout.len())?;
         optimizer.states = snapshot
             .states
             .into_iter()
             .zip(optimizer.states)
             .map(|(saved, zeros)| saved.elements.map_or(zeros, Cow::into_owned))
             .collect();
-        optimizer.groups = snapshot.groups;
-        for (index, saved) in snapshot.leaves.iter().enumerate() {
-            let rule = optimizer.groups[saved.group as usize].clone();
-            optimizer.restore(index, saved.progress(), &rule, &saved.counted);
-        }
         Ok(optimizer)
     }
 
@@ -336,6 +361,7 @@ impl<R: Rule> Optimizer<R> {
         layout: &Layout,
         change: impl FnMut(&Q) -> R,
     ) -> Result<(Self, Migration)> {
+        snapshot.check_is_whole()?;
         snapshot.validate()?;
         let groups: Vec<R> = snapshot.groups.iter().map(change).collect();
         groups.iter().try_for_each(Rule::validate)?;
@@ -517,7 +543,8 @@ impl<R: Rule> Snapshot<'_, R> {
 
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
-        if !(1..=VERSION).contains(&self.version) {
+        let is_known = (1..=VERSION).contains(&self.version);
+        if !is_known && self.range.is_none() {
             return Err(Error::invalid_state(format!(
                 "version {} of at most {VERSION}",
                 self.version
@@ -558,6 +585,7 @@ impl<R: Rule> Snapshot<'_, R> {
         let Some(len) = len else {
             return Err(Error::invalid_state("shapes beyond any memory"));
         };
+        let len = self.range.as_ref().map_or(len, Range::len);
         let is_wrong = |state: &&SavedState<'_>| {
             state
                 .elements
@@ -570,6 +598,74 @@ impl<R: Rule> Snapshot<'_, R> {
                 state.name
             ))),
             None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// It is a snapshot of one member of a sharded run.
+    fn check_is_whole(&self) -> Result<()> {
+        let Some(Range { start, end }) = self.range.clone() else {
+            return Ok(());
+        };
+        let advice = "`Optimizer::resume_range` puts those of all members together";
+        let found = format!("the state of elements {start}..{end} only ({advice})");
+        Err(Error::invalid_state(found))
+    }
+
+    /// # Errors
+    /// It contradicts itself, or is of another layout.
+    pub(super) fn check_is_of(&self, layout: &Layout) -> Result<()> {
+        self.validate()?;
+        self.check_same(layout)
+    }
+
+    /// Which elements of the flat vector it has the state of.
+    pub(super) fn range(&self, layout: &Layout) -> Range<usize> {
+        self.range.clone().unwrap_or(0..layout.len())
+    }
+
+    /// In what another snapshot of the same layout is not as far as this one, but for vectors.
+    pub(super) fn difference_from(&self, other: &Self) -> Option<&'static str> {
+        let mut leaves = self.leaves.iter().zip(&other.leaves);
+        let is_alike = |(a, b): (&SavedLeaf, &SavedLeaf)| {
+            let same_rule = self.groups[a.group as usize] == other.groups[b.group as usize];
+            same_rule && a.frozen == b.frozen
+        };
+        let steps = |(a, b): (&SavedLeaf, &SavedLeaf)| a.steps == b.steps && a.counted == b.counted;
+        if !leaves.clone().all(steps) {
+            return Some("step");
+        }
+        (!leaves.all(is_alike)).then_some("setting")
+    }
+
+    /// An optimiser that is as far, of a range, with vectors of zeros; call after
+    /// [`check_is_of`](Snapshot::check_is_of).
+    pub(super) fn resumed_without_vectors(
+        &self,
+        layout: &Layout,
+        range: Range<usize>,
+    ) -> Result<Optimizer<R>> {
+        let mut optimizer = Optimizer::with_range(self.groups[0].clone(), layout, range)?;
+        optimizer.groups = self.groups.clone();
+        for (index, saved) in self.leaves.iter().enumerate() {
+            let rule = &self.groups[saved.group as usize];
+            optimizer.restore(index, saved.progress(), rule, &saved.counted);
+        }
+        Ok(optimizer)
+    }
+
+    /// Copies the state of some elements, of which this snapshot has all.
+    pub(super) fn copy_vectors(
+        &self,
+        layout: &Layout,
+        elements: Range<usize>,
+        optimizer: &mut Optimizer<R>,
+    ) {
+        let within = |outer: Range<usize>| elements.start - outer.start..elements.end - outer.start;
+        let from = within(self.range(layout));
+        let to = within(optimizer.range.clone());
+        for (saved, state) in self.states.iter().zip(&mut optimizer.states) {
+            saved.copy_to(from.clone(), &mut state[to.clone()]);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use flatleaf::{Alone, Communicator, Error, Layout, Result, Threads};
+use flatleaf::{Alone, Communicator, Error, Layout, Result, Threads, elastic_average};
 
 const SIZES: [usize; 5] = [1, 2, 3, 4, 7];
 
@@ -295,4 +295,67 @@ fn shards_cover_the_vector_and_are_nearly_even() {
             );
         }
     }
+}
+
+/// By hand: with a rate of 0.5 and two members each moves by a quarter of its way to the centre, and
+/// the centre by half of its way to the mean.
+#[test]
+fn members_and_their_centre_are_drawn_to_each_other() {
+    let ends = Threads::run(2, |member| {
+        let mut x = [[0.0, 1.0], [4.0, 1.0]][member.rank()];
+        let mut centre = [1.0, 1.0];
+        for _ in 0..2 {
+            elastic_average(member, &mut x, &mut centre, 0.5).unwrap();
+        }
+        (x, centre)
+    });
+    // First 0.25, 3.25 and 1.5; then 0.25 + 0.25·1.25, 3.25 − 0.25·1.75 and 1.5 + 0.5·0.25.
+    assert_eq!(ends[0], ([0.5625, 1.0], [1.625, 1.0]));
+    assert_eq!(ends[1], ([2.8125, 1.0], [1.625, 1.0]));
+}
+
+#[test]
+fn a_centre_that_does_not_fit_is_an_error_on_all_and_nothing_is_written() {
+    for (lengths, rates) in [
+        ([2, 3], [0.5, 0.5]),
+        ([2, 2], [0.5, 1.5]),
+        ([2, 2], [0.5, f64::NAN]),
+    ] {
+        let answers = Threads::run(2, |member| {
+            let mut x = [1.0, 2.0];
+            let mut centre = vec![0.0; lengths[member.rank()]];
+            let rate = rates[member.rank()];
+            let error = elastic_average(member, &mut x, &mut centre, rate).unwrap_err();
+            assert!(x == [1.0, 2.0] && centre.iter().all(|x| *x == 0.0));
+            error
+        });
+        assert!(answers[0].is_member(), "{:?}", answers[0]);
+        assert!(answers[1].is_length() || answers[1].is_argument());
+    }
+}
+
+#[test]
+fn shards_of_whole_leaves_end_where_leaves_start() {
+    let lengths = [100_000, 1, 70_000, 0, 30_000];
+    let layout = Layout::of(&lengths.map(|len| vec![0.0_f32; len]).to_vec()).unwrap();
+    let starts: Vec<usize> = layout
+        .leaves()
+        .iter()
+        .map(|leaf| leaf.range().start)
+        .collect();
+    for count in 1..=7 {
+        let shards = layout.shards_of_whole_leaves(count);
+        assert_eq!((shards.len(), shards[0].start), (count, 0));
+        assert_eq!(shards[count - 1].end, layout.len());
+        assert!(shards.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(
+            shards
+                .iter()
+                .all(|shard| starts.contains(&shard.start) || shard.is_empty())
+        );
+    }
+    assert_eq!(
+        layout.shards_of_whole_leaves(2),
+        [0..100_000, 100_000..200_001]
+    );
 }

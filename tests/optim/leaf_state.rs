@@ -63,7 +63,7 @@ impl AnyLaw for GoesOn {
         let grad_of = |step: usize| {
             let mut grad = FlatGrad::from_flat(&layout, gradient(layout.len(), step)).unwrap();
             // So that leaves are at steps, and within windows, of their own.
-            grad.set_present(1, step % 3 != 0);
+            grad.set_present(1, !step.is_multiple_of(3));
             grad
         };
         for step in 1..=4 {

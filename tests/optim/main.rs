@@ -15,11 +15,13 @@ mod fields;
 mod golden;
 mod leaf_state;
 mod lent;
+mod members;
 #[cfg(feature = "serde")]
 mod muon;
 mod naive;
 mod numbers;
 mod optimizer;
+mod outer;
 mod rules;
 #[cfg(feature = "serde")]
 mod snapshots;

@@ -1,0 +1,551 @@
+//! A step that the members of a run take together: each with the state of all elements, or each with
+//! the state of its own range (ZeRO, Rajbhandari et al. 2020, stage 1).
+//!
+//! What two members exchange in a sharded step of `(ClipNorm, AdamW)`, member 0 keeping elements 0..4
+//! and member 1 elements 4..6:
+//!
+//! 1. They meet ([`meet`]): one exchange of nine numbers a member says what is wrong on any of them,
+//!    how much each one's gradient counts, whether a leaf is absent somewhere, which range each
+//!    keeps, and whether layouts, steps and settings are alike. What follows depends on these numbers
+//!    alone, which all have, so that either all of them go on or none.
+//! 2. Only if a leaf is absent somewhere, one number a leaf says on how many members it is there.
+//! 3. Gradients are summed: member 0 gets the sums of 0..4, member 1 those of 4..6, and divides them
+//!    by the sum of the weights.
+//! 4. The norm. Each member measures what it has of each leaf, in the pieces that one alone would
+//!    measure: shards are cut nowhere else. A vector with a place for every piece is summed, each
+//!    place having one member that adds something and others that add 0, which is exact. All merge
+//!    the pieces in the order of one alone, so the norm is the same bits. A rule without norms
+//!    exchanges nothing here.
+//! 5. If the norm is not finite, all refuse or skip the step: none has moved.
+//! 6. Each moves its own range and its state, and gives the range to all.
+
+use std::ops::Range;
+
+use super::kernel::Kernel;
+use super::optimizer::Optimizer;
+use super::pass::{self, Measuring, Part, PartSlices, StatesInOrder, pieces_of};
+use super::plan::{Plan, Prepared};
+use super::report::StepReport;
+use super::rule::Rule;
+use super::scan::Request;
+use super::sharded::parts_within;
+use super::show::{See, ShowParts, non_finite};
+use crate::communicator::{Communicator, NORM_PIECE, failure_told, message_of};
+use crate::error::{Error, Result};
+use crate::flat::gradient::FlatGrad;
+use crate::layout::Layout;
+use crate::memory;
+use crate::ops;
+
+impl<R: Rule> Optimizer<R> {
+    /// Moves a flat vector that all members of a run have by the mean of their gradients, as
+    /// [`step`](Optimizer::step) would by that mean; all members call it.
+    ///
+    /// If every member's optimiser keeps the whole state, each takes the whole step. If each was made
+    /// [of a range](Optimizer::of_range), and the ranges follow each other by rank and are the whole
+    /// vector together, each moves its range and gives it to the others. Both give the same bits, on
+    /// any number of members. A member sends about twice the vector, less its share, either way.
+    ///
+    /// A leaf that is absent on some members has the mean of the others' gradients and zeros; one
+    /// that is absent on all is absent. What `grad` holds afterwards is the mean where this member
+    /// moved, and anything elsewhere: gather the next gradient into it.
+    ///
+    /// # Errors
+    /// On all members, before anything has moved: what [`step`](Optimizer::step) refuses on any of
+    /// them, `is_member` where another one is the reason; `is_non_finite`, which names the member that
+    /// keeps the element; `is_other_layout`, `is_member`: members with other layouts, other
+    /// settings or at other steps; `is_argument`: ranges that are not the vector together, or one
+    /// that cuts a leaf which the rule changes as a whole
+    /// ([`shards_of_whole_leaves`](Layout::shards_of_whole_leaves) does not). Learning rates, norms to
+    /// clip at, what is frozen and step counts are compared, other settings are not.
+    ///
+    /// What the communicator returns: then members may have come differently far, and the run is
+    /// over.
+    ///
+    /// ```
+    /// use flatleaf::optim::{AdamW, ClipNorm, Optimizer};
+    /// use flatleaf::{destructure, tree, Communicator, Result, Threads};
+    ///
+    /// let train = |member: &mut Threads, is_sharded: bool| -> Result<Vec<f32>> {
+    ///     let (mut flat, layout) = destructure(&tree!({ "w": [1.0, 2.0], "b": [3.0] }))?;
+    ///     let rule = (ClipNorm::default(), AdamW::default());
+    ///     let range = if is_sharded { layout.shards(member.size())[member.rank()].clone() } else { 0..3 };
+    ///     let mut optimizer = Optimizer::of_range(rule, &layout, range)?;
+    ///     for _ in 0..3 {
+    ///         let mut grad = layout.gather_grad(&tree!({ "w": [1.0, -1.0], "b": (vec![member.rank() as f32]) }))?;
+    ///         optimizer.step_with(member, &mut flat, &mut grad)?;
+    ///     }
+    ///     Ok(flat)
+    /// };
+    /// let sharded = Threads::run(2, |member| train(member, true).unwrap());
+    /// let replicated = Threads::run(2, |member| train(member, false).unwrap());
+    /// assert!(sharded.iter().chain(&replicated).all(|flat| *flat == sharded[0]));
+    /// ```
+    pub fn step_with(
+        &mut self,
+        communicator: &mut impl Communicator,
+        flat: &mut [f32],
+        grad: &mut FlatGrad,
+    ) -> Result<StepReport> {
+        self.step_weighted_with(communicator, flat, grad, 1.0)
+    }
+
+    /// Moves a flat vector that all members of a run have by the weighted mean of their gradients,
+    /// `Σ weight · gradient / Σ weight`, as [`step_with`](Optimizer::step_with) does by the mean.
+    ///
+    /// A weight is the number of examples that a member's gradient is of, say. One with a weight of 0
+    /// takes part in the exchanges and its gradient does not, whatever it holds: so a member that has
+    /// run out of data goes on to call it.
+    ///
+    /// # Errors
+    /// Those of [`step_with`](Optimizer::step_with): before anything has moved, what any member
+    /// refuses; and `is_argument`: a weight that is negative or not finite, or 0 on all members.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::{destructure, tree, Communicator, FlatGrad, Result, Threads};
+    ///
+    /// let ends = Threads::run(3, |member| -> Result<f32> {
+    ///     let (mut flat, layout) = destructure(&tree!([0.0]))?;
+    ///     let mut optimizer = Optimizer::new(Sgd { lr: 1.0, ..Default::default() }, &layout)?;
+    ///     let (weight, x) = [(3.0, 1.0), (1.0, 5.0), (0.0, f32::NAN)][member.rank()];
+    ///     let mut grad = FlatGrad::from_flat(&layout, vec![x])?;
+    ///     optimizer.step_weighted_with(member, &mut flat, &mut grad, weight)?;
+    ///     Ok(flat[0])
+    /// });
+    /// assert!(ends.into_iter().all(|x| x.unwrap() == -2.0)); // (3 · 1 + 1 · 5) / 4
+    /// ```
+    pub fn step_weighted_with(
+        &mut self,
+        communicator: &mut impl Communicator,
+        flat: &mut [f32],
+        grad: &mut FlatGrad,
+        weight: f64,
+    ) -> Result<StepReport> {
+        let checked = self.check_own(flat, Some(grad), weight);
+        let plan = self.plan(&self.progress, |_| true);
+        let counts = checked.is_ok() && weight > 0.0;
+        let lacks_leaf = counts && plan.parts.iter().any(|part| !grad.is_present(part.leaf));
+        let said = self.said(&plan, (weight, lacks_leaf));
+        let met = meet(communicator, &self.layout, said, checked)?;
+
+        let plan = match met.lacks_leaf {
+            false => plan,
+            true => {
+                let leaves = 0..self.layout.leaves().len();
+                let is_here = |leaf| f64::from(u8::from(counts && grad.is_present(leaf)));
+                let mut members: Vec<f64> = leaves.map(is_here).collect();
+                communicator.all_reduce(&mut members)?;
+                let is_present = |leaf: usize| members[leaf] > 0.0;
+                // Alike on all members, as what is frozen and whether absence is denied is.
+                self.check_absent(is_present)?;
+                self.plan(&self.progress, is_present)
+            }
+        };
+        mean(communicator, grad.elements_mut(), weight, &met)?;
+        if met.lacks_leaf || !counts {
+            let mut is_present = vec![false; self.layout.leaves().len()];
+            plan.parts
+                .iter()
+                .for_each(|part| is_present[part.leaf] = true);
+            for part in self.plan(&self.progress, |_| true).parts {
+                grad.set_present(part.leaf, is_present[part.leaf]);
+            }
+        }
+        self.move_with(communicator, plan, flat, grad, &met)
+    }
+
+    /// Ends the windows of an [`Accumulate`](super::Accumulate) early on all members of a run, as
+    /// [`flush`](Optimizer::flush) does on one; all members call it.
+    ///
+    /// # Errors
+    /// Those of [`step_with`](Optimizer::step_with), but of gradients: on all members, before
+    /// anything has moved.
+    ///
+    /// ```
+    /// use flatleaf::optim::{Accumulate, Optimizer, Sgd};
+    /// use flatleaf::{Alone, FlatGrad, Layout};
+    ///
+    /// let mut flat = [0.0_f32];
+    /// let layout = Layout::of(&flat)?;
+    /// let rule = (Accumulate { steps: 4 }, Sgd { lr: 1.0, ..Default::default() });
+    /// let mut optimizer = Optimizer::new(rule, &layout)?;
+    /// optimizer.step_with(&mut Alone, &mut flat, &mut FlatGrad::from_flat(&layout, vec![3.0])?)?;
+    /// assert_eq!(optimizer.flush_with(&mut Alone, &mut flat)?.leaves, 1);
+    /// assert_eq!(flat, [-3.0]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn flush_with(
+        &mut self,
+        communicator: &mut impl Communicator,
+        flat: &mut [f32],
+    ) -> Result<StepReport> {
+        let none = memory::try_zeroed(self.layout.len());
+        let checked = self.check_own(flat, None, 1.0);
+        let (none, checked) = match none {
+            Ok(none) => (none, checked),
+            Err(error) => (Vec::new(), checked.and(Err(error))),
+        };
+        let plan = self.plan_flush();
+        let said = self.said(&plan, (1.0, false));
+        let met = meet(communicator, &self.layout, said, checked)?;
+        self.move_with(communicator, plan, flat, &none, &met)
+    }
+
+    /// What this member alone can find wrong.
+    fn check_own(&self, flat: &[f32], grad: Option<&FlatGrad>, weight: f64) -> Result<()> {
+        self.layout.check_len("the flat vector", flat.len())?;
+        if let Some(grad) = grad {
+            self.layout.check_same(grad.layout())?;
+        }
+        if weight.is_finite() && weight >= 0.0 {
+            return Ok(());
+        }
+        let expected = "a weight that is 0 or more, and finite";
+        Err(Error::argument(expected, weight))
+    }
+
+    fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
+        let prepared = plan.prepare(&self.groups);
+        let mut settings = plan.fingerprint(&prepared);
+        for rate in self.groups.iter().filter_map(Rule::lr) {
+            settings = settings.rotate_left(7) ^ rate.to_bits();
+        }
+        Said {
+            message: 0,
+            // Of a weight that is wrong there is a message.
+            weight: if weight.is_finite() { weight } else { 0.0 },
+            lacks_leaf,
+            range: self.range.clone(),
+            layout: self.layout.fingerprint(),
+            settings: settings.rotate_left(1) ^ u64::from(self.denies_absent),
+        }
+    }
+
+    fn move_with(
+        &mut self,
+        communicator: &mut impl Communicator,
+        plan: Plan,
+        flat: &mut [f32],
+        grad: &[f32],
+        met: &Met,
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(&self.groups);
+        check_uncut(&self.layout, &plan, &prepared, met)?;
+        let own = match met.is_sharded {
+            true => parts_within(&plan.parts, &self.range),
+            false => plan.parts.clone(),
+        };
+        let mut shown = OwnParts {
+            communicator: &mut *communicator,
+            own: &own,
+            is_sharded: met.is_sharded,
+            flat,
+            grad,
+        };
+        let states = self.state_vectors();
+        let (measured, report) = plan.measure(&self.layout, states, &prepared, &mut shown)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        let advanced = plan.advanced(&self.groups);
+        let states = StatesInOrder::of(&mut self.states, self.range.start);
+        pass::step_flat(&own, flat, grad, states, &prepared.kernels, &measured);
+        for part in &plan.parts {
+            prepared.count(part, &advanced, &mut self.progress);
+        }
+        if met.is_sharded {
+            communicator.all_gather(flat, &met.ranges)?;
+        }
+        Ok(report)
+    }
+}
+
+/// What a member says before a step.
+struct Said {
+    /// The length of its error's message, 0 if it has none.
+    message: usize,
+    weight: f64,
+    /// Whether a leaf that moves has no gradient here.
+    lacks_leaf: bool,
+    range: Range<usize>,
+    /// Fingerprints of the layout, and of what it will do.
+    layout: u64,
+    settings: u64,
+}
+
+/// How many numbers a member says it in.
+const NUMBERS: usize = 9;
+
+impl Said {
+    /// As numbers that an f64 holds exactly: lengths are below 2⁵³, fingerprints go in halves.
+    fn numbers(&self) -> [f64; NUMBERS] {
+        let [layout_high, layout_low] = halves(self.layout);
+        let [settings_high, settings_low] = halves(self.settings);
+        [
+            self.message as f64,
+            self.weight,
+            f64::from(u8::from(self.lacks_leaf)),
+            self.range.start as f64,
+            self.range.end as f64,
+            layout_high,
+            layout_low,
+            settings_high,
+            settings_low,
+        ]
+    }
+
+    fn of_numbers(numbers: &[f64]) -> Self {
+        Said {
+            message: numbers[0] as usize,
+            weight: numbers[1],
+            lacks_leaf: numbers[2] > 0.0,
+            range: numbers[3] as usize..numbers[4] as usize,
+            layout: whole(numbers[5], numbers[6]),
+            settings: whole(numbers[7], numbers[8]),
+        }
+    }
+}
+
+fn halves(number: u64) -> [f64; 2] {
+    [(number >> 32) as f64, (number & 0xffff_ffff) as f64]
+}
+
+fn whole(high: f64, low: f64) -> u64 {
+    (high as u64) << 32 | low as u64
+}
+
+/// What all members know after they have met.
+struct Met {
+    /// The sum of the weights.
+    weight: f64,
+    /// Whether a leaf is absent on some member that counts.
+    lacks_leaf: bool,
+    /// By rank.
+    ranges: Vec<Range<usize>>,
+    is_sharded: bool,
+}
+
+/// All members say what they have and hear what the others have; nobody has an error, or all have.
+///
+/// # Errors
+/// The member's own, or another one's; members that do not fit together.
+fn meet<C: Communicator>(
+    communicator: &mut C,
+    layout: &Layout,
+    said: Said,
+    checked: Result<()>,
+) -> Result<Met> {
+    let own = checked.err();
+    let message = message_of(own.as_ref());
+    let said = Said {
+        message: message.len(),
+        ..said
+    };
+    let mut numbers = vec![0.0; NUMBERS * communicator.size()];
+    let at = NUMBERS * communicator.rank();
+    numbers[at..][..NUMBERS].copy_from_slice(&said.numbers());
+    communicator.all_reduce(&mut numbers)?;
+    let all: Vec<Said> = numbers
+        .chunks_exact(NUMBERS)
+        .map(Said::of_numbers)
+        .collect();
+
+    let lengths: Vec<f64> = all.iter().map(|said| said.message as f64).collect();
+    if let Some(error) = failure_told(communicator, &lengths, &message, own)? {
+        return Err(error);
+    }
+    // From here on every member finds the same.
+    let first = &all[0];
+    if let Some(rank) = all.iter().position(|said| said.layout != first.layout) {
+        return Err(Error::layout_of_member(
+            rank,
+            first.layout,
+            all[rank].layout,
+        ));
+    }
+    if let Some(rank) = all.iter().position(|said| said.settings != first.settings) {
+        let found = "its optimiser is at other steps or has other settings than that of member 0";
+        return Err(Error::member(rank, found));
+    }
+    let weight = all.iter().map(|said| said.weight).sum();
+    if weight == 0.0 {
+        let expected = "a weight above 0 on some member";
+        return Err(Error::argument(expected, "0 on all"));
+    }
+    let lacks_leaf = all.iter().any(|said| said.lacks_leaf);
+    let ranges: Vec<Range<usize>> = all.into_iter().map(|said| said.range).collect();
+    let is_whole = |range: &Range<usize>| *range == (0..layout.len());
+    let is_sharded = !ranges.iter().all(is_whole);
+    if is_sharded && !are_together(&ranges, layout.len()) {
+        let expected =
+            "ranges of all members that follow each other and are the flat vector together";
+        return Err(Error::argument(expected, format_args!("{ranges:?}")));
+    }
+    Ok(Met {
+        weight,
+        lacks_leaf,
+        ranges,
+        is_sharded,
+    })
+}
+
+/// Whether ranges follow each other and are `0..len` together.
+fn are_together(ranges: &[Range<usize>], len: usize) -> bool {
+    let mut end = 0;
+    let follows = |range: &Range<usize>| std::mem::replace(&mut end, range.end) == range.start;
+    ranges.iter().all(follows) && end == len
+}
+
+/// The weighted mean of the members' gradients, with the bits of [`Communicator::mean`]: of the own
+/// range if the run is sharded, otherwise of all.
+fn mean<C: Communicator>(
+    communicator: &mut C,
+    grad: &mut [f32],
+    weight: f64,
+    met: &Met,
+) -> Result<()> {
+    if weight == 0.0 {
+        // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
+        grad.fill(0.0);
+    } else if weight != 1.0 {
+        scale(grad, |x| x * weight);
+    }
+    let own = match met.is_sharded {
+        true => {
+            communicator.reduce_scatter(grad, &met.ranges)?;
+            met.ranges[communicator.rank()].clone()
+        }
+        false => {
+            communicator.sum(grad)?;
+            0..grad.len()
+        }
+    };
+    if met.weight != 1.0 {
+        scale(&mut grad[own], |x| x / met.weight);
+    }
+    Ok(())
+}
+
+fn scale(x: &mut [f32], change: impl Fn(f64) -> f64) {
+    for x in x {
+        let changed = change(f64::from(*x));
+        *x = changed as f32;
+    }
+}
+
+/// No leaf that is changed as a whole is kept by two members.
+fn check_uncut<K>(layout: &Layout, plan: &Plan, prepared: &Prepared<K>, met: &Met) -> Result<()> {
+    if !met.is_sharded {
+        return Ok(());
+    }
+    for part in &plan.parts {
+        if !prepared.scans[part.kernel].changes_leaf() {
+            continue;
+        }
+        let leaf = &part.range;
+        let cuts = met.ranges.iter().map(|range| range.end);
+        let is_inside = |cut: &usize| leaf.start < *cut && *cut < leaf.end;
+        if let Some(cut) = { cuts }.find(is_inside) {
+            let expected = "one member to keep a leaf whose direction is changed as a whole \
+                            (`Layout::shards_of_whole_leaves` cuts none)";
+            let found = format!("its elements {leaf:?} cut at {cut}");
+            return Err(Error::argument(expected, found).at(layout.leaves()[part.leaf].path()));
+        }
+    }
+    Ok(())
+}
+
+/// What a member shows of the parts: its own, and of the others what they measured.
+struct OwnParts<'s, C> {
+    communicator: &'s mut C,
+    own: &'s [Part],
+    is_sharded: bool,
+    flat: &'s [f32],
+    grad: &'s [f32],
+}
+
+impl<C: Communicator> OwnParts<'_, C> {
+    fn slices(&self) -> Vec<PartSlices<'_>> {
+        let of_part = |part: &Part| {
+            (
+                &self.flat[part.range.clone()],
+                &self.grad[part.range.clone()],
+            )
+        };
+        self.own.iter().map(of_part).collect()
+    }
+}
+
+impl<C: Communicator> ShowParts for OwnParts<'_, C> {
+    fn show(&mut self, _: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_>) -> Result<()> {
+        see(self.own, &self.slices())
+    }
+
+    fn totals<K: Kernel>(
+        &mut self,
+        parts: &[Part],
+        mut measuring: Measuring<'_, K>,
+        _: &[Option<Request>],
+    ) -> Result<Vec<[f64; 2]>> {
+        if !self.is_sharded {
+            measuring.add(parts, &self.slices());
+            return Ok(measuring.totals());
+        }
+        // A place for every piece of every part; here what this member keeps.
+        let pieces: usize = parts.iter().map(|part| pieces_of(part.range.len())).sum();
+        let mut all = vec![0.0; 2 * pieces];
+        let mut measured = measuring.of_pieces(self.own, &self.slices());
+        let (mut own, mut first) = (self.own.iter().peekable(), 0);
+        for part in parts {
+            if let Some(own) = own.next_if(|own| own.leaf == part.leaf) {
+                let start = first + own.start / NORM_PIECE;
+                let places = all.chunks_exact_mut(2).skip(start);
+                for (place, total) in places.zip(measured.by_ref().take(pieces_of(own.range.len())))
+                {
+                    place.copy_from_slice(&total);
+                }
+            }
+            first += pieces_of(part.range.len());
+        }
+        self.communicator.all_reduce(&mut all)?;
+        let mut all = all.chunks_exact(2).map(|total| [total[0], total[1]]);
+        let merge = |part: &Part| {
+            let pieces = all.by_ref().take(pieces_of(part.range.len()));
+            measuring.merged(part, pieces)
+        };
+        Ok(parts.iter().map(merge).collect())
+    }
+
+    fn at_fault(&mut self, part: &Part) -> Result<Error> {
+        if !self.is_sharded {
+            return Ok(non_finite(&self.grad[part.range.clone()]));
+        }
+        // Only who keeps an element knows it, and all are to say the same.
+        let mut own = self.own.iter();
+        let found = own.find(|own| own.leaf == part.leaf).and_then(|own| {
+            let grad = &self.grad[own.range.clone()];
+            let index = ops::first_non_finite(grad)?;
+            Some((own.start + index, grad[index]))
+        });
+        let mut told = vec![0.0; 3 * self.communicator.size()];
+        if let Some((index, element)) = found {
+            let place = &mut told[3 * self.communicator.rank()..][..3];
+            place.copy_from_slice(&[1.0, index as f64, f64::from(element.to_bits())]);
+        }
+        self.communicator.all_reduce(&mut told)?;
+        // Ranges are in the order of the ranks, so the first that tells has the first element.
+        let mut members = told.chunks_exact(3);
+        let Some(rank) = members.position(|told| told[0] > 0.0) else {
+            return Ok(Error::non_finite_step());
+        };
+        let told = &told[3 * rank..];
+        let element = f32::from_bits(told[2] as u32);
+        let error = Error::non_finite(told[1] as usize, element);
+        Ok(error.and(&format!(", which member {rank} keeps")))
+    }
+
+    fn agree(&mut self, result: Result<()>) -> Result<()> {
+        self.communicator.agree(result)
+    }
+}
