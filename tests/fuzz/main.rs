@@ -9,6 +9,8 @@ mod layout;
 #[path = "../../fuzz/checks/model/mod.rs"]
 mod model;
 mod mutation;
+#[path = "../../fuzz/checks/optimizer/mod.rs"]
+mod optimizer;
 #[path = "../../fuzz/checks/pattern.rs"]
 mod pattern;
 #[path = "../../fuzz/checks/safetensors.rs"]
@@ -96,4 +98,10 @@ fn bytes_as_models() {
             >= 4
     );
     assert!(accepted_at_random(800, model::agrees) > 600);
+}
+
+#[test]
+fn bytes_as_programs_of_an_optimizer() {
+    let stepped = accepted_at_random(1_000, optimizer::agrees);
+    assert!(stepped > 600, "{stepped}");
 }
