@@ -1,6 +1,7 @@
 //! Starting an MPI job and ending it, on all ranks whatever happens on one.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 
@@ -37,16 +38,16 @@ pub fn run<T, E: Display>(work: impl FnOnce(&mut Mpi) -> Result<T, E>) -> T {
     // Asked before MPI starts, since an MPI without its launcher may say 1 here itself.
     let asked = SIZES.iter().find_map(|name| Some((*name, size_in(name)?)));
     let library = Library::init_thread(ThreadLevel::Funneled).unwrap_or_else(|error| {
-        eprintln!("flatleaf-mpi: MPI cannot be initialised: {error}");
+        say(format!("MPI cannot be initialised: {error}"));
         exit(1)
     });
     let world = library.world();
     let (rank, size) = (world.rank(), world.size());
     if let Some((name, asked)) = asked.filter(|(_, asked)| *asked != size as usize) {
-        eprintln!(
-            "flatleaf-mpi: the launcher started {asked} processes ({name}), and MPI knows of {size}: \
-             start the program with the launcher of the MPI that it was built with, or build it anew"
-        );
+        say(format!(
+            "the launcher started {asked} processes ({name}), and MPI knows of {size}: start the \
+             program with the launcher of the MPI that it was built with, or build it anew"
+        ));
         world.abort(1);
     }
     let mut communicator = Mpi::new(library.world());
@@ -54,15 +55,23 @@ pub fn run<T, E: Display>(work: impl FnOnce(&mut Mpi) -> Result<T, E>) -> T {
     match catch_unwind(AssertUnwindSafe(|| work(&mut communicator))) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
-            eprintln!("flatleaf-mpi: rank {rank} of {size} failed: {error}");
+            say(format!("rank {rank} of {size} failed: {error}"));
             world.abort(1)
         }
         Err(_) => {
             // The message and the place have been printed by the panic hook.
-            eprintln!("flatleaf-mpi: rank {rank} of {size} panicked");
+            say(format!("rank {rank} of {size} panicked"));
             world.abort(101)
         }
     }
+}
+
+/// Prints a last word, in one write: `eprintln!` writes a message in pieces, and MPICH's launcher
+/// drops what has not arrived when the job is aborted.
+fn say(message: String) {
+    let line = format!("flatleaf-mpi: {message}\n");
+    // Nobody is left to tell that it cannot be written.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn size_in(variable: &str) -> Option<usize> {
