@@ -89,7 +89,7 @@ fn synchronise(file: &File, news: &Receiver<()>) -> io::Result<()> {
     Ok(())
 }
 
-fn failed(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn failed(path: &Path, error: &io::Error) -> Error {
     Error::io(path, "a file that can be written", error)
 }
 
@@ -114,34 +114,103 @@ pub(crate) fn replace(
     len: usize,
     write: impl FnOnce(&mut FileWriter<'_>) -> Result<()>,
 ) -> Result<()> {
-    let path = &target_of(path).map_err(|error| failed(path, &error))?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let opened = platform::open_folder(folder).map_err(|error| failed(path, &error))?;
-    remove_abandoned(folder);
-    let old = fs::metadata(path).ok();
-    let (new, file) = create_beside(folder, old.as_ref()).map_err(|error| failed(path, &error))?;
-    let written = write_safely(&file, path, len, write);
-    let old = old.and_then(|old| platform::keep_open(path, &old));
-    let replaced =
-        written.and_then(|()| fs::rename(&new, path).map_err(|error| failed(path, &error)));
-    if replaced.is_err() {
-        let _ = fs::remove_file(&new);
-        return replaced;
-    }
-    let synced = platform::sync_folder(&opened).map_err(|error| {
-        Error::io(
+    let replacement = Replacement::begin(path)?;
+    write_safely(&replacement.file, &replacement.path, len, write)?;
+    replacement.finish()
+}
+
+/// A new file beside the one at a path, which it is to replace. If it is dropped before it is
+/// finished, the new file is removed and the old one stays.
+pub(crate) struct Replacement {
+    /// What the path leads to.
+    path: PathBuf,
+    folder: platform::Folder,
+    new: PathBuf,
+    /// Its number among those of this process.
+    number: u64,
+    file: File,
+    old: Option<fs::Metadata>,
+}
+
+impl Replacement {
+    /// # Errors
+    /// What the system says; a path at which there is something else than a file.
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
+        let path = target_of(path).map_err(|error| failed(path, &error))?;
+        let opened = platform::open_folder(folder_of(&path));
+        let folder = opened.map_err(|error| failed(&path, &error))?;
+        remove_abandoned(folder_of(&path));
+        let old = fs::metadata(&path).ok();
+        let created = create_beside(folder_of(&path), old.as_ref());
+        let (new, number, file) = created.map_err(|error| failed(&path, &error))?;
+        Ok(Replacement {
+            path,
             folder,
-            "a folder that can be synchronised: the new file is in it, but may not outlive a crash",
-            &error,
-        )
-    });
-    if let Some(old) = old {
-        let _ = thread::Builder::new().spawn(move || drop(old));
+            new,
+            number,
+            file,
+            old,
+        })
     }
-    synced
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What tells the new file's name to other processes.
+    pub(crate) fn name(&self) -> [f64; 2] {
+        [f64::from(std::process::id()), self.number as f64]
+    }
+
+    /// Puts the new file, which has been synchronised, in the old one's place.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn finish(self) -> Result<()> {
+        let old = self.old.as_ref();
+        let old = old.and_then(|old| platform::keep_open(&self.path, old));
+        fs::rename(&self.new, &self.path).map_err(|error| failed(&self.path, &error))?;
+        let synced = platform::sync_folder(&self.folder).map_err(|error| {
+            Error::io(
+                folder_of(&self.path),
+                "a folder that can be synchronised: the new file is in it, but may not outlive a crash",
+                &error,
+            )
+        });
+        if let Some(old) = old {
+            let _ = thread::Builder::new().spawn(move || drop(old));
+        }
+        synced
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        // Not there any more if it has been finished.
+        let _ = fs::remove_file(&self.new);
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    folder
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Opens a new file that another process has made beside the one at a path, to write to it too.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open_new(path: &Path, [process, number]: [f64; 2]) -> Result<File> {
+    let path = target_of(path).map_err(|error| failed(path, &error))?;
+    let new = folder_of(&path).join(new_name(process as u32, number as u64));
+    let opened = fs::OpenOptions::new().write(true).open(new);
+    opened.map_err(|error| failed(&path, &error))
+}
+
+fn new_name(process: u32, number: u64) -> String {
+    format!("{PREFIX}{process}-{number}{SUFFIX}")
 }
 
 /// The file that a path means: what its links lead to, whether that is there or not.
@@ -179,18 +248,18 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
 const PREFIX: &str = ".flatleaf-";
 const SUFFIX: &str = ".tmp";
 
-fn create_beside(folder: &Path, old: Option<&fs::Metadata>) -> io::Result<(PathBuf, File)> {
+fn create_beside(folder: &Path, old: Option<&fs::Metadata>) -> io::Result<(PathBuf, u64, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{PREFIX}{}-{count}{SUFFIX}", std::process::id()));
+        let path = folder.join(new_name(std::process::id(), count));
         let file = match platform::create(&path, old) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             created => created?,
         };
         // Between these two lines another process may have taken it for an abandoned one.
         if platform::lock_new(&path, &file) {
-            return Ok((path, file));
+            return Ok((path, count, file));
         }
     }
 }
@@ -221,7 +290,9 @@ mod platform {
     /// Who may read, write and execute.
     const PERMISSIONS: u32 = 0o777;
 
-    pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
+    pub(super) type Folder = File;
+
+    pub(super) fn open_folder(folder: &Path) -> io::Result<Folder> {
         File::open(folder)
     }
 
@@ -284,11 +355,13 @@ mod platform {
     use std::path::Path;
 
     /// Here a folder is no file, and needs no synchronisation.
-    pub(super) fn open_folder(_folder: &Path) -> io::Result<()> {
+    pub(super) type Folder = ();
+
+    pub(super) fn open_folder(_folder: &Path) -> io::Result<Folder> {
         Ok(())
     }
 
-    pub(super) fn sync_folder(_folder: &()) -> io::Result<()> {
+    pub(super) fn sync_folder(_folder: &Folder) -> io::Result<()> {
         Ok(())
     }
 

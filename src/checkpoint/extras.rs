@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::open::Checkpoint;
 use crate::tree::Tree;
@@ -56,9 +57,12 @@ pub(crate) enum Others<'e> {
 pub(crate) enum ExtraPart<'e> {
     Vector(&'e [f32]),
     Tree(&'e dyn Tree),
-    /// An optimiser's: vectors by name, and the rest as text.
+    /// An optimiser's: vectors by name, none of one that is all zeros, of a range of so many
+    /// elements, and the rest as text.
     State {
-        vectors: Vec<(String, Cow<'e, [f32]>)>,
+        vectors: Vec<(String, Option<Cow<'e, [f32]>>)>,
+        range: Range<usize>,
+        len: usize,
         rest: Vec<u8>,
     },
 }

@@ -133,11 +133,16 @@ impl<'a> FileContents<'a> {
         Ok(())
     }
 
-    /// Writes the file.
+    /// The elements of a tensor.
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
+        &self.elements[name]
+    }
+
+    /// The header of the file, once all is in it.
     ///
     /// # Errors
-    /// A name that is taken; a header that is too long; what the system says.
-    pub(crate) fn write(mut self, path: &Path) -> Result<()> {
+    /// A name that is taken.
+    pub(crate) fn header(&mut self) -> Result<Header> {
         // An entry that leads to a tensor is a tie to whoever reads it, unless the file has a list.
         let is_name = |value: &String| self.elements.contains_key(value);
         if self.metadata.values().any(is_name) {
@@ -156,7 +161,16 @@ impl<'a> FileContents<'a> {
         {
             return Err(Error::duplicate(name.clone()));
         }
-        let header = Header::lay_out(self.entries, self.metadata)?;
+        let entries = std::mem::take(&mut self.entries);
+        Header::lay_out(entries, std::mem::take(&mut self.metadata))
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// A name that is taken; a header that is too long; what the system says.
+    pub(crate) fn write(mut self, path: &Path) -> Result<()> {
+        let header = self.header()?;
         let start = header.encode()?;
         atomic::replace(path, header.data_len(), |output| {
             output.write(&start)?;

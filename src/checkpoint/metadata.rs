@@ -29,6 +29,9 @@ pub(crate) const AXES: &str = "flatleaf.axes";
 /// A list, in JSON, of the entries that are ties.
 pub(crate) const TIES: &str = "flatleaf.ties";
 
+/// In JSON, what the members of a run wrote, each of it.
+pub(crate) const SHARDS: &str = "flatleaf.shards";
+
 /// Keys that begin so are this crate's.
 pub(crate) const RESERVED: &str = "flatleaf.";
 

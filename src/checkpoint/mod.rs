@@ -90,6 +90,7 @@ mod work;
 mod atomic;
 mod extras;
 mod file_contents;
+mod members;
 mod save;
 
 // file → model:
@@ -111,6 +112,7 @@ pub use average::{AverageOptions, AverageReport, average, average_with, ema};
 pub use compare::{Comparison, Difference, compare, compare_with};
 pub use extras::Extras;
 pub use load::{LoadOptions, LoadReport, load_into};
+pub use members::save_flat_with;
 pub use open::{Checkpoint, open};
 pub use save::{save, save_flat, save_with};
 pub use stream::scan;

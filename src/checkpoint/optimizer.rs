@@ -7,6 +7,7 @@
 //! would take thirty times as long.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +39,8 @@ impl<'e> Extras<'e> {
     /// [`snapshot`](crate::optim::Optimizer::snapshot) knows, so that it goes on bit for bit.
     /// [`Checkpoint::resume`] on that [`part`](Checkpoint::part) takes it up again. The state
     /// vectors are borrowed until the file is written; each is a tensor as long as the flat vector.
+    /// An optimiser [of a range](Optimizer::of_range) is written by all members together, with
+    /// [`save_flat_with`](super::save_flat_with).
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -64,13 +67,13 @@ impl<'e> Extras<'e> {
         optimizer: &'e Optimizer<R>,
     ) -> Self {
         let mut snapshot = optimizer.snapshot();
+        snapshot.take_range();
         let states = snapshot.take_states().into_iter().enumerate();
-        let vectors = states.filter_map(|(index, (name, elements))| {
-            // Whoever resumes begins with zeros.
-            Some((vector_name(index, &name), elements?))
-        });
+        let vectors = states.map(|(index, (name, elements))| (vector_name(index, &name), elements));
         let part = ExtraPart::State {
             vectors: vectors.collect(),
+            range: optimizer.range(),
+            len: optimizer.layout().len(),
             rest: json(&snapshot).into_bytes(),
         };
         self.parts.push((name.into(), part));
@@ -109,6 +112,40 @@ impl Checkpoint {
     /// ```
     pub fn resume<R: Rule + DeserializeOwned>(&self, layout: &Layout) -> Result<Optimizer<R>> {
         Optimizer::resume(self.snapshot()?, layout)
+    }
+
+    /// The optimiser that was written as this part, as one member of a run that goes on: with the
+    /// state of a range only, of which no more than that is read. Whoever wrote the file, one or
+    /// several members ([`save_flat_with`](super::save_flat_with)).
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::resume_range`] and of [`snapshot`](Checkpoint::snapshot):
+    /// [`is_other_layout`](Error::is_other_layout), [`is_argument`](Error::is_argument) for a range
+    /// that cannot be one member's, [`is_unknown`](Error::is_unknown),
+    /// [`is_invalid_state`](Error::is_invalid_state).
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// use flatleaf::optim::{AdamW, Optimizer};
+    /// use flatleaf::Layout;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-resume-range-{}", std::process::id()));
+    ///
+    /// let model = (vec![1.0_f32; 3], vec![2.0_f32; 4]);
+    /// let layout = Layout::of(&model)?;
+    /// let optimizer = Optimizer::new(AdamW::default(), &layout)?;
+    /// checkpoint::save_with(&path, &model, &Extras::new().optimizer("opt", &optimizer))?;
+    /// let part = checkpoint::open(&path)?.part("opt")?;
+    /// let second: Optimizer<AdamW> = part.resume_range(&layout, layout.shards(2)[1].clone())?;
+    /// assert_eq!(second.range(), 3..7);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume_range<R: Rule + DeserializeOwned>(
+        &self,
+        layout: &Layout,
+        range: Range<usize>,
+    ) -> Result<Optimizer<R>> {
+        Optimizer::resume_range(&[self.snapshot()?], layout, range)
     }
 
     /// The state of an optimiser that was written as this part with [`Extras::optimizer`], its
@@ -172,16 +209,22 @@ impl Checkpoint {
     }
 }
 
+/// The name of what belongs to an optimiser, with its part's.
+pub(crate) fn state_name(part: &str, name: &str) -> String {
+    join(part, name)
+}
+
 /// The tensors of a state below a part's name, with their shapes and elements.
 pub(crate) fn state_tensors<'s>(
     part: &str,
-    vectors: &'s [(String, Cow<'_, [f32]>)],
+    vectors: &'s [(String, Option<Cow<'_, [f32]>>)],
     rest: &'s [u8],
 ) -> impl Iterator<Item = (String, safetensors::Dtype, &'s [u8])> {
     let text = (join(part, SNAPSHOT), safetensors::Dtype::U8, rest);
-    let vectors = vectors.iter().map(move |(name, elements)| {
-        let bytes = bytemuck::cast_slice(elements);
-        (join(part, name), safetensors::Dtype::F32, bytes)
+    let vectors = vectors.iter().filter_map(move |(name, elements)| {
+        // Whoever resumes begins with zeros.
+        let bytes = bytemuck::cast_slice(elements.as_ref()?);
+        Some((join(part, name), safetensors::Dtype::F32, bytes))
     });
     vectors.collect::<Vec<_>>().into_iter().chain([text])
 }

@@ -135,7 +135,7 @@ fn push_tree<'a, T: Tree + ?Sized>(
         })
 }
 
-fn push_vector<'a, E: FlatElement>(
+pub(crate) fn push_vector<'a, E: FlatElement>(
     contents: &mut FileContents<'a>,
     prefix: &str,
     layout: &Layout,
@@ -154,7 +154,7 @@ fn push_vector<'a, E: FlatElement>(
     })
 }
 
-fn push_others<'a>(
+pub(crate) fn push_others<'a>(
     contents: &mut FileContents<'a>,
     layout: &Layout,
     others: &Others<'a>,
@@ -187,6 +187,39 @@ fn push_extras<'a>(
     layout: &Layout,
     extras: &'a Extras<'_>,
 ) -> Result<()> {
+    push_extras_but_state(contents, layout, extras)?;
+    for (part, extra) in &extras.parts {
+        let ExtraPart::State {
+            vectors,
+            range,
+            len,
+            rest,
+        } = extra
+        else {
+            continue;
+        };
+        if *range != (0..*len) {
+            let expected = "an optimiser that keeps the state of the whole flat vector";
+            let found = format!(
+                "that of elements {range:?} (`checkpoint::save_flat_with` writes those of all members)"
+            );
+            return Err(Error::argument(expected, found).at(part));
+        }
+        for (name, dtype, bytes) in state_tensors(part, vectors, rest) {
+            let len = bytes.len() * 8 / dtype.bitsize();
+            contents.push_tensor(name, dtype, vec![len], Cow::Borrowed(bytes))?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands beside a model, but for optimisers' state, of which only the names of the parts are
+/// taken.
+pub(crate) fn push_extras_but_state<'a>(
+    contents: &mut FileContents<'a>,
+    layout: &Layout,
+    extras: &'a Extras<'_>,
+) -> Result<()> {
     extras
         .parts
         .iter()
@@ -195,12 +228,7 @@ fn push_extras<'a>(
         match part {
             ExtraPart::Vector(vector) => push_vector(contents, name, layout, vector)?,
             ExtraPart::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
-            ExtraPart::State { vectors, rest } => {
-                for (name, dtype, bytes) in state_tensors(name, vectors, rest) {
-                    let len = bytes.len() * 8 / dtype.bitsize();
-                    contents.push_tensor(name, dtype, vec![len], Cow::Borrowed(bytes))?;
-                }
-            }
+            ExtraPart::State { .. } => {}
         }
     }
     if !extras.is_plain {

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// Called on all members every so many steps, with the same centre, at first a copy of the first
-/// model, which is what is kept in the end. `rate` is the paper's β, from 0, which leaves all apart,
-/// to 1, where the centre becomes the mean of the models; 0.9 there. Costs one sum of a vector.
+/// model, which is what is kept in the end. `rate` is the paper's β, from 0, which leaves all
+/// apart, to 1, where the centre becomes the mean of the models; 0.9 there. Costs one sum of a
+/// vector.
 ///
 /// # Errors
 /// On all members, before anything is written: `is_length`, a centre that is not as long as the
@@ -42,7 +43,9 @@ pub fn elastic_average(
     communicator.agree(checked)?;
     let pairs = x.iter().zip(&*centre);
     let away: Vec<f32> = pairs.map(|(x, centre)| x - centre).collect();
+    // Rounded once where it is added, and not in between.
     let own_rate = rate / communicator.size() as f64;
+    // Before anything is written: if the exchange fails, all is as it was.
     let mut mean = away.clone();
     communicator.mean(&mut mean, 1.0)?;
     for (x, away) in x.iter_mut().zip(&away) {

@@ -118,6 +118,7 @@ impl<R: Rule> Optimizer<R> {
         };
         let leaf = &self.layout.leaves()[index];
         let range = self.kept_of(index);
+        // All of it before anything is written: half of a leaf's state is worse than none.
         let checked = self.check_leaf_state(range.len(), state);
         checked.map_err(|error| error.at(leaf.path()))?;
         for (own, (_, elements)) in self.states.iter_mut().zip(&state.vectors) {

@@ -148,6 +148,7 @@ impl<R: Rule> Optimizer<R> {
                 pass::step_part(part, (x, grad), &mut states, &prepared.kernels, &measured);
                 prepared.count(part, &advanced, progress);
             });
+            // The others move all the same: a step that half of the model has taken is no step.
             if let Err(error) = answer {
                 let first = findings.is_empty();
                 findings.add(error.in_a_step(has_moved, first));

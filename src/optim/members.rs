@@ -1,16 +1,16 @@
-//! A step that the members of a run take together: each with the state of all elements, or each with
-//! the state of its own range (ZeRO, Rajbhandari et al. 2020, stage 1).
+//! A step that the members of a run take together: each with the state of all elements, or each
+//! with the state of its own range (ZeRO, Rajbhandari et al. 2020, stage 1).
 //!
-//! What two members exchange in a sharded step of `(ClipNorm, AdamW)`, member 0 keeping elements 0..4
-//! and member 1 elements 4..6:
+//! What two members exchange in a sharded step of `(ClipNorm, AdamW)`, member 0 keeping elements
+//! 0..4 and member 1 elements 4..6:
 //!
-//! 1. They meet ([`meet`]): one exchange of nine numbers a member says what is wrong on any of them,
-//!    how much each one's gradient counts, whether a leaf is absent somewhere, which range each
-//!    keeps, and whether layouts, steps and settings are alike. What follows depends on these numbers
-//!    alone, which all have, so that either all of them go on or none.
+//! 1. They meet ([`meet`]): one exchange of nine numbers a member says what is wrong on any of
+//!    them, how much each one's gradient counts, whether a leaf is absent somewhere, which range
+//!    each keeps, and whether layouts, steps and settings are alike. What follows depends on these
+//!    numbers alone, which all have, so that either all of them go on or none.
 //! 2. Only if a leaf is absent somewhere, one number a leaf says on how many members it is there.
-//! 3. Gradients are summed: member 0 gets the sums of 0..4, member 1 those of 4..6, and divides them
-//!    by the sum of the weights.
+//! 3. Gradients are summed: member 0 gets the sums of 0..4, member 1 those of 4..6, and divides
+//!    them by the sum of the weights.
 //! 4. The norm. Each member measures what it has of each leaf, in the pieces that one alone would
 //!    measure: shards are cut nowhere else. A vector with a place for every piece is summed, each
 //!    place having one member that adds something and others that add 0, which is exact. All merge
@@ -41,10 +41,11 @@ impl<R: Rule> Optimizer<R> {
     /// Moves a flat vector that all members of a run have by the mean of their gradients, as
     /// [`step`](Optimizer::step) would by that mean; all members call it.
     ///
-    /// If every member's optimiser keeps the whole state, each takes the whole step. If each was made
-    /// [of a range](Optimizer::of_range), and the ranges follow each other by rank and are the whole
-    /// vector together, each moves its range and gives it to the others. Both give the same bits, on
-    /// any number of members. A member sends about twice the vector, less its share, either way.
+    /// If every member's optimiser keeps the whole state, each takes the whole step. If each was
+    /// made [of a range](Optimizer::of_range), and the ranges follow each other by rank and are the
+    /// whole vector together, each moves its range and gives it to the others. Both give the same
+    /// bits, on any number of members. A member sends about twice the vector, less its share,
+    /// either way.
     ///
     /// A leaf that is absent on some members has the mean of the others' gradients and zeros; one
     /// that is absent on all is absent. What `grad` holds afterwards is the mean where this member
@@ -52,12 +53,12 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// On all members, before anything has moved: what [`step`](Optimizer::step) refuses on any of
-    /// them, `is_member` where another one is the reason; `is_non_finite`, which names the member that
-    /// keeps the element; `is_other_layout`, `is_member`: members with other layouts, other
+    /// them, `is_member` where another one is the reason; `is_non_finite`, which names the member
+    /// that keeps the element; `is_other_layout`, `is_member`: members with other layouts, other
     /// settings or at other steps; `is_argument`: ranges that are not the vector together, or one
     /// that cuts a leaf which the rule changes as a whole
-    /// ([`shards_of_whole_leaves`](Layout::shards_of_whole_leaves) does not). Learning rates, norms to
-    /// clip at, what is frozen and step counts are compared, other settings are not.
+    /// ([`shards_of_whole_leaves`](Layout::shards_of_whole_leaves) does not). Learning rates, norms
+    /// to clip at, what is frozen and step counts are compared, other settings are not.
     ///
     /// What the communicator returns: then members may have come differently far, and the run is
     /// over.
@@ -93,9 +94,9 @@ impl<R: Rule> Optimizer<R> {
     /// Moves a flat vector that all members of a run have by the weighted mean of their gradients,
     /// `Σ weight · gradient / Σ weight`, as [`step_with`](Optimizer::step_with) does by the mean.
     ///
-    /// A weight is the number of examples that a member's gradient is of, say. One with a weight of 0
-    /// takes part in the exchanges and its gradient does not, whatever it holds: so a member that has
-    /// run out of data goes on to call it.
+    /// A weight is the number of examples that a member's gradient is of, say. One with a weight of
+    /// 0 takes part in the exchanges and its gradient does not, whatever it holds: so a member that
+    /// has run out of data goes on to call it.
     ///
     /// # Errors
     /// Those of [`step_with`](Optimizer::step_with): before anything has moved, what any member

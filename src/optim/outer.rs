@@ -110,14 +110,14 @@ impl<R: Rule> OuterOptimizer<R> {
     /// start by the mean of how far the members have come, and sets every member's model to it.
     ///
     /// A member's weight is the number of examples that it has seen in the round, say; one with a
-    /// weight of 0, since it was away or has no data, takes part in the exchanges only, and gets the
-    /// new model. Costs one sum of a vector and the step.
+    /// weight of 0, since it was away or has no data, takes part in the exchanges only, and gets
+    /// the new model. Costs one sum of a vector and the step.
     ///
     /// # Errors
-    /// On all members, with nothing written: `is_length`, a vector that is not as long as the layout;
-    /// `is_argument`, a weight that is negative or not finite, or 0 on all; `is_member` where another
-    /// member is the reason; `is_non_finite`, a norm that a stage of the rule refuses. What the
-    /// communicator returns.
+    /// On all members, with nothing written: `is_length`, a vector that is not as long as the
+    /// layout; `is_argument`, a weight that is negative or not finite, or 0 on all; `is_member`
+    /// where another member is the reason; `is_non_finite`, a norm that a stage of the rule
+    /// refuses. What the communicator returns.
     ///
     /// ```
     /// use flatleaf::optim::{OuterOptimizer, Sgd};

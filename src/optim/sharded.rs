@@ -11,16 +11,17 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 
 impl<R: Rule> Optimizer<R> {
-    /// An optimiser at step 0 that keeps the state of a range of the flat vector only: of member `r`
-    /// of a run, range `r` of [`Layout::shards`]. So a run of `N` members has one state in all and
-    /// not `N`. Settings, step counts and what is frozen are those of all leaves on every member.
+    /// An optimiser at step 0 that keeps the state of a range of the flat vector only: of member
+    /// `r` of a run, range `r` of [`Layout::shards`]. So a run of `N` members has one state in all
+    /// and not `N`. Settings, step counts and what is frozen are those of all leaves on every
+    /// member.
     ///
     /// [`step_with`](Optimizer::step_with) takes the step of all members;
     /// [`step`](Optimizer::step) and its like are errors, unless the range is the whole vector.
     ///
     /// # Errors
-    /// `is_argument`: the range is not within the flat vector, or begins or ends within a leaf other
-    /// than at a multiple of 32,768 elements from its start; or what the rule refuses.
+    /// `is_argument`: the range is not within the flat vector, or begins or ends within a leaf
+    /// other than at a multiple of 32,768 elements from its start; or what the rule refuses.
     /// `is_out_of_memory`: no memory for a state vector of the range's length.
     ///
     /// ```
@@ -55,16 +56,16 @@ impl<R: Rule> Optimizer<R> {
     }
 
     /// An optimiser of a range that goes on, to the bit, where the members of a run were when their
-    /// snapshots were taken: any snapshots that cover the range together, of as many members as there
-    /// were. So a run goes on with another number of members, and with one, whose range is the whole
-    /// vector.
+    /// snapshots were taken: any snapshots that cover the range together, of as many members as
+    /// there were. So a run goes on with another number of members, and with one, whose range is
+    /// the whole vector.
     ///
     /// # Errors
     /// `is_other_layout`: a snapshot is of another layout. `is_invalid_state`: one contradicts
     /// itself, or two are of different steps or settings, with the number of the snapshot.
     /// `is_missing`: elements of the range are in none, with the leaf's path. `is_argument`: no
-    /// snapshot, a range that [`of_range`](Optimizer::of_range) refuses, or a configuration that the
-    /// rule does. `is_out_of_memory`: no memory for a state vector.
+    /// snapshot, a range that [`of_range`](Optimizer::of_range) refuses, or a configuration that
+    /// the rule does. `is_out_of_memory`: no memory for a state vector.
     ///
     /// ```
     /// use flatleaf::optim::{AdamW, Optimizer};
@@ -98,8 +99,10 @@ impl<R: Rule> Optimizer<R> {
                 return Err(Error::invalid_state(found));
             }
         }
+        // Members count alike, so that the first one's counts are those of all.
         let mut optimizer = first.resumed_without_vectors(layout, range.clone())?;
         let mut at = range.start;
+        // From one snapshot to the next: ranges may overlap, as those of members that keep all do.
         while at < range.end {
             let covers = |snapshot: &&Snapshot<'_, R>| snapshot.range(layout).contains(&at);
             let Some(snapshot) = snapshots.iter().find(covers) else {

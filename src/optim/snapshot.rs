@@ -491,6 +491,12 @@ impl<R> Snapshot<'_, R> {
 /// For those who store the state vectors apart from all else: a file of tensors.
 #[cfg(feature = "safetensors")]
 impl<'s, R> Snapshot<'s, R> {
+    /// Makes it one of the whole vector, for who keeps the range beside it.
+    pub(crate) fn take_range(&mut self) {
+        self.range = None;
+        self.version = VERSION;
+    }
+
     /// Takes the state vectors out, with their names, in their order. None is one of zeros.
     pub(crate) fn take_states(&mut self) -> Vec<(String, Option<Cow<'s, [f32]>>)> {
         let states = self.states.iter_mut();

@@ -11,6 +11,7 @@ mod format;
 mod hostile;
 mod killed;
 mod loading;
+mod members;
 mod memory;
 mod opened;
 mod optimizers;
