@@ -7,7 +7,7 @@ use burn_core::module::{Module, ModuleVisitor, Param};
 use burn_core::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 use burn_optim::GradientsParams;
-use flatleaf::optim::{Optimizer, Rule, StepReport};
+use flatleaf::optim::{Optimizer, Rule};
 use flatleaf::{Dtype, Error, FlatGrad, Layout, Planner, Result, TiedGrads};
 
 use crate::change::{Stripped, change};
@@ -211,7 +211,7 @@ impl Flat {
     }
 
     /// Whether every parameter is of a type that `f32` holds without loss.
-    fn has_narrow_floats(&self) -> bool {
+    pub(crate) fn has_narrow_floats(&self) -> bool {
         let mut leaves = self.layout.leaves().iter();
         leaves.all(|leaf| leaf.dtype() != Dtype::F64)
     }
@@ -275,7 +275,7 @@ impl Flat {
     }
 
     /// The way through a module whose ties may hold different values, since they are to be written.
-    fn route_whatever_ties<M: Module>(&self, module: &M) -> Result<Arc<Route>> {
+    pub(crate) fn route_whatever_ties<M: Module>(&self, module: &M) -> Result<Arc<Route>> {
         match self.route(module) {
             Err(error) if error.is_broken_tie() => {
                 Ok(Arc::new(Route::of(&Params::of(module)?, &self.layout)))
@@ -379,52 +379,6 @@ impl Flat {
         let grads = Params::grads(module, grads)?;
         self.layout
             .gather_grad_with(&grads, TiedGrads::AlreadyTotal)
-    }
-
-    /// A step of any rule or chain of flatleaf, in place: norms are of the whole model, a parameter
-    /// at several places moves once, by its whole gradient, and stays one tensor.
-    ///
-    /// On burn's CPU backend the storage of each parameter stays where it is, unless somebody else
-    /// holds it too: a clone of the module, a view, a graph that has not been run backward. These
-    /// keep the old values.
-    ///
-    /// # Errors
-    /// Nothing has moved then. A parameter whose places burn's autodiff takes for several tensors:
-    /// [`retie`](Flat::retie) the module. `is_shape`, `is_missing`, `is_unknown`: another module
-    /// than the layout's; `is_shape`: a gradient of another shape than its parameter.
-    /// `is_non_finite`: a gradient that is infinite or NaN, where a stage refuses that.
-    /// `is_other_layout`: the optimiser is of another layout.
-    ///
-    /// ```
-    /// use burn_core::tensor::{Device, Tensor};
-    /// use burn_nn::{Initializer, LinearConfig};
-    /// use burn_optim::GradientsParams;
-    /// use flatleaf::optim::{Optimizer, Sgd};
-    /// use flatleaf_burn::Flat;
-    ///
-    /// let device = Device::flex().autodiff();
-    /// let ones = LinearConfig::new(2, 1).with_initializer(Initializer::Ones);
-    /// let mut linear = ones.init(&device);
-    /// let flat = Flat::of(&linear)?;
-    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.25, ..Default::default() }, flat.layout())?;
-    /// let loss = linear.forward(Tensor::<2>::from_floats([[3.0, 4.0]], &device)).sum();
-    /// let grads = GradientsParams::from_grads(loss.backward(), &linear);
-    /// flat.step(&mut optimizer, &mut linear, grads)?;
-    /// assert_eq!(flat.flatten(&linear)?, [0.25, 0.0, 0.75]);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn step<M: Module, R: Rule>(
-        &self,
-        optimizer: &mut Optimizer<R>,
-        module: &mut M,
-        grads: GradientsParams,
-    ) -> Result<StepReport> {
-        let route = self.route_whatever_ties(module)?;
-        route.check_nodes(module, &self.layout)?;
-        let grads = Params::grads(module, &grads)?;
-        change(module, |params| {
-            optimizer.update_with(params, &grads, TiedGrads::AlreadyTotal)
-        })
     }
 }
 

@@ -17,6 +17,7 @@ mod flat;
 mod objective;
 mod params;
 mod route;
+mod step;
 mod tensor;
 
 pub use change::{change, change_torch};

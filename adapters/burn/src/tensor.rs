@@ -441,6 +441,41 @@ impl Handle {
         }
     }
 
+    /// Calls `step` with the elements, which are floats of 32 bits or fewer: narrower ones are
+    /// widened for it, and rounded to nearest afterwards.
+    pub(crate) fn with_f32(&mut self, step: &mut dyn FnMut(&mut [f32])) {
+        if self.dtype() == Some(Dtype::F32) {
+            return step(self.elements_mut());
+        }
+        let mut wide = vec![0.0; self.len()];
+        self.copy_to(&mut wide);
+        step(&mut wide);
+        match self.dtype() {
+            Some(Dtype::F16) => {
+                let elements = self.elements_mut::<f16>().iter_mut().zip(wide);
+                elements.for_each(|(to, x)| *to = f16::from_f32(x));
+            }
+            _ => {
+                let elements = self.elements_mut::<bf16>().iter_mut().zip(wide);
+                elements.for_each(|(to, x)| *to = bf16::from_f32(x));
+            }
+        }
+    }
+
+    /// The elements as `f32`; a copy, if they are of another type.
+    pub(crate) fn into_f32(self) -> Self {
+        if self.dtype() == Some(Dtype::F32) {
+            return self;
+        }
+        let mut elements = vec![0.0; self.len()];
+        self.copy_to(&mut elements);
+        let data = TensorData::new(elements, self.shape().to_vec());
+        Handle {
+            tensor: FlexTensor::from_data(data),
+            device: None,
+        }
+    }
+
     /// Multiplies each element.
     ///
     /// # Panics
