@@ -1,0 +1,257 @@
+//! A rule of flatleaf as an optimiser of burn's, for burn's own training loop.
+
+use std::borrow::Cow;
+
+use burn_core::module::{Module, ParamId};
+use burn_core::tensor::{Device, Tensor, TensorData};
+use burn_optim::{LearningRate, RecordState, StateSink, StateSource};
+use flatleaf::optim::{LeafState, Optimizer, Rule};
+use flatleaf::{Dtype, Error, Layout, Result};
+
+use crate::params::Params;
+use crate::tensor::Handle;
+
+/// A rule or chain of flatleaf as an optimiser that burn's training loop takes: `.into()` makes it
+/// a [`ModuleOptimizer`](burn_optim::ModuleOptimizer).
+///
+/// burn shows an optimiser one tensor at a time, so this is for rules that need no more. The rate of
+/// each step is the one that burn's schedule hands in, and state goes to burn's records and comes
+/// back to the bit. A parameter without a gradient is left alone. Parameters move in place on burn's
+/// CPU backend.
+///
+/// [`Flat::step`](crate::Flat::step) does all of it, and what this refuses.
+///
+/// # Panics
+/// burn's optimisers cannot return an error: a step that flatleaf refuses panics with the error's
+/// text, as of a gradient that is not finite in front of a stage that refuses those; so does state
+/// of another rule in a record.
+///
+/// ```
+/// use burn_core::tensor::{Device, Tensor};
+/// use burn_nn::{Initializer, LinearConfig};
+/// use burn_optim::{GradientsParams, ModuleOptimizer};
+/// use flatleaf::optim::Lion;
+/// use flatleaf_burn::PerTensor;
+///
+/// let device = Device::flex().autodiff();
+/// let mut linear = LinearConfig::new(2, 1).with_initializer(Initializer::Ones).init(&device);
+/// let mut optimizer: ModuleOptimizer = PerTensor::of(Lion::default(), &linear)?.into();
+/// let loss = linear.forward(Tensor::<2>::from_floats([[3.0, -4.0]], &device)).sum();
+/// let grads = GradientsParams::from_grads(loss.backward(), &linear);
+/// linear = optimizer.step(0.25, linear, grads); // the rate of this step
+/// let weight = linear.weight.val().into_data();
+/// assert_eq!(weight.try_to_vec::<f32>().unwrap(), [0.75, 1.25]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PerTensor<R>(R);
+
+impl<R: Rule> PerTensor<R> {
+    /// The rule for this module.
+    ///
+    /// # Errors
+    /// The rule cannot be right one tensor at a time: it clips by the norm of the whole model, or it
+    /// keeps an average that could not be read. The module has a parameter at several places, which
+    /// burn would move at the first only. Those of [`Optimizer::new`].
+    ///
+    /// ```
+    /// use burn_core::tensor::Device;
+    /// use burn_nn::LinearConfig;
+    /// use flatleaf::optim::{AdamW, ClipNorm, ClipNormPerLeaf};
+    /// use flatleaf_burn::PerTensor;
+    ///
+    /// let layer = LinearConfig::new(2, 1).init(&Device::flex().autodiff());
+    /// assert!(PerTensor::of((ClipNormPerLeaf::default(), AdamW::default()), &layer).is_ok());
+    ///
+    /// let error = PerTensor::of((ClipNorm::default(), AdamW::default()), &layer).unwrap_err();
+    /// assert!(error.to_string().contains("`Flat::step`"), "{error}");
+    ///
+    /// let tied = vec![layer.clone(), layer];
+    /// let error = PerTensor::of(AdamW::default(), &tied).unwrap_err();
+    /// assert!(error.to_string().contains("`0.weight`, `1.weight`"), "{error}");
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn of<M: Module>(rule: R, module: &M) -> Result<Self> {
+        check_rule(&rule)?;
+        let layout = Layout::of(&Params::of(module)?)?;
+        let mut tied = layout.leaves().iter().filter(|leaf| leaf.places().len() > 1);
+        if let Some(leaf) = tied.next() {
+            return Err(Error::custom(format_args!(
+                "expected each parameter at one place, found one at `{}`: burn's optimiser moves the \
+                 first of them only, and `Flat::step` all",
+                leaf.places().join("`, `")
+            )));
+        }
+        Ok(PerTensor(rule))
+    }
+}
+
+/// Whether a rule sees no more than a tensor at a time.
+fn check_rule<R: Rule>(rule: &R) -> Result<()> {
+    let mut parameter = [0.0_f32];
+    let mut optimizer = Optimizer::new(rule.clone(), &Layout::of(&parameter)?)?;
+    // The report has a place for every stage that clips by the norm of the whole model.
+    let report = optimizer.step(&mut parameter, &[0.0])?;
+    if !report.clips.is_empty() {
+        return Err(Error::custom(
+            "expected a rule that needs one tensor at a time, found one that clips by the norm of \
+             the whole model, of which burn shows one tensor at a time: `Flat::step` clips by it, \
+             and `Flat::clip_norm` clips for any optimiser",
+        ));
+    }
+    if rule.states().contains(&"average") {
+        return Err(Error::custom(
+            "expected a rule whose state nobody reads, found one that keeps an average, which burn's \
+             optimiser has no way to hand out: `Flat::step` keeps it and `Flat::average` reads it",
+        ));
+    }
+    Ok(())
+}
+
+impl<R: Rule + 'static> burn_optim::Optimizer for PerTensor<R> {
+    type State<const D: usize> = TensorState<R>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<TensorState<R>>,
+    ) -> (Tensor<D>, Option<TensorState<R>>) {
+        let stepped = self.try_step(lr, tensor, grad, state);
+        let (tensor, state) = stepped.unwrap_or_else(|error| panic!("{error}"));
+        (tensor, Some(state))
+    }
+
+    fn to_device<const D: usize>(state: TensorState<R>, _device: &Device) -> TensorState<R> {
+        // It is in host memory, wherever the parameter is.
+        state
+    }
+}
+
+impl<R: Rule> PerTensor<R> {
+    fn try_step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<TensorState<R>>,
+    ) -> Result<(Tensor<D>, TensorState<R>)> {
+        let (mut handle, tracking) = Handle::of_float(tensor)?;
+        if handle.dtype() == Some(Dtype::F64) {
+            return Err(Error::custom("expected parameters of 32 bits or fewer, found f64"));
+        }
+        let grad = Handle::of_float(grad)?.0.into_f32();
+        let mut optimizer = match state {
+            Some(TensorState::Running(optimizer)) => optimizer,
+            Some(TensorState::Stored(stored)) => stored.resume(&self.0, handle.shape())?,
+            None => Box::new(new_optimizer(&self.0, handle.shape())?),
+        };
+        if self.0.lr().is_some() {
+            optimizer.set_lr(lr)?;
+        }
+        optimizer.update_each(&[grad.elements()], |_, step| {
+            handle.with_f32(step);
+            Ok(())
+        })?;
+        // Its id matters to distributed training only, which sets it again.
+        let tensor = handle.into_float(tracking, ParamId::from(0));
+        Ok((tensor, TensorState::Running(optimizer)))
+    }
+}
+
+fn new_optimizer<R: Rule>(rule: &R, shape: &[usize]) -> Result<Optimizer<R>> {
+    let parameter = ndarray::ArrayD::<f32>::zeros(shape);
+    Optimizer::new(rule.clone(), &Layout::of(&parameter)?)
+}
+
+/// What [`PerTensor`] keeps of one tensor.
+#[derive(Clone, Debug)]
+#[doc(hidden)] // burn names it
+pub enum TensorState<R> {
+    Running(Box<Optimizer<R>>),
+    /// From a record, which does not know the rule.
+    Stored(Stored),
+}
+
+/// The numbers of a [`LeafState`], in its order.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub struct Stored {
+    steps: u64,
+    counters: Vec<f64>,
+    vectors: Vec<Vec<f32>>,
+}
+
+impl Stored {
+    fn of(state: &LeafState<'_>) -> Self {
+        Stored {
+            steps: state.steps,
+            counters: state.counters.iter().map(|(_, number)| *number).collect(),
+            vectors: state.vectors.iter().map(|(_, vector)| vector.to_vec()).collect(),
+        }
+    }
+
+    /// # Errors
+    /// `is_invalid_state`: it is that of another rule.
+    fn resume<R: Rule>(self, rule: &R, shape: &[usize]) -> Result<Box<Optimizer<R>>> {
+        let mut optimizer = Box::new(new_optimizer(rule, shape)?);
+        let names = optimizer.leaf_state("").expect("of the only leaf");
+        let vectors: Vec<Cow<'static, str>> = names.vectors.iter().map(owned).collect();
+        let counters: Vec<Cow<'static, str>> = names.counters.iter().map(owned).collect();
+        // What is too many gets no name, and is refused.
+        let unnamed = || std::iter::repeat(Cow::Borrowed("?"));
+        let vector_names = vectors.into_iter().chain(unnamed());
+        let counter_names = counters.into_iter().chain(unnamed());
+        let state = LeafState {
+            steps: self.steps,
+            counters: counter_names.zip(self.counters).collect(),
+            vectors: vector_names.zip(self.vectors.into_iter().map(Cow::Owned)).collect(),
+        };
+        optimizer.set_leaf_state("", &state)?;
+        Ok(optimizer)
+    }
+}
+
+fn owned<T>((name, _): &(Cow<'_, str>, T)) -> Cow<'static, str> {
+    Cow::Owned(name.to_string())
+}
+
+impl<R: Rule + 'static> RecordState for TensorState<R> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        let stored = match self {
+            TensorState::Running(optimizer) => {
+                Stored::of(&optimizer.leaf_state("").expect("of the only leaf"))
+            }
+            TensorState::Stored(stored) => stored.clone(),
+        };
+        out.push_scalar(prefix, "steps", stored.steps.into());
+        out.push_scalar(prefix, "counters", (stored.counters.len() as u64).into());
+        out.push_scalar(prefix, "vectors", (stored.vectors.len() as u64).into());
+        for (index, number) in stored.counters.into_iter().enumerate() {
+            out.push_scalar(prefix, &format!("counter_{index}"), number.into());
+        }
+        for (index, vector) in stored.vectors.into_iter().enumerate() {
+            let shape = [vector.len()];
+            out.push_tensor(prefix, &format!("vector_{index}"), TensorData::new(vector, shape));
+        }
+    }
+
+    fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
+        let mut count = |name: &str| u64::try_from(source.take_scalar(prefix, name)?).ok();
+        let (steps, counters, vectors) = (count("steps")?, count("counters")?, count("vectors")?);
+        let counter =
+            |index| f64::try_from(source.take_scalar(prefix, &format!("counter_{index}"))?).ok();
+        let counters = (0..counters).map(counter).collect::<Option<_>>()?;
+        let vector = |index| {
+            let data = source.take_tensor(prefix, &format!("vector_{index}"))?;
+            data.try_to_vec::<f32>().ok()
+        };
+        let vectors = (0..vectors).map(vector).collect::<Option<_>>()?;
+        Some(TensorState::Stored(Stored {
+            steps,
+            counters,
+            vectors,
+        }))
+    }
+}
