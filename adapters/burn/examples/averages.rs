@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..Default::default()
         },
         Sgd {
-            lr: 0.5,
+            lr: 0.15,
             momentum: 0.9,
             ..Default::default()
         },
@@ -45,7 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let average = flat.average(&net, &optimizer)?;
         let losses = [&net, &average].map(|net| net.loss(&test).into_scalar::<f32>());
-        println!("epoch {epoch:2}: loss {:.3}, of the average {:.3}", losses[0], losses[1]);
+        println!(
+            "epoch {epoch:2}: loss {:.3}, of the average {:.3}",
+            losses[0], losses[1]
+        );
         of_net.push(losses[0]);
         of_average.push(losses[1]);
     }

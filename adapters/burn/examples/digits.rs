@@ -73,7 +73,9 @@ fn go_on(path: &Path) -> Result<(), Box<dyn Error>> {
     let mut net = Net::new(3); // other weights, which the file replaces
     let flat = Flat::of(&net)?;
     let file = checkpoint::open(path)?;
-    change(&mut net, |params| file.load_into(params, &LoadOptions::new()))?;
+    change(&mut net, |params| {
+        file.load_into(params, &LoadOptions::new())
+    })?;
     let mut optimizer: Optimizer<Rule> = file.part("optimizer")?.resume(flat.layout())?;
     run(&flat, &mut optimizer, &mut net, &train, EPOCHS / 2..EPOCHS)?;
     println!("{}", bits(&flat.flatten(&net)?));

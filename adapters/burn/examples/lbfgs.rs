@@ -35,7 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let from_start = |state: IterState<FlatVec, FlatVec, (), (), (), f64>| {
         state.param(start.into()).max_iters(ITERATIONS)
     };
-    let state = Executor::new(&loss, solver).configure(from_start).run()?.state;
+    let state = Executor::new(&loss, solver)
+        .configure(from_start)
+        .run()?
+        .state;
     let (reached, evaluations) = (state.best_cost, loss.evaluations());
     println!("L-BFGS: loss {reached:.2e} after {evaluations} evaluations");
 
@@ -57,7 +60,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         flat.step(&mut optimizer, &mut by_adamw, grads)?;
     }
     let loss = f64::from(by_adamw.loss(&rows).into_scalar::<f32>());
-    println!("AdamW:  loss {loss:.2e} after {} evaluations", 10 * evaluations);
+    println!(
+        "AdamW:  loss {loss:.2e} after {} evaluations",
+        10 * evaluations
+    );
     assert!(reached < loss);
     Ok(())
 }

@@ -40,7 +40,10 @@ impl Model {
         let mut parameter = |rows, columns| {
             let weight = numbers.weight(rows, columns);
             let weight: Vec<f32> = weight.iter().copied().collect();
-            Param::from_tensor(Tensor::from_data(TensorData::new(weight, [rows, columns]), &device()))
+            Param::from_tensor(Tensor::from_data(
+                TensorData::new(weight, [rows, columns]),
+                &device(),
+            ))
         };
         let embed = parameter(WORDS, WIDTH);
         Model {
@@ -55,9 +58,15 @@ impl Model {
         let words: Vec<i32> = (0..WORDS as i32).collect();
         let next: Vec<i32> = words.iter().map(|word| (word + 5) % WORDS as i32).collect();
         let tensor = |words: &[i32]| Tensor::<1, Int>::from_ints(words, &device());
-        let hidden = self.embed.val().select(0, tensor(&words)).matmul(self.mix.val());
+        let hidden = self
+            .embed
+            .val()
+            .select(0, tensor(&words))
+            .matmul(self.mix.val());
         let scores = hidden.matmul(self.head.val().transpose());
-        CrossEntropyLossConfig::new().init(&device()).forward(scores, tensor(&next))
+        CrossEntropyLossConfig::new()
+            .init(&device())
+            .forward(scores, tensor(&next))
     }
 
     fn grads(&self) -> GradientsParams {
@@ -82,7 +91,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", flat.layout());
     assert_eq!(flat.layout().leaves()[0].places(), ["embed", "head"]);
 
-    let mut adamw = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).init();
+    let mut adamw = AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(0.0)
+        .init();
     let rule = AdamW {
         weight_decay: 0.0,
         ..Default::default()
@@ -102,7 +114,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("norm of the gradient at the start          {whole:.4}");
     println!("after {STEPS} steps                burn   flatleaf");
     println!("  loss                   {burns_loss:9.4}  {our_loss:9.4}");
-    println!("  embed − head           {:9.4}  {:9.4}", burns.distance(), ours.distance());
+    println!(
+        "  embed − head           {:9.4}  {:9.4}",
+        burns.distance(),
+        ours.distance()
+    );
 
     assert!(burns.distance() > 0.1, "burn's places drift");
     assert_eq!(ours.distance(), 0.0);

@@ -74,7 +74,10 @@ impl<R: Rule> PerTensor<R> {
     pub fn of<M: Module>(rule: R, module: &M) -> Result<Self> {
         check_rule(&rule)?;
         let layout = Layout::of(&Params::of(module)?)?;
-        let mut tied = layout.leaves().iter().filter(|leaf| leaf.places().len() > 1);
+        let mut tied = layout
+            .leaves()
+            .iter()
+            .filter(|leaf| leaf.places().len() > 1);
         if let Some(leaf) = tied.next() {
             return Err(Error::custom(format_args!(
                 "expected each parameter at one place, found one at `{}`: burn's optimiser moves the \
@@ -139,7 +142,9 @@ impl<R: Rule> PerTensor<R> {
     ) -> Result<(Tensor<D>, TensorState<R>)> {
         let (mut handle, tracking) = Handle::of_float(tensor)?;
         if handle.dtype() == Some(Dtype::F64) {
-            return Err(Error::custom("expected parameters of 32 bits or fewer, found f64"));
+            return Err(Error::custom(
+                "expected parameters of 32 bits or fewer, found f64",
+            ));
         }
         let grad = Handle::of_float(grad)?.0.into_f32();
         let mut optimizer = match state {
@@ -188,7 +193,11 @@ impl Stored {
         Stored {
             steps: state.steps,
             counters: state.counters.iter().map(|(_, number)| *number).collect(),
-            vectors: state.vectors.iter().map(|(_, vector)| vector.to_vec()).collect(),
+            vectors: state
+                .vectors
+                .iter()
+                .map(|(_, vector)| vector.to_vec())
+                .collect(),
         }
     }
 
@@ -206,7 +215,9 @@ impl Stored {
         let state = LeafState {
             steps: self.steps,
             counters: counter_names.zip(self.counters).collect(),
-            vectors: vector_names.zip(self.vectors.into_iter().map(Cow::Owned)).collect(),
+            vectors: vector_names
+                .zip(self.vectors.into_iter().map(Cow::Owned))
+                .collect(),
         };
         optimizer.set_leaf_state("", &state)?;
         Ok(optimizer)
@@ -233,7 +244,11 @@ impl<R: Rule + 'static> RecordState for TensorState<R> {
         }
         for (index, vector) in stored.vectors.into_iter().enumerate() {
             let shape = [vector.len()];
-            out.push_tensor(prefix, &format!("vector_{index}"), TensorData::new(vector, shape));
+            out.push_tensor(
+                prefix,
+                &format!("vector_{index}"),
+                TensorData::new(vector, shape),
+            );
         }
     }
 

@@ -27,11 +27,18 @@ pub struct Rows {
 impl Rows {
     pub fn of(rows: ArrayView2<'_, f32>) -> Self {
         let pixels = rows.slice(s![.., ..PIXELS]).mapv(|pixel| pixel / 16.0);
-        let digits: Vec<i32> = rows.column(PIXELS).iter().map(|digit| *digit as i32).collect();
+        let digits: Vec<i32> = rows
+            .column(PIXELS)
+            .iter()
+            .map(|digit| *digit as i32)
+            .collect();
         let device = device();
         Rows {
             pixels: Tensor::from_data(
-                TensorData::new(pixels.iter().copied().collect::<Vec<f32>>(), pixels.dim().into_shape()),
+                TensorData::new(
+                    pixels.iter().copied().collect::<Vec<f32>>(),
+                    pixels.dim().into_shape(),
+                ),
                 &device,
             ),
             digits: Tensor::from_ints(&digits[..], &device),
@@ -59,7 +66,9 @@ pub fn digits_of(seed: u64) -> Result<(Array2<f32>, Rows), Box<dyn Error>> {
 pub fn batches(train: &Array2<f32>, size: usize, seed: u64) -> Vec<Rows> {
     let order = SplitMix64(seed).shuffled(train.nrows());
     let batches = order.chunks(size);
-    batches.map(|rows| Rows::of(train.select(Axis(0), rows).view())).collect()
+    batches
+        .map(|rows| Rows::of(train.select(Axis(0), rows).view()))
+        .collect()
 }
 
 /// 64-32-10.
@@ -77,9 +86,16 @@ impl Net {
         let mut layer = |inputs, outputs| {
             let mut layer = LinearConfig::new(inputs, outputs).init(&device);
             let weight = numbers.weight(inputs, outputs);
-            let weight = TensorData::new(weight.iter().copied().collect::<Vec<f32>>(), [inputs, outputs]);
-            layer.weight = layer.weight.map(|old| Tensor::from_data(weight, &old.device()).require_grad());
-            layer.bias = layer.bias.map(|bias| bias.map(|old| old.zeros_like().require_grad()));
+            let weight = TensorData::new(
+                weight.iter().copied().collect::<Vec<f32>>(),
+                [inputs, outputs],
+            );
+            layer.weight = layer
+                .weight
+                .map(|old| Tensor::from_data(weight, &old.device()).require_grad());
+            layer.bias = layer
+                .bias
+                .map(|bias| bias.map(|old| old.zeros_like().require_grad()));
             layer
         };
         Net {
@@ -99,8 +115,15 @@ impl Net {
 
     /// The share of rows that are told right.
     pub fn accuracy(&self, rows: &Rows) -> f32 {
-        let told = self.forward(rows.pixels.clone()).argmax(1).flatten::<1>(0, 1);
-        let right = told.equal(rows.digits.clone()).int().sum().into_scalar::<i64>();
+        let told = self
+            .forward(rows.pixels.clone())
+            .argmax(1)
+            .flatten::<1>(0, 1);
+        let right = told
+            .equal(rows.digits.clone())
+            .int()
+            .sum()
+            .into_scalar::<i64>();
         right as f32 / rows.digits.dims()[0] as f32
     }
 }
