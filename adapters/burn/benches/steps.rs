@@ -214,11 +214,14 @@ fn median(numbers: &mut [f64]) -> f64 {
     numbers[numbers.len() / 2]
 }
 
+/// Makes a module.
+type Model = fn() -> Many;
+
 fn main() {
     let rounds = std::env::args()
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(30);
-    let models: [(&str, fn() -> Many, usize); 3] = [
+    let models: [(&str, Model, usize); 3] = [
         ("269k in 6", Many::mlp, 10 * rounds),
         ("25.6M in 161", Many::resnet50, rounds.div_ceil(3)),
         ("10,000 of 64", Many::small, rounds),
