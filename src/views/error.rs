@@ -16,14 +16,14 @@ impl Error {
             .into()
     }
 
-    /// A place of a tie whose type is no handle.
+    /// Places of one parameter at which the model has no handle of one array.
     #[cold]
-    pub(crate) fn no_handle() -> Self {
+    pub(crate) fn no_handle(first: &str, second: &str) -> Self {
         Problem::new(ErrorKind::BrokenTie)
-            .expected(
-                "a tie of `Rc`, `Arc` or `ArcArray`, which can be lent to one place at a time",
-            )
-            .found("an array that is one with another by an identity of its own")
+            .at(first)
+            .and_at(second)
+            .expected("one array behind `Rc`, `Arc` or `ArcArray`, as the layout has it")
+            .found("two, of which each place could write its own: tie the model first")
             .into()
     }
 

@@ -102,7 +102,7 @@ impl<'v> LeafViewsMut<'v> {
                 Ok(ArrayMut::of_vector(array))
             }
             Piece::Frozen(leaf) => Ok(ArrayMut::of_model(own, leaf)),
-            Piece::Tied(..) => Err(Error::no_handle()),
+            Piece::Tied(cell, _) => Err(cell.no_handle()),
         }
     }
 

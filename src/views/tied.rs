@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use super::leaf_views_mut::{LeafViewsMut, Piece, Turn, reborrow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::{Layout, NodeId};
 
 /// A part of a view that writes whose arrays may stand at other places too: behind an `Rc`, an
@@ -212,6 +212,20 @@ impl<'v> Cell<'v> {
 
     fn holder(&self) -> MutexGuard<'_, Option<ThreadId>> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a place that cannot take turns.
+    #[cold]
+    pub(super) fn no_handle(&self) -> Error {
+        let node = self.at.as_ref();
+        let place = node.and_then(|(layout, node)| {
+            let place = layout.inner.paths.place(*node)?;
+            Some(layout.inner.leaf(layout.inner.place(place).leaf).places())
+        });
+        match place {
+            Some([first, second, ..]) => Error::no_handle(first, second),
+            _ => Error::other_leaves_in_view(),
+        }
     }
 
     #[cold]

@@ -1,6 +1,8 @@
 //! Typed views: structs over the flat vector that look like the model.
 
+mod containers;
 mod models;
 mod reading;
+mod refusals;
 mod ties;
 mod writing;
