@@ -61,8 +61,8 @@ pub struct LeafViews<'v> {
 struct Vector<'v> {
     layout: Layout,
     bytes: &'v [u8],
-    /// Of each leaf in the order of the walk.
-    places: Vec<u32>,
+    /// Of each leaf in the order of the walk; `None` if they are those of the layout, in order.
+    places: Option<Vec<u32>>,
     next: usize,
 }
 
@@ -74,7 +74,7 @@ impl<'v> LeafViews<'v> {
         }
     }
 
-    pub(super) fn of_vector(layout: &Layout, bytes: &'v [u8], places: Vec<u32>) -> Self {
+    pub(super) fn of_vector(layout: &Layout, bytes: &'v [u8], places: Option<Vec<u32>>) -> Self {
         LeafViews {
             vector: Some(Vector {
                 layout: layout.clone(),
@@ -146,7 +146,7 @@ impl<'v> LeafViews<'v> {
     /// Leaves that the view has not taken.
     pub(super) fn finish(self) -> Result<()> {
         match self.vector {
-            Some(vector) if vector.next < vector.places.len() => Err(Error::other_leaves_in_view()),
+            Some(vector) if vector.next < vector.count() => Err(Error::other_leaves_in_view()),
             _ => Ok(()),
         }
     }
@@ -156,12 +156,23 @@ impl<'v> LeafViews<'v> {
 type Turnable<'v, 't, E> = (&'v [E], Option<Turn<'t>>);
 
 impl<'v> Vector<'v> {
+    fn count(&self) -> usize {
+        let listed = self.places.as_ref().map(Vec::len);
+        listed.unwrap_or(self.layout.inner.places.len())
+    }
+
     #[inline]
     fn next<E: Element>(&mut self) -> Result<Option<Turnable<'v, '_, E>>> {
-        let index = self.places.get(self.next).copied();
-        let index = index.ok_or_else(Error::other_leaves_in_view)?;
+        let index = match &self.places {
+            None => self.next,
+            Some(places) => match places.get(self.next) {
+                Some(&place) => place as usize,
+                None => return Err(Error::other_leaves_in_view()),
+            },
+        };
+        let place = self.layout.inner.places.get(index);
+        let place = place.ok_or_else(Error::other_leaves_in_view)?;
         self.next += 1;
-        let place = self.layout.inner.place(index);
         if !place.leaf.trainable {
             return Ok(None);
         }

@@ -7,7 +7,7 @@ use ndarray::{ArrayView, ArrayViewMut, ArrayViewMutD, Dimension, IxDyn};
 
 use super::array_mut::{ArrayMut, FrozenLeaf};
 use super::leaf_views::other_leaves;
-use super::met::{Met, Step};
+use super::met::{Node, Step};
 use super::tied::{Cell, Lend, TiedMut};
 use super::{Viewable, tied};
 use crate::element::Element;
@@ -31,8 +31,24 @@ use crate::tree::stack::{self, MAX_LEVELS};
 /// }
 /// ```
 pub struct LeafViewsMut<'v> {
-    pieces: vec::IntoIter<Piece<'v>>,
+    source: Source<'v>,
     levels: usize,
+}
+
+enum Source<'v> {
+    InOrder(InOrder<'v>),
+    Pieces(vec::IntoIter<Piece<'v>>),
+}
+
+/// A vector that is cut as the leaves come, where each has one place and they come in order.
+struct InOrder<'v> {
+    layout: Layout,
+    /// The bytes behind the leaves that have been taken.
+    rest: &'v mut [u8],
+    /// Of an element, in bytes.
+    size: usize,
+    is_gradient: bool,
+    next: u32,
 }
 
 /// What a leaf, or a shared node, of a view that writes lies over.
@@ -52,9 +68,27 @@ pub(super) struct Turn {
 }
 
 impl<'v> LeafViewsMut<'v> {
-    pub(super) fn new(pieces: Vec<Piece<'v>>) -> Self {
+    pub(super) fn in_order(
+        layout: &Layout,
+        bytes: &'v mut [u8],
+        size: usize,
+        is_gradient: bool,
+    ) -> Self {
         LeafViewsMut {
-            pieces: pieces.into_iter(),
+            source: Source::InOrder(InOrder {
+                layout: layout.clone(),
+                rest: bytes,
+                size,
+                is_gradient,
+                next: 0,
+            }),
+            levels: 0,
+        }
+    }
+
+    pub(super) fn of_pieces(pieces: Vec<Piece<'v>>) -> Self {
+        LeafViewsMut {
+            source: Source::Pieces(pieces.into_iter()),
             levels: 0,
         }
     }
@@ -116,17 +150,46 @@ impl<'v> LeafViewsMut<'v> {
         TiedMut::new(content, cell, turn)
     }
 
+    #[inline]
     fn next(&mut self) -> Result<Piece<'v>> {
-        self.pieces.next().ok_or_else(Error::other_leaves_in_view)
+        let piece = match &mut self.source {
+            Source::InOrder(vector) => vector.next(),
+            Source::Pieces(pieces) => pieces.next(),
+        };
+        piece.ok_or_else(Error::other_leaves_in_view)
     }
 
     /// # Errors
     /// Leaves that the view has not taken.
     pub(super) fn finish(self) -> Result<()> {
-        if self.pieces.len() > 0 {
+        let left = match &self.source {
+            Source::InOrder(vector) => vector.layout.inner.places.len() - vector.next as usize,
+            Source::Pieces(pieces) => pieces.len(),
+        };
+        if left > 0 {
             return Err(Error::other_leaves_in_view());
         }
         Ok(())
+    }
+}
+
+impl<'v> InOrder<'v> {
+    #[inline]
+    fn next(&mut self) -> Option<Piece<'v>> {
+        let index = self.next;
+        let place = self.layout.inner.places.get(index as usize)?;
+        self.next += 1;
+        if !place.leaf.trainable {
+            return Some(Piece::Frozen(FrozenLeaf {
+                layout: self.layout.clone(),
+                place: index,
+                is_in_gradient: self.is_gradient,
+            }));
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let (bytes, rest) = rest.split_at_mut(place.len * self.size);
+        self.rest = rest;
+        Some(Piece::Own(bytes, None))
     }
 }
 
@@ -141,7 +204,7 @@ impl Turn {
 /// Cuts a vector into the leaves of a tree.
 pub(super) struct Cut<'v, 'm> {
     layout: &'m Layout,
-    met: &'m Met,
+    nodes: &'m [Node],
     is_gradient: bool,
     /// Of each trainable leaf, until somebody takes it.
     slices: Vec<&'v mut [u8]>,
@@ -156,7 +219,8 @@ impl<'v, 'm> Cut<'v, 'm> {
     /// `bytes` are the vector's, of elements of `size` bytes.
     pub(super) fn new(
         layout: &'m Layout,
-        met: &'m Met,
+        steps: &[Step],
+        nodes: &'m [Node],
         bytes: &'v mut [u8],
         size: usize,
         is_gradient: bool,
@@ -170,15 +234,15 @@ impl<'v, 'm> Cut<'v, 'm> {
         }
         let mut cut = Cut {
             layout,
-            met,
+            nodes,
             is_gradient,
             slices,
             counts: vec![0; layout.leaves().len()],
             leaf_cells: Vec::new(),
-            node_cells: met.nodes.iter().map(|_| None).collect(),
+            node_cells: nodes.iter().map(|_| None).collect(),
         };
-        cut.count(&met.steps);
-        met.nodes.iter().for_each(|node| cut.count(&node.steps));
+        cut.count(steps);
+        nodes.iter().for_each(|node| cut.count(&node.steps));
         cut
     }
 
@@ -193,11 +257,7 @@ impl<'v, 'm> Cut<'v, 'm> {
         }
     }
 
-    pub(super) fn pieces(&mut self) -> Vec<Piece<'v>> {
-        self.pieces_of(&self.met.steps)
-    }
-
-    fn pieces_of(&mut self, steps: &'m [Step]) -> Vec<Piece<'v>> {
+    pub(super) fn pieces_of(&mut self, steps: &[Step]) -> Vec<Piece<'v>> {
         let mut pieces = Vec::with_capacity(steps.len());
         for step in steps {
             pieces.push(match *step {
@@ -242,7 +302,7 @@ impl<'v, 'm> Cut<'v, 'm> {
         if let Some(cell) = &self.node_cells[index as usize] {
             return Arc::clone(cell);
         }
-        let node = &self.met.nodes[index as usize];
+        let node = &self.nodes[index as usize];
         let pieces = self.pieces_of(&node.steps);
         let cell = Arc::new(Cell::new(pieces, self.layout, node.at));
         self.node_cells[index as usize] = Some(Arc::clone(&cell));
@@ -252,8 +312,8 @@ impl<'v, 'm> Cut<'v, 'm> {
 
 /// The pieces of a node that is lent, for as long as it is.
 ///
-/// Shared nodes within it are lent with it: `inner` has their pieces, and each gets a new cell, from
-/// which its places within this node take turns.
+/// Shared nodes within it are lent with it: `inner` has their pieces, and each gets a new cell,
+/// from which its places within this node take turns.
 pub(super) fn reborrow<'l, 'v: 'l>(
     pieces: &'l mut [Piece<'v>],
     turn: Option<&Arc<Turn>>,

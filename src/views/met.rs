@@ -1,12 +1,13 @@
 //! The first of the two walks that make a view: a tree compared with a layout, and which places its
 //! leaves are, in the order in which they are met.
 //!
-//! Nearly all trees are right, so this walk only notices that something is wrong. What it is, and at
-//! how many leaves, is then for the validating walk, which is slower and knows.
+//! Nearly all trees are right, so this walk only notices that something is wrong. What it is, and
+//! at how many leaves, is then for the validating walk, which is slower and knows.
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use crate::element::Dtype;
+use crate::error::{Error, Findings, Result};
 use crate::layout::{Cursor, LayoutData, LeafId, NodeId};
 use crate::traversal::purpose::Purpose;
 use crate::traversal::seen_places::SeenPlaces;
@@ -24,10 +25,15 @@ pub(super) enum Step {
 }
 
 /// The leaves of a tree in the order in which a walk meets them.
-pub(super) struct Met {
-    pub(super) steps: Vec<Step>,
-    /// What is in each shared node, as it was met first.
-    pub(super) nodes: Vec<Node>,
+pub(super) enum Met {
+    /// Each place of the layout, one after the other, none in a shared node: nearly every tree, for
+    /// which nothing is listed.
+    InOrder,
+    Steps {
+        steps: Vec<Step>,
+        /// What is in each shared node, as it was met first.
+        nodes: Vec<Node>,
+    },
 }
 
 pub(super) struct Node {
@@ -37,16 +43,20 @@ pub(super) struct Node {
 }
 
 impl Met {
+    /// Follows a tree that a view is asked of, over a vector of `dtype`.
+    ///
     /// # Errors
-    /// All leaves of the tree that disagree with the layout, in one.
-    pub(super) fn of<T: Tree + ?Sized>(layout: &LayoutData, tree: &T) -> Result<Met> {
+    /// All trainable leaves of another type than the vector's, in one; or all leaves of the tree
+    /// that disagree with the layout.
+    pub(super) fn of<T: Tree + ?Sized>(layout: &LayoutData, tree: &T, dtype: Dtype) -> Result<Met> {
         let mut meet = Meet {
             layout,
+            dtype,
             cursor: Cursor::new(&layout.paths),
             seen: SeenPlaces::default(),
             count: 0,
             is_wrong: false,
-            steps: Vec::with_capacity(layout.places.len()),
+            steps: None,
             nodes: Vec::new(),
             known: HashMap::new(),
             open: Vec::new(),
@@ -54,6 +64,7 @@ impl Met {
         let visited = tree.visit(&mut meet);
         let is_wrong = meet.is_wrong || visited.is_err();
         if is_wrong || meet.count < layout.places.len() {
+            check_types(layout, dtype)?;
             // A frozen leaf may be missing, and that is all that may be.
             validate(layout, tree, Purpose::Rebuild)?;
         }
@@ -61,39 +72,70 @@ impl Met {
         if is_wrong {
             return Err(Error::unstable("a tree that answers in two ways"));
         }
-        Ok(Met {
-            steps: meet.steps,
-            nodes: meet.nodes,
-        })
+        if meet.steps.is_none() && meet.count == layout.places.len() {
+            return Ok(Met::InOrder);
+        }
+        let steps = std::mem::take(meet.steps());
+        let nodes = meet.nodes;
+        Ok(Met::Steps { steps, nodes })
     }
 
-    /// The places as they are read: what is in a shared node at each of its places.
-    pub(super) fn into_places(self) -> Vec<u32> {
-        let mut places = Vec::with_capacity(self.steps.len());
-        self.push_places(&self.steps, &mut places);
-        places
-    }
-
-    fn push_places(&self, steps: &[Step], places: &mut Vec<u32>) {
-        for step in steps {
-            match *step {
-                Step::Leaf(place) => places.push(place),
-                Step::Shared(node) => self.push_places(&self.nodes[node as usize].steps, places),
+    /// The steps and the shared nodes, listed.
+    pub(super) fn into_steps(self, layout: &LayoutData) -> (Vec<Step>, Vec<Node>) {
+        match self {
+            Met::InOrder => {
+                let places = 0..layout.places.len() as u32;
+                (places.map(Step::Leaf).collect(), Vec::new())
             }
+            Met::Steps { steps, nodes } => (steps, nodes),
+        }
+    }
+
+    /// The places as they are read: what is in a shared node at each of its places. `None` if they
+    /// are those of the layout, in order.
+    pub(super) fn into_places(self) -> Option<Vec<u32>> {
+        let Met::Steps { steps, nodes } = self else {
+            return None;
+        };
+        let mut places = Vec::with_capacity(steps.len());
+        push_places(&steps, &nodes, &mut places);
+        Some(places)
+    }
+}
+
+fn push_places(steps: &[Step], nodes: &[Node], places: &mut Vec<u32>) {
+    for step in steps {
+        match *step {
+            Step::Leaf(place) => places.push(place),
+            Step::Shared(node) => push_places(&nodes[node as usize].steps, nodes, places),
         }
     }
 }
 
+/// # Errors
+/// Trainable leaves that a vector of `dtype` holds as numbers of another type.
+#[cold]
+fn check_types(layout: &LayoutData, dtype: Dtype) -> Result<()> {
+    let mut findings = Findings::default();
+    for leaf in layout.leaves.iter().filter(|leaf| leaf.dtype != dtype) {
+        findings.add(Error::no_view(leaf.path().to_owned(), dtype, leaf.dtype));
+    }
+    findings.into_result()
+}
+
 struct Meet<'l> {
     layout: &'l LayoutData,
+    /// Of the vector.
+    dtype: Dtype,
     cursor: Cursor<'l>,
     seen: SeenPlaces,
     /// How many places have been met.
     count: usize,
     /// Remembered here too, should the tree keep an error to itself.
     is_wrong: bool,
-    /// Of the innermost shared node that is open, or of the tree.
-    steps: Vec<Step>,
+    /// Of the innermost shared node that is open, or of the tree; `None` as long as every place has
+    /// come in order.
+    steps: Option<Vec<Step>>,
     nodes: Vec<Node>,
     known: HashMap<Identity, u32>,
     open: Vec<OpenNode>,
@@ -118,13 +160,27 @@ impl Meet<'_> {
     fn fits(&self, index: u32, leaf: &LeafRef<'_, '_>) -> bool {
         let place = self.layout.place(index);
         // What is not trainable is shown as the model has it.
-        !place.leaf.trainable || (leaf.dtype == place.dtype && place.has_shape(leaf.shape))
+        !place.leaf.trainable
+            || (leaf.dtype == self.dtype
+                && place.dtype == self.dtype
+                && place.has_shape(leaf.shape))
     }
 
     #[inline]
     fn push(&mut self, index: u32) {
+        // Only a place that comes in order may go without a list.
+        if self.steps.is_some() || index as usize != self.count {
+            self.steps().push(Step::Leaf(index));
+        }
         self.count += 1;
-        self.steps.push(Step::Leaf(index));
+    }
+
+    /// The steps, listed from now on.
+    #[inline(never)]
+    fn steps(&mut self) -> &mut Vec<Step> {
+        let in_order = 0..self.count as u32;
+        self.steps
+            .get_or_insert_with(|| in_order.map(Step::Leaf).collect())
     }
 
     #[cold]
@@ -221,17 +277,18 @@ impl<'a> Visitor<'a> for Meet<'_> {
             let steps = Vec::new();
             self.nodes.push(Node { steps, at });
         }
+        let around = std::mem::take(self.steps());
         self.open.push(OpenNode {
             index,
             is_known: known.is_some(),
-            around: std::mem::take(&mut self.steps),
+            around,
         });
         Ok(true)
     }
 
     fn leave_shared(&mut self) {
         let node = self.open.pop().expect("entered before");
-        let steps = std::mem::replace(&mut self.steps, node.around);
+        let steps = std::mem::replace(self.steps(), node.around);
         // What is in a node that is met again is compared with that node as a whole.
         let is_inside_known = self.open.iter().any(|around| around.is_known);
         if !node.is_known {
@@ -239,6 +296,6 @@ impl<'a> Visitor<'a> for Meet<'_> {
         } else if !is_inside_known && !self.is_as_known(node.index, &steps) {
             self.is_wrong = true;
         }
-        self.steps.push(Step::Shared(node.index));
+        self.steps().push(Step::Shared(node.index));
     }
 }

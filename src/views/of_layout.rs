@@ -4,7 +4,7 @@ use super::leaf_views_mut::Cut;
 use super::met::Met;
 use super::{LeafViews, LeafViewsMut, Viewable};
 use crate::element::FlatElement;
-use crate::error::{Error, Findings, Result};
+use crate::error::Result;
 use crate::flat::gradient::FlatGrad;
 use crate::layout::Layout;
 
@@ -15,7 +15,7 @@ use crate::layout::Layout;
 /// a leaf.
 ///
 /// # Errors
-/// [`is_too_deep`](Error::is_too_deep): more than 1,024 levels.
+/// [`is_too_deep`](crate::Error::is_too_deep): more than 1,024 levels.
 ///
 #[cfg_attr(feature = "derive", doc = "```")]
 #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -47,11 +47,11 @@ impl Layout {
     /// element is copied; some 30 ns a leaf.
     ///
     /// # Errors
-    /// [`is_length`](Error::is_length): the slice is not as long as the layout.
-    /// [`is_element_type`](Error::is_element_type): trainable leaves of another type than the
-    /// vector's, all of them in one error. [`is_missing`](Error::is_missing),
-    /// [`is_unknown`](Error::is_unknown), [`is_shape`](Error::is_shape),
-    /// [`is_broken_tie`](Error::is_broken_tie): a model of another layout.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_element_type`](crate::Error::is_element_type): trainable leaves of another type than
+    /// the vector's, all of them in one error. [`is_missing`](crate::Error::is_missing),
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): a model of another layout.
     ///
     #[cfg_attr(feature = "derive", doc = "```")]
     #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -60,7 +60,8 @@ impl Layout {
     ///
     /// #[derive(Tree)]
     /// #[tree(view)]
-    /// struct Net { layers: Vec<Dense>, #[tree(frozen)] mean: Array1<f32>, #[tree(skip)] act: fn(f32) -> f32 }
+    /// struct Net { layers: Vec<Dense>, #[tree(frozen)] mean: Array1<f32>, #[tree(skip)] act:
+    /// fn(f32) -> f32 }
     ///
     /// #[derive(Tree)]
     /// #[tree(view)]
@@ -70,9 +71,8 @@ impl Layout {
     ///     net.layers.iter().fold(x - &net.mean, |x, layer| x.dot(&layer.weight).mapv(net.act))
     /// }
     ///
-    /// let net = Net { layers: vec![Dense { weight: arr2(&[[1.0]]) }], mean: arr1(&[0.5]), act: f32::abs };
-    /// let (mut flat, layout) = destructure(&net)?;
-    /// flat[0] = -4.0;
+    /// let net = Net { layers: vec![Dense { weight: arr2(&[[1.0]]) }], mean: arr1(&[0.5]), act:
+    /// f32::abs }; let (mut flat, layout) = destructure(&net)?; flat[0] = -4.0;
     /// assert_eq!(forward(&layout.view_tree(&net, &flat)?, arr1(&[1.0])), arr1(&[2.0]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
@@ -82,8 +82,7 @@ impl Layout {
         flat: &'v [E],
     ) -> Result<T::View<'v>> {
         self.check_len("the flat vector", flat.len())?;
-        self.check_views::<E>()?;
-        let met = Met::of(&self.inner, tree)?;
+        let met = Met::of(&self.inner, tree, E::DTYPE)?;
         let bytes = bytemuck::cast_slice(flat);
         let mut leaves = LeafViews::of_vector(self, bytes, met.into_places());
         let view = tree.view_from(&mut leaves)?;
@@ -99,11 +98,11 @@ impl Layout {
     /// the model is not changed. No element is copied; some 40 ns a leaf.
     ///
     /// # Errors
-    /// [`is_length`](Error::is_length): the slice is not as long as the layout.
-    /// [`is_element_type`](Error::is_element_type): trainable leaves of another type than the
-    /// vector's. [`is_missing`](Error::is_missing), [`is_unknown`](Error::is_unknown),
-    /// [`is_shape`](Error::is_shape), [`is_broken_tie`](Error::is_broken_tie): a model of another
-    /// layout.
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    /// [`is_element_type`](crate::Error::is_element_type): trainable leaves of another type than
+    /// the vector's. [`is_missing`](crate::Error::is_missing),
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): a model of another layout.
     ///
     #[cfg_attr(feature = "derive", doc = "```")]
     #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -142,11 +141,12 @@ impl Layout {
     /// leaf.
     ///
     /// # Errors
-    /// [`is_other_layout`](Error::is_other_layout): a gradient of another layout.
-    /// [`is_element_type`](Error::is_element_type): trainable leaves of another type than the
-    /// gradient's. [`is_missing`](Error::is_missing), [`is_unknown`](Error::is_unknown),
-    /// [`is_shape`](Error::is_shape), [`is_broken_tie`](Error::is_broken_tie): a model of another
-    /// layout. Then the gradient is as it was.
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout.
+    /// [`is_element_type`](crate::Error::is_element_type): trainable leaves of another type than
+    /// the gradient's. [`is_missing`](crate::Error::is_missing),
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): a model of another layout. Then the gradient
+    /// is as it was.
     ///
     #[cfg_attr(feature = "derive", doc = "```")]
     #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -166,18 +166,12 @@ impl Layout {
     ///     error * error
     /// }
     ///
-    /// let line = Line { slope: arr1(&[0.0]), offset: arr1(&[0.0]) };
-    /// let (mut flat, layout) = destructure(&line)?;
-    /// let mut grad: FlatGrad = FlatGrad::zeros(&layout);
-    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.1, ..Default::default() }, &layout)?;
-    /// let mut loss = f32::INFINITY;
-    /// for step in 0..200 {
-    ///     grad.reset();
-    ///     let x = (step % 3) as f32 - 1.0;
-    ///     loss = backward(&layout.view_tree(&line, &flat)?, x, &mut layout.view_grad(&line, &mut grad)?);
-    ///     optimizer.step(&mut flat, &grad)?;
-    /// }
-    /// assert!(loss < 1e-6);
+    /// let line = Line { slope: arr1(&[0.0]), offset: arr1(&[0.0]) }; let (mut flat, layout) =
+    /// destructure(&line)?; let mut grad: FlatGrad = FlatGrad::zeros(&layout); let mut optimizer =
+    /// Optimizer::new(Sgd { lr: 0.1, ..Default::default() }, &layout)?; let mut loss =
+    /// f32::INFINITY; for step in 0..200 { grad.reset(); let x = (step % 3) as f32 - 1.0; loss =
+    /// backward(&layout.view_tree(&line, &flat)?, x, &mut layout.view_grad(&line, &mut grad)?);
+    /// optimizer.step(&mut flat, &grad)?; } assert!(loss < 1e-6);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn view_grad<'v, T: Viewable, E: FlatElement>(
@@ -200,24 +194,20 @@ impl Layout {
         elements: &'v mut [E],
         is_gradient: bool,
     ) -> Result<T::ViewMut<'v>> {
-        self.check_views::<E>()?;
-        let met = Met::of(&self.inner, tree)?;
+        let met = Met::of(&self.inner, tree, E::DTYPE)?;
         let bytes = bytemuck::cast_slice_mut(elements);
-        let mut cut = Cut::new(self, &met, bytes, size_of::<E>(), is_gradient);
-        let mut leaves = LeafViewsMut::new(cut.pieces());
+        let mut leaves = match met {
+            Met::InOrder if self.inner.is_plain => {
+                LeafViewsMut::in_order(self, bytes, size_of::<E>(), is_gradient)
+            }
+            met => {
+                let (steps, nodes) = met.into_steps(&self.inner);
+                let mut cut = Cut::new(self, &steps, &nodes, bytes, size_of::<E>(), is_gradient);
+                LeafViewsMut::of_pieces(cut.pieces_of(&steps))
+            }
+        };
         let view = tree.view_mut_from(&mut leaves)?;
         leaves.finish()?;
         Ok(view)
-    }
-
-    /// # Errors
-    /// Trainable leaves that a vector of `E` holds as numbers of another type.
-    fn check_views<E: FlatElement>(&self) -> Result<()> {
-        let mut findings = Findings::default();
-        let others = self.leaves().iter().filter(|leaf| leaf.dtype != E::DTYPE);
-        for leaf in others {
-            findings.add(Error::no_view(leaf.path().to_owned(), E::DTYPE, leaf.dtype));
-        }
-        findings.into_result()
     }
 }

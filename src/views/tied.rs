@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
+use smallvec::SmallVec;
+
 use super::leaf_views_mut::{LeafViewsMut, Piece, Turn, reborrow};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, NodeId};
@@ -135,13 +137,18 @@ impl<'v, T: Lend> TiedMut<'v, T> {
 
     #[track_caller]
     fn try_lend<R>(&self, write: impl FnOnce(T::Lent<'_>) -> R) -> Result<R> {
-        let mut below = BTreeMap::new();
-        self.cell.collect(&mut below);
-        let mut held: Vec<Held<'_, 'v>> = below.into_values().map(Cell::hold).collect();
+        let mut held: SmallVec<[Held<'_, 'v>; 1]> = SmallVec::new();
+        if self.cell.inner.is_empty() {
+            held.push(self.cell.hold());
+        } else {
+            let mut below = BTreeMap::new();
+            self.cell.collect(&mut below);
+            held.extend(below.into_values().map(Cell::hold));
+        }
         let mut inner = InnerCells::new(&mut held);
         let pieces = inner.take(self.cell.id);
         let pieces = reborrow(pieces, self.turn.as_ref(), &mut inner);
-        let mut leaves = LeafViewsMut::new(pieces);
+        let mut leaves = LeafViewsMut::of_pieces(pieces);
         let lent = self.content.lent_from(&mut leaves)?;
         leaves.finish()?;
         Ok(write(lent))
@@ -252,7 +259,7 @@ impl Drop for Held<'_, '_> {
 
 /// The pieces of all cells that are locked for one call.
 pub(super) struct InnerCells<'l, 'v> {
-    pieces: BTreeMap<u64, &'l mut Vec<Piece<'v>>>,
+    pieces: SmallVec<[(u64, &'l mut Vec<Piece<'v>>); 1]>,
     lent: BTreeMap<u64, Arc<Cell<'l>>>,
 }
 
@@ -268,8 +275,9 @@ impl<'l, 'v: 'l> InnerCells<'l, 'v> {
     }
 
     fn take(&mut self, id: u64) -> &'l mut Vec<Piece<'v>> {
-        let pieces = self.pieces.remove(&id);
-        pieces.expect("every cell that is below is locked, and taken once")
+        let cell = self.pieces.iter().position(|cell| cell.0 == id);
+        let cell = cell.expect("every cell that is below is locked, and taken once");
+        self.pieces.swap_remove(cell).1
     }
 
     /// The cell that stands in for one below the lent one.
