@@ -15,7 +15,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView2};
 use support::{alternate, median};
 
-const WIDTH: usize = 64;
+const WIDTH: usize = 128;
 const TOKENS: usize = 32;
 const WORDS: usize = 256;
 

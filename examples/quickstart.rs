@@ -8,8 +8,8 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS. The
-//! digits themselves are read by `digits.rs`.
+//! What is `pub(crate)` serves `lbfgs_digits` too, which trains the same network by L-BFGS, and
+//! `views`, which trains it on the flat vector itself. The digits themselves are read by `digits.rs`.
 
 use std::error::Error;
 use std::iter::zip;
@@ -27,18 +27,20 @@ const EPOCHS: usize = 30;
 const BATCH: usize = 50;
 
 #[derive(Tree)]
+#[tree(view)] // for the example `views`
 pub(crate) struct Net {
     #[tree(frozen)]
-    mean: Array1<f32>,
+    pub(crate) mean: Array1<f32>,
     #[tree(frozen)]
-    deviation: Array1<f32>,
-    layers: Vec<Dense>,
+    pub(crate) deviation: Array1<f32>,
+    pub(crate) layers: Vec<Dense>,
 }
 
 #[derive(Tree)]
-struct Dense {
-    weight: Arc<Array2<f32>>,
-    bias: Array1<f32>,
+#[tree(view)]
+pub(crate) struct Dense {
+    pub(crate) weight: Arc<Array2<f32>>,
+    pub(crate) bias: Array1<f32>,
 }
 
 /// The gradient of a [`Net`]: any tree with the same paths will do, and frozen leaves may be
@@ -183,7 +185,10 @@ fn likeliest(logits: &ArrayView1<f32>) -> usize {
 }
 
 /// The mean loss, and its gradient with respect to the logits.
-fn cross_entropy(mut logits: Array2<f32>, labels: ArrayView1<f32>) -> (f32, Array2<f32>) {
+pub(crate) fn cross_entropy(
+    mut logits: Array2<f32>,
+    labels: ArrayView1<f32>,
+) -> (f32, Array2<f32>) {
     let mut loss = 0.0;
     for (mut row, &label) in zip(logits.rows_mut(), labels) {
         softmax(row.view_mut());

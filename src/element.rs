@@ -247,6 +247,7 @@ macro_rules! pod_elements {
                 Sink::Bytes(bytemuck::cast_slice_mut(elements))
             }
 
+            #[inline]
             fn overwritable(bytes: &mut [u8]) -> Option<&mut [Self]> {
                 bytemuck::try_cast_slice_mut(bytes).ok()
             }

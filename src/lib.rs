@@ -56,7 +56,7 @@
 //! | a tree made at run time | [`DynTree`], [`tree!`]; [`StateDict`], a map whose keys are paths |
 //! | which leaf is where | [`Layout::of`], [`Layout::planner`], [`Leaf`] |
 //! | tree ↔ vector | [`destructure`], [`Layout::gather`], [`Layout::restructure_into`], [`Layout::view`] |
-//! | the vector as a struct like the model | [`Viewable`], [`Layout::view_tree`], [`Layout::view_grad`], [`view()`] |
+//! | the vector as a struct like the model | [`Viewable`], [`Layout::view_tree`], [`Layout::view_grad`], [`view()`]; the page `living_on_the_vector` |
 //! | gradients | [`Layout::gather_grad`], [`FlatGrad`], [`TiedGrads`] |
 //! | arithmetic on slices | [`ops`] |
 //! | several trees at once | [`Layout::map_into`], [`Layout::map_reduce`], [`Layout::norm_l2`], [`Companion`] |
@@ -264,6 +264,10 @@ pub mod __private {
 
 #[doc = include_str!("design.md")]
 pub mod design {}
+
+#[cfg(feature = "derive")]
+#[doc = include_str!("living_on_the_vector.md")]
+pub mod living_on_the_vector {}
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "derive", feature = "safetensors"))]

@@ -184,7 +184,7 @@ fn every_part_stands_in_the_list() {
         path.file_stem().unwrap().to_string_lossy().into_owned()
     });
     let found: BTreeSet<String> = stems
-        .filter(|stem| stem != "lib" && stem != "design")
+        .filter(|stem| !["lib", "design", "living_on_the_vector"].contains(&stem.as_str()))
         .collect();
     assert_eq!(found, named);
 }

@@ -43,11 +43,12 @@ pub struct ArrayMut<'v, E, D> {
     elements: Elements<'v, E, D>,
 }
 
+/// Nearly all are of the vector, and what is in a box does not make those larger.
 enum Elements<'v, E, D> {
     OfVector(ArrayViewMut<'v, E, D>),
-    OfModel(ArrayView<'v, E, D>, FrozenLeaf),
+    OfModel(Box<(ArrayView<'v, E, D>, FrozenLeaf)>),
     /// What was written to a frozen leaf of a gradient.
-    Ignored(Array<E, D>),
+    Ignored(Box<Array<E, D>>),
 }
 
 /// A leaf that is not in the vector.
@@ -67,7 +68,7 @@ impl<'v, E: Element, D: Dimension> ArrayMut<'v, E, D> {
 
     pub(super) fn of_model(array: ArrayView<'v, E, D>, leaf: FrozenLeaf) -> Self {
         ArrayMut {
-            elements: Elements::OfModel(array, leaf),
+            elements: Elements::OfModel(Box::new((array, leaf))),
         }
     }
 
@@ -142,7 +143,7 @@ impl<E: Element, D: Dimension> Deref for ArrayMut<'_, E, D> {
     fn deref(&self) -> &ArrayRef<E, D> {
         match &self.elements {
             Elements::OfVector(array) => array,
-            Elements::OfModel(array, _) => array,
+            Elements::OfModel(model) => &model.0,
             Elements::Ignored(array) => array,
         }
     }
@@ -152,12 +153,13 @@ impl<E: Element, D: Dimension> DerefMut for ArrayMut<'_, E, D> {
     #[inline]
     #[track_caller]
     fn deref_mut(&mut self) -> &mut ArrayRef<E, D> {
-        if let Elements::OfModel(array, leaf) = &self.elements {
+        if let Elements::OfModel(model) = &self.elements {
+            let (array, leaf) = &**model;
             if !leaf.is_in_gradient {
                 leaf.refuse();
             }
             let zeros = Array::from_elem(array.raw_dim(), E::default());
-            self.elements = Elements::Ignored(zeros);
+            self.elements = Elements::Ignored(Box::new(zeros));
         }
         match &mut self.elements {
             Elements::OfVector(array) => array,

@@ -102,7 +102,8 @@ impl<'v, T: Lend> TiedMut<'v, T> {
 
     /// Calls `write` with the arrays, for writing, while no other place has them.
     ///
-    /// Another thread that has them is waited for.
+    /// Another thread that has them is waited for. Two threads that lend two ties, one within the
+    /// other, in opposite orders wait for each other, as with any two locks.
     ///
     /// # Panics
     /// If this thread has them already: `lend` within a `lend` of another place of the tie, or of
