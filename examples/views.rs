@@ -105,10 +105,10 @@ fn train_on_trees(
 /// The mean loss; its gradient is added to `grad`.
 fn backward(net: &NetView<'_>, rows: &Array2<f32>, grad: &mut NetViewMut<'_>) -> f32 {
     let mut inputs = Vec::new();
-    let mut x = (&rows.slice(s![.., ..PIXELS]) - &net.mean) / &net.deviation;
+    let mut x = (&rows.slice(s![.., ..PIXELS]) - &net.mean) / net.deviation;
     for layer in &net.layers {
         let input = x.tanh();
-        x = input.dot(&layer.weight) + &layer.bias;
+        x = input.dot(&layer.weight) + layer.bias;
         inputs.push(input);
     }
 
