@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
+use std::thread::sleep;
+use std::time::Duration;
 
 use ferrompi::{Mpi as Library, ThreadLevel};
 
@@ -66,12 +68,16 @@ pub fn run<T, E: Display>(work: impl FnOnce(&mut Mpi) -> Result<T, E>) -> T {
     }
 }
 
-/// Prints a last word, in one write: `eprintln!` writes a message in pieces, and MPICH's launcher
-/// drops what has not arrived when the job is aborted.
+/// How long a launcher has for passing on what a rank printed before the job is aborted.
+const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// Prints a last word, and lets it arrive: MPICH's launcher drops what it has not read when a job is
+/// aborted. In one write, since `eprintln!` writes a message in pieces.
 fn say(message: String) {
     let line = format!("flatleaf-mpi: {message}\n");
     // Nobody is left to tell that it cannot be written.
     let _ = std::io::stderr().write_all(line.as_bytes());
+    sleep(LAST_WORD);
 }
 
 fn size_in(variable: &str) -> Option<usize> {
