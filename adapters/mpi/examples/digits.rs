@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! cargo build --release --example digits
-//! mpirun -np 4 target/release/examples/digits [replicated | local | diloco]
+//! mpirun -np 4 target/release/examples/digits [replicated | sharded | local | diloco]
 //! ```
 //!
 //! - `replicated`: every step moves all copies by the mean gradient, so they stay the same to the bit.
+//! - `sharded`: so too, but each rank keeps the optimiser's state of its part of the vector only
+//!   (ZeRO, Rajbhandari et al. 2020). The model is that of `replicated`, bit for bit.
 //! - `local`: each rank steps alone, and every 10 steps the models are averaged (local SGD).
 //! - `diloco`: each rank steps alone with AdamW; every 30 steps the way from the common start to the
 //!   mean of the models is a gradient for an outer optimiser (Douillard et al. 2023).
@@ -14,8 +16,8 @@ use std::error::Error;
 use std::iter::zip;
 
 use digits::{PIXELS, SplitMix64, TRAINING_ROWS, read_digits};
-use flatleaf::optim::{AdamW, Optimizer, Sgd};
-use flatleaf::{Communicator, FlatGrad, Layout, Tree, destructure};
+use flatleaf::optim::{AdamW, Optimizer, OuterOptimizer, Sgd};
+use flatleaf::{Communicator, Layout, Tree, destructure};
 use flatleaf_mpi::Mpi;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use ndarray::{Array1, Array2, Axis, s};
@@ -42,6 +44,7 @@ struct Dense {
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Replicated,
+    Sharded,
     Local,
     DiLoCo,
 }
@@ -50,10 +53,11 @@ impl Way {
     fn of(name: Option<&str>) -> Result<Way, String> {
         match name {
             None | Some("replicated") => Ok(Way::Replicated),
+            Some("sharded") => Ok(Way::Sharded),
             Some("local") => Ok(Way::Local),
             Some("diloco") => Ok(Way::DiLoCo),
             Some(other) => Err(format!(
-                "expected replicated, local or diloco, found {other}"
+                "expected replicated, sharded, local or diloco, found {other}"
             )),
         }
     }
@@ -61,7 +65,7 @@ impl Way {
     /// Steps from one exchange to the next.
     fn period(self) -> usize {
         match self {
-            Way::Replicated => 1,
+            Way::Replicated | Way::Sharded => 1,
             Way::Local => 10,
             Way::DiLoCo => 30,
         }
@@ -81,9 +85,17 @@ fn train(communicator: &mut Mpi) -> Result<(), Box<dyn Error>> {
     let (mut flat, layout) = destructure(&net)?;
     communicator.check_layout(&layout)?;
 
-    let mut optimizer = Optimizer::new(adam(), &layout)?;
-    let mut start = flat.clone();
-    let mut outer = Optimizer::new(nesterov(), &layout)?;
+    let range = match way {
+        Way::Sharded => layout.shards(communicator.size())[communicator.rank()].clone(),
+        _ => 0..layout.len(),
+    };
+    let mut optimizer = Optimizer::of_range(adam(), &layout, range)?;
+    let outer_rule = if way == Way::DiLoCo {
+        nesterov()
+    } else {
+        mean_of_models()
+    };
+    let mut outer = OuterOptimizer::new(outer_rule, &layout, &flat)?;
     let bar = progress_bar(communicator);
     let (mut losses, mut order) = (0.0, Vec::new());
     for step in 1..=STEPS {
@@ -94,23 +106,17 @@ fn train(communicator: &mut Mpi) -> Result<(), Box<dyn Error>> {
         let own = share(&batch, communicator);
         let (loss, grads) = net.loss_and_grads(&rows.select(Axis(0), own));
         let mut grad = layout.gather_grad(&grads)?;
-        if way == Way::Replicated {
-            communicator.mean(&mut grad, own.len() as f64)?;
-        }
-        optimizer.step(&mut flat, &grad)?;
-        if way != Way::Replicated && step % way.period() == 0 {
-            // The mean of the models.
-            communicator.mean(&mut flat, own.len() as f64)?;
-        }
-        if way == Way::DiLoCo && step % way.period() == 0 {
-            let away = zip(&start, &flat)
-                .map(|(start, mean)| start - mean)
-                .collect();
-            outer.step(&mut start, &FlatGrad::from_flat(&layout, away)?)?;
-            flat.copy_from_slice(&start);
+        let examples = own.len() as f64;
+        if way.period() == 1 {
+            optimizer.step_weighted_with(communicator, &mut flat, &mut grad, examples)?;
+        } else {
+            optimizer.step(&mut flat, &grad)?;
+            if step % way.period() == 0 {
+                outer.end_round(communicator, &mut flat, examples)?;
+            }
         }
         layout.restructure_into(&mut net, &flat)?;
-        let mut sum = [f64::from(loss) * own.len() as f64];
+        let mut sum = [f64::from(loss) * examples];
         communicator.all_reduce(&mut sum)?;
         losses = 0.95 * losses + 0.05 * sum[0] / BATCH as f64;
         bar.inc(1);
@@ -118,6 +124,14 @@ fn train(communicator: &mut Mpi) -> Result<(), Box<dyn Error>> {
     bar.finish_and_clear();
     communicator.mean(&mut flat, 1.0)?;
     layout.restructure_into(&mut net, &flat)?;
+    // Shards end where leaves do, and four leaves are not shared out evenly.
+    let mut kept = vec![0.0; communicator.size()];
+    let own: usize = optimizer.state().map(|(_, state)| 4 * state.len()).sum();
+    kept[communicator.rank()] = own as f64;
+    communicator.all_reduce(&mut kept)?;
+    if communicator.rank() == 0 {
+        println!("bytes of the optimiser's state on each rank: {kept:?}");
+    }
     report(communicator, &layout, way, losses, net.accuracy(&test))
 }
 
@@ -130,6 +144,14 @@ fn share<'b>(batch: &'b [usize], communicator: &Mpi) -> &'b [usize] {
 fn adam() -> AdamW {
     AdamW {
         lr: 3e-3,
+        ..Default::default()
+    }
+}
+
+/// The outer optimiser of local SGD: a step to the mean of the models.
+fn mean_of_models() -> Sgd {
+    Sgd {
+        lr: 1.0,
         ..Default::default()
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flatleaf::optim::{AdamW, ClipNorm, Optimizer};
+use flatleaf::optim::{AdamW, ClipNorm, Lamb, Optimizer, OuterOptimizer, Rule, Sgd};
 use flatleaf::{Alone, Communicator, FlatGrad, Layout, Result, Threads};
 
 /// Which program a member of a job is.
@@ -82,7 +82,7 @@ fn member() {
             communicator.set_largest_message(1 << 26);
             let whole = digest(communicator)?;
             // The same numbers in pieces.
-            communicator.set_largest_message(50);
+            communicator.set_largest_message(400);
             let pieces = digest(communicator)?;
             println!("digest {whole:016x} rank {}", communicator.rank());
             println!("digest {pieces:016x} rank {}", communicator.rank());
@@ -146,29 +146,50 @@ fn digest(communicator: &mut impl Communicator) -> Result<u64> {
     communicator.all_gather(&mut x, &ranges)?;
     ranges.iter().for_each(|range| keep(&x[range.clone()]));
 
-    let model = (vec![0.5_f32; 40], vec![0.25_f32; 7]);
+    // One leaf goes over several ranks.
+    let model = (vec![0.5_f32; 40], vec![0.25_f32; 70_000], vec![1.0_f32; 7]);
     let layout = Layout::of(&model)?;
     communicator.check_layout(&layout)?;
-    let rule = (
-        ClipNorm {
-            max: 1.0,
-            ..Default::default()
-        },
-        AdamW::default(),
-    );
-    let mut optimizer = Optimizer::new(rule, &layout)?;
     let mut flat = layout.gather(&model)?;
-    for step in 0..5 {
-        let gradient = vector(layout.len())
-            .into_iter()
-            .map(|x| x + step as f32)
-            .collect();
-        let mut grad = FlatGrad::from_flat(&layout, gradient)?;
-        communicator.mean(&mut grad, 32.0)?;
-        optimizer.step(&mut flat, &grad)?;
+    let clip = ClipNorm {
+        max: 1.0,
+        ..Default::default()
+    };
+    let shard = layout.shards(size)[rank].clone();
+    for range in [0..layout.len(), shard] {
+        let adamw = Optimizer::of_range((clip, AdamW::default()), &layout, range.clone())?;
+        keep(&trained(adamw, communicator, flat.clone())?);
+        let lamb = Optimizer::of_range((clip, Lamb::default()), &layout, range)?;
+        keep(&trained(lamb, communicator, flat.clone())?);
     }
+    // Less talk: a round of steps of each rank's own.
+    let mut outer = OuterOptimizer::new(Sgd::default(), &layout, &flat)?;
+    let mut inner = Optimizer::new(AdamW::default(), &layout)?;
+    for _ in 0..3 {
+        inner.step(&mut flat, &vector(layout.len())[..])?;
+    }
+    outer.end_round(communicator, &mut flat, 1.0 + rank as f64)?;
     keep(&flat);
     Ok(hasher.finish())
+}
+
+/// Five steps; one leaf is absent on the last rank.
+fn trained(
+    mut optimizer: Optimizer<impl Rule>,
+    communicator: &mut impl Communicator,
+    mut flat: Vec<f32>,
+) -> Result<Vec<f32>> {
+    let layout = optimizer.layout().clone();
+    let (rank, size) = (communicator.rank(), communicator.size());
+    for step in 0..5 {
+        let element = |index: usize| ((rank * 31 + index * 7 + step * 13) % 101) as f32 * 1e-2;
+        let gradient = (0..layout.len()).map(element).collect();
+        let mut grad = FlatGrad::from_flat(&layout, gradient)?;
+        grad.set_present(2, rank + 1 < size);
+        let examples = 32.0 + rank as f64;
+        optimizer.step_weighted_with(communicator, &mut flat, &mut grad, examples)?;
+    }
+    Ok(flat)
 }
 
 #[test]
