@@ -79,7 +79,7 @@ impl<'g> Grads<'g> {
     ) -> Result<Self> {
         let hold = |(index, entry): (usize, &crate::var_tree::Entry)| {
             let tensor = match entry.first == index {
-                true => store.get(&entry.var),
+                true => store.get_id(entry.id),
                 false => None,
             };
             let gradient = tensor.map(|tensor| {
@@ -156,7 +156,7 @@ impl<'g> Grads<'g> {
         let Some(Gradient { tensor, held }) = &self.gradients[index] else {
             return Ok(None);
         };
-        let has_shape = tensor.dims() == self.vars.entries()[index].var.dims();
+        let has_shape = self.vars.entries()[index].has_shape(tensor.dims());
         let elements = held.elements().filter(|_| has_shape);
         elements.map(Some).ok_or(())
     }
@@ -218,8 +218,8 @@ impl Addresses {
         self.0.contains(&address)
     }
 
-    pub(crate) fn insert(&mut self, address: usize) {
-        self.0.insert(address);
+    pub(crate) fn extend(&mut self, addresses: Vec<usize>) {
+        self.0.extend(addresses);
     }
 }
 

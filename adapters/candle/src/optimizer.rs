@@ -61,6 +61,8 @@ pub struct FlatOptimizer<R> {
     /// Which variable each leaf of the layout is.
     positions: Vec<usize>,
     addresses: Addresses,
+    /// Where each leaf's elements lay when they were seen last.
+    lies_at: Vec<usize>,
     /// A rate that `set_learning_rate` could not take, which has no way to say so.
     refused: Option<Error>,
 }
@@ -158,6 +160,7 @@ impl<R: Rule> FlatOptimizer<R> {
         Ok(FlatOptimizer {
             positions: positions.ok_or_else(|| Error::custom("a leaf that is no variable"))?,
             addresses: Addresses::of(vars)?,
+            lies_at: vec![0; layout.leaves().len()],
             vars: vars.clone(),
             layout,
             optimizer,
@@ -205,16 +208,14 @@ impl<R: Rule> FlatOptimizer<R> {
                 slices_of(&gathered)
             }
         };
-        let mut lending = Lending::of(&self.vars, &self.positions, &self.addresses);
+        let mut lending = Lending::of(&self.vars, &self.positions, &mut self.lies_at);
         let optimizer = &mut self.optimizer;
         let report =
             alone(|| optimizer.update_each(&slices, |leaf, step| lending.lend(leaf, step)));
         let moved_to = lending.moved_to;
         drop(slices);
         drop(grads);
-        moved_to
-            .into_iter()
-            .for_each(|address| self.addresses.insert(address));
+        self.addresses.extend(moved_to);
         report
     }
 
@@ -244,9 +245,11 @@ impl<R: Rule> FlatOptimizer<R> {
             return Err(refused.clone());
         }
         self.check_layout()?;
-        let mut lending = Lending::of(&self.vars, &self.positions, &self.addresses);
+        let mut lending = Lending::of(&self.vars, &self.positions, &mut self.lies_at);
         let optimizer = &mut self.optimizer;
-        alone(|| optimizer.flush_each(|leaf, step| lending.lend(leaf, step)))
+        let report = alone(|| optimizer.flush_each(|leaf, step| lending.lend(leaf, step)));
+        self.addresses.extend(lending.moved_to);
+        report
     }
 
     fn check_layout(&self) -> Result<()> {
@@ -459,19 +462,19 @@ fn slices_of(grad: &FlatGrad) -> Vec<Option<&[f32]>> {
 struct Lending<'v> {
     vars: &'v VarTree,
     positions: &'v [usize],
-    addresses: &'v Addresses,
-    /// Where storages lie that lay elsewhere when they were seen last.
+    /// Where each leaf's elements lay when they were seen last, and where those lie that have moved.
+    lies_at: &'v mut [usize],
     moved_to: Vec<usize>,
     /// A variable's elements as f32, from variable to variable.
     buffer: Vec<f32>,
 }
 
 impl<'v> Lending<'v> {
-    fn of(vars: &'v VarTree, positions: &'v [usize], addresses: &'v Addresses) -> Self {
+    fn of(vars: &'v VarTree, positions: &'v [usize], lies_at: &'v mut [usize]) -> Self {
         Lending {
             vars,
             positions,
-            addresses,
+            lies_at,
             moved_to: Vec::new(),
             buffer: Vec::new(),
         }
@@ -482,7 +485,8 @@ impl<'v> Lending<'v> {
         let lent = match var.dtype() {
             DType::F32 => elements::change(var, self.vars.may_lend(), |elements: &mut [f32]| {
                 let address = elements.as_ptr().addr();
-                if self.vars.may_lend() && !self.addresses.contains(address) {
+                if self.lies_at[leaf] != address {
+                    self.lies_at[leaf] = address;
                     self.moved_to.push(address);
                 }
                 step(elements)

@@ -58,10 +58,44 @@ pub struct VarTree {
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) var: Var,
+    /// Here too, so that looking for gradients touches no variable: ten thousand small ones are more
+    /// than a cache holds.
+    pub(crate) id: TensorId,
+    shape: InlineShape,
     /// The first name of the same variable.
     pub(crate) first: usize,
     /// Of a variable of several names.
     identity: Option<Identity>,
+}
+
+impl Entry {
+    #[inline]
+    pub(crate) fn has_shape(&self, dims: &[usize]) -> bool {
+        match &self.shape {
+            InlineShape::Few(axes, shape) => shape[..*axes] == *dims,
+            InlineShape::Many => self.var.dims() == dims,
+        }
+    }
+}
+
+/// A shape without memory of its own, if it has few axes.
+#[derive(Clone)]
+enum InlineShape {
+    Few(usize, [usize; 4]),
+    Many,
+}
+
+impl InlineShape {
+    fn of(dims: &[usize]) -> Self {
+        let mut shape = [0; 4];
+        match shape.get_mut(..dims.len()) {
+            Some(few) => {
+                few.copy_from_slice(dims);
+                InlineShape::Few(dims.len(), shape)
+            }
+            None => InlineShape::Many,
+        }
+    }
 }
 
 impl VarTree {
@@ -116,6 +150,8 @@ impl VarTree {
             let (first, count) = first[&var.id()];
             let identity = (count > 1).then(|| Identity::of(var.id()));
             Entry {
+                id: var.id(),
+                shape: InlineShape::of(var.dims()),
                 var,
                 first,
                 identity,
@@ -387,6 +423,7 @@ impl Tree for VarTree {
                 var,
                 first,
                 identity,
+                ..
             } = &self.entries[index];
             let new: Result<Var> = with_element_type!(var.dtype(), E => {
                 let reader = Reader::new(|out: &mut [E]| self.read(var, out));
@@ -474,6 +511,7 @@ impl Tree for Lent<'_> {
                 var,
                 first,
                 identity,
+                ..
             } = &self.vars.entries[index];
             let held = self.held[*first].as_ref().expect("held at its first name");
             visit_held(held, var.dtype(), var.dims(), identity.as_ref(), visitor)
