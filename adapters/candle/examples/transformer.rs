@@ -29,9 +29,9 @@ const SHADES: usize = 18;
 const START: u32 = 17;
 const WIDTH: usize = 32;
 const HEADS: usize = 4;
-const LAYERS: usize = 2;
-const STEPS: usize = 120;
-const BATCH: usize = 8;
+const LAYERS: usize = 1;
+const STEPS: usize = 60;
+const BATCH: usize = 4;
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
     let (train, test) = read_digits(&mut SplitMix64(1))?;
