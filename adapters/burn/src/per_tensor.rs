@@ -35,7 +35,8 @@ use crate::tensor::Handle;
 ///
 /// let device = Device::flex().autodiff();
 /// let mut linear = LinearConfig::new(2, 1).with_initializer(Initializer::Ones).init(&device);
-/// let mut optimizer: ModuleOptimizer = PerTensor::of(Lion::default(), &linear)?.into();
+/// let rule = Lion { weight_decay: 0.0, ..Default::default() };
+/// let mut optimizer: ModuleOptimizer = PerTensor::of(rule, &linear)?.into();
 /// let loss = linear.forward(Tensor::<2>::from_floats([[3.0, -4.0]], &device)).sum();
 /// let grads = GradientsParams::from_grads(loss.backward(), &linear);
 /// linear = optimizer.step(0.25, linear, grads); // the rate of this step
