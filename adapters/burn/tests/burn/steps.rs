@@ -180,7 +180,7 @@ fn a_gradient_that_is_not_finite_names_its_parameter_and_moves_nothing() {
 }
 
 #[test]
-fn a_nan_makes_36_nans_in_burn_without_an_error() {
+fn a_nan_spreads_in_burn_without_an_error() {
     let model = Mlp::of(&[5, 4, 2]);
     let theirs = model.clone();
     let flat = Flat::of(&model).unwrap();
