@@ -314,7 +314,7 @@ impl VarTree {
     ///
     /// let vars = VarTree::named([("w", Var::new(&[3.0_f32, 4.0], &Device::Cpu)?)])?;
     /// let layout = Layout::of(&vars)?;
-    /// assert_eq!(layout.norm_l2(&vars.lend()?, [])?, 5.0);
+    /// assert_eq!(layout.norm_l2(&vars.lend()?)?, 5.0);
     /// assert_eq!(vars.lend()?.elements::<f32>("w"), Some(&[3.0, 4.0][..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
