@@ -1,4 +1,5 @@
 //! Typed views: structs over the flat vector that look like the model.
+#![cfg(feature = "derive")]
 
 mod containers;
 mod models;

@@ -1,15 +1,17 @@
-//! One exchange of a flat gradient, beside MPI's own sum and beside one exchange for each leaf.
+//! One exchange of a flat gradient, beside MPI's own sum and beside one exchange for each leaf; and a
+//! step of clip + AdamW that is sharded beside one that is replicated.
 //!
 //! `cargo bench --bench exchange -- [ranks] [rounds]` starts itself as a job of so many ranks, 2
 //! unless told otherwise. Rows take turns within a round, every rank's time is the longest of all,
 //! and the ratios are medians over the rounds. Each answer is checked: ranks hold small whole
-//! numbers, whose sums are exact in any order.
+//! numbers, whose sums are exact in any order; a sharded step has to give the bits of a replicated one.
 
 use std::process::Command;
 use std::time::Instant;
 
 use ferrompi::{Communicator as World, Mpi as Library, ReduceOp, ThreadLevel};
-use flatleaf::{Communicator, Result};
+use flatleaf::optim::{AdamW, ClipNorm, Optimizer};
+use flatleaf::{Communicator, FlatGrad, Result, destructure};
 
 /// The adapter's own source, since a world of MPI's is no part of its interface.
 #[allow(dead_code)]
@@ -88,27 +90,94 @@ fn run(rounds: usize) {
     let world = library.world();
     let mut communicator = Mpi::new(library.world());
     let is_first = communicator.rank() == 0;
-    if is_first {
-        println!("| gradient | exchange | × memcpy | × ordered sum |");
-        println!("| --- | --- | --- | --- |");
-    }
+    let print = |line: String| {
+        if is_first {
+            println!("{line}");
+        }
+    };
+    print("| gradient | exchange | × memcpy | × ordered sum |".into());
+    print("| --- | --- | --- | --- |".into());
     for tree in &TREES {
         let times = turns(tree, &world, &mut communicator, rounds);
-        if is_first {
-            for (row, name) in ROWS.iter().enumerate() {
-                let beside = |other: usize| {
-                    median(
-                        times
-                            .iter()
-                            .map(|times| times[row] / times[other])
-                            .collect(),
-                    )
-                };
-                let (copy, ordered) = (beside(0), beside(1));
-                println!("| {} | {name} | {copy:.1} | {ordered:.2} |", tree.name);
-            }
+        for (row, name) in ROWS.iter().enumerate() {
+            let beside = |other: usize| {
+                median(
+                    times
+                        .iter()
+                        .map(|times| times[row] / times[other])
+                        .collect(),
+                )
+            };
+            let (copy, ordered) = (beside(0), beside(1));
+            print(format!(
+                "| {} | {name} | {copy:.1} | {ordered:.2} |",
+                tree.name
+            ));
         }
     }
+    print(
+        "\n| clip + AdamW | sharded, × replicated | state on rank 0, replicated | sharded |".into(),
+    );
+    print("| --- | --- | --- | --- |".into());
+    for tree in &TREES {
+        let (ratio, bytes) = steps(tree, &world, &mut communicator, rounds).expect("steps");
+        let [replicated, sharded] = bytes.map(|bytes| bytes as f64 / 1e6);
+        print(format!(
+            "| {} | {ratio:.2} | {replicated:.1} MB | {sharded:.1} MB |",
+            tree.name
+        ));
+    }
+}
+
+/// The time of a sharded step over that of a replicated one, and the bytes of state of each here.
+fn steps(
+    tree: &Tree,
+    world: &World,
+    communicator: &mut Mpi,
+    rounds: usize,
+) -> Result<(f64, [usize; 2])> {
+    let model = vec![vec![0.5_f32; tree.leaf]; tree.leaves];
+    let (flat, layout) = destructure(&model)?;
+    let shard = layout.shards(communicator.size())[communicator.rank()].clone();
+    let mut flats = [flat.clone(), flat];
+    let rule = (ClipNorm::default(), AdamW::default());
+    let mut optimizers = [
+        Optimizer::new(rule, &layout)?,
+        Optimizer::of_range(rule, &layout, shard)?,
+    ];
+    let own = gradient(tree, communicator.rank());
+    let mut grad = FlatGrad::zeros(&layout);
+    let mut quotients = Vec::new();
+    // The first round touches memory and makes connections.
+    for round in 0..=rounds {
+        let mut seconds = [0.0; 2];
+        let pairs = optimizers.iter_mut().zip(&mut flats);
+        for ((optimizer, flat), seconds) in pairs.zip(&mut seconds) {
+            grad.copy_from_slice(&own);
+            (0..tree.leaves).for_each(|leaf| grad.set_present(leaf, true));
+            world.barrier().expect("all ranks");
+            let start = Instant::now();
+            optimizer.step_with(communicator, flat, &mut grad)?;
+            *seconds = longest(world, start);
+        }
+        if round > 0 {
+            quotients.push(seconds[1] / seconds[0]);
+        }
+        assert!(flats[0] == flats[1], "a sharded step is another one");
+    }
+    let bytes = optimizers.map(|optimizer| {
+        let vectors = optimizer.state().map(|(_, state)| 4 * state.len());
+        vectors.sum()
+    });
+    Ok((median(quotients), bytes))
+}
+
+/// The seconds of the slowest rank.
+fn longest(world: &World, start: Instant) -> f64 {
+    let mut longest = [start.elapsed().as_secs_f64()];
+    let greatest = world.allreduce_inplace(&mut longest, ReduceOp::Max);
+    greatest.expect("an exchange");
+    longest[0]
 }
 
 /// For every round the seconds of every row.
@@ -123,10 +192,7 @@ fn turns(tree: &Tree, world: &World, communicator: &mut Mpi, rounds: usize) -> V
             world.barrier().expect("all ranks");
             let start = Instant::now();
             exchange(row, tree, world, communicator, (&mut x, &own)).expect("an exchange");
-            let mut longest = [start.elapsed().as_secs_f64()];
-            let greatest = world.allreduce_inplace(&mut longest, ReduceOp::Max);
-            greatest.expect("an exchange");
-            *seconds = longest[0];
+            *seconds = longest(world, start);
             check(&x, row, communicator.rank(), size);
         }
         seconds
