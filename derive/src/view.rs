@@ -7,7 +7,7 @@
 //! struct of a lifetime and nothing else would not look like it.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{
     Attribute, Data, Field as FieldSyntax, Fields, GenericParam, Generics, Ident, Lifetime,
@@ -278,38 +278,26 @@ fn generics(input: &Input, lifetime: &Lifetime) -> Generics {
 /// The parameters without bounds and defaults, as an alias has them.
 fn alias_params(generics: &Generics) -> TokenStream {
     let params = generics.params.iter().map(|param| match param {
-        GenericParam::Lifetime(param) => {
-            let lifetime = &param.lifetime;
-            quote!(#lifetime)
-        }
-        GenericParam::Type(param) => {
-            let ident = &param.ident;
-            quote!(#ident)
-        }
         GenericParam::Const(param) => {
             let (ident, ty) = (&param.ident, &param.ty);
             quote!(const #ident: #ty)
         }
+        other => argument(other),
     });
     quote!(#(#params),*)
 }
 
 fn arguments(generics: &Generics) -> Vec<TokenStream> {
-    let arguments = generics.params.iter().map(|param| match param {
-        GenericParam::Lifetime(param) => {
-            let lifetime = &param.lifetime;
-            quote!(#lifetime)
-        }
-        GenericParam::Type(param) => {
-            let ident = &param.ident;
-            quote!(#ident)
-        }
-        GenericParam::Const(param) => {
-            let ident = &param.ident;
-            quote!(#ident)
-        }
-    });
-    arguments.collect()
+    generics.params.iter().map(argument).collect()
+}
+
+/// A parameter by its name alone.
+fn argument(param: &GenericParam) -> TokenStream {
+    match param {
+        GenericParam::Lifetime(param) => param.lifetime.to_token_stream(),
+        GenericParam::Type(param) => param.ident.to_token_stream(),
+        GenericParam::Const(param) => param.ident.to_token_stream(),
+    }
 }
 
 fn docs_of(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {

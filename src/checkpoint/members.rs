@@ -35,7 +35,7 @@ use super::metadata::{SHARDS, json};
 use super::open::Checkpoint;
 use super::optimizer::{SNAPSHOT, state_name};
 use super::save::{push_extras_but_state, push_others, push_vector};
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, check_together, gather_numbers};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -98,7 +98,7 @@ pub fn save_flat_with(
     let built = build(layout, flat, extras, (&states, &is_written, &own));
     let (mut contents, shares) = communicator.agree(built)?;
     let sum = sum_of(shares.iter().map(|share| &*share.2));
-    let sums = exchanged(communicator, sum)?;
+    let sums = gather_numbers(communicator, sum)?;
     let entry = Shards {
         vectors: states.names(&is_written),
         members: ranges
@@ -204,14 +204,8 @@ impl<'e> States<'e> {
         if ranges.iter().all(|range| *range == (0..layout.len())) {
             return Ok(layout.shards(communicator.size()));
         }
-        let mut end = 0;
-        let follows = |range: &Range<usize>| std::mem::replace(&mut end, range.end) == range.start;
-        if ranges.iter().all(follows) && end == layout.len() {
-            return Ok(ranges);
-        }
-        let expected =
-            "ranges of all members that follow each other and are the flat vector together";
-        Err(Error::argument(expected, format_args!("{ranges:?}")))
+        check_together(&ranges, layout.len())?;
+        Ok(ranges)
     }
 
     /// Which vectors are not all zeros on some member.
@@ -325,17 +319,6 @@ fn sum_of<'b>(shares: impl Iterator<Item = &'b [u8]>) -> u64 {
     sum
 }
 
-/// A number of every member, by rank.
-fn exchanged<C: Communicator>(communicator: &mut C, own: u64) -> Result<Vec<u64>> {
-    // An f64 holds 53 bits exactly, so 64 travel as two halves.
-    let mut halves = vec![0.0; 2 * communicator.size()];
-    let told = &mut halves[2 * communicator.rank()..][..2];
-    told.copy_from_slice(&[(own >> 32) as f64, (own & 0xffff_ffff) as f64]);
-    communicator.all_reduce(&mut halves)?;
-    let whole = |pair: &[f64]| (pair[0] as u64) << 32 | pair[1] as u64;
-    Ok(halves.chunks_exact(2).map(whole).collect())
-}
-
 fn write<C: Communicator>(
     communicator: &mut C,
     path: &Path,
@@ -345,7 +328,7 @@ fn write<C: Communicator>(
 ) -> Result<()> {
     let start = communicator.agree(header.encode())?;
     // Another header has the data at other places, and would tear the file.
-    let headers = exchanged(communicator, sum_of(std::iter::once(&start[..])))?;
+    let headers = gather_numbers(communicator, sum_of(std::iter::once(&start[..])))?;
     if let Some(rank) = headers.iter().position(|other| *other != headers[0]) {
         let found = "it has other names, shapes or metadata to write than member 0";
         return Err(Error::member(rank, found));

@@ -11,6 +11,7 @@
 mod alone;
 mod elastic;
 mod error;
+mod numbers;
 mod shards;
 mod threads;
 
@@ -18,7 +19,8 @@ use std::ops::Range;
 
 pub use alone::Alone;
 pub use elastic::elastic_average;
-pub(crate) use shards::{NORM_PIECE, is_cut};
+pub(crate) use numbers::{gather_numbers, halves, whole};
+pub(crate) use shards::{NORM_PIECE, check_together, is_cut};
 pub use threads::Threads;
 
 use crate::error::{Error, Result};
@@ -141,20 +143,9 @@ pub trait Communicator {
             let expected = "a weight above 0 on some member";
             return Err(Error::argument(expected, "0 on all"));
         }
-        if weight == 0.0 {
-            // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
-            x.fill(0.0);
-        } else if weight != 1.0 {
-            for x in x.iter_mut() {
-                let weighted = f64::from(*x) * weight;
-                *x = weighted as f32;
-            }
-        }
+        weigh(x, weight);
         self.sum(x)?;
-        for x in x.iter_mut() {
-            let mean = f64::from(*x) / total[0];
-            *x = mean as f32;
-        }
+        divide(x, total[0]);
         Ok(())
     }
 
@@ -239,18 +230,7 @@ pub trait Communicator {
     /// assert!(checked.into_iter().all(|answer| answer.unwrap_err().is_other_layout()));
     /// ```
     fn check_layout(&mut self, layout: &Layout) -> Result<()> {
-        let own = layout.fingerprint();
-        // An f64 holds 53 bits exactly, so a fingerprint of 64 travels as two halves.
-        let mut halves = vec![0.0; 2 * self.size()];
-        let at = 2 * self.rank();
-        halves[at] = (own >> 32) as f64;
-        halves[at + 1] = (own & 0xffff_ffff) as f64;
-        self.all_reduce(&mut halves)?;
-        let whole = |pair: &[f64]| {
-            let (high, low) = (pair[0] as u64, pair[1] as u64);
-            high << 32 | low
-        };
-        let all: Vec<u64> = halves.chunks_exact(2).map(whole).collect();
+        let all = gather_numbers(self, layout.fingerprint())?;
         let first = all[0];
         match all.iter().position(|other| *other != first) {
             None => Ok(()),
@@ -288,6 +268,30 @@ impl<C: Communicator + ?Sized> Communicator for &mut C {
 
     fn broadcast(&mut self, x: &mut [f32], root: usize) -> Result<()> {
         (**self).broadcast(x, root)
+    }
+}
+
+/// What a member puts into the sum of a weighted mean.
+pub(crate) fn weigh(x: &mut [f32], weight: f64) {
+    if weight == 0.0 {
+        // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
+        x.fill(0.0);
+    } else if weight != 1.0 {
+        change_each(x, |x| x * weight);
+    }
+}
+
+/// What a weighted mean makes of the sum.
+pub(crate) fn divide(x: &mut [f32], total: f64) {
+    if total != 1.0 {
+        change_each(x, |x| x / total);
+    }
+}
+
+fn change_each(x: &mut [f32], change: impl Fn(f64) -> f64) {
+    for x in x {
+        let changed = change(f64::from(*x));
+        *x = changed as f32;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
 use crate::layout::Layout;
 
 /// Within a leaf a shard may end at multiples of so many elements, counted from the leaf's start:
@@ -100,4 +101,15 @@ fn nearest_cut(layout: &Layout, offset: usize, piece: usize) -> usize {
     } else {
         after
     }
+}
+
+/// Refuses ranges, by rank, that do not follow each other or are not `0..len` together.
+pub(crate) fn check_together(ranges: &[Range<usize>], len: usize) -> Result<()> {
+    let mut end = 0;
+    let follows = |range: &Range<usize>| std::mem::replace(&mut end, range.end) == range.start;
+    if ranges.iter().all(follows) && end == len {
+        return Ok(());
+    }
+    let expected = "ranges of all members that follow each other and are the flat vector together";
+    Err(Error::argument(expected, format_args!("{ranges:?}")))
 }

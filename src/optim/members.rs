@@ -30,7 +30,10 @@ use super::rule::Rule;
 use super::scan::Request;
 use super::sharded::parts_within;
 use super::show::{See, ShowParts, non_finite};
-use crate::communicator::{Communicator, NORM_PIECE, failure_told, message_of};
+use crate::communicator::{
+    Communicator, NORM_PIECE, check_together, divide, failure_told, halves, message_of, weigh,
+    whole,
+};
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
 use crate::layout::Layout;
@@ -302,18 +305,10 @@ impl Said {
             weight: numbers[1],
             lacks_leaf: numbers[2] > 0.0,
             range: numbers[3] as usize..numbers[4] as usize,
-            layout: whole(numbers[5], numbers[6]),
-            settings: whole(numbers[7], numbers[8]),
+            layout: whole([numbers[5], numbers[6]]),
+            settings: whole([numbers[7], numbers[8]]),
         }
     }
-}
-
-fn halves(number: u64) -> [f64; 2] {
-    [(number >> 32) as f64, (number & 0xffff_ffff) as f64]
-}
-
-fn whole(high: f64, low: f64) -> u64 {
-    (high as u64) << 32 | low as u64
 }
 
 /// What all members know after they have met.
@@ -378,10 +373,8 @@ fn meet<C: Communicator>(
     let ranges: Vec<Range<usize>> = all.into_iter().map(|said| said.range).collect();
     let is_whole = |range: &Range<usize>| *range == (0..layout.len());
     let is_sharded = !ranges.iter().all(is_whole);
-    if is_sharded && !are_together(&ranges, layout.len()) {
-        let expected =
-            "ranges of all members that follow each other and are the flat vector together";
-        return Err(Error::argument(expected, format_args!("{ranges:?}")));
+    if is_sharded {
+        check_together(&ranges, layout.len())?;
     }
     Ok(Met {
         weight,
@@ -389,13 +382,6 @@ fn meet<C: Communicator>(
         ranges,
         is_sharded,
     })
-}
-
-/// Whether ranges follow each other and are `0..len` together.
-fn are_together(ranges: &[Range<usize>], len: usize) -> bool {
-    let mut end = 0;
-    let follows = |range: &Range<usize>| std::mem::replace(&mut end, range.end) == range.start;
-    ranges.iter().all(follows) && end == len
 }
 
 /// The weighted mean of the members' gradients, with the bits of [`Communicator::mean`]: of the own
@@ -406,12 +392,7 @@ fn mean<C: Communicator>(
     weight: f64,
     met: &Met,
 ) -> Result<()> {
-    if weight == 0.0 {
-        // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
-        grad.fill(0.0);
-    } else if weight != 1.0 {
-        scale(grad, |x| x * weight);
-    }
+    weigh(grad, weight);
     let own = match met.is_sharded {
         true => {
             communicator.reduce_scatter(grad, &met.ranges)?;
@@ -422,17 +403,8 @@ fn mean<C: Communicator>(
             0..grad.len()
         }
     };
-    if met.weight != 1.0 {
-        scale(&mut grad[own], |x| x / met.weight);
-    }
+    divide(&mut grad[own], met.weight);
     Ok(())
-}
-
-fn scale(x: &mut [f32], change: impl Fn(f64) -> f64) {
-    for x in x {
-        let changed = change(f64::from(*x));
-        *x = changed as f32;
-    }
 }
 
 /// No leaf that is changed as a whole is kept by two members.

@@ -165,6 +165,27 @@ impl<T: Tree> Tree for Option<T> {
     crate::rebuild_object!();
 }
 
+/// Calls a macro with the parameters and fields of every tuple that is a tree.
+macro_rules! for_each_tuple {
+    ($implement:ident) => {
+        $implement! {
+            A.0;
+            A.0 B.1;
+            A.0 B.1 C.2;
+            A.0 B.1 C.2 D.3;
+            A.0 B.1 C.2 D.3 E.4;
+            A.0 B.1 C.2 D.3 E.4 F.5;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10;
+            A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10 L.11;
+        }
+    };
+}
+pub(crate) use for_each_tuple;
+
 macro_rules! tuples {
     ($($($name:ident . $index:tt)+;)*) => {$(
         impl<$($name: Tree),+> Tree for ($($name,)+) {
@@ -187,20 +208,7 @@ macro_rules! tuples {
     )*};
 }
 
-tuples! {
-    A.0;
-    A.0 B.1;
-    A.0 B.1 C.2;
-    A.0 B.1 C.2 D.3;
-    A.0 B.1 C.2 D.3 E.4;
-    A.0 B.1 C.2 D.3 E.4 F.5;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10 L.11;
-}
+for_each_tuple!(tuples);
 
 /// Maps that are visited in the order in which they iterate. A key is the segment that it prints,
 /// so that numbers are indices.

@@ -23,7 +23,7 @@ mod under_guard;
 
 pub use builder::{Builder, Slot};
 pub(crate) use builder::{MadeParts, NewChild, NewElements, NewLeaf, Rebuild, TiedPlace};
-pub(crate) use collections::by_key;
+pub(crate) use collections::{by_key, for_each_tuple};
 pub use dyn_tree::DynTree;
 pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;

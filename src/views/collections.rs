@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash};
 
 use super::{Branches, Items, LeafViews, LeafViewsMut, Viewable};
 use crate::error::{Error, Result};
-use crate::tree::by_key;
+use crate::tree::{by_key, for_each_tuple};
 
 impl<T: Viewable> Items<T> for Branches {
     type List<'v>
@@ -167,20 +167,7 @@ macro_rules! tuples {
     )*};
 }
 
-tuples! {
-    A.0;
-    A.0 B.1;
-    A.0 B.1 C.2;
-    A.0 B.1 C.2 D.3;
-    A.0 B.1 C.2 D.3 E.4;
-    A.0 B.1 C.2 D.3 E.4 F.5;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10;
-    A.0 B.1 C.2 D.3 E.4 F.5 G.6 H.7 I.8 J.9 K.10 L.11;
-}
+for_each_tuple!(tuples);
 
 /// Maps of views. Their keys are clones, so that they are looked up as in the model.
 macro_rules! maps {
