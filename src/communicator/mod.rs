@@ -11,6 +11,7 @@
 mod alone;
 mod elastic;
 mod error;
+mod mean;
 mod numbers;
 mod shards;
 mod threads;
@@ -19,6 +20,7 @@ use std::ops::Range;
 
 pub use alone::Alone;
 pub use elastic::elastic_average;
+pub(crate) use mean::{check_total, check_weight, divide, weigh};
 pub(crate) use numbers::{gather_numbers, halves, whole};
 pub(crate) use shards::{NORM_PIECE, check_together, is_cut};
 pub use threads::Threads;
@@ -130,19 +132,14 @@ pub trait Communicator {
     /// assert!(means.into_iter().all(|mean| mean.unwrap() == 2.0)); // (3 · 1 + 1 · 5) / 4
     /// ```
     fn mean(&mut self, x: &mut [f32], weight: f64) -> Result<()> {
-        let is_weight = weight.is_finite() && weight >= 0.0;
-        let expected = "a weight that is 0 or more, and finite";
-        let refused = (!is_weight).then(|| Error::argument(expected, weight));
+        let refused = check_weight(weight).err();
         // Asked of all members, so that none of them goes on to a sum that one never calls.
         if let Some(error) = first_failure(self, refused)? {
             return Err(error);
         }
         let mut total = [weight];
         self.all_reduce(&mut total)?;
-        if total[0] == 0.0 {
-            let expected = "a weight above 0 on some member";
-            return Err(Error::argument(expected, "0 on all"));
-        }
+        check_total(total[0])?;
         weigh(x, weight);
         self.sum(x)?;
         divide(x, total[0]);
@@ -268,30 +265,6 @@ impl<C: Communicator + ?Sized> Communicator for &mut C {
 
     fn broadcast(&mut self, x: &mut [f32], root: usize) -> Result<()> {
         (**self).broadcast(x, root)
-    }
-}
-
-/// What a member puts into the sum of a weighted mean.
-pub(crate) fn weigh(x: &mut [f32], weight: f64) {
-    if weight == 0.0 {
-        // Not multiplied: what does not count may be NaN, and 0 · NaN is one too.
-        x.fill(0.0);
-    } else if weight != 1.0 {
-        change_each(x, |x| x * weight);
-    }
-}
-
-/// What a weighted mean makes of the sum.
-pub(crate) fn divide(x: &mut [f32], total: f64) {
-    if total != 1.0 {
-        change_each(x, |x| x / total);
-    }
-}
-
-fn change_each(x: &mut [f32], change: impl Fn(f64) -> f64) {
-    for x in x {
-        let changed = change(f64::from(*x));
-        *x = changed as f32;
     }
 }
 

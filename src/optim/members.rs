@@ -31,8 +31,8 @@ use super::scan::Request;
 use super::sharded::parts_within;
 use super::show::{See, ShowParts, non_finite};
 use crate::communicator::{
-    Communicator, NORM_PIECE, check_together, divide, failure_told, halves, message_of, weigh,
-    whole,
+    Communicator, NORM_PIECE, check_together, check_total, check_weight, divide, failure_told,
+    halves, message_of, weigh, whole,
 };
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
@@ -202,11 +202,7 @@ impl<R: Rule> Optimizer<R> {
         if let Some(grad) = grad {
             self.layout.check_same(grad.layout())?;
         }
-        if weight.is_finite() && weight >= 0.0 {
-            return Ok(());
-        }
-        let expected = "a weight that is 0 or more, and finite";
-        Err(Error::argument(expected, weight))
+        check_weight(weight)
     }
 
     fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
@@ -365,10 +361,7 @@ fn meet<C: Communicator>(
         return Err(Error::member(rank, found));
     }
     let weight = all.iter().map(|said| said.weight).sum();
-    if weight == 0.0 {
-        let expected = "a weight above 0 on some member";
-        return Err(Error::argument(expected, "0 on all"));
-    }
+    check_total(weight)?;
     let lacks_leaf = all.iter().any(|said| said.lacks_leaf);
     let ranges: Vec<Range<usize>> = all.into_iter().map(|said| said.range).collect();
     let is_whole = |range: &Range<usize>| *range == (0..layout.len());

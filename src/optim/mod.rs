@@ -35,7 +35,8 @@
 //! # Ok::<(), flatleaf::Error>(())
 //! ```
 //!
-//! Invariant: nothing here walks a tree; [`Optimizer::update`] has its slices from `leaves.rs`.
+//! Invariant: nothing here walks a tree; [`Optimizer::update`] has its slices from
+//! `traversal/leaf_slices.rs`.
 
 // What a rule is, and chains of them:
 mod chain;
