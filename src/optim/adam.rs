@@ -79,6 +79,10 @@ impl Rule for Adam {
         MOMENTS.to_vec()
     }
 
+    fn zero_at_any_step(&self) -> &'static [&'static str] {
+        &MOMENTS[2..]
+    }
+
     fn kernel(&self, step: u64) -> impl Kernel {
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
         (penalty(self.weight_decay), moments.kernel(self.amsgrad))
@@ -154,6 +158,10 @@ impl Rule for AdamW {
 
     fn states(&self) -> Vec<&'static str> {
         MOMENTS.to_vec()
+    }
+
+    fn zero_at_any_step(&self) -> &'static [&'static str] {
+        &MOMENTS[2..]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

@@ -71,6 +71,7 @@ mod swa;
 mod trust_ratio;
 
 // and what runs them.
+mod carried;
 mod gradient;
 mod leaf_state;
 mod lent;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::carried::Carried;
 use super::gradient::Gradient;
 use super::pass::{self, Part, StateVectors, StatesInOrder};
 use super::plan::Plan;
@@ -561,46 +562,15 @@ impl<R: Rule> Optimizer<R> {
         has_state == Some(true)
     }
 
-    /// Sets how far a leaf is, of what was counted of it by a rule, this one or another. A stage that
-    /// keeps the same vectors goes on where it was, one that keeps vectors which the other rule had
-    /// not begins anew, and what keeps none takes the leaf's steps for its own.
-    pub(super) fn restore<Q: Rule>(
+    /// Sets how far a leaf is, of what was counted of it by a rule, this one or another.
+    pub(super) fn restore(
         &mut self,
         leaf: usize,
         progress: LeafProgress,
-        counted_by: &Q,
-        counted: &[f64],
+        (counted, carried): (&[f64], &Carried),
     ) {
         self.progress.leaves[leaf] = progress;
-        let rule = &self.groups[progress.group as usize];
-        let own = self.progress.of_mut(leaf);
-        if own.len() == counted.len() && rule.counters() == counted_by.counters() {
-            own.copy_from_slice(counted);
-            return;
-        }
-        let mut counted = counted.to_vec();
-        let is_known = counted.len() == 1 + counted_by.counters().len();
-        counted.resize(1 + counted_by.counters().len(), 0.0);
-        let mut stages: Vec<(Vec<&str>, Vec<f64>)> = Vec::new();
-        counted_by.for_each_stage(&mut counted, &mut |stage| {
-            if !is_known {
-                stage.progress.fill(0.0);
-                stage.progress[0] = progress.steps as f64;
-            }
-            stages.push((stage.vectors.to_vec(), stage.progress.to_vec()));
-        });
-        own[0] = progress.steps as f64;
-        rule.for_each_stage(own, &mut |stage| {
-            stage.progress.fill(0.0);
-            let is_alike = |other: &(Vec<&str>, Vec<f64>)| {
-                other.0 == stage.vectors && other.1.len() == stage.progress.len()
-            };
-            match stages.iter().position(is_alike) {
-                _ if stage.vectors.is_empty() => stage.progress[0] = progress.steps as f64,
-                Some(place) => stage.progress.copy_from_slice(&stages.remove(place).1),
-                None => {}
-            }
-        });
+        carried.count(counted, progress.steps, self.progress.of_mut(leaf));
     }
 
     fn progress_at(&self, path: &str) -> Option<&LeafProgress> {

@@ -263,6 +263,13 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
         steps > 0
     }
 
+    /// Which of its vectors may be zero at any step, so that a relative's state does without them: a
+    /// maximum so far, say.
+    #[doc(hidden)]
+    fn zero_at_any_step(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The rules of a chain, or this one, with where their vectors and counters are.
     #[doc(hidden)]
     fn for_each_stage(&self, progress: &mut [f64], stage: &mut dyn FnMut(StageState<'_>)) {
@@ -270,6 +277,8 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
         let has_state = self.has_state(steps[0] as u64, counters);
         stage(StageState {
             vectors: &self.states(),
+            zero_at_any_step: self.zero_at_any_step(),
+            counters: &self.counters(),
             has_state,
             progress,
         });
@@ -363,6 +372,10 @@ pub(super) fn next_step(steps: f64) -> u64 {
 pub struct StageState<'s> {
     /// Names of its state vectors.
     pub(super) vectors: &'s [&'static str],
+    /// Those of them that may be zero whatever the step.
+    pub(super) zero_at_any_step: &'static [&'static str],
+    /// Names of its counters.
+    pub(super) counters: &'s [&'static str],
     /// Whether the stage has written to them.
     pub(super) has_state: bool,
     /// Its steps, and behind them its counters.

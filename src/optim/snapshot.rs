@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::carried::Carried;
 use super::optimizer::Optimizer;
 use super::progress::LeafProgress;
 use super::rule::Rule;
@@ -333,9 +334,12 @@ impl<R: Rule> Optimizer<R> {
     /// for a chain that grew or shrank, or a rule that is exchanged for a relative. `change` makes
     /// of each group's old configuration the new one.
     ///
-    /// State vectors are carried by their names, where old and new rule have as many of a name:
-    /// `exp_avg` of Adam becomes `exp_avg` of AdamW, behind whatever stages. Others are in the
-    /// [`Migration`], and start at zero. Leaves are found as by [`migrate`](Optimizer::migrate).
+    /// A stage goes on from one that has all of its vectors, by their names, and its counters:
+    /// AdamW's from Adam's or Lamb's, behind whatever stages. One that would have only some of them
+    /// begins anew with all, at step 0, as AdaBelief's behind Adam: an old count would correct the
+    /// bias of moments that are new. So does one of which it is not clear from which of several it
+    /// goes on. The [`Migration`] lists the vectors that start at zero and those that were given up.
+    /// Leaves are found as by [`migrate`](Optimizer::migrate).
     ///
     /// # Errors
     /// `is_invalid_state`: the snapshot contradicts itself. `is_argument`: a configuration, old or
@@ -368,7 +372,8 @@ impl<R: Rule> Optimizer<R> {
         let mut optimizer = Optimizer::new(groups[0].clone(), layout)?;
         optimizer.groups = groups;
         let mut migration = Migration::default();
-        let carried = snapshot.carried_states(&optimizer.groups[0].states(), &mut migration);
+        let carried = Carried::between(&snapshot.groups[0], &optimizer.groups[0]);
+        snapshot.note_states(&optimizer, &carried, &mut migration);
         let mut is_found = vec![false; layout.leaves().len()];
         for (saved, from) in snapshot.leaves.iter().zip(snapshot.ranges()) {
             let index = layout.index_of(&saved.path);
@@ -392,9 +397,8 @@ impl<R: Rule> Optimizer<R> {
                 });
                 continue;
             }
-            let rule = &snapshot.groups[saved.group as usize];
-            optimizer.restore(index, saved.progress(), rule, &saved.counted);
-            for (state, carried) in optimizer.states.iter_mut().zip(&carried) {
+            optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
+            for (state, carried) in optimizer.states.iter_mut().zip(&carried.vectors) {
                 if let Some(carried) = carried {
                     let to = &mut state[leaf.range()];
                     snapshot.states[*carried].copy_to(from.clone(), to);
@@ -453,38 +457,20 @@ impl<R> Snapshot<'_, R> {
         Ok(self)
     }
 
-    /// Which of the snapshot's state vectors becomes which of a rule's: those of one name in their
-    /// order, where there are as many on both sides. With two `momentum_buffer`s in the old chain
-    /// and one in the new, nobody can say which of them it is.
-    fn carried_states(
+    /// Lists the vectors of either side that have no other half.
+    fn note_states<New: Rule>(
         &self,
-        names: &[&'static str],
+        optimizer: &Optimizer<New>,
+        carried: &Carried,
         migration: &mut Migration,
-    ) -> Vec<Option<usize>> {
-        let of_name = |name: &str| {
-            let states = self.states.iter().enumerate();
-            let same = states.filter(move |(_, state)| state.name == name);
-            same.map(|(index, _)| index).collect::<Vec<_>>()
-        };
-        let mut is_carried = vec![false; self.states.len()];
-        let mut carried = Vec::with_capacity(names.len());
-        for (index, name) in names.iter().enumerate() {
-            let old = of_name(name);
-            let count = names.iter().filter(|other| *other == name).count();
-            if old.len() != count {
-                migration.added_states.push((*name).to_owned());
-                carried.push(None);
-                continue;
-            }
-            let nth = names[..index].iter().filter(|other| *other == name);
-            let from = old[nth.count()];
-            is_carried[from] = true;
-            carried.push(Some(from));
-        }
-        let removed = self.states.iter().zip(is_carried);
-        let removed = removed.filter(|(_, is_carried)| !is_carried);
-        migration.removed_states = removed.map(|(state, _)| state.name.to_string()).collect();
-        carried
+    ) {
+        let names = optimizer.groups[0].states();
+        let added = names.iter().zip(&carried.vectors);
+        let added = added.filter(|(_, from)| from.is_none());
+        migration.added_states = added.map(|(name, _)| (*name).to_owned()).collect();
+        let saved = self.states.iter().enumerate();
+        let removed = saved.filter(|(index, _)| !carried.vectors.contains(&Some(*index)));
+        migration.removed_states = removed.map(|(_, state)| state.name.to_string()).collect();
     }
 }
 
@@ -653,9 +639,9 @@ impl<R: Rule> Snapshot<'_, R> {
     ) -> Result<Optimizer<R>> {
         let mut optimizer = Optimizer::with_range(self.groups[0].clone(), layout, range)?;
         optimizer.groups = self.groups.clone();
+        let carried = Carried::between(&self.groups[0], &self.groups[0]);
         for (index, saved) in self.leaves.iter().enumerate() {
-            let rule = &self.groups[saved.group as usize];
-            optimizer.restore(index, saved.progress(), rule, &saved.counted);
+            optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
         }
         Ok(optimizer)
     }

@@ -2,7 +2,8 @@
 
 use crate::common::bits;
 use flatleaf::optim::{
-    Accumulate, AdamW, ClipNorm, Ema, Migration, Optimizer, Reshaped, Rule, Sgd, Snapshot,
+    Accumulate, AdaBelief, Adam, AdamW, ClipNorm, Ema, Lamb, Migration, Optimizer, RAdam, Reshaped,
+    Rule, Sgd, Snapshot, Swa,
 };
 use flatleaf::{DynTree, Error, Layout, tree};
 use ndarray::{arr1, arr2};
@@ -368,6 +369,71 @@ fn what_is_counted_goes_on_bit_for_bit() {
         let snapshot: Snapshot<(Accumulate, AdamW, Ema)> = serde_json::from_slice(&stored).unwrap();
         resumed = Optimizer::resume(snapshot, &layout).unwrap();
     }
+}
+
+/// Ten steps with a gradient of 1, then one more by the rule that the state was carried to.
+fn stepped_after_migration<Old: Rule, New: Rule>(old: Old, new: New) -> (f32, Migration) {
+    let mut model = vec![0.0_f32];
+    let layout = Layout::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(old, &layout).unwrap();
+    for _ in 0..10 {
+        optimizer.update(&mut model, &[1.0_f32]).unwrap();
+    }
+    let exchange = |_: &Old| new.clone();
+    let snapshot = optimizer.snapshot();
+    let (mut migrated, migration) = Optimizer::migrate_with(snapshot, &layout, exchange).unwrap();
+    model[0] = 0.0;
+    migrated.update(&mut model, &[1.0_f32]).unwrap();
+    (model[0], migration)
+}
+
+/// Adam's first average at step 11 beside a second one at step 1 would be a step of 0.4 and not of
+/// the rate, 0.1.
+#[test]
+fn a_migration_begins_a_stage_anew_that_would_have_half_of_its_vectors() {
+    let adabelief = AdaBelief {
+        lr: 0.1,
+        ..Default::default()
+    };
+    let (_, migration) = stepped_after_migration(Adam::default(), adabelief);
+    assert_eq!(migration.added_states, ["exp_avg", "exp_avg_var"]);
+    let given_up = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+    assert_eq!(migration.removed_states, given_up);
+    let fresh = {
+        let mut model = vec![0.0_f32];
+        let layout = Layout::of(&model).unwrap();
+        let mut optimizer = Optimizer::new(adabelief, &layout).unwrap();
+        optimizer.update(&mut model, &[1.0_f32]).unwrap();
+        model[0]
+    };
+    assert_eq!(stepped_after_migration(Adam::default(), adabelief).0, fresh);
+}
+
+/// The maximum so far may begin at zero; the moments and their count are those of the relative.
+#[test]
+fn a_migration_to_adamw_takes_the_moments_of_its_relatives() {
+    let adamw = AdamW {
+        lr: 0.1,
+        weight_decay: 0.0,
+        ..Default::default()
+    };
+    let (of_adamw, nothing) = stepped_after_migration(adamw, adamw);
+    assert_eq!(nothing, Migration::default());
+    let (of_lamb, migration) = stepped_after_migration(Lamb::default(), adamw);
+    assert!((of_adamw + 0.1).abs() < 1e-6);
+    assert_eq!(of_lamb, of_adamw);
+    assert_eq!(migration.added_states, ["max_exp_avg_sq"]);
+    let (of_radam, _) = stepped_after_migration(RAdam::default(), adamw);
+    assert_eq!(of_radam, of_adamw);
+}
+
+/// Both call their vector `average`, but one counts weights and the other parameters.
+#[test]
+fn a_migration_does_not_take_one_average_for_another() {
+    let (ema, swa) = (Ema::default(), Swa::default());
+    let (_, migration) = stepped_after_migration((Sgd::default(), ema), (Sgd::default(), swa));
+    assert_eq!(migration.added_states, ["average"]);
+    assert_eq!(migration.removed_states, ["average"]);
 }
 
 /// Which of two equal names it is, nobody can say.
