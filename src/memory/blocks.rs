@@ -7,8 +7,8 @@
 //! back, and only then the vectors are asked for. Where an allocator does not cut them from it,
 //! they are what they would have been.
 //!
-//! Pays: 161 new vectors of 25.6M floats together, filled by both threads, took 22 ms without it
-//! and 8 ms with it.
+//! Pays: in turns, a new tree of 161 arrays of 25.6M floats together, filled by both threads, took
+//! 1.66 times as long without it, and one of 148 arrays of 124M floats 1.33 times.
 
 use super::with_capacity;
 
