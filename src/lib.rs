@@ -225,6 +225,7 @@ pub use views::{ArrayMut, Lend, TiedMut, Viewable, view};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub mod implementing {
+    pub use crate::communicator::add_in_rank_order;
     pub use crate::threads::alone;
     #[doc(inline)]
     pub use crate::tree::{

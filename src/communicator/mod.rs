@@ -13,6 +13,7 @@ mod elastic;
 mod error;
 mod mean;
 mod numbers;
+mod rank_order;
 mod shards;
 mod threads;
 
@@ -22,6 +23,7 @@ pub use alone::Alone;
 pub use elastic::elastic_average;
 pub(crate) use mean::{check_total, check_weight, divide, weigh};
 pub(crate) use numbers::{gather_numbers, halves, whole};
+pub use rank_order::add_in_rank_order;
 pub(crate) use shards::{NORM_PIECE, check_together, is_cut};
 pub use threads::Threads;
 
@@ -362,14 +364,5 @@ fn assert_ranges(size: usize, len: usize, ranges: &[Range<usize>]) {
     for range in ranges {
         let is_within = range.start <= range.end && range.end <= len;
         assert!(is_within, "range {range:?} of a vector of {len}");
-    }
-}
-
-/// Adds slices element by element, in their order, in `f64`, each sum rounded once.
-fn add_in_order(out: &mut [f32], parts: &[&[f32]]) {
-    for (index, out) in out.iter_mut().enumerate() {
-        let elements = parts.iter().map(|part| part[index]);
-        let sum: f64 = elements.map(f64::from).sum();
-        *out = sum as f32;
     }
 }

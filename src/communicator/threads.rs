@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::{Communicator, add_in_order, assert_ranges};
+use super::{Communicator, add_in_rank_order, assert_ranges};
 use crate::error::{Error, Result};
 
 /// A member of a run within one process: for tests, and for several replicas of a small model.
@@ -112,7 +112,8 @@ impl Communicator for Threads {
         for given in all.iter() {
             parts.push(&given.floats()[own.clone()]);
         }
-        add_in_order(&mut x[own], &parts);
+        let (before, after) = (&parts[..self.rank], &parts[self.rank + 1..]);
+        add_in_rank_order(&mut x[own], before, after);
         Ok(())
     }
 
