@@ -212,14 +212,8 @@ pub trait Element:
 /// ```
 pub trait FlatElement: FloatElement + Pod + AddAssign {}
 
-/// A number that a bare field may be a parameter of: any float.
+/// Any float: what leaves may be trained of, and what a bare field may be a parameter of.
 #[doc(hidden)]
-#[diagnostic::on_unimplemented(
-    message = "`#[tree(param)]` is for a bare float, not for `{Self}`",
-    label = "not a float",
-    note = "an array is a parameter without it; what is no parameter needs no attribute, or `#[tree(skip)]`",
-    note = "a type parameter is a float where it is bounded by `FlatElement`"
-)]
 pub trait FloatElement: Element {}
 
 impl FloatElement for f32 {}
@@ -290,7 +284,7 @@ pub trait ReadBytes {
     fn read_bytes(&self, out: &mut [u8]) -> Result<()>;
 
     /// The address of the first element and the strides, in elements, of what lies in memory.
-    fn geometry(&self) -> Option<(usize, &[isize])> {
+    fn geometry(&self) -> Option<(usize, Vec<isize>)> {
         None
     }
 }

@@ -78,6 +78,7 @@
 //! | `mmap` | checkpoints are mapped, not read |
 //! | `half` | leaves of `f16` and `bf16` |
 //! | `indexmap` | `IndexMap` is a tree, in insertion order |
+//! | `num-complex` | arrays of complex numbers are leaves |
 //! | `argmin` | `argmin`: the solvers of that crate on the vector |
 //!
 //! Leaves may be of any float type. A vector of `f32` holds `f16` and `bf16` exactly; one of `f64`,
@@ -172,7 +173,7 @@ pub use map_reduce::{Companion, Flat, LeafAt, LeafStats};
 pub use solvers::evaluation::{Evaluation, GradientSource};
 pub use solvers::objective::{Objective, objective, objective_f64};
 pub use traversal::tied_places::{TieReading, TiedGrads};
-pub use tree::{DynTree, StateArray, StateDict, Tree};
+pub use tree::{ArrayElement, DynTree, StateArray, StateDict, Tree};
 // Implementers' items, which `implementing` shows.
 #[doc(hidden)]
 pub use tree::{
@@ -239,10 +240,17 @@ pub mod implementing {
 #[doc(hidden)]
 pub mod __private {
     pub use std::boxed::Box;
+    pub use std::string::String;
+    pub use std::vec::Vec;
 
     pub use crate::element::{ReadBytes, Sink, WriteBytes};
+    pub use bytemuck::Pod;
+
+    pub use crate::tree::elements;
     pub use crate::tree::{Literal, param};
-    pub use crate::views::{Items, LeafViews, LeafViewsMut};
+    pub use crate::views::{
+        CompoundElements, ElementMut, Items, LeafViews, LeafViewsMut, element_view,
+    };
 
     pub type Param<'v, T> = <<T as crate::Viewable>::Items as Items<T>>::Param<'v>;
     pub type ParamMut<'v, T> = <<T as crate::Viewable>::Items as Items<T>>::ParamMut<'v>;

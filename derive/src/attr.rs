@@ -22,6 +22,8 @@ pub(crate) struct Attrs {
     pub(crate) params: Option<Word>,
     pub(crate) transparent: Option<Word>,
     pub(crate) view: Option<Word>,
+    /// On a type the numbers may be left to its fields; on a field they are named.
+    pub(crate) element: Option<Word<Option<Type>>>,
     pub(crate) object: Vec<Word<Type>>,
     pub(crate) bound: Option<Word<Predicates>>,
     pub(crate) krate: Option<Word<Path>>,
@@ -35,8 +37,8 @@ pub(crate) struct Word<T = ()> {
 
 pub(crate) type Predicates = Punctuated<WherePredicate, Token![,]>;
 
-const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `rename = \"...\"`; \
-                     a type takes `params`, `transparent`, `view`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
+const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `element = f32`, `rename = \"...\"`; \
+                     a type takes `params`, `transparent`, `view`, `element`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
 
 pub(crate) fn parse(attributes: &[Attribute]) -> Result<Attrs> {
     let mut attrs = Attrs::default();
@@ -110,6 +112,7 @@ impl Attrs {
             "params" => set(&mut self.params, flag(name, meta)?),
             "transparent" => set(&mut self.transparent, flag(name, meta)?),
             "view" => set(&mut self.view, flag(name, meta)?),
+            "element" => set(&mut self.element, element(name, meta)?),
             "object" => add_object(
                 &mut self.object,
                 parsed(name, "dyn Layer + Send", trait_object, meta)?,
@@ -179,6 +182,21 @@ fn flag(name: &Ident, meta: &ParseNestedMeta) -> Result<Word> {
         name: name.clone(),
         value: (),
     })
+}
+
+fn element(name: &Ident, meta: &ParseNestedMeta) -> Result<Word<Option<Type>>> {
+    let is_stated = meta.input.peek(Token![=]);
+    let stated = is_stated.then(|| meta.value().and_then(|value| value.parse()));
+    match stated.transpose() {
+        Ok(value) if !meta.input.peek(token::Paren) => Ok(Word {
+            name: name.clone(),
+            value,
+        }),
+        _ => Err(Error::new(
+            name.span(),
+            "`element` takes the type of the numbers, if anything: write `#[tree(element)]` or `#[tree(element = f32)]`",
+        )),
+    }
 }
 
 fn text(name: &Ident, example: &str, meta: &ParseNestedMeta) -> Result<Word<LitStr>> {

@@ -6,7 +6,7 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{Ident, WhereClause, WherePredicate, parse_quote};
+use syn::{Ident, Type, WhereClause, WherePredicate, parse_quote};
 
 use crate::ast::{Field, Input, Role};
 
@@ -55,7 +55,7 @@ fn view_bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {
             .collect(),
         Role::Child { .. } => vec![parse_quote!(#ty: #krate::Viewable)],
         Role::Param { .. } => {
-            vec![parse_quote!(#ty: #krate::Viewable + #krate::__private::param::FloatElement)]
+            vec![parse_quote!(#ty: #krate::Viewable + #krate::__private::param::ParamElement)]
         }
     }
 }
@@ -65,7 +65,7 @@ fn bounds_of(input: &Input, field: &Field) -> Vec<WherePredicate> {
     let parameters = parameters_among(&words, input);
     match field.role() {
         _ if parameters.is_empty() => vec![],
-        Role::Param { .. } => vec![parse_quote!(#ty: #krate::__private::param::FloatElement)],
+        Role::Param { .. } => vec![parse_quote!(#ty: #krate::__private::param::ParamElement)],
         Role::Skipped { default: false } => vec![parse_quote!(#ty: ::core::clone::Clone)],
         Role::Skipped { default: true } => vec![parse_quote!(#ty: ::core::default::Default)],
         Role::Child { .. } if is_recursive(&words, input) => parameters
@@ -101,6 +101,10 @@ fn parameters_among<'a>(words: &[String], input: &'a Input) -> Vec<&'a Ident> {
                 .any(|word| *parameter == word || word == "Self")
         })
         .collect()
+}
+
+pub(crate) fn mentions_parameter(input: &Input, ty: &Type) -> bool {
+    !parameters_among(&words(ty.to_token_stream()), input).is_empty()
 }
 
 fn is_recursive(words: &[String], input: &Input) -> bool {

@@ -9,11 +9,14 @@ use syn::spanned::Spanned as _;
 use syn::{DeriveInput, Ident, Result};
 
 use crate::ast::{Field, Input, Key, Role, Variant};
-use crate::{bound, valid, view};
+use crate::{bound, element, valid, view};
 
 pub(crate) fn derive(syntax: &DeriveInput) -> Result<TokenStream> {
     let input = Input::new(syntax)?;
     valid::check(&input)?;
+    if let Some(element) = element::derive(&input) {
+        return Ok(element);
+    }
     let view = view::expand(&input);
     let tree = expand(&input);
     Ok(quote!(#tree #view))
@@ -146,7 +149,7 @@ fn rebuild_field(input: &Input, field: &Field) -> TokenStream {
     }
 }
 
-fn rebuild_object(input: &Input) -> TokenStream {
+pub(crate) fn rebuild_object(input: &Input) -> TokenStream {
     let krate = &input.krate;
     let objects = input
         .attrs

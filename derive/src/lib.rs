@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DeriveInput ──ast, attr──▶ Input ──valid──▶ Input ──bound, expand──▶ impl Tree
-//!                                               └────bound, view──▶ struct NameView, impl Viewable
+//!                                               ├────bound, view──▶ struct NameView, impl Viewable
+//!                                               └────element──▶ impl ArrayElement, Tree, Viewable
 //!                              └────── any mistake ──fallback──▶ one message and a stub impl
 //! ```
 //!
@@ -11,6 +12,7 @@
 mod ast;
 mod attr;
 mod bound;
+mod element;
 mod expand;
 mod fallback;
 mod valid;
@@ -38,6 +40,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `params` | the bare floats among its fields are parameters, as if each said `param`, unless skipped |
 /// | `transparent` | the one field of a struct that is not skipped adds no segment to paths |
 /// | `view` | also makes `NameView<'v>` and `NameViewMut<'v>`, and implements `Viewable` |
+/// | `element` | the struct is several numbers of one type: an array of it is one leaf, and so is it alone |
+/// | `element = f32` | the same without a look at the fields, whose types may be another library's |
 /// | `object = "dyn Layer + Send"` | a `Box` of this trait object can be rebuilt from this type; repeatable |
 /// | `bound = "T: Tree"` | replaces the bounds that are derived from the field types |
 /// | `crate = "path"` | where flatleaf is, if not at `::flatleaf` |

@@ -1,13 +1,15 @@
 //! Every "not here": what parses but makes no sense, one message for each mistake, with what to
 //! write instead.
 
-use syn::{Data, Error, Ident, LitStr, Result, Type};
+use proc_macro2::TokenStream;
+use syn::{Attribute, Data, Error, Ident, LitStr, Result, Type, parenthesized, token};
 
 use crate::ast::{Field, Input, Role, Variant};
 use crate::attr::Attrs;
 
 pub(crate) fn check(input: &Input) -> Result<()> {
     check_type(&input.attrs)?;
+    check_element(input)?;
     input.variants.iter().try_for_each(check_variant)?;
     input.fields().try_for_each(check_field)?;
     check_transparent(input)?;
@@ -19,6 +21,78 @@ fn check_type(attrs: &Attrs) -> Result<()> {
         Some(word) => misplaced(word, "a field: write it above each field that it is for"),
         None => Ok(()),
     }
+}
+
+fn check_element(input: &Input) -> Result<()> {
+    let Some(element) = &input.attrs.element else {
+        return Ok(());
+    };
+    let attrs = &input.attrs;
+    let others = [&attrs.params, &attrs.transparent, &attrs.view];
+    if let Some(other) = others.into_iter().flatten().next() {
+        let message = format!(
+            "an element is one with its fields, and its own view: remove `{}` or `element`",
+            other.name
+        );
+        return fail(&other.name, message);
+    }
+    if let Data::Enum(_) = input.syntax.data {
+        return fail(
+            &element.name,
+            "the variants of an enum are no numbers side by side: an element is a struct",
+        );
+    }
+    if input.fields().next().is_none() {
+        return fail(
+            &element.name,
+            "an element consists of numbers: give the struct a field, or remove `element`",
+        );
+    }
+    if let Some(word) = input.fields().find_map(|field| field.attrs.field_words().next()) {
+        let message = format!(
+            "an element is one with its fields: remove `{word}`, or `element` above the struct"
+        );
+        return fail(word, message);
+    }
+    if is_packed(&input.syntax.attrs) {
+        return fail(
+            &element.name,
+            "the numbers of a packed struct lie anywhere: write `#[repr(C)]` alone",
+        );
+    }
+    if !has_fixed_order(&input.syntax.attrs) {
+        return fail(
+            &element.name,
+            "the fields of an element lie in memory in their order: write `#[repr(C)]` above the struct",
+        );
+    }
+    Ok(())
+}
+
+/// Whether the fields lie in memory as they are written.
+fn has_fixed_order(attributes: &[Attribute]) -> bool {
+    has_repr(attributes, "C") || has_repr(attributes, "transparent")
+}
+
+fn is_packed(attributes: &[Attribute]) -> bool {
+    has_repr(attributes, "packed")
+}
+
+fn has_repr(attributes: &[Attribute], wanted: &str) -> bool {
+    let mut found = false;
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("repr")) {
+        // What is no representation is the compiler's to refuse.
+        let _ = attribute.parse_nested_meta(|meta| {
+            found |= meta.path.is_ident(wanted);
+            if meta.input.peek(token::Paren) {
+                let content;
+                parenthesized!(content in meta.input);
+                content.parse::<TokenStream>()?;
+            }
+            Ok(())
+        });
+    }
+    found
 }
 
 fn check_variant(variant: &Variant) -> Result<()> {

@@ -259,8 +259,8 @@ impl ReadBytes for TensorBytes<'_> {
         Ok(())
     }
 
-    fn geometry(&self) -> Option<(usize, &[isize])> {
-        Some((self.address, &self.strides))
+    fn geometry(&self) -> Option<(usize, Vec<isize>)> {
+        Some((self.address, self.strides.clone()))
     }
 }
 

@@ -261,6 +261,7 @@ impl LayoutBuilder {
             dtype: leaf.dtype,
             shape: Shape::from_slice(leaf.shape),
             trainable: leaf.dtype.is_float(),
+            fields: leaf.fields.map_or_else(Vec::new, |fields| fields()),
         });
         if let Some(view) = self.view(leaf) {
             self.views.push((id, view));

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::paths::{NodeId, Paths};
 use crate::element::Dtype;
 use crate::tree::axes::{AxisMap, Shape};
+use crate::tree::elements::ElementField;
 
 /// Leaves, and the places at which they stand. The validator makes a layout of it.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct DraftLeaf {
     /// Whether it may be trained; it is if it also holds floats and one of its places is not
     /// frozen.
     pub(crate) trainable: bool,
+    /// What the numbers along the last axis are called; empty if they have no names.
+    pub(crate) fields: Vec<ElementField>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +82,13 @@ impl Draft {
         }
         // Only now: until here the maps are those onto the old shapes.
         for (leaf, first) in firsts {
-            self.leaves[leaf as usize].shape = first.shape;
+            let leaf = &mut self.leaves[leaf as usize];
+            // Names are those of the last axis, which may be another one there.
+            let last = leaf.shape.last().copied();
+            if last.is_none_or(|last| first.without_last(&[last]).is_none()) {
+                leaf.fields.clear();
+            }
+            leaf.shape = first.shape;
         }
     }
 
@@ -132,6 +141,13 @@ impl Draft {
 }
 
 impl DraftLeaf {
+    /// Whether the fields, if there are any, are together as long as the last axis.
+    pub(super) fn has_fitting_fields(&self) -> bool {
+        let mut counts = self.fields.iter().map(ElementField::count);
+        let sum = counts.try_fold(0_usize, |sum, count| sum.checked_add(count?));
+        self.fields.is_empty() || (sum.is_some() && sum == self.shape.last().copied())
+    }
+
     /// The number of elements, if such an array can exist, and one of `f64` too.
     pub(super) fn count(&self) -> Option<usize> {
         let mut count = 1_usize;

@@ -9,6 +9,7 @@ use super::paths::{NodeId, Paths};
 use super::pattern::Pattern;
 use crate::element::Dtype;
 use crate::tree::axes::Shape;
+use crate::tree::elements::ElementField;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree. It knows
 /// its paths, its shape and where its elements are in the flat vector; the elements themselves are
@@ -34,6 +35,8 @@ pub struct Leaf {
     pub(crate) trainable: bool,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    /// What the numbers along the last axis are called; empty if they have no names.
+    pub(super) fields: Box<[ElementField]>,
     rendered: OnceLock<Box<[String]>>,
 }
 
@@ -45,6 +48,7 @@ impl Leaf {
         dtype: Dtype,
         trainable: bool,
         start: usize,
+        fields: Box<[ElementField]>,
     ) -> Self {
         let len = shape.iter().product();
         Leaf {
@@ -55,6 +59,7 @@ impl Leaf {
             trainable,
             start,
             len,
+            fields,
             rendered: OnceLock::new(),
         }
     }
@@ -103,6 +108,41 @@ impl Leaf {
     }
 
     /// Whether a pattern matches one of its places.
+    /// What to call one of its elements: the path, where it is in the array, and the field.
+    pub(super) fn element_name(&self, index: usize) -> String {
+        let mut rest = index;
+        let mut position: Vec<usize> = self.shape.to_vec();
+        for axis in position.iter_mut().rev() {
+            (rest, *axis) = (rest / *axis, rest % *axis);
+        }
+        let number = position.pop_if(|_| !self.fields.is_empty());
+        let field = number.and_then(|number| self.field_name(number));
+        let array = match (self.path(), &position[..], &field) {
+            ("", [], None) => "the root".to_owned(),
+            (path, [], _) => path.to_owned(),
+            (path, position, _) => format!("{path}{position:?}"),
+        };
+        match field {
+            None => array,
+            Some(field) if array.is_empty() => field,
+            Some(field) => format!("{array}.{field}"),
+        }
+    }
+
+    /// The name of a number of the last axis, as Rust writes it: `position[2]`.
+    fn field_name(&self, number: usize) -> Option<String> {
+        let mut rest = number;
+        for field in &self.fields {
+            // The validator has counted them.
+            let count = field.count()?;
+            if rest < count {
+                return Some(field.name_of(rest));
+            }
+            rest -= count;
+        }
+        None
+    }
+
     pub(crate) fn matches(&self, pattern: &Pattern) -> bool {
         let mut nodes = self.nodes.iter();
         nodes.any(|&node| pattern.matches(&self.paths, node))
@@ -206,6 +246,7 @@ impl Clone for Leaf {
     fn clone(&self) -> Self {
         let (paths, nodes) = (Arc::clone(&self.paths), self.nodes.clone());
         let (shape, dtype) = (self.shape.clone(), self.dtype);
-        Leaf::new(paths, nodes, shape, dtype, self.trainable, self.start)
+        let (trainable, start, fields) = (self.trainable, self.start, self.fields.clone());
+        Leaf::new(paths, nodes, shape, dtype, trainable, start, fields)
     }
 }

@@ -316,7 +316,9 @@ impl Layout {
     /// What to call an element of the flat vector in a report: the path of its leaf, and where it
     /// is in the leaf's array unless that has one element and no axes.
     ///
-    /// A tied element is named by the leaf's first place. **O(log n)** in the number of leaves.
+    /// A tied element is named by the leaf's first place. Where the array holds structs, or complex
+    /// numbers, the field stands behind it: `gaussians[7].position[2]`, `spectrum[3].im`.
+    /// **O(log n)** in the number of leaves.
     ///
     /// # Panics
     /// If the vector has no element of this index.
@@ -342,16 +344,7 @@ impl Layout {
             .leaves()
             .partition_point(|leaf| leaf.range().end <= index);
         let leaf = &self.leaves()[leaf];
-        let mut rest = index - leaf.range().start;
-        let mut position: Vec<usize> = leaf.shape().to_vec();
-        for axis in position.iter_mut().rev() {
-            (rest, *axis) = (rest / *axis, rest % *axis);
-        }
-        match (leaf.path(), &position[..]) {
-            ("", []) => "the root".to_owned(),
-            (path, []) => path.to_owned(),
-            (path, position) => format!("{path}{position:?}"),
-        }
+        leaf.element_name(index - leaf.range().start)
     }
 
     /// A number that two layouts have in common if they have the same paths, shapes, element types,

@@ -12,7 +12,8 @@ use super::{Layout, LayoutData, Leaf, LeafId};
 use crate::element::Dtype;
 use crate::error::{Error, Quoted, Result};
 use crate::tree::Key;
-use crate::tree::axes::{AxisMap, Shape};
+use crate::tree::axes::AxisMap;
+use crate::tree::elements::ElementField;
 use crate::tree::key::{split, unescape};
 use crate::tree::stack::MAX_LEVELS;
 
@@ -39,6 +40,17 @@ struct StoredLeaf {
     trainable: bool,
     /// In the flat vector; 0 for a leaf that is not trainable.
     offset: u64,
+    /// What the numbers along the last axis are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<StoredField>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredField {
+    name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shape: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +99,14 @@ fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
         dtype: leaf.dtype(),
         trainable: leaf.is_trainable(),
         offset: leaf.range().start as u64,
+        fields: leaf.fields.iter().map(stored_field).collect(),
+    }
+}
+
+fn stored_field(field: &ElementField) -> StoredField {
+    StoredField {
+        name: field.name.clone(),
+        shape: field.shape.iter().map(|&len| len as u64).collect(),
     }
 }
 
@@ -243,18 +263,25 @@ impl StoredNode {
 
 impl StoredLeaf {
     fn draft(&self) -> Result<DraftLeaf> {
-        let shape = self
-            .shape
-            .iter()
-            .map(|&len| usize::try_from(len))
-            .collect::<Result<Shape, _>>();
-        let shape = shape.map_err(|_| Error::invalid_layout("a shape that no memory holds"))?;
+        let fields = self.fields.iter().map(|field| {
+            Ok(ElementField {
+                name: field.name.clone(),
+                shape: lengths(&field.shape)?,
+            })
+        });
         Ok(DraftLeaf {
             dtype: self.dtype,
-            shape,
+            shape: lengths(&self.shape)?,
             trainable: self.trainable,
+            fields: fields.collect::<Result<_>>()?,
         })
     }
+}
+
+fn lengths<S: FromIterator<usize>>(stored: &[u64]) -> Result<S> {
+    let lengths = stored.iter().map(|&len| usize::try_from(len));
+    let lengths = lengths.collect::<Result<S, _>>();
+    lengths.map_err(|_| Error::invalid_layout("a shape that no memory holds"))
 }
 
 /// Segments of paths in walk order, made into a tree again.

@@ -114,6 +114,7 @@ impl Draft {
     fn count(&self, place: &DraftPlace, places: usize) -> Result<usize> {
         let leaf = self.leaf_at(place);
         let found = match leaf.count() {
+            _ if !leaf.has_fitting_fields() => "fields that are not as long as the last axis",
             // Axes of length 1 cost no elements, but work at every place.
             _ if leaf.shape.len() > MAX_AXES => "a shape of more than 64 axes",
             None => "a shape that no memory holds",
@@ -201,6 +202,7 @@ impl LeafParts {
             draft.dtype,
             trainable,
             self.starts[index],
+            std::mem::take(&mut draft.fields).into(),
         )
     }
 }

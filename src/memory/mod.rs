@@ -34,11 +34,13 @@ pub(crate) fn with_capacity<E>(len: usize) -> Vec<E> {
 }
 
 mod allocation;
+mod arrays;
 pub(crate) mod blocks;
 mod error;
 pub(crate) mod pool;
 
 pub(crate) use allocation::{try_extend_zeroed, try_with_capacity, try_zeroed};
+pub(crate) use arrays::into_arrays;
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) mod streamed;

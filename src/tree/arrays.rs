@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::slice;
 
 use bytemuck::checked;
 use ndarray::{
@@ -9,8 +10,9 @@ use ndarray::{
 };
 use smallvec::SmallVec;
 
+use super::elements::{self, ArrayElement};
 use super::identity::{Identity, Shared};
-use super::leaf::{LeafMut, LeafRef, Source};
+use super::leaf::{LeafMut, LeafRef, Source, row_major};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
 use crate::element::{Element, ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
@@ -18,16 +20,17 @@ use crate::error::{Error, Result};
 /// Elements that do not lie in row-major order.
 struct Strided<A>(A);
 
-impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
+impl<E: ArrayElement, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
-        match E::overwritable(out) {
+        match E::Number::overwritable(out).and_then(E::of_numbers_mut) {
             Some(out) => ArrayViewMut::from_shape(self.0.raw_dim(), out)
                 .map_err(changed_shape)?
                 .assign(self.0),
             // Booleans may not be seen as bytes to be written, nor bytes that are not aligned as
             // elements: they go one by one.
             None => {
-                let bytes = self.0.iter().flat_map(bytemuck::bytes_of);
+                let elements = self.0.iter().map(slice::from_ref);
+                let bytes = elements.flat_map(|element| bytes_of(element));
                 out.iter_mut()
                     .zip(bytes)
                     .for_each(|(out, byte)| *out = *byte);
@@ -36,23 +39,38 @@ impl<E: Element, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
         Ok(())
     }
 
-    fn geometry(&self) -> Option<(usize, &[isize])> {
-        Some((self.0.as_ptr() as usize, self.0.strides()))
+    fn geometry(&self) -> Option<(usize, Vec<isize>)> {
+        let inner = row_major(&elements::axes_of::<E>());
+        let numbers = (size_of::<E>() / size_of::<E::Number>()) as isize;
+        let own = self.0.strides().iter().map(|stride| stride * numbers);
+        Some((self.0.as_ptr() as usize, own.chain(inner).collect()))
     }
 }
 
-impl<E: Element, D: Dimension> WriteBytes for Strided<&mut ArrayRef<E, D>> {
+impl<E: ArrayElement, D: Dimension> WriteBytes for Strided<&mut ArrayRef<E, D>> {
     fn write_bytes(&mut self, values: &[u8]) -> Result<()> {
-        let shape = self.0.raw_dim();
-        let elements: Cow<'_, [E]> = match checked::try_cast_slice(values) {
-            Ok(elements) => Cow::Borrowed(elements),
+        // Elements without numbers are what they were.
+        if size_of::<E>() == 0 {
+            return Ok(());
+        }
+        let numbers: Cow<'_, [E::Number]> = match checked::try_cast_slice(values) {
+            Ok(numbers) => Cow::Borrowed(numbers),
             // The bytes of a file need not be aligned for its elements.
             Err(_) => Cow::Owned(to_elements(values)),
         };
+        let elements: Cow<'_, [E]> = match E::of_numbers(&numbers) {
+            Some(elements) => Cow::Borrowed(elements),
+            None => Cow::Owned(E::from_numbers(numbers.to_vec())),
+        };
+        let shape = self.0.raw_dim();
         let values = ArrayView::from_shape(shape, &elements).map_err(changed_shape)?;
         self.0.assign(&values);
         Ok(())
     }
+}
+
+fn bytes_of<E: ArrayElement>(elements: &[E]) -> &[u8] {
+    bytemuck::cast_slice(E::numbers(elements))
 }
 
 fn changed_shape(_: ndarray::ShapeError) -> Error {
@@ -60,29 +78,29 @@ fn changed_shape(_: ndarray::ShapeError) -> Error {
 }
 
 #[inline]
-fn leaf_of<'call, 'a, E: Element, D: Dimension>(
+fn with_leaf<'a, E: ArrayElement, D: Dimension, R>(
     array: &'a ArrayRef<E, D>,
-    strided: &'call Strided<&'a ArrayRef<E, D>>,
-) -> LeafRef<'call, 'a>
-where
-    'a: 'call,
-{
-    let source = match array.as_slice() {
-        Some(elements) => Source::Borrowed(bytemuck::cast_slice(elements)),
-        None => Source::Reader(strided),
-    };
-    LeafRef::new(E::DTYPE, array.shape(), source)
+    visit: impl FnOnce(LeafRef<'_, 'a>) -> R,
+) -> R {
+    elements::with_shape::<E, R>(array.shape(), |shape| {
+        let strided = Strided(array);
+        let source = match array.as_slice() {
+            Some(elements) => Source::Borrowed(bytes_of(elements)),
+            None => Source::Reader(&strided),
+        };
+        visit(elements::leaf_of_elements::<E>(shape, source))
+    })
 }
 
 /// An array whose memory may be another's too.
-fn visit_view<'a, E: Element, D: Dimension>(
+fn visit_view<'a, E: ArrayElement, D: Dimension>(
     array: &'a ArrayRef<E, D>,
     visitor: &mut dyn Visitor<'a>,
 ) -> Result<()> {
-    visitor.leaf(leaf_of(array, &Strided(array)).may_overlap())
+    with_leaf(array, |leaf| visitor.leaf(leaf.may_overlap()))
 }
 
-fn visit_mut<'a, E: Element, D: Dimension>(
+fn visit_mut<'a, E: ArrayElement, D: Dimension>(
     array: &'a mut ArrayRef<E, D>,
     visitor: &mut dyn VisitorMut<'a>,
 ) -> Result<()> {
@@ -90,29 +108,26 @@ fn visit_mut<'a, E: Element, D: Dimension>(
 }
 
 #[inline]
-fn with_leaf_mut<'a, E: Element, D: Dimension>(
+fn with_leaf_mut<'a, E: ArrayElement, D: Dimension>(
     array: &'a mut ArrayRef<E, D>,
     visit: impl FnOnce(LeafMut<'_, 'a>) -> Result<()>,
 ) -> Result<()> {
     let dim = array.raw_dim();
-    let shape = dim.slice();
     // A slice where there is one: it is written by whoever is given it, all threads together if it
     // is large, and a callback by this one.
     if !array.is_standard_layout() {
-        return visit(LeafMut {
-            dtype: E::DTYPE,
-            shape,
-            sink: Sink::Writer(&mut Strided(array)),
+        return elements::with_shape::<E, _>(dim.slice(), |shape| {
+            visit(LeafMut {
+                dtype: E::Number::DTYPE,
+                shape,
+                sink: Sink::Writer(&mut Strided(array)),
+            })
         });
     }
     let elements = array
         .as_slice_mut()
         .ok_or_else(|| Error::unstable("an array that changed its layout"))?;
-    visit(LeafMut {
-        dtype: E::DTYPE,
-        shape,
-        sink: E::sink(elements),
-    })
+    elements::with_leaf_mut(elements, dim.slice(), visit)
 }
 
 /// The axes from the longest stride to the shortest; `None` if that is row-major order.
@@ -131,19 +146,33 @@ fn axis_order<E, D: Dimension>(array: &ArrayRef<E, D>) -> Option<SmallVec<[usize
 
 /// The new array of the leaf here, its axes in memory as the old one's; `None` if it keeps the old
 /// elements.
-fn rebuild<E: Element, D: Dimension>(
+fn rebuild<E: ArrayElement, D: Dimension>(
     array: &ArrayRef<E, D>,
     builder: &mut Builder<'_>,
 ) -> Result<Option<Array<E, D>>> {
     let order = axis_order(array);
-    let elements = builder.new_elements(array.shape(), order.as_deref())?;
-    elements
-        .map(|elements| arrange(array, order.as_deref(), elements))
-        .transpose()
+    let new = elements::with_shape::<E, _>(array.shape(), |shape| {
+        builder.new_elements(shape, order.as_deref())
+    });
+    new_array(array, order.as_deref(), new?)
+}
+
+/// `None` if there are no new numbers.
+fn new_array<E: ArrayElement, D: Dimension>(
+    array: &ArrayRef<E, D>,
+    order: Option<&[usize]>,
+    new: Option<Vec<E::Number>>,
+) -> Result<Option<Array<E, D>>> {
+    match new {
+        Some(numbers) if size_of::<E>() > 0 => {
+            arrange(array, order, E::from_numbers(numbers)).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A copy, its axes in memory as the old one's.
-fn copy_of<E: Element, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, D>> {
+fn copy_of<E: ArrayElement, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, D>> {
     let Some(order) = axis_order(array) else {
         return Ok(array.to_owned());
     };
@@ -157,7 +186,7 @@ fn copy_of<E: Element, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, 
     arrange(array, Some(&order), elements)
 }
 
-fn arrange<E: Element, D: Dimension>(
+fn arrange<E: ArrayElement, D: Dimension>(
     array: &ArrayRef<E, D>,
     order: Option<&[usize]>,
     elements: Vec<E>,
@@ -178,9 +207,9 @@ fn arrange<E: Element, D: Dimension>(
         .permuted_axes(back))
 }
 
-impl<E: Element, D: Dimension> Tree for Array<E, D> {
+impl<E: ArrayElement, D: Dimension> Tree for Array<E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        visitor.leaf(leaf_of(self, &Strided(self)))
+        with_leaf(self, |leaf| visitor.leaf(leaf))
     }
 
     #[inline]
@@ -190,7 +219,7 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
         frozen: bool,
         visitor: &mut dyn Visitor<'a>,
     ) -> Result<()> {
-        visitor.leaf_at(key, frozen, leaf_of(self, &Strided(self)))
+        with_leaf(self, |leaf| visitor.leaf_at(key, frozen, leaf))
     }
 
     #[inline]
@@ -212,10 +241,10 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
 
     fn rebuild_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self> {
         let order = axis_order(self);
-        match builder.new_child_elements(key, self.shape(), order.as_deref())? {
-            Some(elements) => arrange(self, order.as_deref(), elements),
-            None => copy_of(self),
-        }
+        let new = elements::with_shape::<E, _>(self.shape(), |shape| {
+            builder.new_child_elements(key, shape, order.as_deref())
+        });
+        new_array(self, order.as_deref(), new?)?.map_or_else(|| copy_of(self), Ok)
     }
 
     crate::rebuild_object!();
@@ -223,7 +252,7 @@ impl<E: Element, D: Dimension> Tree for Array<E, D> {
 
 /// Views of one allocation are one parameter if one is an axis permutation or reversal of the
 /// other. A tie stays one allocation; other handles outside the tree keep the old elements.
-impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
+impl<E: ArrayElement, D: Dimension> Tree for ArcArray<E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         visit_view(self, visitor)
     }
@@ -246,7 +275,7 @@ impl<E: Element, D: Dimension> Tree for ArcArray<E, D> {
 
 /// The new array of a tied leaf, as its first place shows it, its axes in memory as the array here
 /// has them.
-fn tied_leaf<E: Element, D: Dimension>(
+fn tied_leaf<E: ArrayElement, D: Dimension>(
     array: &ArcArray<E, D>,
     builder: &mut Builder<'_>,
 ) -> Result<Option<ArcArray<E, IxDyn>>> {
@@ -258,7 +287,7 @@ fn tied_leaf<E: Element, D: Dimension>(
     Ok(Some(new))
 }
 
-impl<E: Element, D: Dimension> Shared for ArcArray<E, D> {
+impl<E: ArrayElement, D: Dimension> Shared for ArcArray<E, D> {
     fn identity(&self) -> Identity {
         Identity::address(self.as_ptr())
     }
@@ -291,7 +320,7 @@ const A_VIEW: &str = "a view";
 macro_rules! read_only_arrays {
     ($($array:ident),*) => {$(
         /// For reading only.
-        impl<'v, E: Element, D: Dimension> Tree for $array<'v, E, D> {
+        impl<'v, E: ArrayElement, D: Dimension> Tree for $array<'v, E, D> {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 visitor.read_only();
                 visit_view(self, visitor)
@@ -311,7 +340,7 @@ macro_rules! read_only_arrays {
 read_only_arrays!(ArrayView, CowArray);
 
 /// Written through; a new tree cannot be made of it.
-impl<E: Element, D: Dimension> Tree for ArrayViewMut<'_, E, D> {
+impl<E: ArrayElement, D: Dimension> Tree for ArrayViewMut<'_, E, D> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         visit_view(self, visitor)
     }

@@ -183,6 +183,20 @@ impl AxisMap {
         }
     }
 
+    /// The map without the last axes of leaf and place, of these lengths; `None` if they are not the
+    /// last, in this order, in both.
+    pub(crate) fn without_last(&self, lengths: &[usize]) -> Option<AxisMap> {
+        let shape = self.shape.strip_suffix(lengths)?;
+        let left = longer(shape).len();
+        let (axes, last) = self.axes.split_at(left);
+        let mut last = last.iter().zip(left..);
+        let is_as_it_is = last.all(|(&axis, rank)| axis == (rank, false));
+        is_as_it_is.then(|| AxisMap {
+            shape: shape.into(),
+            axes: axes.into(),
+        })
+    }
+
     /// Whether the place shows the leaf as it is.
     pub(crate) fn is_identity(&self, shape: &[usize]) -> bool {
         *self.shape == *shape

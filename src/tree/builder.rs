@@ -22,7 +22,8 @@ use std::collections::HashMap;
 
 use ndarray::{ArcArray, ArrayViewD, IxDyn};
 
-use super::axes::AxisMap;
+use super::axes::{AxisMap, Shape};
+use super::elements::{self, ArrayElement};
 use super::identity::Identity;
 use super::leaf::LeafRef;
 use super::{Key, Tree, stack};
@@ -408,11 +409,14 @@ impl<'b> Builder<'b> {
 
     /// The array of a tied leaf as the place here shows it, made at the first of its places and
     /// kept; `None` for a leaf with one place, and for one that `make` keeps as it is.
-    pub(crate) fn tied_array<E: Element>(
+    pub(crate) fn tied_array<E: ArrayElement>(
         &mut self,
         make: impl FnOnce(&mut Self) -> Result<Option<ArcArray<E, IxDyn>>>,
     ) -> Result<Option<ArcArray<E, IxDyn>>> {
-        let Some(TiedPlace { id, .. }) = self.0.tied_place() else {
+        let Some(tied) = self.0.tied_place() else {
+            return Ok(None);
+        };
+        let Some((id, (shape, axes))) = tied.of_elements::<E>() else {
             return Ok(None);
         };
         // Arrays are kept by leaf and not by identity: views of one parameter have different
@@ -421,36 +425,25 @@ impl<'b> Builder<'b> {
         let known: Option<&ArcArray<E, IxDyn>> = known.and_then(|made| made.downcast_ref());
         let array = match known {
             Some(array) => array.clone(),
-            None => match make(self)? {
-                Some(array) => self.keep_tied_array(id, array),
-                None => return Ok(None),
-            },
+            None => {
+                let Some(array) = make(self)? else {
+                    return Ok(None);
+                };
+                // Kept as the leaf shows it: the place that comes first may show it transposed or
+                // reversed, and later places are told how they lie on the leaf and not on this one.
+                let array = match &axes {
+                    Some(axes) => axes.to_leaf(array, &shape),
+                    None => array,
+                };
+                let arrays = &mut self.0.made_parts().arrays;
+                arrays.insert(id, Box::new(array.clone()));
+                array
+            }
         };
-        Ok(Some(match self.0.tied_place().and_then(|tied| tied.axes) {
+        Ok(Some(match axes {
             Some(axes) => axes.to_place(array),
             None => array,
         }))
-    }
-
-    /// Keeps the array that the place here has made for its later places, as their leaf shows it.
-    fn keep_tied_array<E: Element>(
-        &mut self,
-        id: usize,
-        array: ArcArray<E, IxDyn>,
-    ) -> ArcArray<E, IxDyn> {
-        // The place that comes first may show the leaf transposed or reversed, and later places are
-        // told how they lie on the leaf and not on this one.
-        let array = match self.0.tied_place() {
-            Some(TiedPlace {
-                axes: Some(axes),
-                shape,
-                ..
-            }) => axes.to_leaf(array, shape),
-            _ => array,
-        };
-        let arrays = &mut self.0.made_parts().arrays;
-        arrays.insert(id, Box::new(array.clone()));
-        array
     }
 
     /// Whether anything here or below gets a new value.
@@ -614,6 +607,23 @@ macro_rules! rebuild_object {
     };
 }
 
+/// The shape of a leaf, and how a place shows it.
+type Shown = (Shape, Option<AxisMap>);
+
+impl TiedPlace<'_> {
+    /// Of an array of elements: the number, and shape and map without the axes of an element. `None`
+    /// if the place shows those in another order, in which no two arrays of elements are one.
+    fn of_elements<E: ArrayElement>(&self) -> Option<(usize, Shown)> {
+        let inner = elements::axes_of::<E>();
+        let shape = self.shape.strip_suffix(&inner[..])?;
+        let axes = match self.axes {
+            Some(axes) => Some(axes.without_last(&inner)?),
+            None => None,
+        };
+        Some((self.id, (shape.into(), axes)))
+    }
+}
+
 impl NewLeaf<'_> {
     /// The elements as the place shows them, in the order of its axes permuted so.
     fn arranged<E: Element>(self, order: Option<&[usize]>) -> Result<Vec<E>> {
@@ -635,7 +645,12 @@ impl NewLeaf<'_> {
             None => leaf,
         };
         let in_memory = match order {
-            Some(order) => place.permuted_axes(order),
+            Some(order) => {
+                // The numbers of an element stand behind the axes of its array.
+                let inner = order.len()..place.ndim();
+                let order: Shape = order.iter().copied().chain(inner).collect();
+                place.permuted_axes(&order[..])
+            }
             None => place,
         };
         Ok(in_memory.iter().copied().collect())

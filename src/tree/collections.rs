@@ -9,18 +9,18 @@ use std::hash::{BuildHasher, Hash};
 
 use smallvec::SmallVec;
 
+use super::axes::Shape;
 use super::key::KeyText;
-use super::leaf::{LeafMut, LeafRef, Source};
+use super::leaf::{LeafMut, LeafRef};
 use super::{Builder, Key, Slot, Tree, Visitor, VisitorMut, stack};
 use crate::error::{Error, Result};
+use crate::memory;
 
-/// One leaf if the items are numbers, otherwise a branch of the items.
+/// One leaf if the items are elements, otherwise a branch of the items.
 impl<T: Tree> Tree for [T] {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        if let Some((dtype, bytes)) = T::elements(self) {
-            let shape = [self.len()];
-            let leaf = LeafRef::new(dtype, &shape, Source::Borrowed(bytes));
-            return visitor.leaf(leaf);
+        if let Some(visited) = T::with_elements(self, &[self.len()], |leaf| visitor.leaf(leaf)) {
+            return visited;
         }
         for (index, item) in self.iter().enumerate() {
             visitor.child(Key::Index(index), item)?;
@@ -29,18 +29,12 @@ impl<T: Tree> Tree for [T] {
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-        let len = self.len();
-        // Asked for reading first: the list stays borrowed for writing where it is returned, and is
-        // wanted again below where it is not one of numbers.
-        if T::elements(&*self).is_some() {
-            let Some((dtype, sink)) = T::elements_mut(self) else {
-                return Ok(());
-            };
-            return visitor.leaf(LeafMut {
-                dtype,
-                shape: &[len],
-                sink,
-            });
+        // Asked for before: the list stays borrowed for writing where it is returned, and is wanted
+        // again below where it is no leaf.
+        if T::is_element() {
+            let shape = [self.len()];
+            let visited = T::with_elements_mut(self, &shape, |leaf| visitor.leaf(leaf));
+            return visited.unwrap_or(Ok(()));
         }
         for (index, item) in self.iter_mut().enumerate() {
             visitor.child(Key::Index(index), item)?;
@@ -62,12 +56,13 @@ impl<T: Tree> Tree for [T] {
         frozen: bool,
         visitor: &mut dyn Visitor<'a>,
     ) -> Result<()> {
-        // A list of numbers is one leaf, which is told in one call: most leaves of a small model
+        // A list of elements is one leaf, which is told in one call: most leaves of a small model
         // are met here.
-        if let Some((dtype, bytes)) = T::elements(self) {
-            let shape = [self.len()];
-            let leaf = LeafRef::new(dtype, &shape, Source::Borrowed(bytes));
-            return visitor.leaf_at(key, frozen, leaf);
+        let met = T::with_elements(self, &[self.len()], |leaf| {
+            visitor.leaf_at(key, frozen, leaf)
+        });
+        if let Some(met) = met {
+            return met;
         }
         let level = visitor.enter(key, frozen)?;
         stack::with_stack_space(level, || self.visit(visitor))?;
@@ -77,7 +72,7 @@ impl<T: Tree> Tree for [T] {
 }
 
 fn rebuild_list<T: Tree>(list: &[T], builder: &mut Builder<'_>) -> Result<Vec<T>> {
-    if let Some(elements) = T::rebuild_elements(list, builder) {
+    if let Some(elements) = T::rebuild_elements(list, &[list.len()], builder) {
         return elements;
     }
     let mut rebuilt = Vec::with_capacity(list.len());
@@ -134,6 +129,48 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
     }
 
     crate::rebuild_object!();
+
+    #[inline]
+    fn is_element() -> bool {
+        T::is_element()
+    }
+
+    #[inline]
+    fn with_elements<'a, R>(
+        list: &'a [Self],
+        array: &[usize],
+        visit: impl FnOnce(LeafRef<'_, 'a>) -> R,
+    ) -> Option<R> {
+        let array = with_axis(array, N);
+        T::with_elements(list.as_flattened(), &array, visit)
+    }
+
+    #[inline]
+    fn with_elements_mut<'a, R>(
+        list: &'a mut [Self],
+        array: &[usize],
+        visit: impl FnOnce(LeafMut<'_, 'a>) -> R,
+    ) -> Option<R> {
+        let array = with_axis(array, N);
+        T::with_elements_mut(list.as_flattened_mut(), &array, visit)
+    }
+
+    fn rebuild_elements(
+        list: &[Self],
+        array: &[usize],
+        builder: &mut Builder<'_>,
+    ) -> Option<Result<Vec<Self>>> {
+        let array = with_axis(array, N);
+        let items = T::rebuild_elements(list.as_flattened(), &array, builder)?;
+        Some(items.map(|items| memory::into_arrays(items, list.len())))
+    }
+}
+
+/// The shape of an array of lists of `len`, as one array.
+fn with_axis(array: &[usize], len: usize) -> Shape {
+    let mut shape = Shape::from_slice(array);
+    shape.push(len);
+    shape
 }
 
 /// `None` is a branch without children.

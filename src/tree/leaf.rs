@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 use bytemuck::checked;
 
+use super::elements::Fields;
 use super::identity::Identity;
 use crate::element::{Dtype, Element, ReadBytes, Sink, WriteBytes, to_elements};
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ pub struct LeafRef<'call, 'a> {
     pub(crate) identity: Option<&'call Identity>,
     /// Whether its memory may be another leaf's too, even in a tree that owns its leaves.
     pub(crate) may_overlap: bool,
+    /// What the numbers along the last axis are called, if they have names.
+    pub(crate) fields: Option<Fields>,
 }
 
 #[derive(Clone, Copy)]
@@ -131,7 +134,13 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             source,
             identity: None,
             may_overlap: false,
+            fields: None,
         }
+    }
+
+    #[inline]
+    pub(crate) fn with_fields(self, fields: Option<Fields>) -> Self {
+        LeafRef { fields, ..self }
     }
 
     /// Gives the leaf an identity of its own: two leaves of equal identity are one parameter at two
@@ -189,9 +198,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             Source::Borrowed(bytes) | Source::Guarded(bytes) => {
                 Some((bytes.as_ptr() as usize, row_major(self.shape)))
             }
-            Source::Reader(reader) => reader
-                .geometry()
-                .map(|(address, strides)| (address, strides.to_vec())),
+            Source::Reader(reader) => reader.geometry(),
         }
     }
 
@@ -243,6 +250,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             shape,
             identity,
             may_overlap,
+            fields,
             ..
         } = self;
         LeafRef {
@@ -251,6 +259,7 @@ impl<'call, 'a> LeafRef<'call, 'a> {
             source,
             identity,
             may_overlap,
+            fields,
         }
     }
 
@@ -493,7 +502,7 @@ pub(crate) fn check_axes(axes: usize) -> Result<()> {
 }
 
 /// The strides of an array whose elements lie in row-major order.
-fn row_major(shape: &[usize]) -> Vec<isize> {
+pub(super) fn row_major(shape: &[usize]) -> Vec<isize> {
     let mut stride = 1;
     let mut strides = vec![0; shape.len()];
     for (out, &len) in strides.iter_mut().zip(shape).rev() {

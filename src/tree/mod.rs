@@ -6,6 +6,7 @@ mod bounds;
 mod builder;
 mod collections;
 mod dyn_tree;
+pub mod elements;
 mod error;
 mod identity;
 pub(crate) mod key;
@@ -25,6 +26,7 @@ pub use builder::{Builder, Slot};
 pub(crate) use builder::{MadeParts, NewChild, NewElements, NewLeaf, Rebuild, TiedPlace};
 pub(crate) use collections::{by_key, for_each_tuple};
 pub use dyn_tree::DynTree;
+pub use elements::ArrayElement;
 pub use identity::{Guarded, Identity, Shared};
 pub use key::Key;
 pub use leaf::{LeafMut, LeafRef, Reader, Writer};
@@ -37,7 +39,7 @@ pub use scalars::param;
 pub use state_dict::{StateArray, StateDict};
 pub(crate) use under_guard::UnderGuard;
 
-use crate::element::{Dtype, Sink};
+use crate::element::Dtype;
 use crate::error::Result;
 
 /// A tree of arrays: a model, a gradient, or any part of one.
@@ -246,32 +248,53 @@ pub trait Tree {
         builder.child(key, self)
     }
 
-    /// A slice of these as the elements of one leaf: how `Vec<f32>` is a leaf although `f32` is
-    /// none.
+    /// Whether a list of these is one leaf: how `Vec<f32>` is one although `f32` is none.
     #[doc(hidden)]
-    fn elements(slice: &[Self]) -> Option<(Dtype, &[u8])>
+    fn is_element() -> bool
     where
         Self: Sized,
     {
-        let _ = slice;
+        false
+    }
+
+    /// Shows a list of these, an array of this shape, as the leaf that it is; `None` if it is a
+    /// branch.
+    #[doc(hidden)]
+    fn with_elements<'a, R>(
+        list: &'a [Self],
+        array: &[usize],
+        visit: impl FnOnce(LeafRef<'_, 'a>) -> R,
+    ) -> Option<R>
+    where
+        Self: Sized,
+    {
+        let _ = (list, array, visit);
         None
     }
 
     #[doc(hidden)]
-    fn elements_mut<'call, 'a>(slice: &'a mut [Self]) -> Option<(Dtype, Sink<'call, 'a>)>
+    fn with_elements_mut<'a, R>(
+        list: &'a mut [Self],
+        array: &[usize],
+        visit: impl FnOnce(LeafMut<'_, 'a>) -> R,
+    ) -> Option<R>
     where
         Self: Sized,
     {
-        let _ = slice;
+        let _ = (list, array, visit);
         None
     }
 
     #[doc(hidden)]
-    fn rebuild_elements(slice: &[Self], builder: &mut Builder<'_>) -> Option<Result<Vec<Self>>>
+    fn rebuild_elements(
+        list: &[Self],
+        array: &[usize],
+        builder: &mut Builder<'_>,
+    ) -> Option<Result<Vec<Self>>>
     where
         Self: Sized,
     {
-        let _ = (slice, builder);
+        let _ = (list, array, builder);
         None
     }
 }

@@ -2,9 +2,17 @@
 
 use std::marker::PhantomData;
 
+#[cfg(feature = "num-complex")]
+use bytemuck::Pod;
+#[cfg(feature = "num-complex")]
+use num_complex::Complex;
+
+#[cfg(feature = "num-complex")]
+use super::elements::{ElementAxes, ElementField, Fields, pod};
+use super::elements::{self, ArrayElement, alone};
 use super::leaf::{LeafMut, LeafRef};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
-use crate::element::{Dtype, Element, Sink};
+use crate::element::{Element, FloatElement};
 use crate::error::Result;
 
 macro_rules! no_leaf {
@@ -79,20 +87,45 @@ macro_rules! numbers {
 
             $($as_param!();)?
 
-            fn elements(slice: &[Self]) -> Option<(Dtype, &[u8])> {
-                Some((Self::DTYPE, bytemuck::cast_slice(slice)))
-            }
-
-            fn elements_mut<'call, 'a>(slice: &'a mut [Self]) -> Option<(Dtype, Sink<'call, 'a>)> {
-                Some((Self::DTYPE, Self::sink(slice)))
-            }
-
-            fn rebuild_elements(slice: &[Self], builder: &mut Builder<'_>) -> Option<Result<Vec<Self>>> {
-                let shape = [slice.len()];
-                Some(builder.leaf(LeafRef::from_slice(&shape, slice)))
-            }
+            elements!();
         }
     )*};
+}
+
+/// Within an `impl Tree` of an element: a list of them is one leaf.
+macro_rules! elements {
+    () => {
+        #[inline]
+        fn is_element() -> bool {
+            true
+        }
+
+        #[inline]
+        fn with_elements<'a, R>(
+            list: &'a [Self],
+            array: &[usize],
+            visit: impl FnOnce(LeafRef<'_, 'a>) -> R,
+        ) -> Option<R> {
+            Some(elements::with_leaf(list, array, visit))
+        }
+
+        #[inline]
+        fn with_elements_mut<'a, R>(
+            list: &'a mut [Self],
+            array: &[usize],
+            visit: impl FnOnce(LeafMut<'_, 'a>) -> R,
+        ) -> Option<R> {
+            Some(elements::with_leaf_mut(list, array, visit))
+        }
+
+        fn rebuild_elements(
+            list: &[Self],
+            array: &[usize],
+            builder: &mut Builder<'_>,
+        ) -> Option<Result<Vec<Self>>> {
+            Some(elements::rebuild(list, array, builder))
+        }
+    };
 }
 
 /// Within an `impl Tree` of a float: in a struct of `#[tree(params)]` it is a 0-d leaf.
@@ -129,39 +162,114 @@ numbers!(
 #[cfg(feature = "half")]
 numbers!(half::f16: as_param, half::bf16: as_param);
 
-/// A number that says it is a parameter, `#[tree(param)]`: a 0-d leaf.
+/// A complex number is two numbers, and no parameter unless it says so. An array of them is one
+/// leaf, with the real and the imaginary parts along its last axis.
+#[cfg(feature = "num-complex")]
+impl<E: FloatElement + Pod> Tree for Complex<E> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        visitor.bare_number(E::DTYPE)
+    }
+
+    fn visit_mut<'a>(&'a mut self, _visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rebuild(&self, _builder: &mut Builder<'_>) -> Result<Self> {
+        Ok(*self)
+    }
+
+    crate::rebuild_object!();
+    as_param!();
+    elements!();
+}
+
+#[cfg(feature = "num-complex")]
+impl<E: FloatElement + Pod> ArrayElement for Complex<E> {
+    type Number = E;
+
+    const AXES: Option<&'static ElementAxes> = Some(&ElementAxes {
+        len: 2,
+        inner: None,
+    });
+    const FIELDS: Option<Fields> = Some(pod::fields::<Self>);
+
+    #[inline]
+    fn numbers(elements: &[Self]) -> &[E] {
+        pod::numbers(elements)
+    }
+
+    #[inline]
+    fn numbers_mut(elements: &mut [Self]) -> &mut [E] {
+        pod::numbers_mut(elements)
+    }
+
+    #[inline]
+    fn of_numbers(numbers: &[E]) -> Option<&[Self]> {
+        pod::of_numbers(numbers)
+    }
+
+    #[inline]
+    fn of_numbers_mut(numbers: &mut [E]) -> Option<&mut [Self]> {
+        pod::of_numbers_mut(numbers)
+    }
+
+    fn from_numbers(numbers: Vec<E>) -> Vec<Self> {
+        pod::from_numbers(numbers)
+    }
+
+    fn zero() -> Self {
+        pod::zero()
+    }
+
+    fn add_fields(name: String, _shape: Vec<usize>, fields: &mut Vec<ElementField>) {
+        pod::add_field::<E, E>(&name, "re", fields);
+        pod::add_field::<E, E>(&name, "im", fields);
+    }
+}
+
+/// A number that says it is a parameter, `#[tree(param)]`: a leaf without axes, and a complex one of
+/// its two parts.
 #[doc(hidden)]
 pub mod param {
     use super::*;
-    pub use crate::element::FloatElement;
 
-    pub fn visit<'a, E: FloatElement>(
+    /// A number that a bare field may be a parameter of: any float, or a complex number.
+    #[doc(hidden)]
+    #[diagnostic::on_unimplemented(
+        message = "`#[tree(param)]` is for a bare float, not for `{Self}`",
+        label = "not a float",
+        note = "an array is a parameter without it; what is no parameter needs no attribute, or `#[tree(skip)]`",
+        note = "a type parameter is a float where it is bounded by `FlatElement`"
+    )]
+    pub trait ParamElement: ArrayElement {}
+
+    #[diagnostic::do_not_recommend]
+    impl<E: FloatElement> ParamElement for E {}
+    #[cfg(feature = "num-complex")]
+    impl<E: FloatElement + Pod> ParamElement for Complex<E> {}
+
+    pub fn visit<'a, E: ParamElement>(
         visitor: &mut dyn Visitor<'a>,
         key: Key<'_>,
         frozen: bool,
         number: &'a E,
     ) -> Result<()> {
-        let leaf = LeafRef::from_slice(&[], std::slice::from_ref(number));
-        visitor.leaf_at(key, frozen, leaf)
+        alone::visit_at(number, key, frozen, visitor)
     }
 
-    pub fn visit_mut<'a, E: FloatElement>(
+    pub fn visit_mut<'a, E: ParamElement>(
         visitor: &mut dyn VisitorMut<'a>,
         key: Key<'_>,
         number: &'a mut E,
     ) -> Result<()> {
-        let leaf = LeafMut::from_slice(&[], std::slice::from_mut(number));
-        visitor.leaf_at(key, leaf)
+        alone::visit_mut_at(number, key, visitor)
     }
 
-    pub fn rebuild<E: FloatElement>(
+    pub fn rebuild<E: ParamElement>(
         builder: &mut Builder<'_>,
         key: Key<'_>,
         number: &E,
     ) -> Result<E> {
-        let old = LeafRef::from_slice(&[], std::slice::from_ref(number));
-        let elements = builder.child_leaf(key, old)?;
-        // A leaf of no axes has one element.
-        Ok(elements[0])
+        builder.within(key, |builder| alone::rebuild(number, builder))
     }
 }

@@ -5,8 +5,8 @@ use std::ops::{AddAssign, Deref, DerefMut, DivAssign, MulAssign, SubAssign};
 
 use ndarray::{Array, ArrayRef, ArrayView, ArrayViewMut, Dimension};
 
-use crate::element::Element;
 use crate::layout::Layout;
+use crate::tree::ArrayElement;
 
 /// An array of a view that writes, as [`Layout::view_tree_mut`] and [`Layout::view_grad`] give it.
 ///
@@ -59,7 +59,7 @@ pub(super) struct FrozenLeaf {
     pub(super) is_in_gradient: bool,
 }
 
-impl<'v, E: Element, D: Dimension> ArrayMut<'v, E, D> {
+impl<'v, E: ArrayElement, D: Dimension> ArrayMut<'v, E, D> {
     pub(super) fn of_vector(array: ArrayViewMut<'v, E, D>) -> Self {
         ArrayMut {
             elements: Elements::OfVector(array),
@@ -136,7 +136,7 @@ impl FrozenLeaf {
     }
 }
 
-impl<E: Element, D: Dimension> Deref for ArrayMut<'_, E, D> {
+impl<E: ArrayElement, D: Dimension> Deref for ArrayMut<'_, E, D> {
     type Target = ArrayRef<E, D>;
 
     #[inline]
@@ -149,7 +149,7 @@ impl<E: Element, D: Dimension> Deref for ArrayMut<'_, E, D> {
     }
 }
 
-impl<E: Element, D: Dimension> DerefMut for ArrayMut<'_, E, D> {
+impl<E: ArrayElement, D: Dimension> DerefMut for ArrayMut<'_, E, D> {
     #[inline]
     #[track_caller]
     fn deref_mut(&mut self) -> &mut ArrayRef<E, D> {
@@ -158,7 +158,7 @@ impl<E: Element, D: Dimension> DerefMut for ArrayMut<'_, E, D> {
             if !leaf.is_in_gradient {
                 leaf.refuse();
             }
-            let zeros = Array::from_elem(array.raw_dim(), E::default());
+            let zeros = Array::from_elem(array.raw_dim(), E::zero());
             self.elements = Elements::Ignored(Box::new(zeros));
         }
         match &mut self.elements {
@@ -173,7 +173,7 @@ impl<E: Element, D: Dimension> DerefMut for ArrayMut<'_, E, D> {
 /// numbers.
 macro_rules! assign_operators {
     ($($operator:ident: $method:ident),*) => {$(
-        impl<E: Element, D: Dimension, R> $operator<R> for ArrayMut<'_, E, D>
+        impl<E: ArrayElement, D: Dimension, R> $operator<R> for ArrayMut<'_, E, D>
         where
             for<'x> ArrayViewMut<'x, E, D>: $operator<R>,
         {
@@ -187,7 +187,7 @@ macro_rules! assign_operators {
 
 assign_operators!(AddAssign: add_assign, SubAssign: sub_assign, MulAssign: mul_assign, DivAssign: div_assign);
 
-impl<E: Element, D: Dimension> fmt::Debug for ArrayMut<'_, E, D> {
+impl<E: ArrayElement + fmt::Debug, D: Dimension> fmt::Debug for ArrayMut<'_, E, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }

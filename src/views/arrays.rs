@@ -3,12 +3,12 @@
 use ndarray::{ArcArray, Array, ArrayView, Dimension};
 
 use super::{ArrayMut, Branches, LeafViews, LeafViewsMut, Lend, TiedMut, Viewable};
-use crate::element::Element;
 use crate::error::Result;
+use crate::tree::ArrayElement;
 
 /// An `ArrayView`; to be written, an [`ArrayMut`]. Over the vector both are in row-major order,
 /// whatever the array is.
-impl<E: Element, D: Dimension> Viewable for Array<E, D> {
+impl<E: ArrayElement, D: Dimension> Viewable for Array<E, D> {
     type View<'v>
         = ArrayView<'v, E, D>
     where
@@ -32,7 +32,7 @@ impl<E: Element, D: Dimension> Viewable for Array<E, D> {
 
 /// An `ArrayView`; to be written, a handle, since several may be one array: [`TiedMut`] lends it,
 /// with its axes as this one has them.
-impl<E: Element, D: Dimension + 'static> Viewable for ArcArray<E, D> {
+impl<E: ArrayElement, D: Dimension + 'static> Viewable for ArcArray<E, D> {
     type View<'v> = ArrayView<'v, E, D>;
     type ViewMut<'v> = TiedMut<'v, Self>;
     type Items = Branches;
@@ -46,7 +46,7 @@ impl<E: Element, D: Dimension + 'static> Viewable for ArcArray<E, D> {
     }
 }
 
-impl<E: Element, D: Dimension + 'static> Lend for ArcArray<E, D> {
+impl<E: ArrayElement, D: Dimension + 'static> Lend for ArcArray<E, D> {
     type Lent<'l> = ArrayMut<'l, E, D>;
 
     fn lent_from<'l>(&'l self, leaves: &mut LeafViewsMut<'l>) -> Result<ArrayMut<'l, E, D>> {

@@ -33,6 +33,7 @@ impl<T: Viewable> Items<T> for Branches {
         = T::ViewMut<'v>
     where
         T: 'v;
+    type InArrays<const N: usize> = Branches;
 
     fn list<'v>(items: &'v [T], leaves: &mut LeafViews<'v>) -> Result<Vec<T::View<'v>>> {
         let mut views = Vec::with_capacity(items.len());
@@ -77,7 +78,7 @@ impl<T: Viewable> Items<T> for Branches {
     }
 }
 
-/// One array if the items are numbers, otherwise a list of views.
+/// One array if the items are elements, otherwise a list of views.
 impl<T: Viewable> Viewable for Vec<T> {
     type View<'v>
         = <T::Items as Items<T>>::List<'v>
@@ -100,7 +101,7 @@ impl<T: Viewable> Viewable for Vec<T> {
     }
 }
 
-/// One array if the items are numbers, otherwise as many views.
+/// One array if the items are elements, otherwise as many views.
 impl<T: Viewable, const N: usize> Viewable for [T; N] {
     type View<'v>
         = <T::Items as Items<T>>::Array<'v, N>
@@ -110,7 +111,7 @@ impl<T: Viewable, const N: usize> Viewable for [T; N] {
         = <T::Items as Items<T>>::ArrayMut<'v, N>
     where
         T: 'v;
-    type Items = Branches;
+    type Items = <T::Items as Items<T>>::InArrays<N>;
 
     fn view_from<'v>(&'v self, leaves: &mut LeafViews<'v>) -> Result<Self::View<'v>> {
         T::Items::array(self, leaves)

@@ -4,10 +4,12 @@ use bytemuck::checked;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn};
 
 use super::Viewable;
-use crate::element::Element;
+use crate::element::Element as _;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::tree::ArrayElement;
 use crate::tree::axes::AxisMap;
+use crate::tree::elements;
 use crate::tree::stack::{self, MAX_LEVELS};
 
 /// Gives the leaves of a view that reads, in the order of [`Tree::visit`](crate::Tree::visit): what
@@ -114,7 +116,7 @@ impl<'v> LeafViews<'v> {
 
     /// The next leaf: over the vector if it is trainable, over the model's own array otherwise.
     #[inline]
-    pub(super) fn array<E: Element, D: Dimension>(
+    pub(super) fn array<E: ArrayElement, D: Dimension>(
         &mut self,
         own: ArrayView<'v, E, D>,
     ) -> Result<ArrayView<'v, E, D>> {
@@ -130,9 +132,9 @@ impl<'v> LeafViews<'v> {
         }
     }
 
-    /// The next leaf, which has no axes.
+    /// The next leaf, which is one element.
     #[inline]
-    pub(super) fn number<E: Element>(&mut self, own: &'v E) -> Result<&'v E> {
+    pub(super) fn element<E: ArrayElement>(&mut self, own: &'v E) -> Result<&'v E> {
         let Some(vector) = &mut self.vector else {
             return Ok(own);
         };
@@ -162,7 +164,7 @@ impl<'v> Vector<'v> {
     }
 
     #[inline]
-    fn next<E: Element>(&mut self) -> Result<Option<Turnable<'v, '_, E>>> {
+    fn next<E: ArrayElement>(&mut self) -> Result<Option<Turnable<'v, '_, E>>> {
         let index = match &self.places {
             None => self.next,
             Some(places) => match places.get(self.next) {
@@ -173,20 +175,39 @@ impl<'v> Vector<'v> {
         let place = self.layout.inner.places.get(index);
         let place = place.ok_or_else(Error::other_leaves_in_view)?;
         self.next += 1;
-        if !place.leaf.trainable {
+        // Elements without numbers are nowhere in the vector.
+        if !place.leaf.trainable || size_of::<E>() == 0 {
             return Ok(None);
         }
-        if place.dtype != E::DTYPE {
+        if place.dtype != E::Number::DTYPE {
             return Err(Error::other_leaves_in_view());
         }
-        let (start, size) = (place.start * size_of::<E>(), place.len * size_of::<E>());
-        let elements = checked::cast_slice(&self.bytes[start..start + size]);
+        let number = size_of::<E::Number>();
+        let (start, size) = (place.start * number, place.len * number);
+        let numbers = checked::cast_slice(&self.bytes[start..start + size]);
+        let elements = aligned_alike::<E, _>(E::of_numbers(numbers))?;
         let turn = place.axes.as_deref().map(|axes| Turn {
             axes,
             leaf: self.layout.inner.leaf(place.leaf).shape(),
         });
         Ok(Some((elements, turn)))
     }
+}
+
+/// Elements where numbers lie, of which some are refused at compile time.
+///
+/// # Errors
+/// Numbers that are no whole elements.
+#[inline]
+pub(super) fn aligned_alike<E: ArrayElement, S>(elements: Option<S>) -> Result<S> {
+    const {
+        assert!(
+            align_of::<E>() == align_of::<E::Number>(),
+            "elements that are aligned to more than their numbers have no view: the numbers of a \
+             flat vector lie closer"
+        );
+    }
+    elements.ok_or_else(Error::other_leaves_in_view)
 }
 
 /// How a place shows its leaf, if not as it is.
@@ -197,10 +218,25 @@ pub(super) struct Turn<'t> {
     pub(super) leaf: &'t [usize],
 }
 
-impl Turn<'_> {
-    fn view<'v, E, D: Dimension>(self, elements: &'v [E]) -> Result<ArrayView<'v, E, D>> {
-        let leaf = ArrayViewD::from_shape(IxDyn(self.leaf), elements).map_err(other_leaves)?;
-        let place = self.axes.to_place(leaf);
+impl<'t> Turn<'t> {
+    /// The shape and the map of an array of elements, without the axes of an element.
+    ///
+    /// # Errors
+    /// A place that shows the axes of an element in another order.
+    pub(super) fn of_elements<E: ArrayElement>(self) -> Result<(&'t [usize], AxisMap)> {
+        let inner = elements::axes_of::<E>();
+        let shape = self.leaf.strip_suffix(&inner[..]);
+        let axes = self.axes.without_last(&inner);
+        shape.zip(axes).ok_or_else(Error::other_leaves_in_view)
+    }
+
+    fn view<'v, E: ArrayElement, D: Dimension>(
+        self,
+        elements: &'v [E],
+    ) -> Result<ArrayView<'v, E, D>> {
+        let (shape, axes) = self.of_elements::<E>()?;
+        let leaf = ArrayViewD::from_shape(IxDyn(shape), elements).map_err(other_leaves)?;
+        let place = axes.to_place(leaf);
         place.into_dimensionality().map_err(other_leaves)
     }
 }

@@ -6,13 +6,14 @@ use std::vec;
 use ndarray::{ArrayView, ArrayViewMut, ArrayViewMutD, Dimension, IxDyn};
 
 use super::array_mut::{ArrayMut, FrozenLeaf};
-use super::leaf_views::other_leaves;
+use super::leaf_views::{aligned_alike, other_leaves};
 use super::met::{Node, Step};
 use super::tied::{Cell, Lend, TiedMut};
-use super::{Viewable, tied};
-use crate::element::Element;
+use super::{Viewable, leaf_views, tied};
+use crate::element::Element as _;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LeafId};
+use crate::tree::ArrayElement;
 use crate::tree::axes::{AxisMap, Shape};
 use crate::tree::stack::{self, MAX_LEVELS};
 
@@ -120,15 +121,24 @@ impl<'v> LeafViewsMut<'v> {
 
     /// The next leaf: over the vector if it is trainable, the model's own array otherwise.
     #[inline]
-    pub(super) fn array<E: Element, D: Dimension>(
+    pub(super) fn array<E: ArrayElement, D: Dimension>(
         &mut self,
         own: ArrayView<'v, E, D>,
     ) -> Result<ArrayMut<'v, E, D>> {
         let shape = own.raw_dim();
         match self.next()? {
+            // Elements without numbers are nowhere in the vector. They take no memory, so that what
+            // is leaked is none.
+            Piece::Own(..) if size_of::<E>() == 0 => {
+                let elements = Box::leak(own.iter().copied().collect());
+                let array = ArrayViewMut::from_shape(shape, elements).map_err(other_leaves)?;
+                Ok(ArrayMut::of_vector(array))
+            }
             Piece::Own(bytes, turn) => {
                 // The type has been compared with the vector's, which no boolean is.
-                let elements = E::overwritable(bytes).ok_or_else(Error::other_leaves_in_view)?;
+                let numbers = E::Number::overwritable(bytes);
+                let numbers = numbers.ok_or_else(Error::other_leaves_in_view)?;
+                let elements = aligned_alike::<E, _>(E::of_numbers_mut(numbers))?;
                 let array = match turn {
                     None => ArrayViewMut::from_shape(shape, elements).map_err(other_leaves)?,
                     Some(turn) => turn.view(elements)?,
@@ -194,9 +204,17 @@ impl<'v> InOrder<'v> {
 }
 
 impl Turn {
-    fn view<'v, E, D: Dimension>(&self, elements: &'v mut [E]) -> Result<ArrayViewMut<'v, E, D>> {
-        let leaf = ArrayViewMutD::from_shape(IxDyn(&self.leaf), elements).map_err(other_leaves)?;
-        let place = self.axes.to_place(leaf);
+    fn view<'v, E: ArrayElement, D: Dimension>(
+        &self,
+        elements: &'v mut [E],
+    ) -> Result<ArrayViewMut<'v, E, D>> {
+        let turn = leaf_views::Turn {
+            axes: &self.axes,
+            leaf: &self.leaf,
+        };
+        let (shape, axes) = turn.of_elements::<E>()?;
+        let leaf = ArrayViewMutD::from_shape(IxDyn(shape), elements).map_err(other_leaves)?;
+        let place = axes.to_place(leaf);
         place.into_dimensionality().map_err(other_leaves)
     }
 }

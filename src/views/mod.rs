@@ -51,6 +51,8 @@ pub use array_mut::ArrayMut;
 pub use leaf_views::LeafViews;
 pub use leaf_views_mut::LeafViewsMut;
 pub use of_layout::view;
+#[doc(hidden)]
+pub use scalars::element_view;
 pub use tied::{Lend, TiedMut};
 
 use crate::error::Result;
@@ -60,12 +62,14 @@ use crate::tree::Tree;
 /// place of its arrays.
 ///
 /// `#[derive(Tree)] #[tree(view)]` implements it for a type of one's own. It is implemented for
-/// ndarray's `Array` and `ArcArray`, lists of numbers, `Vec`, `Option`, `Box`, tuples, arrays,
+/// ndarray's `Array` and `ArcArray`, lists of elements, `Vec`, `Option`, `Box`, tuples, arrays,
 /// maps, `Rc` and `Arc` of trees that have a view, and for bare numbers and strings, which are
-/// borrowed.
+/// borrowed. Elements of several numbers are seen as what they are: a `Vec<[f32; 3]>` is an
+/// `ArrayView1<[f32; 3]>`.
 ///
 /// What has no view: trait objects, whose type is known too late; cells and locks, whose content
-/// cannot be borrowed without a guard; trees made at run time.
+/// cannot be borrowed without a guard; trees made at run time; elements that are aligned to more than
+/// their numbers, where the compiler stops.
 ///
 #[cfg_attr(feature = "derive", doc = "```")]
 #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -131,7 +135,7 @@ pub trait Viewable: Tree + Sized {
     fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<Self::ViewMut<'v>>;
 }
 
-/// How several values of a type look in a view. Numbers in a list are one leaf, other trees are as
+/// How several values of a type look in a view. Elements in a list are one leaf, other trees are as
 /// many views, and the compiler has to know which before it knows the type: so each type names one
 /// of these.
 #[doc(hidden)]
@@ -156,6 +160,8 @@ pub trait Items<T> {
     type Param<'v>
     where
         T: 'v;
+    /// How several `[T; N]` look.
+    type InArrays<const N: usize>: Items<[T; N]>;
 
     fn list<'v>(items: &'v [T], leaves: &mut LeafViews<'v>) -> Result<Self::List<'v>>;
 
@@ -187,3 +193,11 @@ pub struct FloatElements;
 /// Of these numbers a list is one leaf, and one of them is never a parameter.
 #[doc(hidden)]
 pub struct OtherElements;
+
+/// Of these, which are several numbers each, a list is one leaf, and one of them is a leaf too.
+#[doc(hidden)]
+pub struct CompoundElements;
+
+/// The view that writes of one element.
+#[doc(hidden)]
+pub type ElementMut<'v, E> = ArrayMut<'v, E, ndarray::Ix0>;

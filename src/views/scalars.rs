@@ -1,15 +1,20 @@
-//! Views of what holds no parameter, which is borrowed, and of bare numbers that are told to be
-//! parameters.
+//! Views of what holds no parameter, which is borrowed, of bare numbers that are told to be
+//! parameters, and of lists of elements.
 
 use std::marker::PhantomData;
 
 use ndarray::{ArrayView1, Ix0, Ix1, aview0, aview1};
 
 use super::{
-    ArrayMut, Branches, FloatElements, Items, LeafViews, LeafViewsMut, OtherElements, Viewable,
+    ArrayMut, Branches, CompoundElements, FloatElements, Items, LeafViews, LeafViewsMut,
+    OtherElements, Viewable,
 };
-use crate::element::{Element, FloatElement};
+use crate::element::Element;
+#[cfg(feature = "num-complex")]
+use crate::element::FloatElement;
 use crate::error::Result;
+use crate::tree::ArrayElement;
+use crate::tree::param::ParamElement;
 
 macro_rules! borrowed {
     ($([$($generics:tt)*] $type:ty, $items:ty;)*) => {$(
@@ -60,9 +65,16 @@ borrowed! {
     [] half::bf16, FloatElements;
 }
 
-/// Lists of numbers, which are one leaf each.
+#[cfg(feature = "num-complex")]
+borrowed! {
+    [E: FloatElement + bytemuck::Pod] num_complex::Complex<E>, FloatElements;
+}
+
+/// Lists of elements, which are one leaf each.
 macro_rules! elements {
     () => {
+        type InArrays<const N: usize> = CompoundElements;
+
         type List<'v>
             = ArrayView1<'v, E>
         where
@@ -79,11 +91,6 @@ macro_rules! elements {
             = ArrayMut<'v, E, Ix1>
         where
             E: 'v;
-        type Param<'v>
-            = &'v E
-        where
-            E: 'v;
-
         #[inline]
         fn list<'v>(items: &'v [E], leaves: &mut LeafViews<'v>) -> Result<ArrayView1<'v, E>> {
             leaves.array(aview1(items))
@@ -113,8 +120,13 @@ macro_rules! elements {
     };
 }
 
-impl<E: FloatElement> Items<E> for FloatElements {
+impl<E: ParamElement + Viewable> Items<E> for FloatElements {
     elements!();
+
+    type Param<'v>
+        = &'v E
+    where
+        E: 'v;
 
     type ParamMut<'v>
         = ArrayMut<'v, E, Ix0>
@@ -122,7 +134,7 @@ impl<E: FloatElement> Items<E> for FloatElements {
         E: 'v;
 
     fn param<'v>(item: &'v E, leaves: &mut LeafViews<'v>) -> Result<&'v E> {
-        leaves.number(item)
+        leaves.element(item)
     }
 
     fn param_mut<'v>(item: &'v E, leaves: &mut LeafViewsMut<'v>) -> Result<ArrayMut<'v, E, Ix0>> {
@@ -130,8 +142,13 @@ impl<E: FloatElement> Items<E> for FloatElements {
     }
 }
 
-impl<E: Element> Items<E> for OtherElements {
+impl<E: Element + Viewable> Items<E> for OtherElements {
     elements!();
+
+    type Param<'v>
+        = &'v E
+    where
+        E: 'v;
 
     type ParamMut<'v>
         = &'v E
@@ -144,5 +161,47 @@ impl<E: Element> Items<E> for OtherElements {
 
     fn param_mut<'v>(item: &'v E, _leaves: &mut LeafViewsMut<'v>) -> Result<&'v E> {
         Ok(item)
+    }
+}
+
+impl<E: ArrayElement + Viewable> Items<E> for CompoundElements {
+    elements!();
+
+    type Param<'v>
+        = E::View<'v>
+    where
+        E: 'v;
+    type ParamMut<'v>
+        = E::ViewMut<'v>
+    where
+        E: 'v;
+
+    fn param<'v>(item: &'v E, leaves: &mut LeafViews<'v>) -> Result<E::View<'v>> {
+        leaves.child(item)
+    }
+
+    fn param_mut<'v>(item: &'v E, leaves: &mut LeafViewsMut<'v>) -> Result<E::ViewMut<'v>> {
+        leaves.child(item)
+    }
+}
+
+/// The view of a struct that is one element.
+#[doc(hidden)]
+pub mod element_view {
+    use super::*;
+    use crate::views::ElementMut;
+
+    pub fn read<'v, E: ArrayElement>(
+        element: &'v E,
+        leaves: &mut LeafViews<'v>,
+    ) -> Result<&'v E> {
+        leaves.element(element)
+    }
+
+    pub fn write<'v, E: ArrayElement>(
+        element: &'v E,
+        leaves: &mut LeafViewsMut<'v>,
+    ) -> Result<ElementMut<'v, E>> {
+        leaves.array(aview0(element))
     }
 }

@@ -1,0 +1,43 @@
+//! The one cast of vectors outside safe Rust: a vector of items seen as one of arrays of them, the
+//! way back from the standard library's `Vec::into_flattened`.
+//!
+//! Proof: an array `[T; N]` has the alignment of `T` and the size of `N` of them, without padding.
+//! So a vector of `N * len` items with room for `N * room` is the allocation of a vector of `len`
+//! arrays with room for `room`: of one address, one alignment and one size in bytes, which is what
+//! the allocator is given back. The items are that many or the function panics; where the room is
+//! no multiple, or an array has no size, they are moved one by one.
+//!
+//! Pays: FIGURES.
+#![allow(unsafe_code)]
+
+use std::array;
+use std::mem::ManuallyDrop;
+
+/// The items as so many arrays.
+///
+/// # Panics
+/// If they are not as many as the arrays have together.
+pub(crate) fn into_arrays<T, const N: usize>(mut items: Vec<T>, len: usize) -> Vec<[T; N]> {
+    assert!(
+        len.checked_mul(N) == Some(items.len()),
+        "expected {len} arrays of {N}, found {} items",
+        items.len()
+    );
+    if N > 0 && !items.capacity().is_multiple_of(N) {
+        items.shrink_to_fit();
+    }
+    // An allocator may leave more room than it is asked for.
+    if size_of::<[T; N]>() == 0 || !items.capacity().is_multiple_of(N) {
+        return one_by_one(items, len);
+    }
+    let mut items = ManuallyDrop::new(items);
+    let (start, room) = (items.as_mut_ptr(), items.capacity() / N);
+    // SAFETY: the allocation is as large and as aligned as the arrays', and nobody else has it.
+    unsafe { Vec::from_raw_parts(start.cast(), len, room) }
+}
+
+fn one_by_one<T, const N: usize>(items: Vec<T>, len: usize) -> Vec<[T; N]> {
+    let mut items = items.into_iter();
+    let array = |_| array::from_fn(|_| items.next().expect("as many as the arrays have"));
+    (0..len).map(array).collect()
+}
