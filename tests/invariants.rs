@@ -193,6 +193,7 @@ fn every_part_stands_in_the_list() {
 fn unsafe_stands_alone_in_files_that_say_why_and_what_it_pays() {
     let named = [
         "src/checkpoint/bytes/mapped.rs",
+        "src/memory/arrays.rs",
         "src/memory/huge_pages.rs",
         "src/memory/streamed.rs",
     ]

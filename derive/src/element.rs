@@ -39,9 +39,13 @@ impl Element<'_, '_> {
         let where_clause = self.where_clause();
         let (element, tree, view) = (self.array_element(), self.tree(), self.view());
         // Asked for here, what is wrong is said before anything uses the type.
-        let check = self.input.syntax.generics.params.is_empty().then(|| {
-            quote!(const _: () = { let _ = <#name as #krate::ArrayElement>::AXES; };)
-        });
+        let check = self
+            .input
+            .syntax
+            .generics
+            .params
+            .is_empty()
+            .then(|| quote!(const _: () = { let _ = <#name as #krate::ArrayElement>::AXES; };));
         quote! {
             #check
 
@@ -103,7 +107,12 @@ impl Element<'_, '_> {
             return bounds;
         }
         let generic = |field: &&&Field| bound::mentions_parameter(input, field.ty);
-        for (index, field) in self.fields.iter().enumerate().filter(|field| generic(&field.1)) {
+        for (index, field) in self
+            .fields
+            .iter()
+            .enumerate()
+            .filter(|field| generic(&field.1))
+        {
             let ty = field.ty;
             bounds.push(match index {
                 0 => parse_quote!(#ty: #krate::ArrayElement),

@@ -48,7 +48,10 @@ fn check_element(input: &Input) -> Result<()> {
             "an element consists of numbers: give the struct a field, or remove `element`",
         );
     }
-    if let Some(word) = input.fields().find_map(|field| field.attrs.field_words().next()) {
+    if let Some(word) = input
+        .fields()
+        .find_map(|field| field.attrs.field_words().next())
+    {
         let message = format!(
             "an element is one with its fields: remove `{word}`, or `element` above the struct"
         );
@@ -80,7 +83,10 @@ fn is_packed(attributes: &[Attribute]) -> bool {
 
 fn has_repr(attributes: &[Attribute], wanted: &str) -> bool {
     let mut found = false;
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("repr")) {
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("repr"))
+    {
         // What is no representation is the compiler's to refuse.
         let _ = attribute.parse_nested_meta(|meta| {
             found |= meta.path.is_ident(wanted);

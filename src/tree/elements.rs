@@ -126,7 +126,6 @@ impl ElementField {
         lengths.try_fold(1_usize, |count, &len| count.checked_mul(len))
     }
 
-
     /// What one of its numbers is called, as Rust writes it.
     pub(crate) fn name_of(&self, number: usize) -> String {
         let (mut rest, mut name) = (number, self.name.clone());
@@ -142,9 +141,7 @@ impl ElementField {
 }
 
 /// The lengths of an element's axes.
-pub(crate) fn lengths(
-    axes: Option<&'static ElementAxes>,
-) -> impl Iterator<Item = usize> {
+pub(crate) fn lengths(axes: Option<&'static ElementAxes>) -> impl Iterator<Item = usize> {
     iter::successors(axes, |axes| axes.inner).map(|axes| axes.len)
 }
 
@@ -332,11 +329,11 @@ pub fn rebuild<E: ArrayElement>(
 pub mod pod {
     use super::*;
 
-    /// The one axis of an element `P` of numbers `E`.
+    // The one axis of an element `P` of numbers `E`.
     pub struct Axes<P, E>(PhantomData<(P, E)>);
 
     impl<P, E> Axes<P, E> {
-        /// Refuses at compile time what is no whole number of aligned numbers.
+        // Refuses at compile time what is no whole number of aligned numbers.
         pub const AXES: ElementAxes = {
             assert!(
                 size_of::<P>() > 0 && size_of::<P>().is_multiple_of(size_of::<E>()),
@@ -353,7 +350,7 @@ pub mod pod {
         };
     }
 
-    /// Refuses at compile time an element that is larger than its fields together.
+    // Refuses at compile time an element that is larger than its fields together.
     pub const fn check_sizes<P>(fields: usize) {
         assert!(
             size_of::<P>() == fields,
@@ -367,7 +364,7 @@ pub mod pod {
         fields
     }
 
-    /// Adds the fields of a field: `position` of `gaussian` is `gaussian.position`.
+    // Adds the fields of a field: `position` of `gaussian` is `gaussian.position`.
     pub fn add_field<E: ArrayElement<Number = N>, N: Element>(
         outer: &str,
         name: &str,
@@ -381,7 +378,7 @@ pub mod pod {
         E::add_fields(name, Vec::new(), fields);
     }
 
-    /// Adds numbers that have no names of their own, as one more axis.
+    // Adds numbers that have no names of their own, as one more axis.
     pub fn add_unnamed<E: ArrayElement>(
         name: String,
         mut shape: Vec<usize>,
@@ -431,10 +428,7 @@ pub mod pod {
 pub mod alone {
     use super::*;
 
-    pub fn visit<'a, E: ArrayElement>(
-        element: &'a E,
-        visitor: &mut dyn Visitor<'a>,
-    ) -> Result<()> {
+    pub fn visit<'a, E: ArrayElement>(element: &'a E, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         with_leaf(slice::from_ref(element), &[], |leaf| visitor.leaf(leaf))
     }
 

@@ -7,9 +7,9 @@ use bytemuck::Pod;
 #[cfg(feature = "num-complex")]
 use num_complex::Complex;
 
+use super::elements::{self, ArrayElement, alone};
 #[cfg(feature = "num-complex")]
 use super::elements::{ElementAxes, ElementField, Fields, pod};
-use super::elements::{self, ArrayElement, alone};
 use super::leaf::{LeafMut, LeafRef};
 use super::{Builder, Key, Tree, Visitor, VisitorMut};
 use crate::element::{Element, FloatElement};

@@ -8,10 +8,10 @@ mod common;
 mod callback_leaves;
 #[cfg(feature = "derive")]
 mod derive;
-#[cfg(feature = "derive")]
-mod elements;
 #[cfg(feature = "serde")]
 mod dyn_tree;
+#[cfg(feature = "derive")]
+mod elements;
 #[cfg(feature = "derive")]
 mod maps;
 #[cfg(feature = "derive")]
