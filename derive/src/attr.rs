@@ -22,7 +22,7 @@ pub(crate) struct Attrs {
     pub(crate) params: Option<Word>,
     pub(crate) transparent: Option<Word>,
     pub(crate) view: Option<Word>,
-    /// On a type the numbers may be left to its fields; on a field they are named.
+    /// With the type of the numbers, unless the fields say it.
     pub(crate) element: Option<Word<Option<Type>>>,
     pub(crate) object: Vec<Word<Type>>,
     pub(crate) bound: Option<Word<Predicates>>,
@@ -37,8 +37,8 @@ pub(crate) struct Word<T = ()> {
 
 pub(crate) type Predicates = Punctuated<WherePredicate, Token![,]>;
 
-const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `element = f32`, `rename = \"...\"`; \
-                     a type takes `params`, `transparent`, `view`, `element`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
+const KNOWN: &str = "a field takes `frozen`, `skip`, `skip, default`, `param`, `rename = \"...\"`; \
+                     a type takes `params`, `transparent`, `view`, `element`, `element = f32`, `object = \"...\"`, `bound = \"...\"`, `crate = \"...\"`";
 
 pub(crate) fn parse(attributes: &[Attribute]) -> Result<Attrs> {
     let mut attrs = Attrs::default();
@@ -83,12 +83,14 @@ impl Attrs {
     pub(crate) fn type_words(&self) -> impl Iterator<Item = &Ident> {
         let flags = [&self.params, &self.transparent, &self.view];
         let flags = flags.into_iter().flatten().map(Word::name);
+        let element = self.element.iter().map(Word::name);
         let objects = self.object.iter().map(Word::name);
         let (bound, krate) = (
             self.bound.iter().map(Word::name),
             self.krate.iter().map(Word::name),
         );
-        flags.chain(objects).chain(bound).chain(krate)
+        let words = flags.chain(element).chain(objects);
+        words.chain(bound).chain(krate)
     }
 
     fn read(&mut self, attribute: &Attribute) -> Result<()> {

@@ -95,15 +95,16 @@ impl Element<'_, '_> {
         clause
     }
 
-    /// What a generic element asks of its parameters.
+    /// What an element asks of itself, and a generic one of its parameters.
     fn bounds(&self) -> Vec<WherePredicate> {
         let input = self.input;
-        if input.syntax.generics.type_params().next().is_none() {
-            return vec![];
-        }
-        let (krate, number) = (&input.krate, self.number());
-        let mut bounds = vec![parse_quote!(Self: #krate::__private::Pod)];
-        if self.stated.is_some() {
+        let (krate, number, name) = (&input.krate, self.number(), &input.syntax.ident);
+        let (_, type_generics, _) = input.syntax.generics.split_for_impl();
+        // One bound, so that a struct that is not `Pod` gives one message and not one a cast.
+        let ty = quote_spanned!(name.span()=> #name #type_generics);
+        let mut bounds = vec![parse_quote!(#ty: #krate::__private::elements::pod::PodStruct)];
+        let is_generic = input.syntax.generics.type_params().next().is_some();
+        if self.stated.is_some() || !is_generic {
             return bounds;
         }
         let generic = |field: &&&Field| bound::mentions_parameter(input, field.ty);

@@ -112,6 +112,12 @@ fn check_variant(variant: &Variant) -> Result<()> {
 }
 
 fn check_field(field: &Field) -> Result<()> {
+    if let Some(element) = &field.attrs.element {
+        return fail(
+            &element.name,
+            "`element` belongs to a type: for another library's, write a `#[repr(transparent)]` struct around it, with `#[tree(element = f32)]`",
+        );
+    }
     if let Some(word) = field.attrs.type_words().next() {
         return misplaced(word, "the type: write it above the struct or enum");
     }

@@ -59,7 +59,7 @@ use crate::memory;
 #[diagnostic::on_unimplemented(
     message = "an array of `{Self}` is no leaf",
     label = "no number, and not several of one type",
-    note = "`#[derive(Tree)]` and `#[tree(element)]` make a `#[repr(C)]` struct of floats an element",
+    note = "`#[derive(Tree)]` and `#[tree(element)]` make a `#[repr(C)]` and `bytemuck::Pod` struct of floats an element",
     note = "another library's `bytemuck::Pod` type is an element in a struct with `#[tree(element = f32)]`"
 )]
 pub trait ArrayElement: Copy + 'static {
@@ -349,6 +349,18 @@ pub mod pod {
             }
         };
     }
+
+    /// What a struct has to be for its casts to be safe.
+    #[doc(hidden)]
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is no element: it is not `bytemuck::Pod`",
+        label = "not plain old data",
+        note = "derive `bytemuck::Pod` and `bytemuck::Zeroable`, with the feature `derive` of bytemuck"
+    )]
+    pub trait PodStruct: Pod {}
+
+    #[diagnostic::do_not_recommend]
+    impl<P: Pod> PodStruct for P {}
 
     // Refuses at compile time an element that is larger than its fields together.
     pub const fn check_sizes<P>(fields: usize) {

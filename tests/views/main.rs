@@ -2,6 +2,7 @@
 #![cfg(feature = "derive")]
 
 mod containers;
+mod elements;
 mod models;
 mod reading;
 mod refusals;

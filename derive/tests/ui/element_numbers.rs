@@ -1,0 +1,42 @@
+use bytemuck::{Pod, Zeroable};
+use flatleaf::Tree;
+
+#[derive(Tree, Clone, Copy, Pod, Zeroable)]
+#[tree(element)]
+#[repr(C)]
+struct TwoTypes {
+    x: [f32; 2],
+    y: f64,
+}
+
+#[derive(Tree, Clone, Copy, Pod, Zeroable)]
+#[tree(element = f32)]
+#[repr(C)]
+struct NoMultiple {
+    x: [u8; 5],
+}
+
+#[derive(Tree, Clone, Copy, Pod, Zeroable)]
+#[tree(element = f32)]
+#[repr(C)]
+struct NotAligned {
+    x: [u8; 8],
+}
+
+#[derive(Tree, Clone, Copy)]
+#[tree(element)]
+#[repr(C)]
+struct NotPod {
+    x: f32,
+}
+
+#[derive(Tree, Clone, Copy)]
+#[tree(element)]
+#[repr(C)]
+struct Generic<T> {
+    x: T,
+}
+
+fn main() {
+    flatleaf::Layout::of(&vec![Generic { x: String::new() }]).unwrap();
+}
