@@ -4,6 +4,8 @@
 //! Then the same trees with leaves of f16, bf16 and f64 in vectors of f32, f64: `memcpy` there
 //! moves as many bytes as are read and written.
 //!
+//! `points` are a million `[f32; 3]`, one leaf of 12 MB.
+//!
 //! `cargo bench --bench transfer --features half [-- TREE …]`
 //!
 //! The tree `billion`, 10⁹ numbers in 1,000 leaves, is measured only if it is named: it wants 12
@@ -40,6 +42,9 @@ fn main() {
         measure_type::<bf16, f32>(name, bf16::from_f32, bf16::to_f32, |x| x);
         measure_type::<f32, f64>(name, |x| x, |x| x, f64::from);
         measure_type::<f64, f64>(name, f64::from, |x| x as f32, f64::from);
+    }
+    if chosen.is_empty() || chosen.iter().any(|chosen| chosen == "points") {
+        measure_points();
     }
     if chosen.iter().any(|chosen| chosen == "billion") {
         measure_billion();
@@ -78,6 +83,49 @@ fn measure_billion() {
         assert!(layout.norm_l2(tree).expect("the same tree") > 0.0)
     });
     assert!(copy == flat && tree.iter().flatten().eq(&flat));
+}
+
+/// A million points, which are one leaf.
+fn measure_points() {
+    let numbers = concatenate(&arrays(&[vec![1_000_000, 3]], 1.0));
+    let points: Vec<[f32; 3]> = numbers.as_chunks().0.to_vec();
+    let layout = Layout::of(&points).expect("a plain tree");
+    let mut target = vec![[0.0; 3]; points.len()];
+    assert_eq!(layout.leaves().len(), 1);
+    assert!(layout.gather(&points).expect("the same tree") == numbers);
+    assert!(
+        layout
+            .restructure(&points, &numbers)
+            .expect("the same tree")
+            == points
+    );
+    layout
+        .restructure_into(&mut target, &numbers)
+        .expect("the same tree");
+    assert!(target == points);
+
+    let (mut copy, mut buffer) = (numbers.clone(), numbers.clone());
+    let mut jobs: [(&str, &mut dyn FnMut()); 4] = [
+        ("memcpy", &mut || parallel_copy(&mut copy, &numbers)),
+        ("gather_into", &mut || {
+            layout
+                .gather_into(&points, &mut buffer)
+                .expect("the same tree")
+        }),
+        ("restructure_into", &mut || {
+            layout
+                .restructure_into(&mut target, &numbers)
+                .expect("the same tree")
+        }),
+        ("restructure", &mut || {
+            drop(black_box(
+                layout
+                    .restructure(&points, &numbers)
+                    .expect("the same tree"),
+            ))
+        }),
+    ];
+    report("points", &mut jobs, 1);
 }
 
 /// A model whose first and last parameter are one, and its gradient with one at each place.

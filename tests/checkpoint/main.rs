@@ -7,6 +7,8 @@ mod files;
 
 mod comparing;
 mod conversions;
+#[cfg(feature = "num-complex")]
+mod elements;
 mod format;
 mod hostile;
 mod killed;
