@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use flatleaf::ops;
+use flatleaf::ops::compact::{self, Codes, RandomBits};
 
 /// What is measured: it may write the first slice and read both.
 type Run = fn(&mut [f32], &[f32]);
@@ -61,7 +62,47 @@ const SPLITS: &[(&str, Run, Run)] = &[
 
 const CHUNK: usize = 16 * 1024;
 
+/// Codes and back, of so many elements at a time, as a step takes them.
+const BLOCK: usize = 1024;
+
+/// Name, and what is done to the elements, their bf16, codes and scales.
+type Codec = fn(&mut Stored);
+
+const CODECS: &[(&str, Codec)] = &[
+    ("memcpy of f32", |s| s.back.copy_from_slice(&s.x)),
+    ("bf16 → f32", |s| compact::widen(&s.halves, &mut s.back)),
+    ("f32 → bf16, nearest", |s| {
+        compact::narrow(&s.x, &mut s.halves, None)
+    }),
+    ("f32 → bf16, random", |s| {
+        compact::narrow(&s.x, &mut s.halves, Some((s.random, 0)))
+    }),
+    ("codes → f32", |s| {
+        compact::decode((&s.codes, &s.scales), s.kind, &mut s.back)
+    }),
+    ("f32 → codes, nearest", |s| {
+        compact::encode(&s.x, s.kind, (&mut s.codes, &mut s.scales), None)
+    }),
+    ("f32 → codes, random", |s| {
+        let random = Some((s.random, 0));
+        compact::encode(&s.x, s.kind, (&mut s.codes, &mut s.scales), random)
+    }),
+];
+
+/// A vector and all that it is stored as.
+struct Stored {
+    x: Vec<f32>,
+    back: Vec<f32>,
+    halves: Vec<u16>,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    kind: Codes,
+    random: RandomBits,
+}
+
 fn main() {
+    codecs(Codes::Signed, 1.0);
+    codecs(Codes::Unsigned, 0.0);
     let (mut y, x): (Vec<f32>, Vec<f32>) = (0..SIZES[0])
         .map(|i| ((i % 1013) as f32 * 1e-3, (i % 911) as f32 * -1e-3))
         .unzip();
@@ -90,6 +131,37 @@ fn main() {
         .build()
         .unwrap()
         .install(|| splits(&mut y, &x));
+}
+
+/// Picoseconds an element, one thread, in the first cache.
+fn codecs(kind: Codes, least: f32) {
+    let number = |i: usize| (i * 37 % BLOCK) as f32 / BLOCK as f32 * (1.0 + least) - least;
+    let mut stored = Stored {
+        x: (0..BLOCK).map(number).collect(),
+        back: vec![0.0; BLOCK],
+        halves: vec![0; BLOCK],
+        codes: vec![0; BLOCK],
+        scales: vec![0.0; BLOCK.div_ceil(compact::BLOCK)],
+        kind,
+        random: RandomBits::new(0, 1, 0),
+    };
+    println!("{kind:?}: picoseconds an element, {BLOCK} at a time");
+    for (name, codec) in CODECS {
+        codec(&mut stored);
+        const CALLS: u32 = 2000;
+        let mut time = || {
+            let start = Instant::now();
+            (0..CALLS).for_each(|_| codec(black_box(&mut stored)));
+            start.elapsed() / CALLS
+        };
+        let mut times: Vec<Duration> = (0..41).map(|_| time()).collect();
+        let picoseconds = median(&mut times).as_secs_f64() * 1e12 / BLOCK as f64;
+        println!("    {name:<22} {picoseconds:6.0}");
+    }
+    compact::decode((&stored.codes, &stored.scales), kind, &mut stored.back);
+    let pairs = stored.x.iter().zip(&stored.back);
+    let off = pairs.map(|(x, back)| (x - back).abs()).fold(0.0, f32::max);
+    assert!(off < 0.02, "codes are off by {off}");
 }
 
 fn report((name, kernel, rival): (&str, Run, Run), y: &mut [f32], x: &[f32]) {

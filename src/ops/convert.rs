@@ -45,6 +45,18 @@ pub(crate) fn convert<const N: usize, const M: usize>(
     dispatch::run(Convert, from, to, one);
 }
 
+/// to ← one(from), element by element.
+///
+/// ***Panics*** if the lengths differ.
+pub(super) fn each<A: Copy, B>(from: &[A], to: &mut [B], one: impl Fn(A) -> B) {
+    let (elements, room) = (from.len(), to.len());
+    assert!(
+        elements == room,
+        "expected room for {elements} elements, found {room}"
+    );
+    dispatch::run(Convert, from, to, one);
+}
+
 struct Convert;
 
 impl<A: Copy, B, F: Fn(A) -> B> Kernel<&[A], &mut [B], F> for Convert {

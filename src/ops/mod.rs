@@ -42,6 +42,8 @@
 //! wrong maximum is an [`Error`](crate::Error).
 
 mod clip;
+#[doc(hidden)]
+pub mod compact;
 pub(crate) mod convert;
 #[doc(hidden)]
 pub mod dispatch;

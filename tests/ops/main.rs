@@ -3,6 +3,7 @@
 
 mod bits;
 mod clip;
+mod compact;
 mod edges;
 mod elementwise;
 mod kernels;

@@ -1,0 +1,133 @@
+//! Random bits of an element by its index.
+//!
+//! ```text
+//! key        ← mix64(mix64(mix64(seed) + step) + state)         once a vector and step
+//! k₁, k₂     ← halves of mix64(key + upper half of the index)   once for 2³² elements
+//! x          ← k₁ + index · 0x9e3779b1                          a sum an element: they follow each other
+//! bits       ← (x ⊕ (x >> 15) ⊕ k₂) · 0x846ca68b                of which the upper half is used
+//! ```
+//!
+//! Keys are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, *Fast splittable
+//! pseudorandom number generators*, 2014), so steps, vectors and seeds have nothing to do with each
+//! other. Elements of one vector and step only have to be rounded without a pattern, and a step
+//! with compact state is bound by arithmetic, so they are mixed once: multiples of 2³² over the
+//! golden ratio are spread evenly, and one round of a shift and a product (the last of Wellons'
+//! `lowbias32`, 2018) breaks up their order. The upper halves of neighbours up to 2,000 elements
+//! apart are not correlated by more than as many true random numbers are. (With both rounds of
+//! `lowbias32` half of the time of rounding went into random bits; with the product alone
+//! neighbours 256 apart were correlated. And one draw was once to serve two vectors, 16 bits for
+//! each: then their rounding errors would be correlated.)
+
+use std::ops::Range;
+
+/// The random bits of the elements of one vector at one step.
+///
+/// ```
+/// use flatleaf::ops::compact::RandomBits;
+///
+/// let bits = RandomBits::new(0, 1, 0);
+/// assert_eq!(bits.of(7), bits.of(7));
+/// assert_ne!(bits.of(7), bits.of(8));
+/// assert_ne!(bits.of(7), RandomBits::new(0, 2, 0).of(7)); // another step
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RandomBits {
+    key: u64,
+}
+
+impl RandomBits {
+    /// Those of a run's seed, a step, and one of the vectors that are rounded at it.
+    ///
+    /// ```
+    /// use flatleaf::ops::compact::RandomBits;
+    ///
+    /// assert_ne!(RandomBits::new(0, 1, 0).of(3), RandomBits::new(0, 1, 1).of(3)); // another vector
+    /// ```
+    pub fn new(seed: u64, step: u64, state: u64) -> Self {
+        let key = mix64(mix64(seed).wrapping_add(step));
+        RandomBits {
+            key: mix64(key.wrapping_add(state)),
+        }
+    }
+
+    /// Those of one element: 32 bits of which the upper half is well mixed.
+    ///
+    /// ```
+    /// use flatleaf::ops::compact::RandomBits;
+    ///
+    /// let bits = RandomBits::new(1, 1, 1);
+    /// let ones: u32 = (0..1000).map(|index| bits.of(index) >> 31).sum();
+    /// assert!((450..550).contains(&ones));
+    /// ```
+    pub fn of(self, index: u64) -> u32 {
+        Run::from(self.keys((index >> 32) as u32), index as u32).next()
+    }
+
+    fn keys(self, upper: u32) -> Keys {
+        let key = mix64(self.key.wrapping_add(u64::from(upper)));
+        Keys {
+            first: key as u32,
+            second: (key >> 32) as u32,
+        }
+    }
+
+    /// Runs of elements whose indices have one upper half: that is all of them, unless the vector
+    /// is longer than 2³² and they lie across such a border.
+    pub(super) fn runs(self, first: u64, len: usize) -> impl Iterator<Item = (Range<usize>, Run)> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            if start == len {
+                return None;
+            }
+            let index = first + start as u64;
+            let to_border = (1 << 32) - (index & u64::from(u32::MAX));
+            let end = (start as u64).saturating_add(to_border).min(len as u64) as usize;
+            let run = Run::from(self.keys((index >> 32) as u32), index as u32);
+            Some((std::mem::replace(&mut start, end)..end, run))
+        })
+    }
+}
+
+/// What the bits of elements are made of, beside the lower half of their index.
+#[derive(Clone, Copy)]
+struct Keys {
+    first: u32,
+    second: u32,
+}
+
+/// 2³² over the golden ratio.
+const GOLDEN: u32 = 0x9e37_79b1;
+
+/// Bits of elements that follow each other.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    /// Of the next one.
+    x: u32,
+    key: u32,
+}
+
+impl Run {
+    /// From the element on whose index has this lower half.
+    fn from(keys: Keys, lower: u32) -> Self {
+        Run {
+            x: keys.first.wrapping_add(lower.wrapping_mul(GOLDEN)),
+            key: keys.second,
+        }
+    }
+
+    /// The bits of the next element.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> u32 {
+        let x = self.x;
+        // A sum and not a product with the place, which the compiler would not make one.
+        self.x = x.wrapping_add(GOLDEN);
+        (x ^ (x >> 15) ^ self.key).wrapping_mul(0x846c_a68b)
+    }
+}
+
+fn mix64(x: u64) -> u64 {
+    let mut x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
