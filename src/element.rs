@@ -1,9 +1,9 @@
 //! Element types: which numbers an array leaf may hold.
 
 use std::fmt;
-use std::ops::AddAssign;
 
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, checked};
+use ndarray::NdFloat;
 
 use crate::error::Result;
 
@@ -189,7 +189,8 @@ pub trait Element:
 /// A number that flat vectors are made of: `f32` and `f64`.
 ///
 /// Sealed: `f16` and `bf16` are types of leaves only, since sums over a vector of them would lose
-/// what they sum.
+/// what they sum. It has the arithmetic of ndarray's [`NdFloat`], so that code which is generic over
+/// it calculates as with a float, and multiplies matrices.
 ///
 /// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those
 /// of any float type. On the way back numbers are rounded to the nearest one of their leaf's type,
@@ -210,7 +211,62 @@ pub trait Element:
 /// assert!(total::<f32>(&model).unwrap_err().is_element_type());
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait FlatElement: FloatElement + Pod + AddAssign {}
+pub trait FlatElement: FloatElement + Pod + NdFloat + Into<f64> {
+    /// The number of this type that is nearest to an `f64`, ties to even: of a setting, which is an
+    /// `f64` whatever the vectors are. For `f64` it is the number itself. What is beyond the
+    /// greatest `f32` becomes infinite there.
+    ///
+    /// ```
+    /// use flatleaf::FlatElement;
+    ///
+    /// fn third<E: FlatElement>() -> E {
+    ///     E::from_f64(1.0 / 3.0)
+    /// }
+    ///
+    /// assert_eq!((third::<f32>(), third::<f64>()), (0.33333334, 0.3333333333333333));
+    /// ```
+    fn from_f64(number: f64) -> Self;
+
+    /// An integer of as many bits, by which floats are compared without losing a NaN.
+    #[doc(hidden)]
+    type Key: Copy + Ord + Send + Sync;
+
+    /// The least and the greatest key.
+    #[doc(hidden)]
+    const KEYS: (Self::Key, Self::Key);
+
+    /// The [`magnitude`](FlatElement::magnitude) of infinity: those above are NaN.
+    #[doc(hidden)]
+    const INFINITE: Self::Key;
+
+    /// Whether squares of all numbers are exact in an f64, and neither overflow nor vanish there.
+    #[doc(hidden)]
+    const HAS_SQUARES: bool;
+
+    #[doc(hidden)]
+    fn slice(elements: &[Self]) -> FlatSlice<'_>;
+
+    #[doc(hidden)]
+    fn bits(self) -> u64;
+
+    /// `None` of bits that are more than it has.
+    #[doc(hidden)]
+    fn of_bits(bits: u64) -> Option<Self>;
+
+    /// |x| as an integer of the same order, with NaN above infinity.
+    #[doc(hidden)]
+    fn magnitude(self) -> Self::Key;
+
+    #[doc(hidden)]
+    fn of_magnitude(key: Self::Key) -> Self;
+
+    /// x as an integer of the same order, with NaNs beyond the infinities of their sign.
+    #[doc(hidden)]
+    fn ordered(self) -> Self::Key;
+
+    #[doc(hidden)]
+    fn of_ordered(key: Self::Key) -> Self;
+}
 
 /// Any float: what leaves may be trained of, and what a bare field may be a parameter of.
 #[doc(hidden)]
@@ -223,8 +279,75 @@ impl FloatElement for half::f16 {}
 #[cfg(feature = "half")]
 impl FloatElement for half::bf16 {}
 
-impl FlatElement for f32 {}
-impl FlatElement for f64 {}
+/// Elements of a flat vector, across a call that is not generic, so that the loops behind it are
+/// compiled once, here, and not by everybody who calls.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub enum FlatSlice<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+}
+
+macro_rules! flat_elements {
+    ($($float:ty, $name:ident, $key:ty, $bits:ty, $has_squares:literal;)*) => {$(
+        impl FlatElement for $float {
+            type Key = $key;
+
+            const KEYS: ($key, $key) = (<$key>::MIN, <$key>::MAX);
+            const INFINITE: $key = <$float>::INFINITY.to_bits() as $key;
+            const HAS_SQUARES: bool = $has_squares;
+
+            #[inline(always)]
+            fn from_f64(number: f64) -> Self {
+                number as $float
+            }
+
+            #[inline]
+            fn slice(elements: &[Self]) -> FlatSlice<'_> {
+                FlatSlice::$name(elements)
+            }
+
+            #[inline(always)]
+            fn bits(self) -> u64 {
+                self.to_bits().into()
+            }
+
+            fn of_bits(bits: u64) -> Option<Self> {
+                <$bits>::try_from(bits).ok().map(<$float>::from_bits)
+            }
+
+            #[inline(always)]
+            fn magnitude(self) -> $key {
+                (self.to_bits() & (<$bits>::MAX >> 1)) as $key
+            }
+
+            #[inline(always)]
+            fn of_magnitude(key: $key) -> Self {
+                <$float>::from_bits(key as $bits)
+            }
+
+            #[inline(always)]
+            fn ordered(self) -> $key {
+                // Floats are sign and magnitude, integers two's complement: of negative numbers all
+                // bits but the sign are turned round, so that the greater magnitude is the lesser
+                // integer.
+                let bits = self.to_bits() as $key;
+                bits ^ ((bits >> (<$key>::BITS - 1)) & <$key>::MAX)
+            }
+
+            #[inline(always)]
+            fn of_ordered(key: $key) -> Self {
+                let bits = key ^ ((key >> (<$key>::BITS - 1)) & <$key>::MAX);
+                <$float>::from_bits(bits as $bits)
+            }
+        }
+    )*};
+}
+
+flat_elements! {
+    f32, F32, i32, u32, true;
+    f64, F64, i64, u64, false;
+}
 
 mod private {
     pub trait Sealed {}

@@ -155,7 +155,7 @@ impl Layout {
     ) -> Result<Vec<Clip>> {
         let grad = grad.elements_of(self)?;
         // Without a leaf there would be nobody to refuse the bound.
-        let _ = ops::clip_norm(&mut [], max)?;
+        let _ = ops::clip_norm::<f32>(&mut [], max)?;
         if ops::first_non_finite(grad).is_some() {
             return Err(self.name_element(grad));
         }

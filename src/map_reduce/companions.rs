@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Leaf, Pattern};
 use crate::memory;
@@ -121,15 +122,15 @@ impl<const K: usize> Deref for LeafAt<'_, K> {
 }
 
 /// The slices of all companions, and zeros for what they have not got.
-pub(super) struct Companions<'l, 'a, const K: usize> {
+pub(super) struct Companions<'l, 'a, E: FlatElement, const K: usize> {
     layout: &'l Layout,
-    trees: [LeafSlices<'a>; K],
-    zeros: Vec<f32>,
+    trees: [LeafSlices<'a, E>; K],
+    zeros: Vec<E>,
 }
 
-impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
+impl<'l, 'a, E: FlatElement, const K: usize> Companions<'l, 'a, E, K> {
     pub(super) fn read(layout: &'l Layout, companions: [Companion<'a>; K]) -> Result<Self> {
-        let mut trees = Vec::with_capacity(K);
+        let mut trees: Vec<LeafSlices<'a, E>> = Vec::with_capacity(K);
         for companion in companions {
             trees.push(match companion {
                 Companion::Grads(tree) => leaf_slices::gradients(layout, tree, TiedGrads::Sum)?,
@@ -165,18 +166,18 @@ impl<'l, 'a, const K: usize> Companions<'l, 'a, K> {
         }
     }
 
-    pub(super) fn slices(&self, index: usize) -> [&[f32]; K] {
+    pub(super) fn slices(&self, index: usize) -> [&[E]; K] {
         let zeros = || &self.zeros[..self.layout.leaves()[index].len()];
         std::array::from_fn(|k| self.trees[k][index].as_deref().unwrap_or_else(zeros))
     }
 }
 
 /// The values of a tree that may hold more leaves than the model.
-fn values_beside<'a>(
+fn values_beside<'a, E: FlatElement>(
     layout: &Layout,
     tree: &'a dyn Tree,
     patterns: &[&str],
-) -> Result<LeafSlices<'a>> {
+) -> Result<LeafSlices<'a, E>> {
     let patterns: Vec<Pattern> = patterns
         .iter()
         .map(|text| Pattern::parse(text))

@@ -59,7 +59,7 @@ impl Layout {
             let others = companions.slices(index);
             map(leaf, x, others);
         }
-        let values = Values::Leaves(Cow::Owned(new));
+        let values = Values::Leaves(Box::new(Cow::Owned(new)));
         rebuild(&self.inner, model, values, &validated)
     }
 
@@ -164,7 +164,7 @@ impl Layout {
         &self,
         target: &mut T,
         companions: [Companion<'_>; K],
-        change: impl FnOnce(&Companions<'_, '_, K>, Vec<&mut [f32]>),
+        change: impl FnOnce(&Companions<'_, '_, f32, K>, Vec<&mut [f32]>),
     ) -> Result<()> {
         let companions = Companions::read(self, companions)?;
         let ((), written) = leaf_slices::change(

@@ -2,6 +2,7 @@
 
 use super::reduce::{first_non_finite, settle, square};
 use super::{elementwise, lanes, norm_l2, parallel};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// What clipping by norm measured and did.
@@ -19,13 +20,14 @@ pub struct Clip {
     /// The L2 norm that the slice came with.
     pub norm_before: f64,
     /// The L2 norm that it has now, measured: elements are rounded, so it may miss the maximum by a
-    /// relative 1e-7.
+    /// relative 1e-7, of f64 by 1e-15.
     pub norm_after: f64,
     /// The factor that was applied, 1 where nothing changed.
     pub scale: f64,
 }
 
-/// What to do about a norm that is infinite or NaN. The norm of finite elements never is.
+/// What to do about a norm that is infinite or NaN. The norm of finite elements never is, but for one
+/// of `f64` above 1.8e308.
 ///
 /// ```
 /// use flatleaf::ops::{clip_norm_with, NonFinite};
@@ -71,7 +73,7 @@ pub enum NonFinite {
 /// ```
 /// use flatleaf::ops;
 ///
-/// let mut gradient = [3.0, 4.0];
+/// let mut gradient = [3.0_f32, 4.0];
 /// let clip = ops::clip_norm(&mut gradient, 1.0)?;
 /// assert_eq!(gradient, [0.6, 0.8]);
 /// assert_eq!((clip.norm_before, clip.scale), (5.0, 0.2));
@@ -80,7 +82,7 @@ pub enum NonFinite {
 /// assert_eq!(again, ops::Clip { norm_before: 5.0, norm_after: 5.0, scale: 1.0 });
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn clip_norm(x: &mut [f32], max: f64) -> Result<Clip> {
+pub fn clip_norm<E: FlatElement>(x: &mut [E], max: f64) -> Result<Clip> {
     clip_norm_with(x, max, NonFinite::Error)
 }
 
@@ -103,7 +105,11 @@ pub fn clip_norm(x: &mut [f32], max: f64) -> Result<Clip> {
 /// assert!(clip.norm_before.is_nan() && gradient[0] == 1.0);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn clip_norm_with(x: &mut [f32], max: f64, non_finite: NonFinite) -> Result<Clip> {
+pub fn clip_norm_with<E: FlatElement>(
+    x: &mut [E],
+    max: f64,
+    non_finite: NonFinite,
+) -> Result<Clip> {
     check_max(max)?;
     let norm = norm_l2(x);
     match non_finite {
@@ -129,8 +135,8 @@ pub fn clip_norm_with(x: &mut [f32], max: f64, non_finite: NonFinite) -> Result<
 /// assert_eq!(gradient, [1.0, -1.0, 0.5]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn clip_value(x: &mut [f32], max_abs: f32) -> Result<()> {
-    check_max(f64::from(max_abs))?;
+pub fn clip_value<E: FlatElement>(x: &mut [E], max_abs: E) -> Result<()> {
+    check_max(max_abs.into())?;
     elementwise::clamp(x, -max_abs, max_abs);
     Ok(())
 }
@@ -144,9 +150,11 @@ fn check_max(max: f64) -> Result<()> {
 }
 
 #[cold]
-fn at_fault(x: &[f32]) -> Error {
-    let index = first_non_finite(x).expect("the norm of finite elements is finite");
-    Error::non_finite(index, x[index])
+fn at_fault<E: FlatElement>(x: &[E]) -> Error {
+    match first_non_finite(x) {
+        Some(index) => Error::non_finite(index, x[index]),
+        None => Error::non_finite_norm(),
+    }
 }
 
 fn unchanged(norm: f64) -> Clip {
@@ -158,16 +166,22 @@ fn unchanged(norm: f64) -> Clip {
 }
 
 /// Scales, and measures each chunk while it is in the cache.
-fn shrink(x: &mut [f32], norm: f64, scale: f64) -> Clip {
+fn shrink<E: FlatElement>(x: &mut [E], norm: f64, scale: f64) -> Clip {
+    let scaled = move |x: E| E::from_f64(x.into() * scale);
     // The new norm is measured and not computed: elements were rounded, and some may have become 0.
-    let shrink_chunk = |x: &mut [f32]| {
-        elementwise::map_chunk(x, &move |x| (f64::from(x) * scale) as f32);
+    let shrink_chunk = |x: &mut [E]| {
+        elementwise::map_chunk(x, &scaled);
         lanes::sum(x, square)
     };
-    let squares = settle(parallel::fold(x, shrink_chunk, |a, b| a + b));
+    let norm_after = if E::HAS_SQUARES {
+        settle(parallel::fold(x, shrink_chunk, |a, b| a + b)).sqrt()
+    } else {
+        elementwise::map(x, scaled);
+        norm_l2(x)
+    };
     Clip {
         norm_before: norm,
-        norm_after: squares.sqrt(),
+        norm_after,
         scale,
     }
 }

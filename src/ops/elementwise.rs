@@ -21,7 +21,7 @@ use crate::element::FlatElement;
 /// assert_eq!(y, [11.0, 22.0]);
 /// ```
 #[track_caller]
-pub fn add(y: &mut [f32], x: &[f32]) {
+pub fn add<E: FlatElement>(y: &mut [E], x: &[E]) {
     assert_equal_lengths("add", y, x);
     add_elements(y, x);
 }
@@ -48,7 +48,7 @@ pub(crate) fn add_elements<E: FlatElement>(y: &mut [E], x: &[E]) {
 /// assert_eq!(y, [-9.0, -18.0]);
 /// ```
 #[track_caller]
-pub fn sub(y: &mut [f32], x: &[f32]) {
+pub fn sub<E: FlatElement>(y: &mut [E], x: &[E]) {
     assert_equal_lengths("sub", y, x);
     zip(y, x, |y, x| y - x);
 }
@@ -65,7 +65,7 @@ pub fn sub(y: &mut [f32], x: &[f32]) {
 /// ops::scale(&mut x, 0.5);
 /// assert_eq!(x, [0.5, -1.0]);
 /// ```
-pub fn scale(x: &mut [f32], c: f32) {
+pub fn scale<E: FlatElement>(x: &mut [E], c: E) {
     map(x, move |x| c * x);
 }
 
@@ -84,7 +84,7 @@ pub fn scale(x: &mut [f32], c: f32) {
 /// assert_eq!(weights, [0.0, 0.0]);
 /// ```
 #[track_caller]
-pub fn axpy(y: &mut [f32], alpha: f32, x: &[f32]) {
+pub fn axpy<E: FlatElement>(y: &mut [E], alpha: E, x: &[E]) {
     assert_equal_lengths("axpy", y, x);
     zip(y, x, move |y, x| y + alpha * x);
 }
@@ -116,12 +116,13 @@ pub fn axpy(y: &mut [f32], alpha: f32, x: &[f32]) {
 /// assert_eq!(average, [1.5, 3.0]);
 /// ```
 #[track_caller]
-pub fn lerp(a: &mut [f32], b: &[f32], w: f32) {
+pub fn lerp<E: FlatElement>(a: &mut [E], b: &[E], w: E) {
     assert_equal_lengths("lerp", a, b);
-    if w < 0.5 {
+    if w < E::from_f64(0.5) {
         zip(a, b, move |a, b| a + w * (b - a));
     } else {
-        zip(a, b, move |a, b| b - (b - a) * (1.0 - w));
+        let rest = E::one() - w;
+        zip(a, b, move |a, b| b - (b - a) * rest);
     }
 }
 
@@ -139,7 +140,7 @@ pub fn lerp(a: &mut [f32], b: &[f32], w: f32) {
 /// assert_eq!(x, [-1.0, 0.25, 1.0]);
 /// ```
 #[track_caller]
-pub fn clamp(x: &mut [f32], lo: f32, hi: f32) {
+pub fn clamp<E: FlatElement>(x: &mut [E], lo: E, hi: E) {
     assert!(
         lo <= hi,
         "`clamp`: expected bounds in order, found {lo} and {hi}"
@@ -158,7 +159,7 @@ pub fn clamp(x: &mut [f32], lo: f32, hi: f32) {
 /// ops::fill(&mut x, 0.0);
 /// assert_eq!(x, [0.0, 0.0]);
 /// ```
-pub fn fill(x: &mut [f32], v: f32) {
+pub fn fill<E: FlatElement>(x: &mut [E], v: E) {
     parallel::each(x, |x| x.fill(v));
 }
 
@@ -175,7 +176,7 @@ pub fn fill(x: &mut [f32], v: f32) {
 /// ops::map(&mut x, |x| x * x);
 /// assert_eq!(x, [1.0, 4.0]);
 /// ```
-pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+pub fn map<E: FlatElement>(x: &mut [E], f: impl Fn(E) -> E + Sync) {
     parallel::each(x, |x| map_chunk(x, &f));
 }
 
@@ -195,13 +196,13 @@ pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
 /// assert_eq!(greatest, [3.0, 5.0]);
 /// ```
 #[track_caller]
-pub fn zip_map(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+pub fn zip_map<E: FlatElement>(y: &mut [E], x: &[E], f: impl Fn(E, E) -> E + Sync) {
     assert_equal_lengths("zip_map", y, x);
     zip(y, x, f);
 }
 
 /// One chunk of [`map`], by the thread that calls.
-pub(super) fn map_chunk(x: &mut [f32], f: &impl Fn(f32) -> f32) {
+pub(super) fn map_chunk<E: FlatElement>(x: &mut [E], f: &impl Fn(E) -> E) {
     dispatch::run(Map, x, (), f);
 }
 
@@ -211,11 +212,11 @@ fn zip<E: Copy + Send + Sync>(y: &mut [E], x: &[E], f: impl Fn(E, E) -> E + Sync
 
 struct Map;
 
-impl<F: Fn(f32) -> f32> Kernel<&mut [f32], (), &F> for Map {
+impl<E: FlatElement, F: Fn(E) -> E> Kernel<&mut [E], (), &F> for Map {
     type Output = ();
 
     #[inline(always)]
-    fn run(x: &mut [f32], (): (), f: &F) {
+    fn run(x: &mut [E], (): (), f: &F) {
         for x in x {
             *x = f(*x);
         }

@@ -12,7 +12,7 @@ impl Error {
             .into()
     }
 
-    pub(crate) fn non_finite(index: usize, value: f32) -> Self {
+    pub(crate) fn non_finite(index: usize, value: impl Display) -> Self {
         Problem::new(ErrorKind::NonFinite)
             .expected("finite elements")
             .found(format!("{value} at index {index}"))
@@ -20,6 +20,13 @@ impl Error {
     }
 
     /// `what` names the vector: "the flat vector".
+    pub(crate) fn non_finite_norm() -> Self {
+        Problem::new(ErrorKind::NonFinite)
+            .expected("a finite norm")
+            .found("one beyond f64, of finite elements")
+            .into()
+    }
+
     pub(crate) fn length(what: impl Into<String>, expected: usize, found: usize) -> Self {
         Problem::new(ErrorKind::Length)
             .about(what)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lane:   0     1     2   …  15          element i goes to lane i % 16
-//!         x0    x1    x2  …  x15         f32, widened to f64 before anything is done with it
+//!         x0    x1    x2  …  x15         an f32 is widened to f64 before anything is done with it
 //!       + x16   x17   x18 …  x31
 //!       + x32   x33                      the end of the slice, in the same lanes
 //! ```
@@ -14,47 +14,44 @@
 //! them (400 ps); indices do better than iterators here for the same reason.
 //!
 //! In f64 the squares and products of f32 are exact, 1e20 squared is far from overflow and 1e-23
-//! squared far from zero. A lane adds 1,024 elements of a chunk, so its rounding error is below
+//! squared far from zero; of f64 every square and product is rounded. A lane adds 1,024 elements of a chunk, so its rounding error is below
 //! 1,024 · 2⁻⁵³.
 
 use super::dispatch::{self, Kernel};
+use crate::element::FlatElement;
 
 /// Accumulators. Determines rounding, as the chunk size does: another number adds in another order.
 const LANES: usize = 16;
 
 /// Σ `term(x)` over one chunk.
 #[inline]
-pub(super) fn sum(x: &[f32], term: impl Fn(f32) -> f64) -> f64 {
+pub(super) fn sum<E: FlatElement>(x: &[E], term: impl Fn(E) -> f64) -> f64 {
     dispatch::run(Sum, x, (), &term)
 }
 
 /// Σ `x·y` over one chunk of both.
 #[inline]
-pub(super) fn dot(x: &[f32], y: &[f32]) -> f64 {
+pub(super) fn dot<E: FlatElement>(x: &[E], y: &[E]) -> f64 {
     dispatch::run(Dot, x, y, ())
 }
 
-/// The least and the greatest `key(x)` over one chunk; for no elements [`Range::EMPTY`].
+/// The least and the greatest `key(x)` over one chunk; of no elements the greatest key there is and
+/// the least.
 #[inline]
-pub(super) fn range(x: &[f32], key: impl Fn(f32) -> i32) -> Range {
+pub(super) fn range<E: FlatElement>(x: &[E], key: impl Fn(E) -> E::Key) -> Range<E::Key> {
     dispatch::run(Extremes, x, (), &key)
 }
 
 /// Least and greatest, as integers: those vectorise, and unlike `f32::max` they keep NaN.
 #[derive(Clone, Copy)]
-pub(super) struct Range {
-    pub(super) least: i32,
-    pub(super) greatest: i32,
+pub(super) struct Range<K> {
+    pub(super) least: K,
+    pub(super) greatest: K,
 }
 
-impl Range {
-    const EMPTY: Range = Range {
-        least: i32::MAX,
-        greatest: i32::MIN,
-    };
-
+impl<K: Ord> Range<K> {
     #[inline(always)]
-    pub(super) fn with(self, other: Range) -> Range {
+    pub(super) fn with(self, other: Range<K>) -> Range<K> {
         Range {
             least: self.least.min(other.least),
             greatest: self.greatest.max(other.greatest),
@@ -64,11 +61,11 @@ impl Range {
 
 struct Sum;
 
-impl<F: Fn(f32) -> f64> Kernel<&[f32], (), &F> for Sum {
+impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], (), &F> for Sum {
     type Output = f64;
 
     #[inline(always)]
-    fn run(x: &[f32], (): (), term: &F) -> f64 {
+    fn run(x: &[E], (): (), term: &F) -> f64 {
         let mut lanes = [0.0; LANES];
         let (rows, end) = x.as_chunks::<LANES>();
         // Indices and a constant bound: the compiler makes the inner loop a few vector additions.
@@ -86,24 +83,30 @@ impl<F: Fn(f32) -> f64> Kernel<&[f32], (), &F> for Sum {
 
 struct Dot;
 
-impl Kernel<&[f32], &[f32], ()> for Dot {
+impl<E: FlatElement> Kernel<&[E], &[E], ()> for Dot {
     type Output = f64;
 
     #[inline(always)]
-    fn run(x: &[f32], y: &[f32], (): ()) -> f64 {
+    fn run(x: &[E], y: &[E], (): ()) -> f64 {
         let mut lanes = [0.0; LANES];
         let (x_rows, x_end) = x.as_chunks::<LANES>();
         let (y_rows, y_end) = y.as_chunks::<LANES>();
         for (x, y) in x_rows.iter().zip(y_rows) {
             for i in 0..LANES {
-                lanes[i] += f64::from(x[i]) * f64::from(y[i]);
+                lanes[i] += product(x[i], y[i]);
             }
         }
         for i in 0..x_end.len() {
-            lanes[i] += f64::from(x_end[i]) * f64::from(y_end[i]);
+            lanes[i] += product(x_end[i], y_end[i]);
         }
         fold(lanes)
     }
+}
+
+#[inline(always)]
+pub(super) fn product<E: FlatElement>(x: E, y: E) -> f64 {
+    let (x, y): (f64, f64) = (x.into(), y.into());
+    x * y
 }
 
 #[inline(always)]
@@ -122,13 +125,18 @@ fn fold(mut lanes: [f64; LANES]) -> f64 {
 
 struct Extremes;
 
-impl<F: Fn(f32) -> i32> Kernel<&[f32], (), &F> for Extremes {
-    type Output = Range;
+impl<E: FlatElement, F: Fn(E) -> E::Key> Kernel<&[E], (), &F> for Extremes {
+    type Output = Range<E::Key>;
 
     /// No lanes needed: integer minima and maxima may be grouped in any way, so the compiler does.
     #[inline(always)]
-    fn run(x: &[f32], (): (), key: &F) -> Range {
-        x.iter().fold(Range::EMPTY, |range, &x| {
+    fn run(x: &[E], (): (), key: &F) -> Range<E::Key> {
+        let (least, greatest) = E::KEYS;
+        let empty = Range {
+            least: greatest,
+            greatest: least,
+        };
+        x.iter().fold(empty, |range, &x| {
             range.with(Range {
                 least: key(x),
                 greatest: key(x),

@@ -1,7 +1,8 @@
 //! Norms of every order.
 
 use super::lanes::Range;
-use super::reduce::{INFINITY, magnitude, range_of, settle, sum_of, sum_of_squares};
+use super::reduce::{range_of, settle, square, sum_of};
+use crate::element::{FlatElement, FlatSlice};
 
 /// Σ |x|, the sum of all magnitudes.
 ///
@@ -13,24 +14,62 @@ use super::reduce::{INFINITY, magnitude, range_of, settle, sum_of, sum_of_square
 ///
 /// assert_eq!(ops::norm_l1(&[3.0, -4.0]), 7.0);
 /// ```
-pub fn norm_l1(x: &[f32]) -> f64 {
-    sum_of(x, |x| f64::from(x.abs()))
+pub fn norm_l1<E: FlatElement>(x: &[E]) -> f64 {
+    sum_of(x, |x| x.abs().into())
 }
 
 /// √Σ x², the Euclidean norm.
 ///
-/// Computed in f64, where the squares are exact and neither overflow nor vanish: the norm of finite
-/// elements is finite. Empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
+/// Computed in f64, where the squares of `f32` are exact and neither overflow nor vanish. Of `f64`
+/// their sum may, and then elements are scaled first, by a power of two, in two reads more; the norm
+/// is infinite only if it is beyond f64. Empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
 /// threads nor on the CPU's vector width. Reads `x` once, at the speed of memory.
 ///
 /// ```
 /// use flatleaf::ops;
 ///
 /// assert_eq!(ops::norm_l2(&[3.0, -4.0]), 5.0);
-/// assert_eq!(ops::norm_l2(&[1e20, 0.0]), f64::from(1e20_f32));
+/// assert_eq!(ops::norm_l2(&[1e20_f32, 0.0]), f64::from(1e20_f32));
+/// assert!((ops::norm_l2(&[3e200, -4e200]) / 5e200 - 1.0).abs() < 1e-15); // squares are beyond f64
 /// ```
-pub fn norm_l2(x: &[f32]) -> f64 {
-    sum_of_squares(x).sqrt()
+pub fn norm_l2<E: FlatElement>(x: &[E]) -> f64 {
+    norm(x, 2.0)
+}
+
+fn norm_l2_of<E: FlatElement>(x: &[E]) -> f64 {
+    let squares = sum_of(x, square);
+    if E::HAS_SQUARES || (LEAST_SQUARES..=f64::MAX).contains(&squares) {
+        squares.sqrt()
+    } else {
+        scaled_norm_l2(x)
+    }
+}
+
+/// Of a sum of squares that is less, some may have vanished by more than its rounding: a square
+/// below the least normal number, 2⁻¹⁰²², is off by up to 2⁻¹⁰⁷⁵, and 2⁶² elements are off by less
+/// than a rounding of this.
+const LEAST_SQUARES: f64 = f64::MIN_POSITIVE * (1_u64 << 63) as f64;
+
+/// The Euclidean norm where squares overflow or vanish: each element is divided by the power of two
+/// next to the greatest before it is squared, which rounds nothing that counts.
+#[cold]
+fn scaled_norm_l2<E: FlatElement>(x: &[E]) -> f64 {
+    let Some((_, greatest)) = magnitudes(x) else {
+        return 0.0;
+    };
+    if greatest == 0.0 || !greatest.is_finite() {
+        return greatest;
+    }
+    let scale = power_of_two_against(greatest);
+    let scaled = |x: E| square::<f64>(x.into() * scale);
+    sum_of(x, scaled).sqrt() / scale
+}
+
+/// A power of two that brings a positive number near 1. Its reciprocal is a normal number too.
+pub(crate) fn power_of_two_against(number: f64) -> f64 {
+    let biased_exponent = (number.to_bits() >> 52) & 0x7ff;
+    let exponent = biased_exponent as i32 - 1023;
+    2.0_f64.powi(-exponent.clamp(-1000, 1000))
 }
 
 /// max |x|, the greatest magnitude: exact, as no arithmetic is done.
@@ -43,7 +82,7 @@ pub fn norm_l2(x: &[f32]) -> f64 {
 /// assert_eq!(ops::norm_inf(&[3.0, -4.0]), 4.0);
 /// assert!(ops::norm_inf(&[f32::INFINITY, f32::NAN]).is_nan());
 /// ```
-pub fn norm_inf(x: &[f32]) -> f64 {
+pub fn norm_inf<E: FlatElement>(x: &[E]) -> f64 {
     magnitudes(x).map_or(0.0, |(_, greatest)| greatest)
 }
 
@@ -78,17 +117,29 @@ pub fn norm_inf(x: &[f32]) -> f64 {
 /// assert_eq!(ops::norm(&x, f64::INFINITY), 4.0);
 /// assert_eq!(ops::norm(&x, f64::NEG_INFINITY), 0.0);
 /// ```
-pub fn norm(x: &[f32], p: f64) -> f64 {
+pub fn norm<E: FlatElement>(x: &[E], p: f64) -> f64 {
+    // Compiled here and not in every crate that runs an optimiser.
+    fn of_either(x: FlatSlice<'_>, p: f64) -> f64 {
+        match x {
+            FlatSlice::F32(x) => norm_of(x, p),
+            FlatSlice::F64(x) => norm_of(x, p),
+        }
+    }
+
+    of_either(E::slice(x), p)
+}
+
+fn norm_of<E: FlatElement>(x: &[E], p: f64) -> f64 {
     match p {
         0.0 => sum_of(x, |x| {
             if x.is_nan() {
                 f64::NAN
             } else {
-                f64::from(x != 0.0)
+                f64::from(x != E::zeroed())
             }
         }),
         1.0 => norm_l1(x),
-        2.0 => norm_l2(x),
+        2.0 => norm_l2_of(x),
         f64::INFINITY => norm_inf(x),
         f64::NEG_INFINITY => magnitudes(x).map_or(0.0, |(least, _)| least),
         p if p.is_nan() => f64::NAN,
@@ -99,10 +150,10 @@ pub fn norm(x: &[f32], p: f64) -> f64 {
 }
 
 /// The least and the greatest |x|, both NaN if any is; `None` of no elements.
-fn magnitudes(x: &[f32]) -> Option<(f64, f64)> {
-    let Range { least, greatest } = range_of(x, magnitude);
-    let float = |bits: i32| f64::from(f32::from_bits(bits as u32));
-    let range = if greatest > INFINITY {
+fn magnitudes<E: FlatElement>(x: &[E]) -> Option<(f64, f64)> {
+    let Range { least, greatest } = range_of(x, E::magnitude);
+    let float = |key: E::Key| E::of_magnitude(key).into();
+    let range = if greatest > E::INFINITE {
         (f64::NAN, f64::NAN)
     } else {
         (float(least), float(greatest))
@@ -112,7 +163,7 @@ fn magnitudes(x: &[f32]) -> Option<(f64, f64)> {
 
 /// `unit · (Σ (|x|/unit)ᵖ)^(1/p)`, where the ratios that are raised to |p| are from 0 to 1 and the
 /// one of `unit` itself is 1.
-fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
+fn power_norm<E: FlatElement>(x: &[E], p: f64, unit: f64) -> f64 {
     const WHOLE: f64 = 1024.0;
     if unit == 0.0 || !unit.is_finite() {
         return unit;
@@ -131,11 +182,16 @@ fn power_norm(x: &[f32], p: f64, unit: f64) -> f64 {
     settle(if p > 0.0 { unit * root } else { unit / root })
 }
 
-fn sum_of_ratios(x: &[f32], p: f64, unit: f64, raise: impl Fn(f64) -> f64 + Sync) -> f64 {
+fn sum_of_ratios<E: FlatElement>(
+    x: &[E],
+    p: f64,
+    unit: f64,
+    raise: impl Fn(f64) -> f64 + Sync,
+) -> f64 {
     if p > 0.0 {
-        sum_of(x, |x| raise(f64::from(x.abs()) / unit))
+        sum_of(x, |x| raise(x.abs().into() / unit))
     } else {
-        sum_of(x, |x| raise(unit / f64::from(x.abs())))
+        sum_of(x, |x| raise(unit / x.abs().into()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Several gradients for one step.
 
-use super::kernel::{Kernel, choose, each, go_on_if};
-use super::rule::Rule;
+use super::kernel::{Kernel, choose, each_as, go_on_if};
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// Holds gradients back and hands on the mean of every `steps` of them; in between nothing behind
@@ -88,6 +89,12 @@ impl Rule for Accumulate {
     }
 }
 
+impl RuleFor<f64> for Accumulate {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, counters: &[f64]) -> impl Kernel<f64> {
+        self.window(counters[0])
+    }
+}
+
 impl Accumulate {
     /// A window that has begun ends when it holds as many gradients as are wanted now, or more.
     fn is_last_of_window(&self, held: f64) -> bool {
@@ -95,20 +102,20 @@ impl Accumulate {
     }
 
     /// The step of a leaf of which so many gradients are held.
-    fn window(&self, held: f64) -> impl Kernel + use<> {
+    fn window<E: FlatElement>(&self, held: f64) -> impl Kernel<E> + use<E> {
         let is_last = self.is_last_of_window(held);
         let divisor = match held {
-            _ if !is_last => 1.0,
-            held if held < 0.0 => -held as f32,
-            held => (held + 1.0) as f32,
+            _ if !is_last => E::one(),
+            held if held < 0.0 => E::from_f64(-held),
+            held => E::from_f64(held + 1.0),
         };
-        let first = each(move |_, dx, [sum]| {
+        let first = each_as::<E, _>(move |_, dx, [sum]| {
             *sum = dx;
             *sum / divisor
         });
         // Of a window that is ended without a gradient what stages in front make of none is left out.
-        let taken = if held < 0.0 { 0.0 } else { 1.0 };
-        let further = each(move |_, dx, [sum]| {
+        let taken = if held < 0.0 { E::zero() } else { E::one() };
+        let further = each_as::<E, _>(move |_, dx, [sum]| {
             *sum += taken * dx;
             *sum / divisor
         });

@@ -1,9 +1,10 @@
 //! Adam by how far the gradient is from what was expected.
 
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Average, Quotient};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam that divides by how far gradients are from their average in place of how large they are, so
@@ -79,17 +80,29 @@ impl Rule for AdaBelief {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
-        let quotient = Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step);
-        let eps_root = self.eps_root as f32;
-        each(move |_, dx, [m, s]| {
-            *m = first.mix(*m, dx);
-            *s = second.mix_square(*s, dx - *m) + eps_root;
-            quotient.of(dx, *m, *s)
-        })
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
         Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for AdaBelief {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl AdaBelief {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
+        let quotient = Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step);
+        let eps_root = E::from_f64(self.eps_root);
+        each_as::<E, _>(move |_, dx, [m, s]| {
+            *m = first.mix(*m, dx);
+            *s = second.mix_square(*s, dx - *m) + eps_root;
+            quotient.of(dx, *m, *s)
+        })
     }
 }

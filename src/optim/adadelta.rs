@@ -1,10 +1,11 @@
 //! Steps of the size of the last steps.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rate, check_eps, check_non_negative};
 use super::moments::Average;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Scales the gradient by the root of the average square of past steps over that of past gradients,
@@ -77,18 +78,30 @@ impl Rule for AdaDelta {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for AdaDelta {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl AdaDelta {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let average = Average::new(self.rho);
-        let (lr, eps) = (self.lr as f32, self.eps as f32);
-        let ratio = each(move |_, dx, [squares, deltas]| {
+        let (lr, eps) = (E::from_f64(self.lr), E::from_f64(self.eps));
+        let ratio = each_as::<E, _>(move |_, dx, [squares, deltas]| {
             *squares = average.mix_square(*squares, dx);
             let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
             *deltas = average.mix_square(*deltas, delta);
             lr * delta
         });
         (penalty(self.weight_decay), ratio)
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }

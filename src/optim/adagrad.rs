@@ -1,9 +1,10 @@
 //! Steps divided by the root of all squares so far.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::{check_eps, check_non_negative};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Divides by the root of the sum of all squares so far, so that elements whose gradients are rare
@@ -83,20 +84,32 @@ impl Rule for AdaGrad {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let initial = match step {
-            1 => self.initial_accumulator_value as f32,
-            _ => 0.0,
-        };
-        let decayed = self.lr / (1.0 + (step - 1) as f64 * self.lr_decay);
-        let (rate, eps) = (decayed as f32, self.eps as f32);
-        let ratio = each(move |_, dx, [sum]| {
-            *sum = *sum + initial + dx * dx;
-            rate * dx / (sum.sqrt() + eps)
-        });
-        (penalty(self.weight_decay), ratio)
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
         Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for AdaGrad {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl AdaGrad {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let initial = match step {
+            1 => E::from_f64(self.initial_accumulator_value),
+            _ => E::zero(),
+        };
+        let decayed = self.lr / (1.0 + (step - 1) as f64 * self.lr_decay);
+        let (rate, eps) = (E::from_f64(decayed), E::from_f64(self.eps));
+        let ratio = each_as::<E, _>(move |_, dx, [sum]| {
+            *sum = *sum + initial + dx * dx;
+            rate * dx / (sum.sqrt() + eps)
+        });
+        (penalty(self.weight_decay), ratio)
     }
 }

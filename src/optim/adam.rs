@@ -1,10 +1,11 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, choose, each};
-use super::limits::saturating_f32;
+use super::kernel::{Kernel, choose, each_as};
+use super::limits::saturating;
 use super::moments::{validate, weight};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam: a moving average of the gradient, divided by the root of a moving average of its square,
@@ -84,12 +85,24 @@ impl Rule for Adam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        (penalty(self.weight_decay), moments.kernel(self.amsgrad))
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
         Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Adam {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl Adam {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let moments = Moments::new(self.lr, self.betas, self.eps, step);
+        (penalty(self.weight_decay), moments.kernel(self.amsgrad))
     }
 }
 
@@ -165,11 +178,7 @@ impl Rule for AdamW {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let moments = Moments::new(self.lr, self.betas, self.eps, step);
-        (
-            moments.kernel(self.amsgrad),
-            penalty(self.lr * self.weight_decay),
-        )
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
@@ -177,9 +186,25 @@ impl Rule for AdamW {
     }
 }
 
+impl RuleFor<f64> for AdamW {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl AdamW {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let moments = Moments::new(self.lr, self.betas, self.eps, step);
+        (
+            moments.kernel(self.amsgrad),
+            penalty(self.lr * self.weight_decay),
+        )
+    }
+}
+
 /// The step of [`AdamW`] without amsgrad, which keeps the first two of its vectors: for rules that
 /// take it for some of the leaves.
-pub(super) fn adamw(adamw: AdamW, step: u64) -> impl Kernel {
+pub(super) fn adamw<E: FlatElement>(adamw: AdamW, step: u64) -> impl Kernel<E> {
     let AdamW {
         lr,
         betas,
@@ -199,33 +224,33 @@ const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 /// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in
 /// f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]
-struct Moments {
-    beta1: f32,
-    fresh1: f32,
-    beta2: f32,
-    fresh2: f32,
+struct Moments<E> {
+    beta1: E,
+    fresh1: E,
+    beta2: E,
+    fresh2: E,
     /// lr / (1 − β₁ᵗ)
-    rate: f32,
+    rate: E,
     /// 1 / √(1 − β₂ᵗ)
-    correction: f32,
-    eps: f32,
+    correction: E,
+    eps: E,
 }
 
-impl Moments {
+impl<E: FlatElement> Moments<E> {
     fn new(lr: f64, (beta1, beta2): (f64, f64), eps: f64, step: u64) -> Self {
         Moments {
-            beta1: beta1 as f32,
-            fresh1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            fresh2: (1.0 - beta2) as f32,
-            rate: saturating_f32(lr / weight(beta1, step)),
-            correction: weight(beta2, step).sqrt().recip() as f32,
-            eps: eps as f32,
+            beta1: E::from_f64(beta1),
+            fresh1: E::from_f64(1.0 - beta1),
+            beta2: E::from_f64(beta2),
+            fresh2: E::from_f64(1.0 - beta2),
+            rate: saturating(lr / weight(beta1, step)),
+            correction: E::from_f64(weight(beta2, step).sqrt().recip()),
+            eps: E::from_f64(eps),
         }
     }
 
-    fn kernel(self, amsgrad: bool) -> impl Kernel {
-        let by_greatest = each(move |_, dx, [m, v, greatest]| {
+    fn kernel(self, amsgrad: bool) -> impl Kernel<E> {
+        let by_greatest = each_as::<E, _>(move |_, dx, [m, v, greatest]| {
             self.advance(dx, m, v);
             *greatest = if *greatest > *v { *greatest } else { *v };
             self.ratio(*m, *greatest)
@@ -233,21 +258,21 @@ impl Moments {
         choose(amsgrad, by_greatest, self.by_present())
     }
 
-    fn by_present(self) -> impl Kernel {
-        each(move |_, dx, [m, v]| {
+    fn by_present(self) -> impl Kernel<E> {
+        each_as::<E, _>(move |_, dx, [m, v]| {
             self.advance(dx, m, v);
             self.ratio(*m, *v)
         })
     }
 
     #[inline(always)]
-    fn advance(&self, grad: f32, m: &mut f32, v: &mut f32) {
+    fn advance(&self, grad: E, m: &mut E, v: &mut E) {
         *m = self.beta1 * *m + self.fresh1 * grad;
         *v = self.beta2 * *v + self.fresh2 * grad * grad;
     }
 
     #[inline(always)]
-    fn ratio(&self, m: f32, v: f32) -> f32 {
+    fn ratio(&self, m: E, v: E) -> E {
         self.rate * m / (v.sqrt() * self.correction + self.eps)
     }
 }

@@ -1,10 +1,11 @@
 //! Adam by the infinity norm.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, each};
-use super::limits::saturating_f32;
+use super::kernel::{Kernel, each_as};
+use super::limits::saturating;
 use super::moments::{Average, validate, weight};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam with the greatest magnitude of the gradients so far, which fades, in place of the root of
@@ -73,21 +74,33 @@ impl Rule for Adamax {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (beta1, beta2) = self.betas;
-        let average = Average::new(beta1);
-        let (fade, eps) = (beta2 as f32, self.eps as f32);
-        let rate = saturating_f32(self.lr / weight(beta1, step));
-        let ratio = each(move |_, dx, [m, greatest]| {
-            *m = average.mix(*m, dx);
-            let (faded, new) = (fade * *greatest, dx.abs() + eps);
-            // Not `f32::max`, which would lose a NaN of the gradient.
-            *greatest = if faded > new { faded } else { new };
-            rate * *m / *greatest
-        });
-        (penalty(self.weight_decay), ratio)
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
         Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Adamax {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl Adamax {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let (beta1, beta2) = self.betas;
+        let average = Average::new(beta1);
+        let (fade, eps) = (E::from_f64(beta2), E::from_f64(self.eps));
+        let rate: E = saturating(self.lr / weight(beta1, step));
+        let ratio = each_as::<E, _>(move |_, dx, [m, greatest]| {
+            *m = average.mix(*m, dx);
+            let (faded, new) = (fade * *greatest, dx.abs() + eps);
+            // Not `max`, which would lose a NaN of the gradient.
+            *greatest = if faded > new { faded } else { new };
+            rate * *m / *greatest
+        });
+        (penalty(self.weight_decay), ratio)
     }
 }

@@ -6,7 +6,7 @@
 //! its weight.
 
 use super::kernel::{Kernel, Stage};
-use super::rule::{Rule, StageState, next_step, short_name};
+use super::rule::{Rule, RuleFor, StageState, next_step, short_name};
 use crate::error::{Error, Result};
 
 /// Why a chain's counters can be split.
@@ -16,6 +16,28 @@ impl Rule for () {
     fn kernel(&self, _step: u64) -> impl Kernel {
         // The direction is the gradient.
     }
+}
+
+impl RuleFor<f64> for () {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {}
+}
+
+/// The kernels of all stages, each with its own steps and counters.
+macro_rules! stages {
+    ($kernel:ident, $is:path, $($index:tt),+) => {
+        #[allow(unused_assignments)]
+        fn $kernel(&self, shape: &[usize], _step: u64, counters: &[f64]) -> impl $is {
+            let (mut start, mut rest) = (0, counters);
+            ($({
+                let own = rest.split_off(..1 + self.$index.counters().len()).expect(COUNTED);
+                let len = self.$index.states().len();
+                let kernel = self.$index.$kernel(shape, next_step(own[0]), &own[1..]);
+                let stage = Stage { start, len, kernel };
+                start += len;
+                stage
+            },)+)
+        }
+    };
 }
 
 macro_rules! chain {
@@ -68,18 +90,7 @@ macro_rules! chain {
                 $(self.$index.sees_shape())||+
             }
 
-            #[allow(unused_assignments)]
-            fn kernel_for(&self, shape: &[usize], _step: u64, counters: &[f64]) -> impl Kernel {
-                let (mut start, mut rest) = (0, counters);
-                ($({
-                    let own = rest.split_off(..1 + self.$index.counters().len()).expect(COUNTED);
-                    let len = self.$index.states().len();
-                    let kernel = self.$index.kernel_for(shape, next_step(own[0]), &own[1..]);
-                    let stage = Stage { start, len, kernel };
-                    start += len;
-                    stage
-                },)+)
-            }
+            stages!(kernel_for, Kernel, $($index),+);
 
             fn advance(&self, _step: u64, counters: &mut [f64]) -> bool {
                 let mut rest = counters;
@@ -129,6 +140,15 @@ macro_rules! chain {
 
             fn is_last(&self) -> bool {
                 self.$last.is_last()
+            }
+        }
+
+        impl<$($stage: RuleFor<f64>),+> RuleFor<f64> for ($($stage,)+) {
+            stages!(kernel_as, Kernel<f64>, $($index),+);
+
+            fn check_kernel(&self) -> Result<()> {
+                $(self.$index.check_kernel()?;)+
+                Ok(())
             }
         }
     };

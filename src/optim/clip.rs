@@ -1,9 +1,10 @@
 //! Clipping as a stage of a chain.
 
-use super::kernel::{Kernel, Scale, each};
+use super::kernel::{Kernel, Scale, each_as};
 use super::limits::check_that;
 use super::measure::{Measure, clip_scale};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::ops::NonFinite;
 
@@ -44,8 +45,20 @@ impl Rule for ClipValue {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let max = self.max as f32;
-        each(move |_, dx, []| dx.clamp(-max, max))
+        self.stages()
+    }
+}
+
+impl RuleFor<f64> for ClipValue {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl ClipValue {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
+        let max = E::from_f64(self.max);
+        each_as::<E, _>(move |_, dx, []| dx.clamp(-max, max))
     }
 }
 
@@ -104,6 +117,18 @@ impl Rule for ClipNorm {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+}
+
+impl RuleFor<f64> for ClipNorm {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl ClipNorm {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let ClipNorm { max, p, non_finite } = *self;
         clip(Measure::clip(true, p, max, non_finite), max)
     }
@@ -159,6 +184,18 @@ impl Rule for ClipNormPerLeaf {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+}
+
+impl RuleFor<f64> for ClipNormPerLeaf {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl ClipNormPerLeaf {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let ClipNormPerLeaf { max, p, non_finite } = *self;
         clip(Measure::clip(false, p, max, non_finite), max)
     }
@@ -169,7 +206,7 @@ fn validate(max: f64, p: f64) -> Result<()> {
     check_that("p", p, p > 0.0, "an order above 0")
 }
 
-fn clip(measure: Measure, max: f64) -> impl Kernel {
+fn clip<E: FlatElement>(measure: Measure, max: f64) -> impl Kernel<E> {
     Scale {
         measure,
         factor: move |[_, norm]: [f64; 2]| clip_scale(norm, max),

@@ -1,8 +1,9 @@
 //! Penalties on the parameters as stages of a chain.
 
-use super::kernel::{Kernel, choose, each};
-use super::limits::{check_non_negative, saturating_f32};
-use super::rule::Rule;
+use super::kernel::{Kernel, choose, each_as};
+use super::limits::{check_non_negative, saturating};
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adds `weight_decay·x` to the direction: in front of a rule this is an L2 penalty, which the
@@ -45,6 +46,18 @@ impl Rule for WeightDecay {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+}
+
+impl RuleFor<f64> for WeightDecay {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl WeightDecay {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         penalty(self.weight_decay)
     }
 }
@@ -87,19 +100,31 @@ impl Rule for SignDecay {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let sign_decay = self.sign_decay as f32;
-        each(move |x, dx, []| dx + sign_decay * sign(x))
+        self.stages()
+    }
+}
+
+impl RuleFor<f64> for SignDecay {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl SignDecay {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
+        let sign_decay = E::from_f64(self.sign_decay);
+        each_as::<E, _>(move |x, dx, []| dx + sign_decay * sign(x))
     }
 }
 
 /// Adds `weight_decay·x` to the direction. Where that is 0 nothing is added, and no product formed:
 /// a parameter may be −∞, as those of a mask are, and 0·∞ is NaN.
-pub(super) fn penalty(weight_decay: f64) -> impl Kernel {
-    let weight_decay = saturating_f32(weight_decay);
+pub(super) fn penalty<E: FlatElement>(weight_decay: f64) -> impl Kernel<E> {
+    let weight_decay: E = saturating(weight_decay);
     choose(
-        weight_decay == 0.0,
+        weight_decay == E::zero(),
         (),
-        each(move |x, dx, []| dx + weight_decay * x),
+        each_as::<E, _>(move |x, dx, []| dx + weight_decay * x),
     )
 }
 
@@ -112,13 +137,17 @@ pub(super) fn coupling(lr: f64, weight_decay: f64, is_decoupled: bool) -> (f64, 
     }
 }
 
-/// −1, 0 or 1; NaN of NaN. Of 0 it is 0, where [`f32::signum`] has 1: what a rule that steps by
+/// −1, 0 or 1, of an `f32` or an `f64`; NaN of NaN. Of 0 it is 0, where [`f32::signum`] has 1: what a rule that steps by
 /// sign needs, lest elements without a gradient move.
 ///
 /// ```
 /// assert_eq!([-3.0, 0.0, 0.5].map(flatleaf::optim::sign), [-1.0, 0.0, 1.0]);
 /// ```
 #[inline(always)]
-pub fn sign(x: f32) -> f32 {
-    if x == 0.0 { 0.0 } else { x.signum() }
+pub fn sign<E: FlatElement>(x: E) -> E {
+    if x == E::zero() {
+        E::zero()
+    } else {
+        x.signum()
+    }
 }

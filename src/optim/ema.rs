@@ -1,8 +1,9 @@
 //! A moving average of the parameters as the last stage of a chain.
 
-use super::kernel::{Kernel, choose, each};
+use super::kernel::{Kernel, choose, each_as};
 use super::limits::check_that;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Keeps a moving average of the parameters as the step leaves them, in the state vector `average`.
@@ -97,9 +98,15 @@ impl Rule for Ema {
     }
 }
 
+impl RuleFor<f64> for Ema {
+    fn kernel_as(&self, _shape: &[usize], step: u64, counters: &[f64]) -> impl Kernel<f64> {
+        self.average(step, counters[0])
+    }
+}
+
 impl Ema {
     /// The step of a leaf whose average has this weight so far.
-    fn average(&self, step: u64, weight: f64) -> impl Kernel + use<> {
+    fn average<E: FlatElement>(&self, step: u64, weight: f64) -> impl Kernel<E> + use<E> {
         move_average(self.fresh(step, weight))
     }
 
@@ -156,19 +163,19 @@ impl Ema {
 }
 
 /// `average ← average + fresh · (x − average)`, of the parameters as the step leaves them.
-pub(super) fn move_average(fresh: f64) -> impl Kernel {
-    let (fresh, complement) = (fresh as f32, (1.0 - fresh) as f32);
+pub(super) fn move_average<E: FlatElement>(fresh: f64) -> impl Kernel<E> {
+    let (fresh, complement) = (E::from_f64(fresh), E::from_f64(1.0 - fresh));
     // Two forms, so that both ends are exact, as `ops::lerp`.
-    let of_small = each(move |x, dx, [average]| {
+    let of_small = each_as::<E, _>(move |x, dx, [average]| {
         *average += fresh * (x - dx - *average);
         dx
     });
-    let of_large = each(move |x, dx, [average]| {
+    let of_large = each_as::<E, _>(move |x, dx, [average]| {
         let moved = x - dx;
         *average = moved - (moved - *average) * complement;
         dx
     });
-    choose(fresh < 0.5, of_small, of_large)
+    choose(fresh < E::from_f64(0.5), of_small, of_large)
 }
 
 fn warm(step: u64) -> f64 {

@@ -1,5 +1,6 @@
 //! What a step on the flat vector takes as its gradient.
 
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::flat::gradient::FlatGrad;
 use crate::layout::Layout;
@@ -25,15 +26,15 @@ use crate::layout::Layout;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Gradient<'g>(Kind<'g>);
+pub struct Gradient<'g, E = f32>(Kind<'g, E>);
 
 #[derive(Clone, Copy, Debug)]
-enum Kind<'g> {
-    Flat(&'g FlatGrad),
-    AllPresent(&'g [f32]),
+enum Kind<'g, E> {
+    Flat(&'g FlatGrad<E>),
+    AllPresent(&'g [E]),
 }
 
-impl<'g> Gradient<'g> {
+impl<'g, E: FlatElement> Gradient<'g, E> {
     pub(super) fn check(&self, layout: &Layout) -> Result<()> {
         match self.0 {
             Kind::Flat(grad) => layout.check_same(grad.layout()),
@@ -48,7 +49,7 @@ impl<'g> Gradient<'g> {
         }
     }
 
-    pub(super) fn elements(&self) -> &'g [f32] {
+    pub(super) fn elements(&self) -> &'g [E] {
         match self.0 {
             Kind::Flat(grad) => grad,
             Kind::AllPresent(grad) => grad,
@@ -56,26 +57,26 @@ impl<'g> Gradient<'g> {
     }
 }
 
-impl<'g> From<&'g FlatGrad> for Gradient<'g> {
-    fn from(grad: &'g FlatGrad) -> Self {
+impl<'g, E> From<&'g FlatGrad<E>> for Gradient<'g, E> {
+    fn from(grad: &'g FlatGrad<E>) -> Self {
         Gradient(Kind::Flat(grad))
     }
 }
 
-impl<'g> From<&'g [f32]> for Gradient<'g> {
-    fn from(grad: &'g [f32]) -> Self {
+impl<'g, E> From<&'g [E]> for Gradient<'g, E> {
+    fn from(grad: &'g [E]) -> Self {
         Gradient(Kind::AllPresent(grad))
     }
 }
 
-impl<'g> From<&'g Vec<f32>> for Gradient<'g> {
-    fn from(grad: &'g Vec<f32>) -> Self {
+impl<'g, E> From<&'g Vec<E>> for Gradient<'g, E> {
+    fn from(grad: &'g Vec<E>) -> Self {
         Gradient(Kind::AllPresent(grad))
     }
 }
 
-impl<'g, const N: usize> From<&'g [f32; N]> for Gradient<'g> {
-    fn from(grad: &'g [f32; N]) -> Self {
+impl<'g, E, const N: usize> From<&'g [E; N]> for Gradient<'g, E> {
+    fn from(grad: &'g [E; N]) -> Self {
         Gradient(Kind::AllPresent(grad))
     }
 }

@@ -16,11 +16,13 @@ use std::sync::Arc;
 use super::measure::Measure;
 use super::row::Row;
 use super::scan::Scan;
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`],
 /// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`] or
-/// several of them in a tuple, one after the other.
+/// several of them in a tuple, one after the other. Vectors are of `f32` where nothing else is said;
+/// [`each_as`] and [`each_leaf_as`] are for others.
 ///
 /// This trait is sealed: kernels are made by those functions and implemented nowhere else, so that
 /// any of them can be run in rows of any width, and on copies of the state.
@@ -44,7 +46,7 @@ use crate::error::Result;
 /// assert_eq!(model, [0.75, 1.25]);
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub trait Kernel: Send + Sync {
+pub trait Kernel<E: FlatElement = f32>: Send + Sync {
     /// How many norms it may ask for, and directions of whole leaves. Each has a number in the
     /// chain, whichever way an option goes, so that groups with other options agree on what is
     /// measured.
@@ -59,10 +61,10 @@ pub trait Kernel: Send + Sync {
 
     /// Lists the norms that `run` will ask for.
     #[doc(hidden)]
-    fn scan(&self, scan: &mut Scan);
+    fn scan(&self, scan: &mut Scan<E>);
 
     #[doc(hidden)]
-    fn run(&self, row: &mut Row<'_>) -> Flow;
+    fn run(&self, row: &mut Row<'_, E>) -> Flow;
 }
 
 /// Whether the stages behind are to run.
@@ -112,24 +114,76 @@ pub(super) const GO_ON: Flow = ControlFlow::Continue(());
 pub fn each<const N: usize>(
     change: impl Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync,
 ) -> impl Kernel {
+    each_as(change)
+}
+
+/// Replaces every element of the direction, as [`each`] does, in vectors of another element type:
+/// for a rule that moves vectors of `f64` too, or of both by one function.
+///
+/// ```
+/// use flatleaf::optim::{each_as, Kernel, Optimizer, Rule, RuleFor};
+/// use flatleaf::{FlatElement, Layout};
+///
+/// #[derive(Clone, PartialEq)]
+/// struct Heavy { lr: f64, momentum: f64 }
+///
+/// impl Heavy {
+///     fn step<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
+///         let (lr, momentum) = (E::from_f64(self.lr), E::from_f64(self.momentum));
+///         each_as::<E, _>(move |_x, dx, [buffer]| {
+///             *buffer = momentum * *buffer + dx;
+///             lr * *buffer
+///         })
+///     }
+/// }
+///
+/// impl Rule for Heavy {
+///     fn states(&self) -> Vec<&'static str> {
+///         vec!["momentum_buffer"]
+///     }
+///
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         self.step()
+///     }
+/// }
+///
+/// impl RuleFor<f64> for Heavy {
+///     fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+///         self.step()
+///     }
+/// }
+///
+/// let mut flat = [1.0];
+/// let mut optimizer = Optimizer::new_as::<f64>(Heavy { lr: 0.1, momentum: 0.5 }, &Layout::of(&flat)?)?;
+/// optimizer.step(&mut flat, &[1.0])?;
+/// assert_eq!(flat, [0.9]); // not 0.8999999985098839, as with a rate that is an f32
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub fn each_as<E: FlatElement, const N: usize>(
+    change: impl Fn(E, E, &mut [E; N]) -> E + Send + Sync,
+) -> impl Kernel<E> {
     Each(change)
 }
 
 struct Each<const N: usize, F>(F);
 
-impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel for Each<N, F> {
+impl<E, const N: usize, F> Kernel<E> for Each<N, F>
+where
+    E: FlatElement,
+    F: Fn(E, E, &mut [E; N]) -> E + Send + Sync,
+{
     const NORMS: usize = 0;
 
     fn states(&self) -> usize {
         N
     }
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         scan.changes();
     }
 
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         row.each(&self.0);
         GO_ON
     }
@@ -151,7 +205,11 @@ impl<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32 + Send + Sync> Kernel
 ///     }
 /// }
 /// ```
-pub fn choose(condition: bool, first: impl Kernel, second: impl Kernel) -> impl Kernel {
+pub fn choose<E: FlatElement>(
+    condition: bool,
+    first: impl Kernel<E>,
+    second: impl Kernel<E>,
+) -> impl Kernel<E> {
     Choice {
         condition,
         first,
@@ -165,14 +223,14 @@ struct Choice<A, B> {
     second: B,
 }
 
-impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
+impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
     const NORMS: usize = A::NORMS + B::NORMS;
 
     fn states(&self) -> usize {
         self.first.states().max(self.second.states())
     }
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         if self.condition {
             self.first.scan(scan);
             scan.pass_norms(B::NORMS);
@@ -183,7 +241,7 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
     }
 
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         if self.condition {
             self.first.run(row)?;
             // Norms have the same numbers whichever option is taken.
@@ -221,7 +279,9 @@ impl<A: Kernel, B: Kernel> Kernel for Choice<A, B> {
 /// assert_eq!(model, tree!({ "a": [9.0, 0.0], "b": [18.0] }));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> impl Kernel {
+pub fn scale_by_leaf_norms<E: FlatElement>(
+    factor: impl Fn(f64, f64) -> f64 + Send + Sync,
+) -> impl Kernel<E> {
     Scale {
         measure: Measure::leaf(),
         factor: move |[x, dx]: [f64; 2]| factor(x, dx),
@@ -250,7 +310,9 @@ pub fn scale_by_leaf_norms(factor: impl Fn(f64, f64) -> f64 + Send + Sync) -> im
 /// assert_eq!(model, tree!({ "a": [0.6], "b": [0.8] }));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn scale_by_global_norm(factor: impl Fn(f64) -> f64 + Send + Sync) -> impl Kernel {
+pub fn scale_by_global_norm<E: FlatElement>(
+    factor: impl Fn(f64) -> f64 + Send + Sync,
+) -> impl Kernel<E> {
     Scale {
         measure: Measure::global(),
         factor: move |[_, dx]: [f64; 2]| factor(dx),
@@ -263,19 +325,19 @@ pub(super) struct Scale<F> {
     pub(super) factor: F,
 }
 
-impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
+impl<E: FlatElement, F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel<E> for Scale<F> {
     const NORMS: usize = 1;
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         scan.norm(self.measure);
     }
 
     /// In f64, so that a small factor does not vanish, and elements stay as they are where it is 1.
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         // Once a row and not once an element.
         let factor = (self.factor)(row.norms()?);
-        row.each(&|_, dx, &mut []: &mut [f32; 0]| (f64::from(dx) * factor) as f32);
+        row.each(&|_, dx: E, &mut []: &mut [E; 0]| E::from_f64(dx.into() * factor));
         GO_ON
     }
 }
@@ -311,21 +373,65 @@ impl<F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel for Scale<F> {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 pub fn each_leaf(change: impl Fn(&mut [f32]) -> Result<()> + Send + Sync + 'static) -> impl Kernel {
+    each_leaf_as(change)
+}
+
+/// Replaces the direction of a leaf as a whole, as [`each_leaf`] does, in vectors of another element
+/// type.
+///
+/// ```
+/// use flatleaf::optim::{each_leaf_as, Kernel, Optimizer, Rule, RuleFor};
+/// use flatleaf::{FlatElement, Layout};
+///
+/// #[derive(Clone, PartialEq)]
+/// struct Reversed;
+///
+/// fn reversed<E: FlatElement>() -> impl Kernel<E> {
+///     each_leaf_as(|dx: &mut [E]| {
+///         dx.reverse();
+///         Ok(())
+///     })
+/// }
+///
+/// impl Rule for Reversed {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         reversed()
+///     }
+/// }
+///
+/// impl RuleFor<f64> for Reversed {
+///     fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+///         reversed()
+///     }
+/// }
+///
+/// let mut flat = [0.0_f64, 0.0];
+/// let mut optimizer = Optimizer::new_as::<f64>(Reversed, &Layout::of(&flat)?)?;
+/// optimizer.step(&mut flat, &[0.1, 0.2])?;
+/// assert_eq!(flat, [-0.2, -0.1]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub fn each_leaf_as<E: FlatElement>(
+    change: impl Fn(&mut [E]) -> Result<()> + Send + Sync + 'static,
+) -> impl Kernel<E> {
     EachLeaf(Arc::new(change))
 }
 
 /// Replaces the direction of a whole leaf.
 struct EachLeaf<F>(Arc<F>);
 
-impl<F: Fn(&mut [f32]) -> Result<()> + Send + Sync + 'static> Kernel for EachLeaf<F> {
+impl<E: FlatElement, F> Kernel<E> for EachLeaf<F>
+where
+    F: Fn(&mut [E]) -> Result<()> + Send + Sync + 'static,
+{
     const NORMS: usize = 1;
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         scan.change_of_leaf(self.0.clone());
     }
 
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         row.replace()
     }
 }
@@ -361,7 +467,7 @@ impl<F: Fn(&mut [f32]) -> Result<()> + Send + Sync + 'static> Kernel for EachLea
 /// }
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn go_on_if(condition: bool) -> impl Kernel {
+pub fn go_on_if<E: FlatElement>(condition: bool) -> impl Kernel<E> {
     Gate { is_open: condition }
 }
 
@@ -369,16 +475,16 @@ struct Gate {
     is_open: bool,
 }
 
-impl Kernel for Gate {
+impl<E: FlatElement> Kernel<E> for Gate {
     /// That of what it holds back.
     const NORMS: usize = 1;
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         scan.gate(self.is_open);
     }
 
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         // A norm of a closed gate is measured, and then nobody asks for it: it only has to be finite.
         row.pass_norms(1);
         if self.is_open {
@@ -396,7 +502,7 @@ pub(super) struct Stage<K> {
     pub(super) kernel: K,
 }
 
-impl<K: Kernel> Kernel for Stage<K> {
+impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
     const NORMS: usize = K::NORMS;
 
     fn states(&self) -> usize {
@@ -406,12 +512,12 @@ impl<K: Kernel> Kernel for Stage<K> {
         }
     }
 
-    fn scan(&self, scan: &mut Scan) {
+    fn scan(&self, scan: &mut Scan<E>) {
         self.kernel.scan(scan);
     }
 
     #[inline(always)]
-    fn run(&self, row: &mut Row<'_>) -> Flow {
+    fn run(&self, row: &mut Row<'_, E>) -> Flow {
         // A stage sees the vectors that it names and no others, also within a chain of chains.
         let before = row.enter(self.start, self.len);
         let flow = self.kernel.run(row);
@@ -420,32 +526,32 @@ impl<K: Kernel> Kernel for Stage<K> {
     }
 }
 
-impl Kernel for () {
+impl<E: FlatElement> Kernel<E> for () {
     const NORMS: usize = 0;
 
-    fn scan(&self, _scan: &mut Scan) {}
+    fn scan(&self, _scan: &mut Scan<E>) {}
 
     #[inline(always)]
-    fn run(&self, _row: &mut Row<'_>) -> Flow {
+    fn run(&self, _row: &mut Row<'_, E>) -> Flow {
         GO_ON
     }
 }
 
 macro_rules! sequence {
     ($($kernel:ident $index:tt),+) => {
-        impl<$($kernel: Kernel),+> Kernel for ($($kernel,)+) {
+        impl<Z: FlatElement, $($kernel: Kernel<Z>),+> Kernel<Z> for ($($kernel,)+) {
             const NORMS: usize = 0 $(+ $kernel::NORMS)+;
 
             fn states(&self) -> usize {
                 [$(self.$index.states()),+].into_iter().max().unwrap_or(0)
             }
 
-            fn scan(&self, scan: &mut Scan) {
+            fn scan(&self, scan: &mut Scan<Z>) {
                 $(self.$index.scan(scan);)+
             }
 
             #[inline(always)]
-            fn run(&self, row: &mut Row<'_>) -> Flow {
+            fn run(&self, row: &mut Row<'_, Z>) -> Flow {
                 $(self.$index.run(row)?;)+
                 GO_ON
             }

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::optimizer::Optimizer;
-use super::rule::{Rule, StageState};
+use super::rule::{RuleFor, StageState};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// All that an optimiser keeps of one leaf but for its configuration: for a framework that stores
@@ -43,7 +44,7 @@ use crate::error::{Error, Result};
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct LeafState<'s> {
+pub struct LeafState<'s, E: Clone = f32> {
     /// Steps that have moved the leaf, as [`Optimizer::step_count`] tells them.
     pub steps: u64,
     /// What the rule counts: first the gradients that it was handed, under the name `steps`, then
@@ -53,10 +54,10 @@ pub struct LeafState<'s> {
     /// The elements of the leaf in every state vector, in the order of [`Rule::states`]; of an
     /// optimiser [of a range](Optimizer::of_range) those that are in it. A name may come several
     /// times in a chain.
-    pub vectors: Vec<(Cow<'s, str>, Cow<'s, [f32]>)>,
+    pub vectors: Vec<(Cow<'s, str>, Cow<'s, [E]>)>,
 }
 
-impl<R: Rule> Optimizer<R> {
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// All that is kept of the leaf with this path among its places; `None` if there is no such
     /// leaf. Copies no vector.
     ///
@@ -73,7 +74,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(optimizer.leaf_state("b").unwrap().steps, 0);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn leaf_state(&self, path: &str) -> Option<LeafState<'_>> {
+    pub fn leaf_state(&self, path: &str) -> Option<LeafState<'_, E>> {
         let index = self.layout.index_of(path)?;
         let range = self.kept_of(index);
         let counted = self.progress.of(index).iter().copied();
@@ -110,7 +111,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert!(error.is_invalid_state());
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn set_leaf_state(&mut self, path: &str, state: &LeafState<'_>) -> Result<()> {
+    pub fn set_leaf_state(&mut self, path: &str, state: &LeafState<'_, E>) -> Result<()> {
         let Some(index) = self.layout.index_of(path) else {
             let expected = "the path of a trainable leaf";
             let found = self.layout.found_at(path);
@@ -132,7 +133,7 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    fn check_leaf_state(&self, len: usize, state: &LeafState<'_>) -> Result<()> {
+    fn check_leaf_state(&self, len: usize, state: &LeafState<'_, E>) -> Result<()> {
         let names = self.groups[0].states();
         let found: Vec<&str> = state.vectors.iter().map(|(name, _)| &**name).collect();
         if found != names {
@@ -156,7 +157,7 @@ impl<R: Rule> Optimizer<R> {
     }
 
     /// Steps, those of the rule and of every stage of a chain, are counted by ones.
-    fn check_steps(&self, state: &LeafState<'_>) -> Result<()> {
+    fn check_steps(&self, state: &LeafState<'_, E>) -> Result<()> {
         let mut numbers: Vec<f64> = state.counters.iter().map(|(_, number)| *number).collect();
         let mut steps = vec![numbers[0]];
         let mut note = |stage: StageState<'_>| steps.push(stage.progress[0]);
@@ -168,7 +169,7 @@ impl<R: Rule> Optimizer<R> {
         }
     }
 
-    fn counter_names(&self) -> impl Iterator<Item = &'static str> + use<R> {
+    fn counter_names(&self) -> impl Iterator<Item = &'static str> + use<R, E> {
         std::iter::once(STEPS).chain(self.groups[0].counters())
     }
 }

@@ -5,12 +5,13 @@ use super::optimizer::Optimizer;
 use super::pass::{self, Part, StatesInOrder};
 use super::plan::Plan;
 use super::report::StepReport;
-use super::rule::Rule;
+use super::rule::RuleFor;
 use super::show::LentParts;
+use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::memory;
 
-impl<R: Rule> Optimizer<R> {
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// Moves leaves that are lent one at a time, by gradients that are slices: for a framework
     /// whose parameters can only be locked one by one, and for parameters that no
     /// [`Tree`](crate::Tree) holds. Gives the bits of [`step`](Optimizer::step).
@@ -61,8 +62,8 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn update_each(
         &mut self,
-        grads: &[Option<&[f32]>],
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
+        grads: &[Option<&[E]>],
+        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     ) -> Result<StepReport> {
         self.check_is_whole()?;
         self.check_gradients(grads)?;
@@ -95,16 +96,16 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn flush_each(
         &mut self,
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
+        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     ) -> Result<StepReport> {
         self.check_is_whole()?;
         let plan = self.plan_flush();
         let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
-        let none: Vec<f32> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
+        let none: Vec<E> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
         self.move_each(plan, |part| &none[..part.range.len()], lend)
     }
 
-    fn check_gradients(&self, grads: &[Option<&[f32]>]) -> Result<()> {
+    fn check_gradients(&self, grads: &[Option<&[E]>]) -> Result<()> {
         let leaves = self.layout.leaves();
         if grads.len() != leaves.len() {
             let expected = format!("one gradient for each of {} leaves", leaves.len());
@@ -123,8 +124,8 @@ impl<R: Rule> Optimizer<R> {
     fn move_each<'g>(
         &mut self,
         plan: Plan,
-        gradient_of: impl Fn(&Part) -> &'g [f32],
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
+        gradient_of: impl Fn(&Part) -> &'g [E],
+        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(&self.groups);
         let mut lent = LentParts {

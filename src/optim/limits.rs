@@ -1,9 +1,11 @@
 //! What the numbers of a configuration may be, for rules of this crate and of one's own.
 //!
-//! Configurations are f64 and the elements that they meet are f32, so a number is checked as what
+//! Configurations are f64 and the elements that they meet mostly f32, so a number is checked as what
 //! it becomes there: a rate of 1e39 would be infinite and make NaN of a gradient of 0, and an eps
-//! of 1e-50 would be 0 and keep no divisor from it.
+//! of 1e-50 would be 0 and keep no divisor from it. Vectors of f64 have the same limits, since a
+//! configuration does not know what it will move.
 
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// Checks that a field is 0 or more, and finite as an f32: for learning rates, penalties and
@@ -136,8 +138,8 @@ fn check_not_vanishing(field: &str, value: f64) -> Result<()> {
     check_that(field, value, is_right, expected)
 }
 
-/// What the fields make together, as an f32: saturates at the greatest. A rate of 1e38 is right by
+/// What the fields make together, as an element: saturates at the greatest. A rate of 1e38 is right by
 /// itself, but lr/(1 − β₁) may be beyond any f32, and infinity times a gradient of 0 is NaN.
-pub(super) fn saturating_f32(value: f64) -> f32 {
-    (value as f32).clamp(-f32::MAX, f32::MAX)
+pub(super) fn saturating<E: FlatElement>(value: f64) -> E {
+    E::from_f64(value).clamp(E::min_value(), E::max_value())
 }

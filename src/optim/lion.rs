@@ -1,10 +1,11 @@
 //! The sign of a moving average.
 
 use super::decay::{penalty, sign};
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rates, check_non_negative};
 use super::moments::Average;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Steps of one size, by the sign of an average of gradients, with decoupled weight decay. Keeps
@@ -70,17 +71,29 @@ impl Rule for Lion {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Lion {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl Lion {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let (of_sign, average) = (Average::new(self.betas.0), Average::new(self.betas.1));
-        let lr = self.lr as f32;
-        let by_sign = each(move |_, dx, [m]| {
+        let lr = E::from_f64(self.lr);
+        let by_sign = each_as::<E, _>(move |_, dx, [m]| {
             let direction = sign(of_sign.mix(*m, dx));
             *m = average.mix(*m, dx);
             lr * direction
         });
         (by_sign, penalty(self.lr * self.weight_decay))
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }

@@ -8,22 +8,27 @@ use smallvec::SmallVec;
 
 use super::kernel::Kernel;
 use super::row::{Context, Copied, Elements, ROW, Row, States, filled_up};
+use crate::element::FlatElement;
 use crate::ops::dispatch;
 
 /// Elements that are at the same step, with their slices of the state vectors.
-pub(super) struct Slices<'v, 's> {
-    pub(super) x: &'s mut [f32],
-    pub(super) grad: &'s [f32],
-    pub(super) states: &'s mut [&'v mut [f32]],
+pub(super) struct Slices<'v, 's, E> {
+    pub(super) x: &'s mut [E],
+    pub(super) grad: &'s [E],
+    pub(super) states: &'s mut [&'v mut [E]],
 }
 
 /// Takes the step: all stages, row by row. The last elements of a part, fewer than a row, go through
 /// the stages as a row that is filled up with zeros.
-pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) {
+pub(super) fn step<E: FlatElement>(
+    slices: Slices<'_, '_, E>,
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
+) {
     let (x, x_end) = slices.x.as_chunks_mut();
     let (grad, grad_end) = slices.grad.as_chunks();
-    let mut columns: SmallVec<[&[Cell<Elements>]; 4]> = SmallVec::new();
-    let mut ends: SmallVec<[&mut [f32]; 4]> = SmallVec::new();
+    let mut columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = SmallVec::new();
+    let mut ends: SmallVec<[&mut [E]; 4]> = SmallVec::new();
     for state in slices.states {
         // Cells, since each row reads and writes columns that all rows share.
         let (column, end) = state.as_chunks_mut();
@@ -47,17 +52,20 @@ pub(super) fn step(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Contex
 
 struct Step;
 
-impl<K: Kernel>
-    dispatch::Kernel<&mut [Elements], &[Elements], (&K, &[&[Cell<Elements>]], Context<'_>)>
+/// The rows of every state vector.
+type Columns<'c, E> = &'c [&'c [Cell<Elements<E>>]];
+
+impl<E: FlatElement, K: Kernel<E>>
+    dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&K, Columns<'_, E>, Context<'_, E>)>
     for Step
 {
     type Output = ();
 
     #[inline(always)]
     fn run(
-        x: &mut [Elements],
-        grad: &[Elements],
-        (kernel, columns, context): (&K, &[&[Cell<Elements>]], Context<'_>),
+        x: &mut [Elements<E>],
+        grad: &[Elements<E>],
+        (kernel, columns, context): (&K, Columns<'_, E>, Context<'_, E>),
     ) {
         for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
             // Parameters are written last: a row that is held back leaves them as they were.
@@ -72,19 +80,23 @@ impl<K: Kernel>
 /// The last elements, fewer than a row: they take the step in a row of their own, which is filled up
 /// with zeros, through the loop that all rows go through. (A loop of its own, over copies that are
 /// made as stages ask, was one more version of the whole chain to compile.)
-fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) {
+fn step_end<E: FlatElement>(
+    slices: Slices<'_, '_, E>,
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
+) {
     let Slices { x, grad, states } = slices;
     let (mut moved, grad) = ([filled_up(x)], [filled_up(grad)]);
     let filled = states.iter().map(|state| Cell::new(filled_up(state)));
-    let filled: SmallVec<[Cell<Elements>; 4]> = filled.collect();
-    let columns: SmallVec<[&[Cell<Elements>]; 4]> = filled.iter().map(slice::from_ref).collect();
+    let filled: SmallVec<[Cell<Elements<E>>; 4]> = filled.collect();
+    let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = filled.iter().map(slice::from_ref).collect();
     dispatch::run(Step, &mut moved, &grad, (kernel, &columns[..], context));
     x.copy_from_slice(&moved[0][..x.len()]);
     for (state, filled) in states.iter_mut().zip(&filled) {
         let changed = &filled.get()[..state.len()];
         // Compared as bits, 0 and −0 are two. A vector that no stage touches is not written, and costs
         // no memory.
-        if bytemuck::cast_slice::<f32, u32>(changed) != bytemuck::cast_slice::<f32, u32>(state) {
+        if bytemuck::cast_slice::<E, u8>(changed) != bytemuck::cast_slice::<E, u8>(state) {
             state.copy_from_slice(changed);
         }
     }
@@ -92,29 +104,29 @@ fn step_end(slices: Slices<'_, '_>, kernel: &impl Kernel, context: Context<'_>) 
 
 /// Runs the stages up to the first norm that is not measured or gate that is closed, and writes
 /// neither parameters nor states: `dx`, the gradient at first, becomes the direction there.
-pub(super) fn direction(
-    x: &[f32],
-    dx: &mut [f32],
-    states: &[&[f32]],
-    kernel: &impl Kernel,
-    context: Context<'_>,
+pub(super) fn direction<E: FlatElement>(
+    x: &[E],
+    dx: &mut [E],
+    states: &[&[E]],
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
 ) {
-    let copies: SmallVec<[Copied; 4]> = states.iter().map(|_| Cell::default()).collect();
+    let copies: SmallVec<[Copied<E>; 4]> = states.iter().map(|_| Cell::default()).collect();
     dispatch::run(Direction, x, dx, (kernel, states, &copies[..], context));
 }
 
 struct Direction;
 
-impl<K: Kernel> dispatch::Kernel<&[f32], &mut [f32], (&K, &[&[f32]], &[Copied], Context<'_>)>
-    for Direction
+impl<E: FlatElement, K: Kernel<E>>
+    dispatch::Kernel<&[E], &mut [E], (&K, &[&[E]], &[Copied<E>], Context<'_, E>)> for Direction
 {
     type Output = ();
 
     #[inline(always)]
     fn run(
-        x: &[f32],
-        dx: &mut [f32],
-        (kernel, real, copies, context): (&K, &[&[f32]], &[Copied], Context<'_>),
+        x: &[E],
+        dx: &mut [E],
+        (kernel, real, copies, context): (&K, &[&[E]], &[Copied<E>], Context<'_, E>),
     ) {
         for at in (0..x.len()).step_by(ROW) {
             // Another stage may read what one has written, so copies last for the row, not longer.

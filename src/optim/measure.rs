@@ -2,6 +2,7 @@
 //! about one that is not finite. Taken leaf by leaf, so that their bits depend neither on the number
 //! of threads nor on where a step begins and ends a slice.
 
+use crate::element::FlatElement;
 use crate::ops::{self, NonFinite};
 
 /// What a stage asks for.
@@ -18,14 +19,14 @@ pub(super) struct Measure {
 }
 
 /// What was measured: norms of the parameters and of the direction, or the direction itself.
-pub(super) enum Measured {
+pub(super) enum Measured<E> {
     Global([f64; 2]),
     Leaves(Vec<[f64; 2]>),
     /// The directions of whole leaves, as they have been changed; empty of others.
-    Directions(Vec<Vec<f32>>),
+    Directions(Vec<Vec<E>>),
 }
 
-impl Measured {
+impl<E> Measured<E> {
     #[inline(always)]
     pub(super) fn at(&self, leaf: usize) -> [f64; 2] {
         match self {
@@ -36,7 +37,7 @@ impl Measured {
     }
 
     #[inline(always)]
-    pub(super) fn direction(&self, leaf: usize) -> &[f32] {
+    pub(super) fn direction(&self, leaf: usize) -> &[E] {
         match self {
             Measured::Directions(leaves) => &leaves[leaf],
             _ => unreachable!("a number is that of a norm or of a direction"),
@@ -77,11 +78,16 @@ impl Measure {
         }
     }
 
+    /// Whether slices add sums of squares: those of f32 do not overflow in f64. Other powers may, and
+    /// squares of f64, so that slices add norms there.
+    fn adds_squares<E: FlatElement>(self) -> bool {
+        E::HAS_SQUARES && self.p == 2.0
+    }
+
     /// What a slice adds, of its parameters and of its direction: sums of squares, or norms.
-    /// Squares do not overflow in f64; other powers may.
-    pub(super) fn slice(self, x: &[f32], dx: &[f32]) -> [f64; 2] {
+    pub(super) fn slice<E: FlatElement>(self, x: &[E], dx: &[E]) -> [f64; 2] {
         let total = |slice| {
-            if self.p == 2.0 {
+            if self.adds_squares::<E>() {
                 ops::sum_of_squares(slice)
             } else {
                 ops::norm(slice, self.p)
@@ -90,8 +96,8 @@ impl Measure {
         [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]
     }
 
-    pub(super) fn merge(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-        if self.p == 2.0 {
+    pub(super) fn merge<E: FlatElement>(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+        if self.adds_squares::<E>() {
             [a[0] + b[0], a[1] + b[1]]
         } else {
             std::array::from_fn(|k| merged(self.p, a[k], b[k]))
@@ -99,8 +105,8 @@ impl Measure {
     }
 
     /// The norms, of all that was merged.
-    pub(super) fn norms(self, total: [f64; 2]) -> [f64; 2] {
-        if self.p == 2.0 {
+    pub(super) fn norms<E: FlatElement>(self, total: [f64; 2]) -> [f64; 2] {
+        if self.adds_squares::<E>() {
             total.map(f64::sqrt)
         } else {
             total
@@ -119,7 +125,13 @@ fn merged(p: f64, a: f64, b: f64) -> f64 {
                 b
             }
         }
-        _ if a == 0.0 || b == 0.0 || !(a + b).is_finite() => a + b,
+        _ if a == 0.0 || b == 0.0 || !(a.is_finite() && b.is_finite()) => a + b,
+        // By operations that are the same on every machine, which a power is not.
+        2.0 => {
+            let (lesser, greater) = if a < b { (a, b) } else { (b, a) };
+            let ratio = lesser / greater;
+            greater * (1.0 + ratio * ratio).sqrt()
+        }
         p => {
             let greater = a.max(b);
             greater * ((a / greater).powf(p) + (b / greater).powf(p)).powf(1.0 / p)

@@ -206,7 +206,7 @@ impl<R: Rule> Optimizer<R> {
     }
 
     fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
-        let prepared = plan.prepare(&self.groups);
+        let prepared = plan.prepare::<_, f32>(&self.groups);
         let mut settings = plan.fingerprint(&prepared);
         for rate in self.groups.iter().filter_map(Rule::lr) {
             settings = settings.rotate_left(7) ^ rate.to_bits();
@@ -401,7 +401,12 @@ fn mean<C: Communicator>(
 }
 
 /// No leaf that is changed as a whole is kept by two members.
-fn check_uncut<K>(layout: &Layout, plan: &Plan, prepared: &Prepared<K>, met: &Met) -> Result<()> {
+fn check_uncut<K>(
+    layout: &Layout,
+    plan: &Plan,
+    prepared: &Prepared<K, f32>,
+    met: &Met,
+) -> Result<()> {
     if !met.is_sharded {
         return Ok(());
     }
@@ -432,7 +437,7 @@ struct OwnParts<'s, C> {
 }
 
 impl<C: Communicator> OwnParts<'_, C> {
-    fn slices(&self) -> Vec<PartSlices<'_>> {
+    fn slices(&self) -> Vec<PartSlices<'_, f32>> {
         let of_part = |part: &Part| {
             (
                 &self.flat[part.range.clone()],
@@ -443,15 +448,15 @@ impl<C: Communicator> OwnParts<'_, C> {
     }
 }
 
-impl<C: Communicator> ShowParts for OwnParts<'_, C> {
-    fn show(&mut self, _: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_>) -> Result<()> {
+impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
+    fn show(&mut self, _: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_, f32>) -> Result<()> {
         see(self.own, &self.slices())
     }
 
     fn totals<K: Kernel>(
         &mut self,
         parts: &[Part],
-        mut measuring: Measuring<'_, K>,
+        mut measuring: Measuring<'_, K, f32>,
         _: &[Option<Request>],
     ) -> Result<Vec<[f64; 2]>> {
         if !self.is_sharded {

@@ -102,7 +102,8 @@ pub use decay::{SignDecay, WeightDecay, sign};
 pub use ema::Ema;
 pub use gradient::Gradient;
 pub use kernel::{
-    Kernel, choose, each, each_leaf, go_on_if, scale_by_global_norm, scale_by_leaf_norms,
+    Kernel, choose, each, each_as, each_leaf, each_leaf_as, go_on_if, scale_by_global_norm,
+    scale_by_leaf_norms,
 };
 pub use leaf_state::LeafState;
 pub use limits::{
@@ -118,7 +119,7 @@ pub use radam::RAdam;
 pub use report::StepReport;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
-pub use rule::Rule;
+pub use rule::{Rule, RuleFor};
 pub use sgd::Sgd;
 pub use snapshot::{Migration, Reshaped, Snapshot};
 pub use swa::Swa;

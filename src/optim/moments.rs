@@ -4,7 +4,8 @@
 //! Adam and AdamW have a leaner quotient of their own, without eps_root and look ahead: with this
 //! one their steps take a tenth longer in the cache.
 
-use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating_f32};
+use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// What the numbers that most of them have may be.
@@ -20,28 +21,28 @@ pub(super) fn validate(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) 
 
 /// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]
-pub(super) struct Average {
-    kept: f32,
-    fresh: f32,
+pub(super) struct Average<E> {
+    kept: E,
+    fresh: E,
 }
 
-impl Average {
+impl<E: FlatElement> Average<E> {
     pub(super) fn new(beta: f64) -> Self {
         Average {
-            kept: beta as f32,
-            fresh: (1.0 - beta) as f32,
+            kept: E::from_f64(beta),
+            fresh: E::from_f64(1.0 - beta),
         }
     }
 
     #[inline(always)]
-    pub(super) fn mix(self, average: f32, new: f32) -> f32 {
+    pub(super) fn mix(self, average: E, new: E) -> E {
         self.kept * average + self.fresh * new
     }
 
     /// Of the square. It is multiplied into the share and not formed by itself, as in PyTorch: of
     /// 1.85e19 and more it is infinite, a thousandth of it only of 5.8e20 and more.
     #[inline(always)]
-    pub(super) fn mix_square(self, average: f32, new: f32) -> f32 {
+    pub(super) fn mix_square(self, average: E, new: E) -> E {
         self.kept * average + self.fresh * new * new
     }
 }
@@ -53,22 +54,22 @@ pub(super) fn weight(beta: f64, step: u64) -> f64 {
 
 /// (of_average·m + of_grad·g) / (√(correction·v + eps_root) + eps)
 #[derive(Clone, Copy)]
-pub(super) struct Quotient {
-    of_average: f32,
-    of_grad: f32,
-    correction: f32,
-    eps_root: f32,
-    eps: f32,
+pub(super) struct Quotient<E> {
+    of_average: E,
+    of_grad: E,
+    correction: E,
+    eps_root: E,
+    eps: E,
 }
 
-impl Quotient {
+impl<E: FlatElement> Quotient<E> {
     pub(super) fn new(of_average: f64, of_grad: f64, correction: f64, eps: f64) -> Self {
         Quotient {
-            of_average: saturating_f32(of_average),
-            of_grad: saturating_f32(of_grad),
-            correction: saturating_f32(correction),
-            eps_root: 0.0,
-            eps: eps as f32,
+            of_average: saturating(of_average),
+            of_grad: saturating(of_grad),
+            correction: saturating(correction),
+            eps_root: E::zeroed(),
+            eps: E::from_f64(eps),
         }
     }
 
@@ -93,13 +94,13 @@ impl Quotient {
 
     pub(super) fn with_eps_root(self, eps_root: f64) -> Self {
         Quotient {
-            eps_root: eps_root as f32,
+            eps_root: E::from_f64(eps_root),
             ..self
         }
     }
 
     #[inline(always)]
-    pub(super) fn of(self, grad: f32, m: f32, v: f32) -> f32 {
+    pub(super) fn of(self, grad: E, m: E, v: E) -> E {
         (self.of_average * m + self.of_grad * grad)
             / ((self.correction * v + self.eps_root).sqrt() + self.eps)
     }
@@ -107,14 +108,14 @@ impl Quotient {
 
 /// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², and their quotient.
 #[derive(Clone, Copy)]
-pub(super) struct Direction {
-    first: Average,
-    second: Average,
-    quotient: Quotient,
+pub(super) struct Direction<E> {
+    first: Average<E>,
+    second: Average<E>,
+    quotient: Quotient<E>,
 }
 
-impl Direction {
-    pub(super) fn new((beta1, beta2): (f64, f64), quotient: Quotient) -> Self {
+impl<E: FlatElement> Direction<E> {
+    pub(super) fn new((beta1, beta2): (f64, f64), quotient: Quotient<E>) -> Self {
         Direction {
             first: Average::new(beta1),
             second: Average::new(beta2),
@@ -123,7 +124,7 @@ impl Direction {
     }
 
     #[inline(always)]
-    pub(super) fn step(self, grad: f32, m: &mut f32, v: &mut f32) -> f32 {
+    pub(super) fn step(self, grad: E, m: &mut E, v: &mut E) -> E {
         *m = self.first.mix(*m, grad);
         *v = self.second.mix_square(*v, grad);
         self.quotient.of(grad, *m, *v)

@@ -2,13 +2,14 @@
 
 use super::adam::{AdamW, adamw};
 use super::decay::penalty;
-use super::kernel::{Kernel, Stage, choose, each, each_leaf};
+use super::kernel::{Kernel, Stage, choose, each_as, each_leaf_as};
 use super::limits::{
     check_decay_rate, check_decay_rates, check_eps, check_finite_f32, check_non_negative,
-    check_that, saturating_f32,
+    check_that, saturating,
 };
 use super::orthogonal::NewtonSchulz;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Momentum whose step on a matrix is made orthogonal, so that all its directions move alike and not
@@ -195,6 +196,22 @@ impl Rule for Muon {
     }
 
     fn kernel_for(&self, shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel {
+        self.stages(shape, step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Muon {
+    fn kernel_as(&self, shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(shape, step)
+    }
+}
+
+impl Muon {
+    fn stages<E: FlatElement>(&self, shape: &[usize], step: u64) -> impl Kernel<E> + use<E> {
         let matrix = match *shape {
             [rows, columns] => Some((rows, columns)),
             _ => None,
@@ -209,34 +226,30 @@ impl Rule for Muon {
         choose(matrix.is_some(), self.of_matrix(rows, columns), averages)
     }
 
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
-    }
-}
-
-impl Muon {
-    fn of_matrix(&self, rows: usize, columns: usize) -> impl Kernel + use<> {
-        let (kept, fresh) = (self.momentum as f32, (1.0 - self.momentum) as f32);
-        let average = move |dx: f32, buffer: &mut f32| {
+    fn of_matrix<E: FlatElement>(&self, rows: usize, columns: usize) -> impl Kernel<E> + use<E> {
+        let (kept, fresh) = (E::from_f64(self.momentum), E::from_f64(1.0 - self.momentum));
+        let average = move |dx: E, buffer: &mut E| {
             *buffer = kept * *buffer + fresh * dx;
             *buffer
         };
-        let by_average = each(move |_, dx, [buffer]| average(dx, buffer));
-        let ahead = each(move |_, dx, [buffer]| fresh * dx + kept * average(dx, buffer));
-        let newton_schulz = self.newton_schulz();
-        let rate = saturating_f32(self.lr * self.adjust_lr.factor(rows, columns));
+        let by_average = each_as::<E, _>(move |_, dx, [buffer]| average(dx, buffer));
+        let ahead = each_as::<E, _>(move |_, dx, [buffer]| fresh * dx + kept * average(dx, buffer));
+        let newton_schulz = self.newton_schulz::<E>();
+        let rate: E = saturating(self.lr * self.adjust_lr.factor(rows, columns));
         (
             choose(self.nesterov, ahead, by_average),
-            each_leaf(move |direction| newton_schulz.orthogonalize(rows, columns, direction)),
-            each(move |_, dx, []| rate * dx),
+            each_leaf_as(move |direction: &mut [E]| {
+                newton_schulz.orthogonalize(rows, columns, direction)
+            }),
+            each_as::<E, _>(move |_, dx, []| rate * dx),
             penalty(self.lr * self.weight_decay),
         )
     }
 
-    fn newton_schulz(&self) -> NewtonSchulz {
+    fn newton_schulz<E: FlatElement>(&self) -> NewtonSchulz<E> {
         let (a, b, c) = self.ns_coefficients;
         NewtonSchulz {
-            coefficients: (a as f32, b as f32, c as f32),
+            coefficients: (E::from_f64(a), E::from_f64(b), E::from_f64(c)),
             steps: self.ns_steps,
             eps: self.eps,
         }

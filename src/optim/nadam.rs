@@ -1,10 +1,11 @@
 //! Adam with Nesterov's momentum.
 
 use super::decay::{coupling, penalty};
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::check_non_negative;
 use super::moments::{Direction, Quotient, validate, weight};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam that steps to where its momentum will have carried the parameters; the momentum rises over
@@ -83,6 +84,22 @@ impl Rule for NAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
+        self.stages(step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for NAdam {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl NAdam {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
         let momentum = self.momentum(step);
         let next = self.momentum(step.saturating_add(1));
         let product = self.momentum_product(step);
@@ -95,13 +112,9 @@ impl Rule for NAdam {
             coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
         (
             penalty(coupled),
-            each(move |_, dx, [m, v]| direction.step(dx, m, v)),
+            each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v)),
             penalty(decoupled),
         )
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }
 

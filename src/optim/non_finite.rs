@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
+use crate::element::FlatElement;
+
 /// For `#[serde(with = …)]` on a field of a configuration.
 pub(super) mod number {
     use super::*;
@@ -39,11 +41,11 @@ pub(super) mod number {
 pub(super) mod elements {
     use super::*;
 
-    pub(in crate::optim) fn serialize<S: Serializer>(
-        elements: &Option<Cow<'_, [f32]>>,
+    pub(in crate::optim) fn serialize<S: Serializer, E: FlatElement + Serialize>(
+        elements: &Option<Cow<'_, [E]>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let is_text = |elements: &&[f32]| elements.iter().any(|x| !x.is_finite());
+        let is_text = |elements: &&[E]| elements.iter().any(|x| !x.is_finite());
         match elements.as_deref() {
             Some(elements) if serializer.is_human_readable() && is_text(&elements) => {
                 serializer.serialize_some(&Elements(elements))
@@ -52,50 +54,61 @@ pub(super) mod elements {
         }
     }
 
-    pub(in crate::optim) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::optim) fn deserialize<'de, 's, D, E>(
         deserializer: D,
-    ) -> Result<Option<Cow<'static, [f32]>>, D::Error> {
+    ) -> Result<Option<Cow<'s, [E]>>, D::Error>
+    where
+        D: Deserializer<'de>,
+        E: FlatElement + Deserialize<'de>,
+    {
         if !deserializer.is_human_readable() {
-            let elements: Option<Vec<f32>> = Deserialize::deserialize(deserializer)?;
+            let elements: Option<Vec<E>> = Deserialize::deserialize(deserializer)?;
             return Ok(elements.map(Cow::Owned));
         }
-        let elements: Option<Vec<Element>> = Deserialize::deserialize(deserializer)?;
-        let to_floats = |elements: Vec<Element>| elements.into_iter().map(|x| x.0).collect();
+        let elements: Option<Vec<Element<E>>> = Deserialize::deserialize(deserializer)?;
+        let to_floats = |elements: Vec<Element<E>>| elements.into_iter().map(|x| x.0).collect();
         Ok(elements.map(to_floats).map(Cow::Owned))
     }
 }
 
-struct Elements<'e>(&'e [f32]);
+struct Elements<'e, E>(&'e [E]);
 
-impl Serialize for Elements<'_> {
+impl<E: FlatElement + Serialize> Serialize for Elements<'_, E> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().copied().map(Element))
     }
 }
 
 /// An element of a state vector, in a format for people.
-struct Element(f32);
+struct Element<E>(E);
 
-impl Serialize for Element {
+impl<E: FlatElement + Serialize> Serialize for Element<E> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Element(number) = *self;
         if number.is_nan() {
             // Its sign and payload are bits of the state too.
-            serializer.collect_str(&format_args!("NaN {:#010x}", number.to_bits()))
+            let digits = 2 * size_of::<E>();
+            let bits = number.bits();
+            serializer.collect_str(&format_args!("NaN 0x{bits:0digits$x}"))
         } else if number.is_infinite() {
             serializer.collect_str(&number)
         } else {
-            serializer.serialize_f32(number)
+            number.serialize(serializer)
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Element {
+impl<'de, E: FlatElement> Deserialize<'de> for Element<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Written::deserialize(deserializer)? {
-            // A number beyond f32 is no element that was stored.
-            Written::Number(number) if (number as f32).is_finite() => Ok(Element(number as f32)),
-            Written::Number(number) => Err(unexpected(&number.to_string(), "one within f32")),
+            // A number beyond the type is no element that was stored.
+            Written::Number(number) => match E::from_f64(number) {
+                element if element.is_finite() => Ok(Element(element)),
+                _ => {
+                    let expected = format!("one within {}", E::DTYPE);
+                    Err(unexpected(&number.to_string(), &expected))
+                }
+            },
             Written::Text(text) => match special(&text) {
                 Some(number) => Ok(Element(number)),
                 None => Err(unexpected(&text, "`inf`, `-inf` or `NaN 0x7fc00000`")),
@@ -104,13 +117,13 @@ impl<'de> Deserialize<'de> for Element {
     }
 }
 
-fn special(text: &str) -> Option<f32> {
+fn special<E: FlatElement>(text: &str) -> Option<E> {
     match text {
-        "inf" => Some(f32::INFINITY),
-        "-inf" => Some(f32::NEG_INFINITY),
+        "inf" => Some(E::infinity()),
+        "-inf" => Some(E::neg_infinity()),
         text => {
-            let bits = u32::from_str_radix(text.strip_prefix("NaN 0x")?, 16).ok()?;
-            Some(f32::from_bits(bits)).filter(|number| number.is_nan())
+            let bits = u64::from_str_radix(text.strip_prefix("NaN 0x")?, 16).ok()?;
+            E::of_bits(bits).filter(|number| number.is_nan())
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Optimistic Adam, for games.
 
-use super::kernel::{Kernel, choose, each};
-use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating_f32};
+use super::kernel::{Kernel, choose, each_as};
+use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating};
 use super::moments::{Direction, Quotient};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam that expects its next direction to change as the last did, which keeps two players of a
@@ -88,26 +89,38 @@ impl Rule for OAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
+        self.stages(step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for OAdam {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl OAdam {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
         let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step)
             .with_eps_root(self.eps_root);
         let direction = Direction::new(self.betas, quotient);
-        let of_first = saturating_f32(self.lr * self.alpha);
-        let of_new = saturating_f32(self.lr * (self.alpha + self.beta));
-        let of_previous = saturating_f32(self.lr * self.beta);
-        let first = each(move |_, dx, [m, v, previous]| {
+        let of_first: E = saturating(self.lr * self.alpha);
+        let of_new: E = saturating(self.lr * (self.alpha + self.beta));
+        let of_previous: E = saturating(self.lr * self.beta);
+        let first = each_as::<E, _>(move |_, dx, [m, v, previous]| {
             *previous = direction.step(dx, m, v);
             of_first * *previous
         });
-        let later = each(move |_, dx, [m, v, previous]| {
+        let later = each_as::<E, _>(move |_, dx, [m, v, previous]| {
             let new = direction.step(dx, m, v);
             let moved = of_new * new - of_previous * *previous;
             *previous = new;
             moved
         });
         choose(step == 1, first, later)
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }

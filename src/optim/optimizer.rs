@@ -10,8 +10,9 @@ use super::pass::{self, Part, StateVectors, StatesInOrder};
 use super::plan::Plan;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
-use super::rule::{Rule, StageState};
+use super::rule::{Rule, RuleFor, StageState};
 use super::show::AllParts;
+use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
 use crate::memory;
@@ -52,7 +53,7 @@ use crate::tree::Tree;
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Optimizer<R> {
+pub struct Optimizer<R, E = f32> {
     pub(super) layout: Layout,
     /// The configurations: the first is the one it was made with, further ones come of
     /// [`Optimizer::adjust`].
@@ -62,7 +63,7 @@ pub struct Optimizer<R> {
     pub(super) progress: Progress,
     /// Which elements of the flat vector the states are of: all, but on a member of a sharded run.
     pub(super) range: Range<usize>,
-    pub(super) states: Vec<Vec<f32>>,
+    pub(super) states: Vec<Vec<E>>,
     pub(super) denies_absent: bool,
 }
 
@@ -86,13 +87,46 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn new(rule: R, layout: &Layout) -> Result<Self> {
-        Optimizer::with_range(rule, layout, 0..layout.len())
+        Optimizer::new_as(rule, layout)
     }
 
+    /// An optimiser of vectors of another element type, at step 0, all its state zero: of `f64`
+    /// where a computation is `f64` throughout. The type may also come from where the optimiser
+    /// goes, `let optimizer: Optimizer<_, f64> = …`.
+    ///
+    /// Settings are `f64` either way; in vectors of `f64` they are not rounded. What
+    /// [`new`](Optimizer::new) refuses of them for `f32` is refused here too.
+    ///
+    /// # Errors
+    /// `is_argument`: what the rule's [`validate`](Rule::validate) refuses; a kernel that uses more
+    /// vectors than the rule names. `is_out_of_memory`: no memory for a state vector of the layout's
+    /// length.
+    ///
+    /// ```
+    /// use flatleaf::optim::{AdamW, ClipNorm, Optimizer};
+    /// use flatleaf::{destructure_as, Layout};
+    ///
+    /// let (mut flat, layout) = destructure_as::<f64>(&vec![1.0_f64, 2.0])?;
+    /// let rule = (ClipNorm::default(), AdamW::default());
+    /// let mut optimizer = Optimizer::new_as::<f64>(rule, &layout)?;
+    /// optimizer.step(&mut flat, &[0.3, -0.4])?;
+    /// let moments: &[f64] = optimizer.state_of("exp_avg").unwrap();
+    /// assert!((moments[0] - 0.03).abs() < 1e-16);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn new_as<E: FlatElement>(rule: R, layout: &Layout) -> Result<Optimizer<R, E>>
+    where
+        R: RuleFor<E>,
+    {
+        Optimizer::with_range(rule, layout, 0..layout.len())
+    }
+}
+
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// An optimiser that keeps the state of some elements, at step 0.
     pub(super) fn with_range(rule: R, layout: &Layout, range: Range<usize>) -> Result<Self> {
         rule.validate()?;
-        rule.check_states()?;
+        rule.check_kernel()?;
         let states = rule
             .states()
             .iter()
@@ -135,8 +169,8 @@ impl<R: Rule> Optimizer<R> {
     /// ```
     pub fn step<'g>(
         &mut self,
-        flat: &mut [f32],
-        grad: impl Into<Gradient<'g>>,
+        flat: &mut [E],
+        grad: impl Into<Gradient<'g, E>>,
     ) -> Result<StepReport> {
         let grad = grad.into();
         self.check_is_whole()?;
@@ -171,7 +205,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(optimizer.flush(&mut flat)?.leaves, 0); // nothing is held any more
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn flush(&mut self, flat: &mut [f32]) -> Result<StepReport> {
+    pub fn flush(&mut self, flat: &mut [E]) -> Result<StepReport> {
         self.check_is_whole()?;
         self.layout.check_len("the flat vector", flat.len())?;
         let plan = self.plan_flush();
@@ -203,7 +237,7 @@ impl<R: Rule> Optimizer<R> {
         self.check_is_whole()?;
         let plan = self.plan_flush();
         let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
-        let none: Vec<f32> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
+        let none: Vec<E> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
         self.move_tree(plan, model, |part| &none[..part.range.len()])
     }
 
@@ -282,7 +316,7 @@ impl<R: Rule> Optimizer<R> {
         self.move_tree(plan, model, grad)
     }
 
-    pub(super) fn state_vectors(&self) -> StateVectors<'_> {
+    pub(super) fn state_vectors(&self) -> StateVectors<'_, E> {
         StateVectors {
             vectors: &self.states,
             start: self.range.start,
@@ -331,7 +365,7 @@ impl<R: Rule> Optimizer<R> {
         self.plan(&marked, |leaf| holds[leaf])
     }
 
-    fn move_flat(&mut self, plan: Plan, flat: &mut [f32], grad: &[f32]) -> Result<StepReport> {
+    fn move_flat(&mut self, plan: Plan, flat: &mut [E], grad: &[E]) -> Result<StepReport> {
         let prepared = plan.prepare(&self.groups);
         let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
         let mut shown = AllParts::of(of_part);
@@ -354,12 +388,12 @@ impl<R: Rule> Optimizer<R> {
         &mut self,
         plan: Plan,
         model: &mut T,
-        grad: impl Fn(&Part) -> &'g [f32],
+        grad: impl Fn(&Part) -> &'g [E],
     ) -> Result<StepReport> {
         let prepared = plan.prepare(&self.groups);
         let mut moves = vec![false; self.layout.leaves().len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let change = |mut leaves: Vec<&mut [f32]>| {
+        let change = |mut leaves: Vec<&mut [E]>| {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
             let states = StateVectors {
@@ -392,7 +426,7 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-impl<R> fmt::Debug for Optimizer<R> {
+impl<R, E> fmt::Debug for Optimizer<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -405,7 +439,7 @@ impl<R> fmt::Debug for Optimizer<R> {
 }
 
 /// What can be seen.
-impl<R: Rule> Optimizer<R> {
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// The layout that it runs over.
     ///
     /// ```
@@ -485,7 +519,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(state, [("momentum_buffer", &[0.0, 0.0][..]), ("average", &[0.0, 0.0])]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn state(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+    pub fn state(&self) -> impl Iterator<Item = (&'static str, &[E])> {
         self.groups[0]
             .states()
             .into_iter()
@@ -504,7 +538,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(optimizer.state_of("average"), Some(&[0.5][..]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn state_of(&self, name: &str) -> Option<&[f32]> {
+    pub fn state_of(&self, name: &str) -> Option<&[E]> {
         self.state()
             .find(|state| state.0 == name)
             .map(|state| state.1)
@@ -534,7 +568,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(layout.restructure(&model, &average)?, tree!({ "encoder": [7.0], "head": [0.5] }));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn state_over(&self, name: &str, flat: &[f32]) -> Result<Vec<f32>> {
+    pub fn state_over(&self, name: &str, flat: &[E]) -> Result<Vec<E>> {
         self.layout.check_len("the flat vector", flat.len())?;
         self.check_is_whole()?;
         let state = self.state_of(name).ok_or_else(|| {

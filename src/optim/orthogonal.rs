@@ -24,6 +24,7 @@
 //! whatever the vector width, the blocks and the number of threads: `tests/optim/muon.rs` compares
 //! the bits with three plain loops.
 
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::memory;
 use crate::ops::{self, dispatch};
@@ -45,29 +46,24 @@ const DEPTH: usize = 256;
 
 /// What the iteration is made of.
 #[derive(Clone, Copy)]
-pub(super) struct NewtonSchulz {
-    pub(super) coefficients: (f32, f32, f32),
+pub(super) struct NewtonSchulz<E> {
+    pub(super) coefficients: (E, E, E),
     pub(super) steps: u32,
     /// The least norm that is divided by.
     pub(super) eps: f64,
 }
 
-impl NewtonSchulz {
+impl<E: FlatElement> NewtonSchulz<E> {
     /// Replaces a matrix of this many rows and columns, in row-major order.
     ///
     /// # Errors
     /// No memory for three matrices more.
-    pub(super) fn orthogonalize(
-        self,
-        rows: usize,
-        columns: usize,
-        matrix: &mut [f32],
-    ) -> Result<()> {
+    pub(super) fn orthogonalize(self, rows: usize, columns: usize, matrix: &mut [E]) -> Result<()> {
         let norm = ops::norm_l2(matrix);
         // Not `max`, which has eps where the norm is NaN.
         let divisor = if norm < self.eps { self.eps } else { norm };
         for x in &mut *matrix {
-            *x = (f64::from(*x) / divisor) as f32;
+            *x = E::from_f64((*x).into() / divisor);
         }
         if rows <= columns {
             return self.iterate(rows, columns, matrix);
@@ -80,22 +76,22 @@ impl NewtonSchulz {
     }
 
     /// Of a matrix that is not taller than wide.
-    fn iterate(self, rows: usize, columns: usize, x: &mut [f32]) -> Result<()> {
+    fn iterate(self, rows: usize, columns: usize, x: &mut [E]) -> Result<()> {
         let (a, b, c) = self.coefficients;
         let mut transposed = memory::try_zeroed(x.len())?;
-        let mut gram: Vec<f32> = memory::try_zeroed(rows * rows)?;
-        let mut polynomial: Vec<f32> = memory::try_zeroed(rows * rows)?;
+        let mut gram: Vec<E> = memory::try_zeroed(rows * rows)?;
+        let mut polynomial: Vec<E> = memory::try_zeroed(rows * rows)?;
         for _ in 0..self.steps {
             transpose(x, rows, columns, &mut transposed);
             product(x, &transposed, rows, columns, rows, &mut gram);
             product(&gram, &gram, rows, rows, rows, &mut polynomial);
             for (square, first) in polynomial.iter_mut().zip(&gram) {
-                *square = b * first + c * *square;
+                *square = b * *first + c * *square;
             }
             // The transposed is not needed any more, and has the room.
             product(&polynomial, x, rows, rows, columns, &mut transposed);
             for (x, product) in x.iter_mut().zip(&transposed) {
-                *x = a * *x + product;
+                *x = a * *x + *product;
             }
         }
         Ok(())
@@ -103,7 +99,7 @@ impl NewtonSchulz {
 }
 
 /// Writes the transposed of a matrix of this many rows and columns.
-fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
+fn transpose<E: FlatElement>(from: &[E], rows: usize, columns: usize, to: &mut [E]) {
     // Square blocks, so that neither side runs through memory in strides for long.
     const BLOCK: usize = 32;
     for top in (0..rows).step_by(BLOCK) {
@@ -118,27 +114,27 @@ fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
 }
 
 /// Rows of the product that one thread makes.
-struct Band<'m> {
-    left: &'m [f32],
-    product: &'m mut [f32],
+struct Band<'m, E> {
+    left: &'m [E],
+    product: &'m mut [E],
 }
 
 /// `left` of `rows` × `inner`, times `right` of `inner` × `columns`.
-fn product(
-    left: &[f32],
-    right: &[f32],
+fn product<E: FlatElement>(
+    left: &[E],
+    right: &[E],
     rows: usize,
     inner: usize,
     columns: usize,
-    product: &mut [f32],
+    product: &mut [E],
 ) {
     debug_assert_eq!(product.len(), rows * columns);
-    product.fill(0.0);
+    product.fill(E::zero());
     if inner == 0 || columns == 0 {
         return;
     }
     let bands = left.chunks(BAND * inner);
-    let mut bands: Vec<Band<'_>> = bands
+    let mut bands: Vec<Band<'_, E>> = bands
         .zip(product.chunks_mut(BAND * columns))
         .map(|(left, product)| Band { left, product })
         .collect();
@@ -153,12 +149,12 @@ fn product(
 
 struct Multiply;
 
-impl dispatch::Kernel<&[f32], &[f32], (&mut [f32], (usize, usize))> for Multiply {
+impl<E: FlatElement> dispatch::Kernel<&[E], &[E], (&mut [E], (usize, usize))> for Multiply {
     type Output = ();
 
     #[inline(always)]
-    fn run(left: &[f32], right: &[f32], (product, (inner, columns)): (&mut [f32], (usize, usize))) {
-        let mut packed = [[0.0; TILE_COLUMNS]; DEPTH];
+    fn run(left: &[E], right: &[E], (product, (inner, columns)): (&mut [E], (usize, usize))) {
+        let mut packed = [[E::zero(); TILE_COLUMNS]; DEPTH];
         for start in (0..inner).step_by(DEPTH) {
             let depth = DEPTH.min(inner - start);
             for column in (0..columns).step_by(TILE_COLUMNS) {
@@ -166,7 +162,7 @@ impl dispatch::Kernel<&[f32], &[f32], (&mut [f32], (usize, usize))> for Multiply
                 // A tile's columns one after the other, filled up with zeros.
                 for (k, packed) in packed[..depth].iter_mut().enumerate() {
                     let row = (start + k) * columns + column;
-                    *packed = [0.0; TILE_COLUMNS];
+                    *packed = [E::zero(); TILE_COLUMNS];
                     packed[..width].copy_from_slice(&right[row..row + width]);
                 }
                 let tiles = left
@@ -187,17 +183,17 @@ impl dispatch::Kernel<&[f32], &[f32], (&mut [f32], (usize, usize))> for Multiply
 
 /// Goes on with the sums of one tile, by the inner indices that are packed.
 #[inline(always)]
-fn tile(
-    (left, inner, start): (&[f32], usize, usize),
-    packed: &[[f32; TILE_COLUMNS]],
-    (product, columns, column): (&mut [f32], usize, usize),
+fn tile<E: FlatElement>(
+    (left, inner, start): (&[E], usize, usize),
+    packed: &[[E; TILE_COLUMNS]],
+    (product, columns, column): (&mut [E], usize, usize),
     width: usize,
 ) {
     let rows = left.len() / inner;
     // Rows that are not there count as the first one, and are dropped.
     let row_of = |row: usize| if row < rows { row } else { 0 };
-    let mut sums = [[0.0_f32; TILE_COLUMNS]; TILE_ROWS];
-    let mut factors = [[0.0_f32; TILE_ROWS]; DEPTH];
+    let mut sums = [[E::zero(); TILE_COLUMNS]; TILE_ROWS];
+    let mut factors = [[E::zero(); TILE_ROWS]; DEPTH];
     for row in 0..TILE_ROWS {
         let from = row_of(row) * inner + start;
         for (factors, &factor) in factors.iter_mut().zip(&left[from..from + packed.len()]) {

@@ -11,6 +11,7 @@ use super::measure::{Measure, Measured};
 use super::row::Context;
 use super::scan::{ChangeOfLeaf, Request};
 use crate::communicator::NORM_PIECE;
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::memory;
 use crate::threads;
@@ -43,8 +44,8 @@ pub(super) struct Part {
 
 /// The state vectors, and where in the flat vector they begin.
 #[derive(Clone, Copy)]
-pub(super) struct StateVectors<'s> {
-    pub(super) vectors: &'s [Vec<f32>],
+pub(super) struct StateVectors<'s, E> {
+    pub(super) vectors: &'s [Vec<E>],
     pub(super) start: usize,
 }
 
@@ -63,30 +64,30 @@ fn merged_parts(parts: &[Part]) -> Vec<Part> {
 }
 
 /// One slice a state vector.
-pub(super) type StateSlices<'v> = SmallVec<[&'v mut [f32]; 4]>;
+pub(super) type StateSlices<'v, E> = SmallVec<[&'v mut [E]; 4]>;
 
 /// The slices of a part, of its parameters and its gradient.
-pub(super) type PartSlices<'s> = (&'s [f32], &'s [f32]);
+pub(super) type PartSlices<'s, E> = (&'s [E], &'s [E]);
 
 /// A part with its slices.
-struct Piece<'v> {
+struct Piece<'v, E> {
     leaf: usize,
     /// Where in the leaf it begins.
     start: usize,
     kernel: usize,
-    x: &'v mut [f32],
-    grad: &'v [f32],
-    states: StateSlices<'v>,
+    x: &'v mut [E],
+    grad: &'v [E],
+    states: StateSlices<'v, E>,
 }
 
 /// Takes the step. The slices of parameters and gradients are those of the parts, in ascending
 /// order of their ranges.
-pub(super) fn step<'v>(
+pub(super) fn step<'v, E: FlatElement>(
     parts: &[Part],
-    slices: impl Iterator<Item = (&'v mut [f32], &'v [f32])>,
-    mut states: StatesInOrder<'v>,
-    kernels: &[impl Kernel],
-    measured: &[Option<Measured>],
+    slices: impl Iterator<Item = (&'v mut [E], &'v [E])>,
+    mut states: StatesInOrder<'v, E>,
+    kernels: &[impl Kernel<E>],
+    measured: &[Option<Measured<E>>],
 ) {
     let mut pieces = Vec::with_capacity(parts.len());
     for (part, (x, grad)) in parts.iter().zip(slices) {
@@ -97,16 +98,16 @@ pub(super) fn step<'v>(
 }
 
 /// Takes the step on slices of flat vectors.
-pub(super) fn step_flat<'v>(
+pub(super) fn step_flat<'v, E: FlatElement>(
     parts: &[Part],
-    flat: &'v mut [f32],
-    grad: &'v [f32],
-    states: StatesInOrder<'v>,
-    kernels: &[impl Kernel],
-    measured: &[Option<Measured>],
+    flat: &'v mut [E],
+    grad: &'v [E],
+    states: StatesInOrder<'v, E>,
+    kernels: &[impl Kernel<E>],
+    measured: &[Option<Measured<E>>],
 ) {
     // Small leaves that share all numbers are moved as one.
-    let has_numbers_of_its_own = |norms: &Measured| !norms.is_global();
+    let has_numbers_of_its_own = |norms: &Measured<E>| !norms.is_global();
     let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
         false => Some(merged_parts(parts)),
         true => None,
@@ -121,11 +122,11 @@ pub(super) fn step_flat<'v>(
     );
 }
 
-fn slices_mut<'v>(
-    flat: &'v mut [f32],
-    grad: &'v [f32],
+fn slices_mut<'v, E>(
+    flat: &'v mut [E],
+    grad: &'v [E],
     parts: &[Part],
-) -> impl Iterator<Item = (&'v mut [f32], &'v [f32])> {
+) -> impl Iterator<Item = (&'v mut [E], &'v [E])> {
     let (mut rest, mut at) = (flat, 0);
     parts.iter().map(move |part| {
         let (x, after) =
@@ -137,12 +138,12 @@ fn slices_mut<'v>(
 
 /// Takes the step of one part, whose parameters are there for the length of the call only. All
 /// threads share it if it is large; a small one costs no allocation.
-pub(super) fn step_part(
+pub(super) fn step_part<E: FlatElement>(
     part: &Part,
-    (x, grad): (&mut [f32], &[f32]),
-    states: &mut StateSlices<'_>,
-    kernels: &[impl Kernel],
-    measured: &[Option<Measured>],
+    (x, grad): (&mut [E], &[E]),
+    states: &mut StateSlices<'_, E>,
+    kernels: &[impl Kernel<E>],
+    measured: &[Option<Measured<E>>],
 ) {
     // As short as the parameters are there.
     let states = states.iter_mut().map(|state| &mut **state).collect();
@@ -155,7 +156,11 @@ pub(super) fn step_part(
     step_pieces(&mut pieces, kernels, measured);
 }
 
-fn step_pieces(pieces: &mut [Piece<'_>], kernels: &[impl Kernel], measured: &[Option<Measured>]) {
+fn step_pieces<E: FlatElement>(
+    pieces: &mut [Piece<'_, E>],
+    kernels: &[impl Kernel<E>],
+    measured: &[Option<Measured<E>>],
+) {
     threads::share(
         pieces,
         |piece| weight(piece.states.len()) * piece.x.len(),
@@ -164,15 +169,15 @@ fn step_pieces(pieces: &mut [Piece<'_>], kernels: &[impl Kernel], measured: &[Op
 }
 
 /// The state vectors, handed out part after part.
-pub(super) struct StatesInOrder<'v> {
-    rest: StateSlices<'v>,
+pub(super) struct StatesInOrder<'v, E> {
+    rest: StateSlices<'v, E>,
     /// Where in the flat vector the rest begins.
     at: usize,
 }
 
-impl<'v> StatesInOrder<'v> {
+impl<'v, E> StatesInOrder<'v, E> {
     /// Vectors that begin there in the flat vector.
-    pub(super) fn of(states: &'v mut [Vec<f32>], start: usize) -> Self {
+    pub(super) fn of(states: &'v mut [Vec<E>], start: usize) -> Self {
         StatesInOrder {
             rest: states.iter_mut().map(Vec::as_mut_slice).collect(),
             at: start,
@@ -180,7 +185,7 @@ impl<'v> StatesInOrder<'v> {
     }
 
     /// Those of the next part; ranges come in ascending order.
-    pub(super) fn next(&mut self, range: &Range<usize>) -> StateSlices<'v> {
+    pub(super) fn next(&mut self, range: &Range<usize>) -> StateSlices<'v, E> {
         // What lies between two parts belongs to leaves that do not move.
         take_each(&mut self.rest, range.start - self.at);
         self.at = range.end;
@@ -190,7 +195,7 @@ impl<'v> StatesInOrder<'v> {
 
 /// The first elements of every vector. By `push`: collecting took 200 instructions more for every
 /// small leaf.
-fn take_each<'v>(rest: &mut [&'v mut [f32]], len: usize) -> StateSlices<'v> {
+fn take_each<'v, E>(rest: &mut [&'v mut [E]], len: usize) -> StateSlices<'v, E> {
     let mut taken = StateSlices::new();
     for rest in rest {
         taken.push(take(rest, len));
@@ -199,13 +204,13 @@ fn take_each<'v>(rest: &mut [&'v mut [f32]], len: usize) -> StateSlices<'v> {
 }
 
 /// The first elements, which leave `rest`.
-fn take<'v>(rest: &mut &'v mut [f32], len: usize) -> &'v mut [f32] {
+fn take<'v, E>(rest: &mut &'v mut [E], len: usize) -> &'v mut [E] {
     rest.split_off_mut(..len)
         .expect("as long as the flat vector")
 }
 
-impl<'v> Piece<'v> {
-    fn of(part: &Part, x: &'v mut [f32], grad: &'v [f32], states: StateSlices<'v>) -> Self {
+impl<'v, E: FlatElement> Piece<'v, E> {
+    fn of(part: &Part, x: &'v mut [E], grad: &'v [E], states: StateSlices<'v, E>) -> Self {
         Piece {
             leaf: part.leaf,
             start: part.start,
@@ -217,14 +222,14 @@ impl<'v> Piece<'v> {
     }
 
     /// Pieces of one part follow each other, so that a thread that takes several reads on.
-    fn cut_into(mut self, pieces: &mut Vec<Piece<'v>>) {
+    fn cut_into(mut self, pieces: &mut Vec<Piece<'v, E>>) {
         while self.x.len() > PIECE {
             pieces.push(self.split_off(PIECE));
         }
         pieces.push(self);
     }
 
-    fn step(&mut self, kernels: &[impl Kernel], measured: &[Option<Measured>]) {
+    fn step(&mut self, kernels: &[impl Kernel<E>], measured: &[Option<Measured<E>>]) {
         let slices = Slices {
             x: &mut *self.x,
             grad: self.grad,
@@ -238,7 +243,7 @@ impl<'v> Piece<'v> {
         loops::step(slices, &kernels[self.kernel], context);
     }
 
-    fn split_off(&mut self, len: usize) -> Piece<'v> {
+    fn split_off(&mut self, len: usize) -> Piece<'v, E> {
         let grad = self
             .grad
             .split_off(..len)
@@ -256,25 +261,25 @@ impl<'v> Piece<'v> {
 }
 
 /// Measures a norm, by what the kernels ask for.
-pub(super) struct Measuring<'m, K> {
-    states: StateVectors<'m>,
+pub(super) struct Measuring<'m, K, E> {
+    states: StateVectors<'m, E>,
     kernels: &'m [K],
     requests: &'m [Option<Request>],
-    measured: &'m [Option<Measured>],
+    measured: &'m [Option<Measured<E>>],
     /// Of the parts at hand; kept, so that parts that come one by one allocate nothing.
     pieces: Vec<Measurement>,
     /// What every part so far, each of one leaf, adds to the norm.
     totals: Vec<[f64; 2]>,
 }
 
-impl<'m, K: Kernel> Measuring<'m, K> {
+impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
     /// For so many parts.
     pub(super) fn of(
         parts: usize,
-        states: StateVectors<'m>,
+        states: StateVectors<'m, E>,
         kernels: &'m [K],
         requests: &'m [Option<Request>],
-        measured: &'m [Option<Measured>],
+        measured: &'m [Option<Measured<E>>],
     ) -> Self {
         Measuring {
             states,
@@ -287,7 +292,7 @@ impl<'m, K: Kernel> Measuring<'m, K> {
     }
 
     /// Measures further parts.
-    pub(super) fn add(&mut self, parts: &[Part], slices: &[PartSlices<'_>]) {
+    pub(super) fn add(&mut self, parts: &[Part], slices: &[PartSlices<'_, E>]) {
         let pieces = self.measure_pieces(parts, slices);
         // Added up in order by one thread, so that the bits do not depend on who measured what.
         for pieces in pieces.chunk_by(|a, b| a.part == b.part) {
@@ -302,13 +307,13 @@ impl<'m, K: Kernel> Measuring<'m, K> {
     pub(super) fn of_pieces(
         &mut self,
         parts: &[Part],
-        slices: &[PartSlices<'_>],
-    ) -> impl Iterator<Item = [f64; 2]> + use<K> {
+        slices: &[PartSlices<'_, E>],
+    ) -> impl Iterator<Item = [f64; 2]> + use<K, E> {
         let pieces = self.measure_pieces(parts, slices);
         pieces.into_iter().map(|piece| piece.total)
     }
 
-    fn measure_pieces(&mut self, parts: &[Part], slices: &[PartSlices<'_>]) -> Vec<Measurement> {
+    fn measure_pieces(&mut self, parts: &[Part], slices: &[PartSlices<'_, E>]) -> Vec<Measurement> {
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         pieces.reserve(parts.len());
@@ -333,11 +338,11 @@ impl<'m, K: Kernel> Measuring<'m, K> {
         let Some(Request { measure, .. }) = self.requests[part.kernel] else {
             return [0.0; 2];
         };
-        pieces.fold([0.0; 2], |sum, piece| measure.merge(sum, piece))
+        pieces.fold([0.0; 2], |sum, piece| measure.merge::<E>(sum, piece))
     }
 
     /// What a piece of a part adds.
-    fn total(&self, part: &Part, (x, grad): PartSlices<'_>, piece: &Range<usize>) -> [f64; 2] {
+    fn total(&self, part: &Part, (x, grad): PartSlices<'_, E>, piece: &Range<usize>) -> [f64; 2] {
         let Some(request) = self.requests[part.kernel] else {
             return [0.0; 2];
         };
@@ -369,15 +374,15 @@ impl<'m, K: Kernel> Measuring<'m, K> {
 
 /// Measures the direction at the stage that asks, block by block. A block stays in the cache between
 /// the stages that make it and the norm that reads it.
-fn of_direction(
+fn of_direction<E: FlatElement>(
     measure: Measure,
-    (x, grad): (&[f32], &[f32]),
-    (states, at): (&[Vec<f32>], usize),
-    kernel: &impl Kernel,
-    context: Context<'_>,
+    (x, grad): (&[E], &[E]),
+    (states, at): (&[Vec<E>], usize),
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
 ) -> [f64; 2] {
     // On the stack: threads need no memory of their own, and nothing is allocated for a step.
-    let mut buffer = [0.0; BLOCK];
+    let mut buffer = [E::zeroed(); BLOCK];
     let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
     blocks.fold([0.0; 2], |total, (block, (x, grad))| {
         let (dx, offset) = (&mut buffer[..x.len()], block * BLOCK);
@@ -385,12 +390,12 @@ fn of_direction(
         let states = slices_of(states, at + offset, x.len());
         let start = context.start + offset;
         loops::direction(x, dx, &states, kernel, Context { start, ..context });
-        measure.merge(total, measure.slice(x, dx))
+        measure.merge::<E>(total, measure.slice(x, dx))
     })
 }
 
 /// So many elements of every state vector.
-fn slices_of(states: &[Vec<f32>], at: usize, len: usize) -> SmallVec<[&[f32]; 4]> {
+fn slices_of<E>(states: &[Vec<E>], at: usize, len: usize) -> SmallVec<[&[E]; 4]> {
     states.iter().map(|state| &state[at..at + len]).collect()
 }
 
@@ -399,13 +404,13 @@ fn slices_of(states: &[Vec<f32>], at: usize, len: usize) -> SmallVec<[&[f32]; 4]
 ///
 /// # Errors
 /// What the change returns; no memory for the direction.
-pub(super) fn change_leaf(
+pub(super) fn change_leaf<E: FlatElement>(
     part: &Part,
-    (x, grad): PartSlices<'_>,
-    states: StateVectors<'_>,
-    (kernel, change): (&impl Kernel, &ChangeOfLeaf),
-    measured: &[Option<Measured>],
-) -> Result<Vec<f32>> {
+    (x, grad): PartSlices<'_, E>,
+    states: StateVectors<'_, E>,
+    (kernel, change): (&impl Kernel<E>, &ChangeOfLeaf<E>),
+    measured: &[Option<Measured<E>>],
+) -> Result<Vec<E>> {
     let context = Context {
         leaf: part.leaf,
         start: 0,
@@ -420,12 +425,12 @@ pub(super) fn change_leaf(
 }
 
 /// Makes of a leaf's gradient the direction at the stage that asks.
-fn make_direction(
-    x: &[f32],
-    dx: &mut [f32],
-    (states, at): (&[Vec<f32>], usize),
-    kernel: &impl Kernel,
-    context: Context<'_>,
+fn make_direction<E: FlatElement>(
+    x: &[E],
+    dx: &mut [E],
+    (states, at): (&[Vec<E>], usize),
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
 ) {
     let starts = (0..x.len()).step_by(PIECE);
     let pieces = starts.zip(x.chunks(PIECE)).zip(dx.chunks_mut(PIECE));

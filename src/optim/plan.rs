@@ -50,9 +50,10 @@ use super::measure::{Measure, Measured};
 use super::pass::{self, Measuring, Part, PartSlices, StateVectors};
 use super::progress::{LeafProgress, Progress};
 use super::report::{StepReport, clip, unreached};
-use super::rule::{Rule, next_step};
+use super::rule::{Rule, RuleFor, next_step};
 use super::scan::{ChangeOfLeaf, ClipStage, Request, Scan, stricter};
 use super::show::ShowParts;
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::ops::NonFinite;
@@ -75,9 +76,9 @@ struct Run {
 }
 
 /// What runs the leaves of a run, and what it will ask for.
-pub(super) struct Prepared<K> {
+pub(super) struct Prepared<K, E> {
     pub(super) kernels: Vec<K>,
-    pub(super) scans: Vec<Scan>,
+    pub(super) scans: Vec<Scan<E>>,
     /// All clipping stages of the chain, in its order.
     clips: Vec<ClipStage>,
 }
@@ -129,19 +130,22 @@ impl Plan {
     }
 
     /// The kernels of all runs.
-    pub(super) fn prepare<'p, R: Rule>(
+    pub(super) fn prepare<'p, R: RuleFor<E>, E: FlatElement>(
         &'p self,
         groups: &'p [R],
-    ) -> Prepared<impl Kernel + use<'p, R>> {
+    ) -> Prepared<impl Kernel<E> + use<'p, R, E>, E> {
         let kernel = |run: &'p Run| {
             let step = next_step(run.progress[0]);
-            groups[run.group as usize].kernel_for(&run.shape, step, &run.progress[1..])
+            groups[run.group as usize].kernel_as(&run.shape, step, &run.progress[1..])
         };
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
-        let scans: Vec<Scan> = kernels.iter().map(scan).collect();
+        let scans: Vec<Scan<E>> = kernels.iter().map(scan).collect();
         // The report has a place for every stage, even if no leaf takes part.
         // Options may differ from group to group, so their stages are put together.
-        let mut clips = scan(&groups[0].kernel(1)).clips().to_vec();
+        let counters = vec![0.0; groups[0].counters().len()];
+        let mut clips = scan(&groups[0].kernel_as(&[], 1, &counters))
+            .clips()
+            .to_vec();
         clips.extend(scans.iter().flat_map(Scan::clips));
         clips.sort_unstable();
         clips.dedup();
@@ -154,7 +158,7 @@ impl Plan {
 
     /// A number that two plans have in common if they measure, change and move the same leaves at
     /// the same steps, and most likely not otherwise.
-    pub(super) fn fingerprint<K>(&self, prepared: &Prepared<K>) -> u64 {
+    pub(super) fn fingerprint<K, E: FlatElement>(&self, prepared: &Prepared<K, E>) -> u64 {
         let mut hash = 0_u64;
         // A multiplication a number: a plan has two for each of maybe 10,000 leaves.
         let mut number = |number: u64| {
@@ -194,14 +198,14 @@ impl Plan {
     /// # Errors
     /// A norm that is infinite or NaN, of a stage that will not have it; a change of a whole leaf
     /// that fails.
-    pub(super) fn measure<K: Kernel>(
+    pub(super) fn measure<K: Kernel<E>, E: FlatElement>(
         &self,
         layout: &Layout,
-        states: StateVectors<'_>,
-        prepared: &Prepared<K>,
-        shown: &mut impl ShowParts,
-    ) -> Result<(Vec<Option<Measured>>, StepReport)> {
-        let mut measured: Vec<Option<Measured>> = (0..K::NORMS).map(|_| None).collect();
+        states: StateVectors<'_, E>,
+        prepared: &Prepared<K, E>,
+        shown: &mut impl ShowParts<E>,
+    ) -> Result<(Vec<Option<Measured<E>>>, StepReport)> {
+        let mut measured: Vec<Option<Measured<E>>> = (0..K::NORMS).map(|_| None).collect();
         let mut report = self.report(layout, prepared);
         if !prepared.scans.iter().any(Scan::asks_for_anything) {
             return Ok((measured, report));
@@ -224,7 +228,7 @@ impl Plan {
             let measuring = Measuring::of(parts, states, kernels, &requests, &measured);
             let totals = shown.totals(&self.parts, measuring, &requests)?;
             let goes_on = self.goes_on(layout, &requests, &totals, shown)?;
-            let norms = self.norms(layout, &requests, &totals);
+            let norms: Measured<E> = self.norms(layout, &requests, &totals);
             prepared.note(&mut report, norm, &self.parts, &requests, &norms);
             // The report has the norm for which the step is skipped.
             if !goes_on {
@@ -240,23 +244,23 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose change fails, or for whose direction there is no memory.
-    fn change_leaves<K: Kernel>(
+    fn change_leaves<K: Kernel<E>, E: FlatElement>(
         &self,
         layout: &Layout,
-        states: StateVectors<'_>,
-        prepared: &Prepared<K>,
-        (number, measured): (usize, &[Option<Measured>]),
-        shown: &mut impl ShowParts,
-    ) -> Result<Option<Measured>> {
+        states: StateVectors<'_, E>,
+        prepared: &Prepared<K, E>,
+        (number, measured): (usize, &[Option<Measured<E>>]),
+        shown: &mut impl ShowParts<E>,
+    ) -> Result<Option<Measured<E>>> {
         let scans = prepared.scans.iter();
-        let changes: Vec<Option<&ChangeOfLeaf>> =
+        let changes: Vec<Option<&ChangeOfLeaf<E>>> =
             scans.map(|scan| scan.change_for(number)).collect();
         if changes.iter().all(Option::is_none) {
             return Ok(None);
         }
         let mut directions = vec![Vec::new(); layout.leaves().len()];
         let is_changed = |part: &Part| changes[part.kernel].is_some();
-        let mut change = |parts: &[Part], slices: &[PartSlices<'_>]| {
+        let mut change = |parts: &[Part], slices: &[PartSlices<'_, E>]| {
             for (part, slices) in parts.iter().zip(slices) {
                 let Some(change) = changes[part.kernel] else {
                     continue;
@@ -273,7 +277,7 @@ impl Plan {
         Ok(Some(Measured::Directions(directions)))
     }
 
-    fn report<K>(&self, layout: &Layout, prepared: &Prepared<K>) -> StepReport {
+    fn report<K, E: FlatElement>(&self, layout: &Layout, prepared: &Prepared<K, E>) -> StepReport {
         let is_held = |part: &&Part| prepared.scans[part.kernel].is_held_back();
         let held_back = self.parts.iter().filter(is_held).count();
         let (global, by_leaf): (Vec<ClipStage>, Vec<ClipStage>) =
@@ -288,23 +292,23 @@ impl Plan {
     }
 
     /// The norms, of what every part adds to them.
-    fn norms(
+    fn norms<E: FlatElement>(
         &self,
         layout: &Layout,
         requests: &[Option<Request>],
         totals: &[[f64; 2]],
-    ) -> Measured {
+    ) -> Measured<E> {
         if let Some(measure) = global(requests) {
             // In the order of the parts, so that the bits do not depend on the threads.
             let total = totals
                 .iter()
-                .fold([0.0; 2], |sum, total| measure.merge(sum, *total));
-            return Measured::Global(measure.norms(total));
+                .fold([0.0; 2], |sum, total| measure.merge::<E>(sum, *total));
+            return Measured::Global(measure.norms::<E>(total));
         }
         let mut leaves = vec![[0.0; 2]; layout.leaves().len()];
         for (part, total) in self.parts.iter().zip(totals) {
             if let Some(request) = requests[part.kernel] {
-                leaves[part.leaf] = request.measure.norms(*total);
+                leaves[part.leaf] = request.measure.norms::<E>(*total);
             }
         }
         Measured::Leaves(leaves)
@@ -314,12 +318,12 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose norm is infinite or NaN, and whose stage will not have it.
-    fn goes_on(
+    fn goes_on<E: FlatElement>(
         &self,
         layout: &Layout,
         requests: &[Option<Request>],
         totals: &[[f64; 2]],
-        shown: &mut impl ShowParts,
+        shown: &mut impl ShowParts<E>,
     ) -> Result<bool> {
         let mut goes_on = true;
         for (index, part) in self.parts.iter().enumerate() {
@@ -343,7 +347,7 @@ impl Plan {
     }
 }
 
-impl<K> Prepared<K> {
+impl<K, E: FlatElement> Prepared<K, E> {
     /// Counts the step of a part, which has been taken.
     pub(super) fn count(&self, part: &Part, advanced: &Advanced, progress: &mut Progress) {
         let own = progress.of_mut(part.leaf);
@@ -361,7 +365,7 @@ impl<K> Prepared<K> {
         norm: usize,
         parts: &[Part],
         requests: &[Option<Request>],
-        measured: &Measured,
+        measured: &Measured<E>,
     ) {
         let Some(stage) = self.clips.iter().find(|stage| stage.norm == norm) else {
             return;
@@ -387,7 +391,7 @@ impl<K> Prepared<K> {
     }
 }
 
-fn scan(kernel: &impl Kernel) -> Scan {
+fn scan<E: FlatElement>(kernel: &impl Kernel<E>) -> Scan<E> {
     let mut scan = Scan::new();
     kernel.scan(&mut scan);
     scan
@@ -395,7 +399,7 @@ fn scan(kernel: &impl Kernel) -> Scan {
 
 /// What each kernel asks for by this number. Of a norm over all leaves there is one measure, the
 /// first group's, with the strictest group's answer to what is not finite.
-fn requests_for(scans: &[Scan], norm: usize) -> Vec<Option<Request>> {
+fn requests_for<E: FlatElement>(scans: &[Scan<E>], norm: usize) -> Vec<Option<Request>> {
     let mut requests: Vec<Option<Request>> =
         scans.iter().map(|scan| scan.request_for(norm)).collect();
     if let Some(first) = global(&requests) {

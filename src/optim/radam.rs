@@ -1,10 +1,11 @@
 //! Adam that trusts its second average only when it has seen enough.
 
 use super::decay::{coupling, penalty};
-use super::kernel::{Kernel, choose, each};
-use super::limits::saturating_f32;
+use super::kernel::{Kernel, choose, each_as};
+use super::limits::saturating;
 use super::moments::{Average, Direction, Quotient, validate, weight};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Rectified Adam: the divisor of the first steps, an average of too few squares, is left out, and
@@ -80,6 +81,22 @@ impl Rule for RAdam {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
+        self.stages(step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for RAdam {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl RAdam {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
         let (beta1, beta2) = self.betas;
         let rectification = self.rectification(step);
         let rate = self.lr / weight(beta1, step);
@@ -87,11 +104,11 @@ impl Rule for RAdam {
         let quotient = Quotient::new(rectified_rate, 0.0, 1.0, self.eps);
         let direction = Direction::new(self.betas, quotient);
         let (first, second) = (Average::new(beta1), Average::new(beta2));
-        let rate = saturating_f32(rate);
-        let rectified = each(move |_, dx, [m, v]| direction.step(dx, m, v));
+        let rate: E = saturating(rate);
+        let rectified = each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v));
         // Not the quotient with a factor of 0 before v: v is infinite where the square of a
         // gradient overflows, at 5.8e20 with the default rates, and 0·∞ is NaN.
-        let without_divisor = each(move |_, dx, [m, v]| {
+        let without_divisor = each_as::<E, _>(move |_, dx, [m, v]| {
             *m = first.mix(*m, dx);
             *v = second.mix_square(*v, dx);
             rate * *m
@@ -103,10 +120,6 @@ impl Rule for RAdam {
             choose(rectification.is_some(), rectified, without_divisor),
             penalty(decoupled),
         )
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }
 

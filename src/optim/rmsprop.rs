@@ -1,10 +1,11 @@
 //! Steps divided by the root of the last squares.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, choose, each};
+use super::kernel::{Kernel, choose, each_as};
 use super::limits::{check_decay_rate, check_eps, check_non_negative};
 use super::moments::Average;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Divides the gradient by the root of a moving average of its square, or by its standard
@@ -90,31 +91,7 @@ impl Rule for RmsProp {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
-        let (average, eps) = (Average::new(self.alpha), self.eps as f32);
-        let (lr, momentum) = (self.lr as f32, self.momentum as f32);
-        let by_root = move |grad: f32, squares: &mut f32| {
-            *squares = average.mix_square(*squares, grad);
-            grad / (squares.sqrt() + eps)
-        };
-        let by_deviation = move |grad: f32, squares: &mut f32, mean: &mut f32| {
-            *squares = average.mix_square(*squares, grad);
-            *mean = average.mix(*mean, grad);
-            grad / (variance(*squares, *mean).sqrt() + eps)
-        };
-        let without_momentum = each(move |_, dx, [squares]| lr * by_root(dx, squares));
-        let with_momentum = each(move |_, dx, [squares, buffer]| {
-            *buffer = momentum * *buffer + by_root(dx, squares);
-            lr * *buffer
-        });
-        let centered = each(move |_, dx, [squares, buffer, mean]| {
-            *buffer = momentum * *buffer + by_deviation(dx, squares, mean);
-            lr * *buffer
-        });
-        let by_momentum = choose(momentum == 0.0, without_momentum, with_momentum);
-        (
-            penalty(self.weight_decay),
-            choose(self.centered, centered, by_momentum),
-        )
+        self.stages()
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
@@ -122,15 +99,55 @@ impl Rule for RmsProp {
     }
 }
 
+impl RuleFor<f64> for RmsProp {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl RmsProp {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
+        let (average, eps) = (Average::new(self.alpha), E::from_f64(self.eps));
+        let (lr, momentum) = (E::from_f64(self.lr), E::from_f64(self.momentum));
+        let by_root = move |grad: E, squares: &mut E| {
+            *squares = average.mix_square(*squares, grad);
+            grad / (squares.sqrt() + eps)
+        };
+        let by_deviation = move |grad: E, squares: &mut E, mean: &mut E| {
+            *squares = average.mix_square(*squares, grad);
+            *mean = average.mix(*mean, grad);
+            grad / (variance(*squares, *mean).sqrt() + eps)
+        };
+        let without_momentum = each_as::<E, _>(move |_, dx, [squares]| lr * by_root(dx, squares));
+        let with_momentum = each_as::<E, _>(move |_, dx, [squares, buffer]| {
+            *buffer = momentum * *buffer + by_root(dx, squares);
+            lr * *buffer
+        });
+        let centered = each_as::<E, _>(move |_, dx, [squares, buffer, mean]| {
+            *buffer = momentum * *buffer + by_deviation(dx, squares, mean);
+            lr * *buffer
+        });
+        let by_momentum = choose(momentum == E::zero(), without_momentum, with_momentum);
+        (
+            penalty(self.weight_decay),
+            choose(self.centered, centered, by_momentum),
+        )
+    }
+}
+
 /// The mean square less the mean's square: 0 where that rounds to below 0, infinite where the mean
 /// square is, and NaN of NaN, where `f32::max` would lose it.
 #[inline(always)]
-fn variance(squares: f32, mean: f32) -> f32 {
+fn variance<E: FlatElement>(squares: E, mean: E) -> E {
     // The mean's square may overflow too, and ∞ − ∞ is NaN.
-    let variance = if squares == f32::INFINITY {
+    let variance = if squares == E::infinity() {
         squares
     } else {
         squares - mean * mean
     };
-    if variance < 0.0 { 0.0 } else { variance }
+    if variance < E::zero() {
+        E::zero()
+    } else {
+        variance
+    }
 }

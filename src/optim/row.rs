@@ -11,59 +11,65 @@ use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
 
 use super::measure::Measured;
+use crate::element::FlatElement;
 
 /// Elements of a row: the widest registers hold as many.
 pub(super) const ROW: usize = 16;
 
 /// The elements of a row.
-pub(super) type Elements = [f32; ROW];
+pub(super) type Elements<E> = [E; ROW];
 
 /// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they
 /// are, the direction that is subtracted from them in the end (at first the gradient), and the
 /// state of the stage at hand.
 ///
 /// The end of a leaf is filled up with zeros, and what becomes of them is dropped.
-pub struct Row<'r> {
-    x: Elements,
-    pub(super) dx: Elements,
-    states: States<'r>,
+pub struct Row<'r, E> {
+    x: Elements<E>,
+    pub(super) dx: Elements<E>,
+    states: States<'r, E>,
     /// Which of the states are those of the stage at hand.
     stage: Range<usize>,
-    context: Context<'r>,
+    context: Context<'r, E>,
     /// The number of the next norm.
     norm: usize,
 }
 
 /// What is the same for all rows of a part.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'r> {
+pub(super) struct Context<'r, E> {
     pub(super) leaf: usize,
     /// Where in the leaf the slices begin, in elements.
     pub(super) start: usize,
     /// Norms by their number; those that have not been measured yet are not there.
-    pub(super) measured: &'r [Option<Measured>],
+    pub(super) measured: &'r [Option<Measured<E>>],
 }
 
 /// The vectors that the stages keep. A vector is read and written only where a stage asks for it.
-pub(super) enum States<'r> {
+pub(super) enum States<'r, E> {
     Live {
-        columns: &'r [&'r [Cell<Elements>]],
+        columns: &'r [&'r [Cell<Elements<E>>]],
         at: usize,
     },
     /// Stages write to copies, made as they ask.
     Copied {
-        real: &'r [&'r [f32]],
+        real: &'r [&'r [E]],
         at: usize,
-        copies: &'r [Copied],
+        copies: &'r [Copied<E>],
     },
 }
 
 /// A state's elements of this row as a stage has changed them; `None` as long as none has.
-pub(super) type Copied = Cell<Option<Elements>>;
+pub(super) type Copied<E> = Cell<Option<Elements<E>>>;
 
-impl<'r> Row<'r> {
+impl<'r, E: FlatElement> Row<'r, E> {
     #[inline(always)]
-    pub(super) fn new(x: Elements, dx: Elements, states: States<'r>, context: Context<'r>) -> Self {
+    pub(super) fn new(
+        x: Elements<E>,
+        dx: Elements<E>,
+        states: States<'r, E>,
+        context: Context<'r, E>,
+    ) -> Self {
         let stage = 0..states.len();
         Row {
             x,
@@ -77,23 +83,20 @@ impl<'r> Row<'r> {
 
     /// See [`each`](super::each).
     #[inline(always)]
-    pub(super) fn each<const N: usize, F: Fn(f32, f32, &mut [f32; N]) -> f32>(
-        &mut self,
-        change: &F,
-    ) {
+    pub(super) fn each<const N: usize, F: Fn(E, E, &mut [E; N]) -> E>(&mut self, change: &F) {
         assert!(
             N <= self.stage.len(),
             "`each`: expected a rule with {N} state vectors, found {}",
             self.stage.len()
         );
         // Local arrays and plain loops, so that the compiler keeps all of it in registers.
-        let (x, mut dx, mut columns) = (self.x, self.dx, [[0.0; ROW]; N]);
+        let (x, mut dx, mut columns) = (self.x, self.dx, [[E::zeroed(); ROW]; N]);
         // Read before the loop and written behind it: within, every state is a register.
         for k in 0..N {
             columns[k] = self.states.get(self.stage.start + k);
         }
         for i in 0..ROW {
-            let mut elements = [0.0; N];
+            let mut elements = [E::zeroed(); N];
             for k in 0..N {
                 elements[k] = columns[k][i];
             }
@@ -154,7 +157,7 @@ impl<'r> Row<'r> {
     }
 
     #[inline(always)]
-    pub(super) fn moved(&self) -> Elements {
+    pub(super) fn moved(&self) -> Elements<E> {
         let mut moved = self.x;
         // Not masked at the end of a leaf: what becomes of the zeros there is dropped.
         for i in 0..ROW {
@@ -164,7 +167,7 @@ impl<'r> Row<'r> {
     }
 }
 
-impl States<'_> {
+impl<E: FlatElement> States<'_, E> {
     #[inline(always)]
     fn len(&self) -> usize {
         match self {
@@ -183,7 +186,7 @@ impl States<'_> {
     }
 
     #[inline(always)]
-    fn get(&self, state: usize) -> Elements {
+    fn get(&self, state: usize) -> Elements<E> {
         match self {
             States::Live { columns, at } => columns[state][*at].get(),
             // A piece of a kernel reads what the pieces before it wrote.
@@ -194,7 +197,7 @@ impl States<'_> {
     }
 
     #[inline(always)]
-    fn set(&self, state: usize, elements: Elements) {
+    fn set(&self, state: usize, elements: Elements<E>) {
         match self {
             States::Live { columns, at } => columns[state][*at].set(elements),
             States::Copied { copies, .. } => copies[state].set(Some(elements)),
@@ -204,9 +207,9 @@ impl States<'_> {
 
 /// The first elements; zeros where there are no more.
 #[inline(always)]
-pub(super) fn filled_up(elements: &[f32]) -> Elements {
+pub(super) fn filled_up<E: FlatElement>(elements: &[E]) -> Elements<E> {
     match elements.first_chunk() {
         Some(row) => *row,
-        None => std::array::from_fn(|i| elements.get(i).copied().unwrap_or(0.0)),
+        None => std::array::from_fn(|i| elements.get(i).copied().unwrap_or(E::zeroed())),
     }
 }

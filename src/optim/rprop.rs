@@ -1,9 +1,10 @@
 //! Steps by sign alone.
 
 use super::decay::sign;
-use super::kernel::{Kernel, each};
+use super::kernel::{Kernel, each_as};
 use super::limits::{check_eps, check_non_negative, check_positive, check_that};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Every element has a step size of its own, which grows while the sign of its gradient stays and
@@ -88,25 +89,40 @@ impl Rule for Rprop {
 
     /// In sums of what is 0 or 1: with branches the loop takes twice as long.
     fn kernel(&self, step: u64) -> impl Kernel {
-        let initial = match step {
-            1 => self.lr as f32, // sizes are 0 before
-            _ => 0.0,
-        };
-        let (shrinking, growing) = (self.etas.0 as f32, self.etas.1 as f32);
-        let (least, greatest) = (self.step_sizes.0 as f32, self.step_sizes.1 as f32);
-        each(move |_, dx, [before, size]| {
-            // Of signs, whose product neither vanishes nor overflows.
-            let agreement = sign(dx) * sign(*before);
-            let (agrees, turned) = (agreement.max(0.0), (-agreement).max(0.0));
-            let factor = agrees * growing + turned * shrinking + (1.0 - agrees - turned);
-            *size = (factor * (*size + initial)).max(least).min(greatest);
-            // A choice and no product, since ∞·0 is NaN.
-            *before = if turned == 1.0 { 0.0 } else { dx };
-            *size * sign(*before)
-        })
+        self.stages(step)
     }
 
     fn lr_mut(&mut self) -> Option<&mut f64> {
         Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Rprop {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl Rprop {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let initial = match step {
+            1 => E::from_f64(self.lr), // sizes are 0 before
+            _ => E::zero(),
+        };
+        let (shrinking, growing) = (E::from_f64(self.etas.0), E::from_f64(self.etas.1));
+        let (least, greatest) = (
+            E::from_f64(self.step_sizes.0),
+            E::from_f64(self.step_sizes.1),
+        );
+        each_as::<E, _>(move |_, dx, [before, size]| {
+            // Of signs, whose product neither vanishes nor overflows.
+            let agreement = sign(dx) * sign(*before);
+            let (agrees, turned) = (agreement.max(E::zero()), (-agreement).max(E::zero()));
+            let factor = agrees * growing + turned * shrinking + (E::one() - agrees - turned);
+            *size = (factor * (*size + initial)).max(least).min(greatest);
+            // A choice and no product, since ∞·0 is NaN.
+            *before = if turned == E::one() { E::zero() } else { dx };
+            *size * sign(*before)
+        })
     }
 }

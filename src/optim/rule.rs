@@ -2,6 +2,7 @@
 //! time.
 
 use super::kernel::Kernel;
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// A stage of an optimiser, or all of it: it takes a gradient and makes of it what is subtracted
@@ -338,15 +339,7 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
     /// Both numbers, with the name of the type.
     #[doc(hidden)]
     fn check_states(&self) -> Result<()> {
-        let (named, used) = (self.states().len(), self.kernel(1).states());
-        if used <= named {
-            return Ok(());
-        }
-        Err(Error::argument(
-            &format!("`states` to name as many vectors as its kernel uses, {used}"),
-            named,
-        )
-        .at(short_name::<Self>()))
+        check_vectors::<Self>(self.states().len(), self.kernel(1).states())
     }
 
     /// Whether it has to be the last of a chain: it looks at what becomes of the parameters.
@@ -360,6 +353,117 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
     fn is_last(&self) -> bool {
         false
     }
+}
+
+/// A [`Rule`] that moves vectors of `E`: of `f32` every one, and of `f64` every rule of this crate
+/// and chains of such.
+///
+/// A rule of one's own moves vectors of `f64` once it implements this for `f64`, by a kernel of
+/// [`each_as`](super::each_as), which may be one function for both. Everything else is as its
+/// [`Rule`] says: settings, names of vectors, counters.
+///
+/// ```
+/// use flatleaf::optim::{each_as, Kernel, Optimizer, Rule, RuleFor};
+/// use flatleaf::{destructure_as, FlatElement};
+///
+/// #[derive(Clone, PartialEq)]
+/// struct Descent { lr: f64 }
+///
+/// impl Descent {
+///     fn step<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
+///         let lr = E::from_f64(self.lr);
+///         each_as::<E, _>(move |_x, dx, []| lr * dx)
+///     }
+/// }
+///
+/// impl Rule for Descent {
+///     fn kernel(&self, _step: u64) -> impl Kernel {
+///         self.step()
+///     }
+/// }
+///
+/// impl RuleFor<f64> for Descent {
+///     fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+///         self.step()
+///     }
+/// }
+///
+/// let (mut flat, layout) = destructure_as::<f64>(&vec![1.0_f64])?;
+/// let mut optimizer = Optimizer::new_as::<f64>(Descent { lr: 0.1 }, &layout)?;
+/// optimizer.step(&mut flat, &[2.0])?;
+/// assert_eq!(flat, [0.8]);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "the rule `{Self}` has no kernel for vectors of `{E}`",
+    label = "moves vectors of other elements only",
+    note = "implement `RuleFor<{E}>` for it, with a kernel made by `each_as`; a chain needs it of every stage"
+)]
+pub trait RuleFor<E: FlatElement>: Rule {
+    /// What it does at a leaf's `step`th step, 1 being the first, in vectors of `E`; with the leaf's
+    /// shape, empty if [`sees_shape`](Rule::sees_shape) says `false`, and its counters, of which a
+    /// rule without any gets none.
+    ///
+    /// ```
+    /// use flatleaf::optim::{each_as, Kernel, Optimizer, Rule, RuleFor};
+    /// use flatleaf::Layout;
+    ///
+    /// /// The first three steps are shorter.
+    /// #[derive(Clone, PartialEq)]
+    /// struct WarmUp;
+    ///
+    /// impl Rule for WarmUp {
+    ///     fn kernel(&self, step: u64) -> impl Kernel {
+    ///         let factor = (step as f32 / 4.0).min(1.0);
+    ///         each_as::<f32, _>(move |_x, dx, []| factor * dx)
+    ///     }
+    /// }
+    ///
+    /// impl RuleFor<f64> for WarmUp {
+    ///     fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+    ///         let factor = (step as f64 / 4.0).min(1.0);
+    ///         each_as::<f64, _>(move |_x, dx, []| factor * dx)
+    ///     }
+    /// }
+    ///
+    /// let mut flat = [1.0];
+    /// Optimizer::new_as::<f64>(WarmUp, &Layout::of(&flat)?)?.step(&mut flat, &[0.4])?;
+    /// assert_eq!(flat, [0.9]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    fn kernel_as(&self, shape: &[usize], step: u64, counters: &[f64]) -> impl Kernel<E>;
+
+    /// Refuses a rule that names fewer vectors than its kernel uses.
+    ///
+    /// # Errors
+    /// Both numbers, with the name of the type.
+    #[doc(hidden)]
+    fn check_kernel(&self) -> Result<()> {
+        let counters = vec![0.0; self.counters().len()];
+        let (named, used) = (
+            self.states().len(),
+            self.kernel_as(&[], 1, &counters).states(),
+        );
+        check_vectors::<Self>(named, used)
+    }
+}
+
+impl<R: Rule> RuleFor<f32> for R {
+    fn kernel_as(&self, shape: &[usize], step: u64, counters: &[f64]) -> impl Kernel<f32> {
+        self.kernel_for(shape, step, counters)
+    }
+
+    fn check_kernel(&self) -> Result<()> {
+        self.check_states()
+    }
+}
+
+fn check_vectors<R>(named: usize, used: usize) -> Result<()> {
+    if used <= named {
+        return Ok(());
+    }
+    let expected = format!("`states` to name as many vectors as its kernel uses, {used}");
+    Err(Error::argument(&expected, named).at(short_name::<R>()))
 }
 
 /// The step that follows after so many. Steps are kept as f64, exact to 2⁵³, where they stay.

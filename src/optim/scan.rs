@@ -9,16 +9,17 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::measure::Measure;
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::ops::NonFinite;
 
 /// What one kernel will ask for, in the order in which it does.
 #[doc(hidden)]
 #[derive(Clone)]
-pub struct Scan {
+pub struct Scan<E> {
     requests: SmallVec<[Request; 2]>,
     /// Changes of the direction of a whole leaf, with their numbers among the norms.
-    changes: Vec<(usize, ChangeOfLeaf)>,
+    changes: Vec<(usize, ChangeOfLeaf<E>)>,
     /// Number of the next norm.
     next: usize,
     /// Whether a stage so far has changed the direction.
@@ -32,7 +33,7 @@ pub struct Scan {
 }
 
 /// What becomes of the direction of a whole leaf.
-pub(super) type ChangeOfLeaf = Arc<dyn Fn(&mut [f32]) -> Result<()> + Send + Sync>;
+pub(super) type ChangeOfLeaf<E> = Arc<dyn Fn(&mut [E]) -> Result<()> + Send + Sync>;
 
 /// A norm that a kernel asks for.
 #[derive(Clone, Copy)]
@@ -58,7 +59,7 @@ pub(super) struct ClipStage {
     pub(super) is_global: bool,
 }
 
-impl Scan {
+impl<E: FlatElement> Scan<E> {
     pub(super) fn new() -> Self {
         Scan {
             requests: SmallVec::new(),
@@ -93,7 +94,7 @@ impl Scan {
     }
 
     /// A stage changes the direction of the whole leaf.
-    pub(super) fn change_of_leaf(&mut self, change: ChangeOfLeaf) {
+    pub(super) fn change_of_leaf(&mut self, change: ChangeOfLeaf<E>) {
         let number = self.next;
         self.next += 1;
         if self.closed.is_none() {
@@ -157,7 +158,7 @@ impl Scan {
     }
 
     /// The change of the leaf that has this number, if there is one.
-    pub(super) fn change_for(&self, number: usize) -> Option<&ChangeOfLeaf> {
+    pub(super) fn change_for(&self, number: usize) -> Option<&ChangeOfLeaf<E>> {
         let mut changes = self.changes.iter();
         changes
             .find(|change| change.0 == number)

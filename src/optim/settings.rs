@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::optimizer::Optimizer;
-use super::rule::{Rule, StageState};
+use super::rule::{RuleFor, StageState};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::layout::Leaf;
 
 /// What can be changed between two steps.
-impl<R: Rule> Optimizer<R> {
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// Leaves alone the leaves that a [path pattern](crate::Planner) matches, with their state and
     /// their step counts, until they are thawed. They do not count in a clip norm. The layout stays
     /// as it is.
@@ -148,7 +149,7 @@ impl<R: Rule> Optimizer<R> {
         for leaf in self.layout.matching(pattern)? {
             let range = self.kept_of(leaf);
             for state in &mut self.states {
-                state[range.clone()].fill(0.0);
+                state[range.clone()].fill(E::zeroed());
             }
             self.progress.of_mut(leaf).fill(0.0);
             self.progress.leaves[leaf].steps = 0;
@@ -200,7 +201,7 @@ impl<R: Rule> Optimizer<R> {
                 is_found = true;
                 stage.progress.fill(0.0);
                 for state in &mut states[vectors] {
-                    state[range.clone()].fill(0.0);
+                    state[range.clone()].fill(E::zeroed());
                 }
             };
             rule.for_each_stage(self.progress.of_mut(leaf), &mut reset);

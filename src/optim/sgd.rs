@@ -1,9 +1,10 @@
 //! Stochastic gradient descent.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, choose, each};
-use super::limits::{check_non_negative, saturating_f32};
-use super::rule::Rule;
+use super::kernel::{Kernel, choose, each_as};
+use super::limits::{check_non_negative, saturating};
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// Stochastic gradient descent: a step against the gradient, or against a sum of past gradients
@@ -90,28 +91,40 @@ impl Rule for Sgd {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
-        let (lr, momentum) = (self.lr as f32, self.momentum as f32);
+        self.stages(step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Sgd {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl Sgd {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
+        let (lr, momentum) = (E::from_f64(self.lr), E::from_f64(self.momentum));
         let fresh = match step {
-            1 => 1.0,
-            _ => saturating_f32(1.0 - self.dampening),
+            1 => E::one(),
+            _ => saturating(1.0 - self.dampening),
         };
-        let plain = each(move |_, dx, []| lr * dx);
-        let heavy = each(move |_, dx, [buffer]| {
+        let plain = each_as::<E, _>(move |_, dx, []| lr * dx);
+        let heavy = each_as::<E, _>(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + fresh * dx;
             lr * *buffer
         });
-        let looking_ahead = each(move |_, dx, [buffer]| {
+        let looking_ahead = each_as::<E, _>(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + fresh * dx;
             lr * (dx + momentum * *buffer)
         });
         let with_momentum = choose(self.nesterov, looking_ahead, heavy);
         (
             penalty(self.weight_decay),
-            choose(momentum == 0.0, plain, with_momentum),
+            choose(momentum == E::zero(), plain, with_momentum),
         )
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }

@@ -40,21 +40,6 @@ impl<R: Rule> Optimizer<R> {
         Optimizer::with_range(rule, layout, range)
     }
 
-    /// Which elements of the flat vector it keeps the state of: all, unless it was made
-    /// [of a range](Optimizer::of_range).
-    ///
-    /// ```
-    /// use flatleaf::optim::{Optimizer, Sgd};
-    /// use flatleaf::Layout;
-    ///
-    /// let optimizer = Optimizer::new(Sgd::default(), &Layout::of(&vec![0.0_f32; 3])?)?;
-    /// assert_eq!(optimizer.range(), 0..3);
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn range(&self) -> Range<usize> {
-        self.range.clone()
-    }
-
     /// An optimiser of a range that goes on, to the bit, where the members of a run were when their
     /// snapshots were taken: any snapshots that cover the range together, of as many members as
     /// there were. So a run goes on with another number of members, and with one, whose range is
@@ -113,6 +98,23 @@ impl<R: Rule> Optimizer<R> {
             at = end;
         }
         Ok(optimizer)
+    }
+}
+
+impl<R, E> Optimizer<R, E> {
+    /// Which elements of the flat vector it keeps the state of: all, unless it was made
+    /// [of a range](Optimizer::of_range).
+    ///
+    /// ```
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    ///
+    /// let optimizer = Optimizer::new(Sgd::default(), &Layout::of(&vec![0.0_f32; 3])?)?;
+    /// assert_eq!(optimizer.range(), 0..3);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     /// Where the elements of a leaf are in the state vectors, as far as they are kept here.

@@ -4,15 +4,16 @@
 use super::kernel::Kernel;
 use super::pass::{Measuring, Part, PartSlices};
 use super::scan::Request;
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::ops;
 
 /// What is done with parts that are shown.
-pub(super) type See<'s> = &'s mut dyn FnMut(&[Part], &[PartSlices<'_>]) -> Result<()>;
+pub(super) type See<'s, E> = &'s mut dyn FnMut(&[Part], &[PartSlices<'_, E>]) -> Result<()>;
 
 /// Shows the parameters and the gradients of parts.
-pub(super) trait ShowParts {
+pub(super) trait ShowParts<E: FlatElement> {
     /// Calls `see` with all parts, in their order, in one call or in several; on a member of a run
     /// with what it keeps of them. Where a part does not need its parameters, an empty slice may
     /// stand in their place.
@@ -23,24 +24,24 @@ pub(super) trait ShowParts {
         &mut self,
         parts: &[Part],
         needs_parameters: &dyn Fn(&Part) -> bool,
-        see: See<'_>,
+        see: See<'_, E>,
     ) -> Result<()>;
 
     /// What every part adds to a norm.
     ///
     /// # Errors
     /// Parameters that cannot be shown.
-    fn totals<K: Kernel>(
+    fn totals<K: Kernel<E>>(
         &mut self,
         parts: &[Part],
-        mut measuring: Measuring<'_, K>,
+        mut measuring: Measuring<'_, K, E>,
         requests: &[Option<Request>],
     ) -> Result<Vec<[f64; 2]>> {
         let needs_parameters = |part: &Part| {
             let request = requests[part.kernel].as_ref();
             request.is_some_and(Request::needs_parameters)
         };
-        let mut measure = |parts: &[Part], slices: &[PartSlices<'_>]| {
+        let mut measure = |parts: &[Part], slices: &[PartSlices<'_, E>]| {
             measuring.add(parts, slices);
             Ok(())
         };
@@ -66,7 +67,7 @@ pub(super) trait ShowParts {
 /// What is wrong with a leaf whose norm is not finite: the first element of its gradient that is
 /// not, or a norm that no element explains.
 #[cold]
-pub(super) fn non_finite(grad: &[f32]) -> Error {
+pub(super) fn non_finite<E: FlatElement>(grad: &[E]) -> Error {
     match ops::first_non_finite(grad) {
         Some(index) => Error::non_finite(index, grad[index]),
         None => Error::non_finite_step(),
@@ -74,13 +75,13 @@ pub(super) fn non_finite(grad: &[f32]) -> Error {
 }
 
 /// Parts whose slices are all there.
-pub(super) struct AllParts<'s, F> {
+pub(super) struct AllParts<'s, F, E> {
     slices_of: F,
     /// Those of all parts, from when they are asked for.
-    slices: Vec<PartSlices<'s>>,
+    slices: Vec<PartSlices<'s, E>>,
 }
 
-impl<'s, F: Fn(&Part) -> PartSlices<'s>> AllParts<'s, F> {
+impl<'s, E, F: Fn(&Part) -> PartSlices<'s, E>> AllParts<'s, F, E> {
     pub(super) fn of(slices_of: F) -> Self {
         AllParts {
             slices_of,
@@ -89,8 +90,12 @@ impl<'s, F: Fn(&Part) -> PartSlices<'s>> AllParts<'s, F> {
     }
 }
 
-impl<'s, F: Fn(&Part) -> PartSlices<'s>> ShowParts for AllParts<'s, F> {
-    fn show(&mut self, parts: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_>) -> Result<()> {
+impl<'s, E, F> ShowParts<E> for AllParts<'s, F, E>
+where
+    E: FlatElement,
+    F: Fn(&Part) -> PartSlices<'s, E>,
+{
+    fn show(&mut self, parts: &[Part], _: &dyn Fn(&Part) -> bool, see: See<'_, E>) -> Result<()> {
         if self.slices.is_empty() {
             self.slices = parts.iter().map(&self.slices_of).collect();
         }
@@ -109,18 +114,19 @@ pub(super) struct LentParts<'s, G, L> {
     pub(super) lend: L,
 }
 
-impl<'g, G, L> LentParts<'_, G, L>
-where
-    G: Fn(&Part) -> &'g [f32],
-    L: FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
-{
+impl<G, L> LentParts<'_, G, L> {
     /// Has the leaf of a part lent and calls `work` once with its elements and its gradient. Says
     /// whether `work` was called, and what is wrong with how the leaf was lent.
-    pub(super) fn lend(
+    pub(super) fn lend<'g, E>(
         &mut self,
         part: &Part,
-        work: impl FnOnce(&mut [f32], &'g [f32]),
-    ) -> (bool, Result<()>) {
+        work: impl FnOnce(&mut [E], &'g [E]),
+    ) -> (bool, Result<()>)
+    where
+        E: FlatElement,
+        G: Fn(&Part) -> &'g [E],
+        L: FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
+    {
         let leaf = &self.layout.leaves()[part.leaf];
         let gradient = (self.gradient_of)(part);
         let mut work = Some(work);
@@ -145,20 +151,21 @@ where
     }
 }
 
-impl<'g, G, L> ShowParts for LentParts<'_, G, L>
+impl<'g, E, G, L> ShowParts<E> for LentParts<'_, G, L>
 where
-    G: Fn(&Part) -> &'g [f32],
-    L: FnMut(usize, &mut dyn FnMut(&mut [f32])) -> Result<()>,
+    E: FlatElement,
+    G: Fn(&Part) -> &'g [E],
+    L: FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
 {
     fn show(
         &mut self,
         parts: &[Part],
         needs_parameters: &dyn Fn(&Part) -> bool,
-        see: See<'_>,
+        see: See<'_, E>,
     ) -> Result<()> {
         if !parts.iter().any(needs_parameters) {
             // All gradients are there, so that all threads share them even where leaves are small.
-            let slices: Vec<PartSlices<'_>> = parts
+            let slices: Vec<PartSlices<'_, E>> = parts
                 .iter()
                 .map(|part| (&[][..], (self.gradient_of)(part)))
                 .collect();

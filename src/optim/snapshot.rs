@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::carried::Carried;
 use super::optimizer::Optimizer;
 use super::progress::LeafProgress;
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf, Rename};
 
@@ -72,15 +73,21 @@ use crate::layout::{Layout, Leaf, Rename};
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(
+        deny_unknown_fields,
+        bound(
+            serialize = "R: serde::Serialize, E: FlatElement + serde::Serialize",
+            deserialize = "R: serde::Deserialize<'de>, E: FlatElement + serde::Deserialize<'de>"
+        )
+    )
 )]
-pub struct Snapshot<'s, R> {
+pub struct Snapshot<'s, R, E: Clone = f32> {
     // First, so that a reader knows it before it meets a field that it does not know.
     #[cfg_attr(
         feature = "serde",
         serde(
             default = "first_version",
-            deserialize_with = "known_version",
+            deserialize_with = "known_version::<_, E>",
             serialize_with = "version_of_whole"
         )
     )]
@@ -88,7 +95,7 @@ pub struct Snapshot<'s, R> {
     fingerprint: u64,
     groups: Vec<R>,
     leaves: Vec<SavedLeaf>,
-    states: Vec<SavedState<'s>>,
+    states: Vec<SavedState<'s, E>>,
     /// Which elements the states are of; none of a snapshot of all. Its version is `OF_RANGE`.
     #[cfg_attr(feature = "serde", serde(skip))]
     range: Option<Range<usize>>,
@@ -116,17 +123,35 @@ struct SavedLeaf {
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(
+        deny_unknown_fields,
+        bound(
+            serialize = "E: FlatElement + serde::Serialize",
+            deserialize = "E: FlatElement + serde::Deserialize<'de>"
+        )
+    )
 )]
-struct SavedState<'s> {
+struct SavedState<'s, E: Clone> {
     name: Cow<'s, str>,
     /// None of a vector that is all zeros.
     #[cfg_attr(feature = "serde", serde(with = "super::non_finite::elements"))]
-    elements: Option<Cow<'s, [f32]>>,
+    elements: Option<Cow<'s, [E]>>,
 }
 
 /// The version of what is stored. It grows with every change that an older reader would get wrong.
 const VERSION: u32 = 1;
+
+/// In the version of a snapshot whose vectors are of f64: a reader of one element type takes none of
+/// the other for its own, not even in a format that names no fields.
+const OF_F64: u32 = 1 << 16;
+
+/// The version of a snapshot of vectors of `E`.
+fn version_of<E: FlatElement>() -> u32 {
+    match E::DTYPE {
+        Dtype::F64 => VERSION | OF_F64,
+        _ => VERSION,
+    }
+}
 
 /// In place of a version that of a snapshot of a range, which is not stored: a reader could not tell
 /// it from one of the whole vector.
@@ -153,17 +178,34 @@ fn first_version() -> u32 {
 }
 
 #[cfg(feature = "serde")]
-fn known_version<'de, D: serde::Deserializer<'de>>(
+fn known_version<'de, D: serde::Deserializer<'de>, E: FlatElement>(
     deserializer: D,
 ) -> std::result::Result<u32, D::Error> {
     let version: u32 = serde::Deserialize::deserialize(deserializer)?;
-    if (1..=VERSION).contains(&version) {
+    let number = version & !OF_F64;
+    if !(1..=VERSION).contains(&number) {
+        return Err(serde::de::Error::custom(format_args!(
+            "expected a snapshot of version 1 to {VERSION}, found version {number}: \
+             a later release of flatleaf reads it"
+        )));
+    }
+    let found = element_of(version);
+    if found == E::DTYPE {
         return Ok(version);
     }
     Err(serde::de::Error::custom(format_args!(
-        "expected a snapshot of version 1 to {VERSION}, found version {version}: \
-         a later release of flatleaf reads it"
+        "expected a snapshot of vectors of {}, found one of {found}: it is a `Snapshot<_, {found}>`",
+        E::DTYPE
     )))
+}
+
+/// The element type of the vectors of a snapshot of this version.
+#[cfg(feature = "serde")]
+pub(crate) fn element_of(version: u32) -> Dtype {
+    match version & OF_F64 {
+        0 => Dtype::F32,
+        _ => Dtype::F64,
+    }
 }
 
 /// What a migration found different: all that starts anew and all that was given up. Empty lists
@@ -219,7 +261,7 @@ pub struct Reshaped {
     pub now: Vec<usize>,
 }
 
-impl<R: Rule> Optimizer<R> {
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// All that it knows, as plain data. Copies no vector; reads all of them once.
     ///
     /// Of an optimiser [of a range](Optimizer::of_range) the snapshot is of that range, for
@@ -237,7 +279,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(twin.state_of("momentum_buffer"), Some(&[3.0][..]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn snapshot(&self) -> Snapshot<'_, R> {
+    pub fn snapshot(&self) -> Snapshot<'_, R, E> {
         let leaf = |(index, leaf): (usize, &Leaf)| {
             let progress = self.progress.leaves[index];
             SavedLeaf {
@@ -249,14 +291,18 @@ impl<R: Rule> Optimizer<R> {
                 counted: self.progress.of(index).to_vec(),
             }
         };
-        let is_zero = |elements: &[f32]| elements.iter().all(|x| x.to_bits() == 0);
+        let is_zero = |elements: &[E]| elements.iter().all(|x| x.bits() == 0);
         let state = |(name, elements)| SavedState {
             name: Cow::Borrowed(name),
             elements: (!is_zero(elements)).then_some(elements.into()),
         };
         let is_whole = self.range == (0..self.layout.len());
         Snapshot {
-            version: if is_whole { VERSION } else { OF_RANGE },
+            version: if is_whole {
+                version_of::<E>()
+            } else {
+                OF_RANGE
+            },
             range: (!is_whole).then(|| self.range.clone()),
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
@@ -288,7 +334,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!(error.paths().collect::<Vec<_>>(), ["v", "w"]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn resume(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<Self> {
+    pub fn resume(snapshot: Snapshot<'_, R, E>, layout: &Layout) -> Result<Self> {
         snapshot.check_is_whole()?;
         snapshot.check_is_of(layout)?;
         let mut optimizer = snapshot.resumed_without_vectors(layout, 0..layout.len())?;
@@ -326,7 +372,7 @@ impl<R: Rule> Optimizer<R> {
     /// assert_eq!((&migration.added[0][..], &migration.reshaped[0].path[..]), ("b", "v"));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn migrate(snapshot: Snapshot<'_, R>, layout: &Layout) -> Result<(Self, Migration)> {
+    pub fn migrate(snapshot: Snapshot<'_, R, E>, layout: &Layout) -> Result<(Self, Migration)> {
         Optimizer::migrate_with(snapshot, layout, R::clone)
     }
 
@@ -361,7 +407,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn migrate_with<Q: Rule>(
-        snapshot: Snapshot<'_, Q>,
+        snapshot: Snapshot<'_, Q, E>,
         layout: &Layout,
         change: impl FnMut(&Q) -> R,
     ) -> Result<(Self, Migration)> {
@@ -369,7 +415,7 @@ impl<R: Rule> Optimizer<R> {
         snapshot.validate()?;
         let groups: Vec<R> = snapshot.groups.iter().map(change).collect();
         groups.iter().try_for_each(Rule::validate)?;
-        let mut optimizer = Optimizer::new(groups[0].clone(), layout)?;
+        let mut optimizer = Optimizer::with_range(groups[0].clone(), layout, 0..layout.len())?;
         optimizer.groups = groups;
         let mut migration = Migration::default();
         let carried = Carried::between(&snapshot.groups[0], &optimizer.groups[0]);
@@ -412,7 +458,7 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-impl<R> Snapshot<'_, R> {
+impl<R, E: FlatElement> Snapshot<'_, R, E> {
     /// Renames the leaves that a pattern matches, for [`Optimizer::migrate`] to a model in which a
     /// module has another name: `*` is any run within a segment, `**` as a segment any number of
     /// segments, and the same stars in the replacement stand for the same text. `model.**` to `**`
@@ -460,7 +506,7 @@ impl<R> Snapshot<'_, R> {
     /// Lists the vectors of either side that have no other half.
     fn note_states<New: Rule>(
         &self,
-        optimizer: &Optimizer<New>,
+        optimizer: &Optimizer<New, E>,
         carried: &Carried,
         migration: &mut Migration,
     ) {
@@ -476,15 +522,15 @@ impl<R> Snapshot<'_, R> {
 
 /// For those who store the state vectors apart from all else: a file of tensors.
 #[cfg(feature = "safetensors")]
-impl<'s, R> Snapshot<'s, R> {
+impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
     /// Makes it one of the whole vector, for who keeps the range beside it.
     pub(crate) fn take_range(&mut self) {
         self.range = None;
-        self.version = VERSION;
+        self.version = version_of::<E>();
     }
 
     /// Takes the state vectors out, with their names, in their order. None is one of zeros.
-    pub(crate) fn take_states(&mut self) -> Vec<(String, Option<Cow<'s, [f32]>>)> {
+    pub(crate) fn take_states(&mut self) -> Vec<(String, Option<Cow<'s, [E]>>)> {
         let states = self.states.iter_mut();
         states
             .map(|state| (state.name.to_string(), state.elements.take()))
@@ -497,7 +543,7 @@ impl<'s, R> Snapshot<'s, R> {
     }
 
     /// Puts state vectors in again, in their order.
-    pub(crate) fn put_states(&mut self, elements: Vec<Option<Cow<'s, [f32]>>>) {
+    pub(crate) fn put_states(&mut self, elements: Vec<Option<Cow<'s, [E]>>>) {
         for (state, elements) in self.states.iter_mut().zip(elements) {
             state.elements = elements;
         }
@@ -514,15 +560,15 @@ impl SavedLeaf {
     }
 }
 
-impl SavedState<'_> {
-    fn copy_to(&self, from: Range<usize>, to: &mut [f32]) {
+impl<E: FlatElement> SavedState<'_, E> {
+    fn copy_to(&self, from: Range<usize>, to: &mut [E]) {
         if let Some(elements) = &self.elements {
             to.copy_from_slice(&elements[from]);
         }
     }
 }
 
-impl<R: Rule> Snapshot<'_, R> {
+impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     /// Where each leaf's elements are in the state vectors; call after
     /// [`validate`](Snapshot::validate).
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
@@ -535,7 +581,7 @@ impl<R: Rule> Snapshot<'_, R> {
 
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
-        let is_known = (1..=VERSION).contains(&self.version);
+        let is_known = (1..=VERSION).contains(&(self.version & !OF_F64));
         if !is_known && self.range.is_none() {
             return Err(Error::invalid_state(format!(
                 "version {} of at most {VERSION}",
@@ -578,7 +624,7 @@ impl<R: Rule> Snapshot<'_, R> {
             return Err(Error::invalid_state("shapes beyond any memory"));
         };
         let len = self.range.as_ref().map_or(len, Range::len);
-        let is_wrong = |state: &&SavedState<'_>| {
+        let is_wrong = |state: &&SavedState<'_, E>| {
             state
                 .elements
                 .as_ref()
@@ -636,7 +682,10 @@ impl<R: Rule> Snapshot<'_, R> {
         &self,
         layout: &Layout,
         range: Range<usize>,
-    ) -> Result<Optimizer<R>> {
+    ) -> Result<Optimizer<R, E>>
+    where
+        R: RuleFor<E>,
+    {
         let mut optimizer = Optimizer::with_range(self.groups[0].clone(), layout, range)?;
         optimizer.groups = self.groups.clone();
         let carried = Carried::between(&self.groups[0], &self.groups[0]);
@@ -651,7 +700,7 @@ impl<R: Rule> Snapshot<'_, R> {
         &self,
         layout: &Layout,
         elements: Range<usize>,
-        optimizer: &mut Optimizer<R>,
+        optimizer: &mut Optimizer<R, E>,
     ) {
         let within = |outer: Range<usize>| elements.start - outer.start..elements.end - outer.start;
         let from = within(self.range(layout));

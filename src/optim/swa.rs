@@ -2,7 +2,8 @@
 
 use super::ema;
 use super::kernel::{Kernel, choose};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
 /// Keeps the mean of the parameters as some steps leave them, in the state vector `average`: all of
@@ -99,13 +100,19 @@ impl Rule for Swa {
     }
 }
 
+impl RuleFor<f64> for Swa {
+    fn kernel_as(&self, _shape: &[usize], step: u64, counters: &[f64]) -> impl Kernel<f64> {
+        self.average(step, counters[0])
+    }
+}
+
 impl Swa {
     fn takes_in(&self, step: u64) -> bool {
         step > self.start && (step - self.start).is_multiple_of(self.every)
     }
 
     /// The step of a leaf of whose parameters so many were taken in before.
-    fn average(&self, step: u64, averaged: f64) -> impl Kernel + use<> {
+    fn average<E: FlatElement>(&self, step: u64, averaged: f64) -> impl Kernel<E> + use<E> {
         let fresh = 1.0 / (averaged + 1.0);
         choose(self.takes_in(step), ema::move_average(fresh), ())
     }

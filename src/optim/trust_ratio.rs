@@ -1,10 +1,11 @@
 //! Steps in proportion to the parameters' own size, leaf by leaf: for batches of many thousands.
 
 use super::decay::penalty;
-use super::kernel::{Kernel, choose, each, scale_by_leaf_norms};
+use super::kernel::{Kernel, choose, each_as, scale_by_leaf_norms};
 use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Direction, Quotient};
-use super::rule::Rule;
+use super::rule::{Rule, RuleFor};
+use crate::element::FlatElement;
 use crate::error::Result;
 
 /// Adam whose step on a leaf is as long as the leaf's norm, times the rate, so that no layer moves
@@ -82,19 +83,31 @@ impl Rule for Lamb {
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
+        self.stages(step)
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Lamb {
+    fn kernel_as(&self, _shape: &[usize], step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages(step)
+    }
+}
+
+impl Lamb {
+    fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
         let quotient =
             Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
         let direction = Direction::new(self.betas, quotient);
         let lr = self.lr;
         (
-            each(move |_, dx, [m, v]| direction.step(dx, m, v)),
+            each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v)),
             penalty(self.weight_decay),
             scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, 1.0, 0.0)),
         )
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }
 
@@ -180,6 +193,22 @@ impl Rule for Lars {
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {
+        self.stages()
+    }
+
+    fn lr_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.lr)
+    }
+}
+
+impl RuleFor<f64> for Lars {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        self.stages()
+    }
+}
+
+impl Lars {
+    fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let Lars {
             lr,
             trust_coefficient,
@@ -187,8 +216,8 @@ impl Rule for Lars {
             nesterov,
             ..
         } = *self;
-        let momentum = self.momentum as f32;
-        let heavy = each(move |_, dx, [buffer]| {
+        let momentum = E::from_f64(self.momentum);
+        let heavy = each_as::<E, _>(move |_, dx, [buffer]| {
             *buffer = momentum * *buffer + dx;
             if nesterov {
                 dx + momentum * *buffer
@@ -199,12 +228,8 @@ impl Rule for Lars {
         (
             penalty(self.weight_decay),
             scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, trust_coefficient, eps)),
-            choose(momentum == 0.0, (), heavy),
+            choose(momentum == E::zero(), (), heavy),
         )
-    }
-
-    fn lr_mut(&mut self) -> Option<&mut f64> {
-        Some(&mut self.lr)
     }
 }
 

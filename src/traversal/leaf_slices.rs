@@ -1,11 +1,12 @@
-//! The trainable leaves of a tree, all at once: read as slices of f32, and changed where they are.
+//! The trainable leaves of a tree, all at once: read as slices of f32 or f64, and changed where they
+//! are.
 //!
 //! A leaf is a slice where the tree lends one, otherwise a copy: a tie's summed gradient, what is
 //! behind a guard, what is strided or of another type.
 
 use std::borrow::Cow;
 
-use crate::element::{Dtype, Sink};
+use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
 use crate::ops;
@@ -25,13 +26,16 @@ use crate::traversal::validated::Validated;
 use crate::tree::{LeafMut, LeafRef, Tree};
 
 /// One slice a leaf, in flat order; `None` for one that is absent.
-pub(crate) type LeafSlices<'a> = Vec<Option<Cow<'a, [f32]>>>;
+pub(crate) type LeafSlices<'a, E> = Vec<Option<Cow<'a, [E]>>>;
 
 /// The values of a tree's leaves, all of them there.
 ///
 /// # Errors
 /// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
-pub(crate) fn values<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T) -> Result<LeafSlices<'a>> {
+pub(crate) fn values<'a, T: Tree + ?Sized, E: FlatElement>(
+    layout: &Layout,
+    tree: &'a T,
+) -> Result<LeafSlices<'a, E>> {
     Collect::walk(layout, tree, Purpose::ReadValues)
         .map(|(collect, _)| collect.finish(TiedGrads::Sum))
 }
@@ -41,11 +45,11 @@ pub(crate) fn values<'a, T: Tree + ?Sized>(layout: &Layout, tree: &'a T) -> Resu
 ///
 /// # Errors
 /// A tree that does not agree with the layout otherwise.
-pub(crate) fn values_beside<'a>(
+pub(crate) fn values_beside<'a, E: FlatElement>(
     layout: &Layout,
     tree: &'a dyn Tree,
     is_allowed: impl FnMut(&str) -> bool,
-) -> Result<LeafSlices<'a>> {
+) -> Result<LeafSlices<'a, E>> {
     let mut collect = Collect::new(layout, Purpose::ReadValues)?;
     let purpose = Purpose::ReadValues;
     validate::validate_but_for(&layout.inner, tree, purpose, &mut collect, is_allowed)?;
@@ -56,11 +60,11 @@ pub(crate) fn values_beside<'a>(
 ///
 /// # Errors
 /// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
-pub(crate) fn gradients<'a, T: Tree + ?Sized>(
+pub(crate) fn gradients<'a, T: Tree + ?Sized, E: FlatElement>(
     layout: &Layout,
     tree: &'a T,
     tied: TiedGrads,
-) -> Result<LeafSlices<'a>> {
+) -> Result<LeafSlices<'a, E>> {
     Collect::walk(layout, tree, Purpose::ReadGradients).map(|(collect, _)| collect.finish(tied))
 }
 
@@ -75,14 +79,14 @@ pub(crate) fn gradients<'a, T: Tree + ?Sized>(
 /// # Errors
 /// A tree that does not agree with the layout or cannot be written, and what `change` returns; then
 /// nothing has been written.
-pub(crate) fn change<T: Tree + ?Sized, R>(
+pub(crate) fn change<T: Tree + ?Sized, R, E: FlatElement>(
     layout: &Layout,
     tree: &mut T,
     is_wanted: impl Fn(usize) -> bool,
-    change: impl FnOnce(Vec<&mut [f32]>) -> Result<R>,
+    change: impl FnOnce(Vec<&mut [E]>) -> Result<R>,
 ) -> Result<(R, Result<()>)> {
-    layout.check_f32()?;
-    if let Some(slices) = borrow_all_f32(layout, tree) {
+    layout.check_element::<E>()?;
+    if let Some(slices) = borrow_all(layout, tree) {
         return Ok((change(slices)?, Ok(())));
     }
     // Whether everything can be written back is known before anything changes: `change` may count
@@ -94,10 +98,10 @@ pub(crate) fn change<T: Tree + ?Sized, R>(
     Ok((changed, written))
 }
 
-fn borrow_all_f32<'a, T: Tree + ?Sized>(
+fn borrow_all<'a, T: Tree + ?Sized, E: FlatElement>(
     layout: &Layout,
     tree: &'a mut T,
-) -> Option<Vec<&'a mut [f32]>> {
+) -> Option<Vec<&'a mut [E]>> {
     borrow_all_mut(&layout.inner, tree)?
         .into_iter()
         .map(FloatsMut::into_slice)
@@ -105,19 +109,19 @@ fn borrow_all_f32<'a, T: Tree + ?Sized>(
 }
 
 /// A tree that is not plain, without the tree.
-struct CopiedTree {
+struct CopiedTree<E> {
     /// Leaves that can be changed where they are.
     is_lent: Vec<bool>,
     /// The others.
-    copies: Vec<Vec<f32>>,
+    copies: Vec<Vec<E>>,
     validated: Validated,
 }
 
-impl CopiedTree {
+impl<E: FlatElement> CopiedTree<E> {
     fn read<T: Tree + ?Sized>(layout: &Layout, tree: &T) -> Result<Self> {
         let (mut collect, validated) = Collect::walk(layout, tree, Purpose::Change)?;
         let is_lent = std::mem::take(&mut collect.is_lent);
-        let copy = |(value, is_lent): (Option<Cow<'_, [f32]>>, &bool)| match value {
+        let copy = |(value, is_lent): (Option<Cow<'_, [E]>>, &bool)| match value {
             Some(value) if !is_lent => value.into_owned(),
             _ => Vec::new(),
         };
@@ -150,7 +154,7 @@ impl CopiedTree {
         &'a mut self,
         layout: &Layout,
         tree: &'a mut T,
-    ) -> Result<Vec<&'a mut [f32]>> {
+    ) -> Result<Vec<&'a mut [E]>> {
         let mut lent = BorrowSome {
             layout: &layout.inner,
             is_lent: &self.is_lent,
@@ -166,7 +170,7 @@ impl CopiedTree {
             .into_iter()
             .zip(&mut self.copies)
             .map(|(lent, copy)| lent.unwrap_or(copy));
-        let of_leaf = |(slice, leaf): (&'a mut [f32], &Leaf)| {
+        let of_leaf = |(slice, leaf): (&'a mut [E], &Leaf)| {
             if slice.len() == leaf.len() {
                 Ok(slice)
             } else {
@@ -195,11 +199,15 @@ impl CopiedTree {
     }
 
     fn builder<'b>(&'b self, layout: &'b Layout) -> Rebuilding<'b> {
-        let values = Values::Leaves(Cow::Borrowed(&self.copies));
+        let values = Values::Leaves(Box::new(Cow::Borrowed(&self.copies[..])));
         Rebuilding::new(&layout.inner, values, &self.validated).in_place()
     }
 
-    fn writes_back<'l, 'a, W>(&'l self, layout: &'l Layout, is_wanted: W) -> WriteBack<'l, 'a, W> {
+    fn writes_back<'l, 'a, W>(
+        &'l self,
+        layout: &'l Layout,
+        is_wanted: W,
+    ) -> WriteBack<'l, 'a, W, E> {
         WriteBack {
             layout: &layout.inner,
             is_wanted,
@@ -209,21 +217,21 @@ impl CopiedTree {
     }
 }
 
-struct Collect<'l, 'a> {
+struct Collect<'l, 'a, E: FlatElement> {
     layout: &'l LayoutData,
     purpose: Purpose,
-    slices: LeafSlices<'a>,
+    slices: LeafSlices<'a, E>,
     is_lent: Vec<bool>,
-    /// Leaves that are lent, but not of `f32`.
+    /// Leaves that are lent, but not of `E`.
     other_types: Vec<(usize, Floats<'a>)>,
-    tied: TiedPlaces<'a, f32>,
+    tied: TiedPlaces<'a, E>,
     /// Shared nodes around what is visited.
     shared: usize,
 }
 
-impl<'l, 'a> Collect<'l, 'a> {
+impl<'l, 'a, E: FlatElement> Collect<'l, 'a, E> {
     fn new(layout: &'l Layout, purpose: Purpose) -> Result<Self> {
-        layout.check_f32()?;
+        layout.check_element::<E>()?;
         let leaves = layout.leaves().len();
         let is_changed = purpose == Purpose::Change;
         Ok(Collect {
@@ -247,7 +255,7 @@ impl<'l, 'a> Collect<'l, 'a> {
         Ok((collect, validated))
     }
 
-    fn finish(mut self, tied: TiedGrads) -> LeafSlices<'a> {
+    fn finish(mut self, tied: TiedGrads) -> LeafSlices<'a, E> {
         // Put off until the whole tree is known to be right, so that all threads can share the
         // work.
         for (leaf, copy) in widened(self.other_types) {
@@ -265,7 +273,7 @@ impl<'l, 'a> Collect<'l, 'a> {
     }
 }
 
-impl<'a> ReadLeaf<'a> for Collect<'_, 'a> {
+impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable
@@ -279,7 +287,7 @@ impl<'a> ReadLeaf<'a> for Collect<'_, 'a> {
     #[inline]
     fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let index = place.leaf.index as usize;
-        if let Some(floats) = lent_of_other_type(place, leaf) {
+        if let Some(floats) = lent_of_other_type::<E>(place, leaf) {
             self.other_types.push((index, floats));
             return Ok(());
         }
@@ -316,18 +324,21 @@ impl<'a> ReadLeaf<'a> for Collect<'_, 'a> {
     }
 }
 
-/// The elements of a leaf of another type than `f32`, if it is large, lent, and shown as it is:
+/// The elements of a leaf of another type than `E`, if it is large, lent, and shown as it is:
 /// such leaves are converted together.
 #[inline]
-fn lent_of_other_type<'a>(place: &Place, leaf: &LeafRef<'_, 'a>) -> Option<Floats<'a>> {
-    if leaf.dtype == Dtype::F32 || place.axes.is_some() || !copies::is_large(place.len) {
+fn lent_of_other_type<'a, E: FlatElement>(
+    place: &Place,
+    leaf: &LeafRef<'_, 'a>,
+) -> Option<Floats<'a>> {
+    if leaf.dtype == E::DTYPE || place.axes.is_some() || !copies::is_large(place.len) {
         return None;
     }
     leaf.borrowed_floats()
 }
 
-/// Copies as `f32`, made by all threads if they are many.
-fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
+/// Copies as `E`, made by all threads if they are many.
+fn widened<E: FlatElement>(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<E>)> {
     threads::map(
         &leaves,
         |leaf| leaf.1.len(),
@@ -337,14 +348,14 @@ fn widened(leaves: Vec<(usize, Floats<'_>)>) -> Vec<(usize, Vec<f32>)> {
 
 /// Borrows the slices of those leaves that lend theirs. Writes nothing, so what it has against a
 /// leaf is its own error and not one of a leaf that could not be written.
-struct BorrowSome<'l, 'a> {
+struct BorrowSome<'l, 'a, E> {
     layout: &'l LayoutData,
     is_lent: &'l [bool],
-    slices: Vec<Option<&'a mut [f32]>>,
+    slices: Vec<Option<&'a mut [E]>>,
     failed: Option<Error>,
 }
 
-impl<'a> WriteLeaf<'a> for BorrowSome<'_, 'a> {
+impl<'a, E: FlatElement> WriteLeaf<'a> for BorrowSome<'_, 'a, E> {
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable && self.is_lent[place.leaf.index as usize]
     }
@@ -354,7 +365,7 @@ impl<'a> WriteLeaf<'a> for BorrowSome<'_, 'a> {
             Sink::Bytes(bytes) => bytemuck::try_cast_slice_mut(bytes).ok(),
             _ => None,
         };
-        let slice = slice.filter(|slice: &&mut [f32]| slice.len() == place.len);
+        let slice = slice.filter(|slice: &&mut [E]| slice.len() == place.len);
         if slice.is_none() {
             let path = || self.layout.paths.render(place.node);
             self.failed
@@ -366,14 +377,14 @@ impl<'a> WriteLeaf<'a> for BorrowSome<'_, 'a> {
 }
 
 /// Writes copies back.
-struct WriteBack<'l, 'a, W> {
+struct WriteBack<'l, 'a, W, E> {
     layout: &'l LayoutData,
     is_wanted: W,
-    copied: &'l CopiedTree,
+    copied: &'l CopiedTree<E>,
     writes: Copies<'a, 'l>,
 }
 
-impl<'a, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, 'a, W> {
+impl<'a, E: FlatElement, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, 'a, W, E> {
     fn wants(&self, place: &Place) -> bool {
         let leaf = place.leaf.index as usize;
         place.leaf.trainable && !self.copied.is_lent[leaf] && (self.is_wanted)(leaf)

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use crate::element::Dtype;
+use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Result};
 use crate::layout::{Cursor, LayoutData, Leaf, LeafId, NodeId, Place};
 use crate::slices::{AnyVec, Floats};
@@ -29,12 +29,35 @@ pub(crate) enum Values<'b> {
         ready: Vec<Option<AnyVec>>,
     },
     /// Trainable leaves from vectors of their own.
-    Leaves(Cow<'b, [Vec<f32>]>),
+    Leaves(Box<dyn LeafVectors + 'b>),
     /// Leaves that are not trainable from these, as bytes.
     Others(&'b [Vec<u8>]),
     /// Any leaves from elsewhere.
     #[cfg(feature = "safetensors")]
     Elsewhere(&'b dyn LeafValues),
+}
+
+/// A vector for every trainable leaf, in row-major order.
+pub(crate) trait LeafVectors {
+    fn floats(&self, index: usize) -> Floats<'_>;
+
+    /// The vector itself, to be given away, if it may be and is of this type.
+    fn take(&mut self, index: usize, dtype: Dtype) -> Option<AnyVec>;
+}
+
+impl<E: FlatElement> LeafVectors for Cow<'_, [Vec<E>]> {
+    fn floats(&self, index: usize) -> Floats<'_> {
+        Floats::of(&self[index])
+    }
+
+    fn take(&mut self, index: usize, dtype: Dtype) -> Option<AnyVec> {
+        match self {
+            Cow::Owned(leaves) if dtype == E::DTYPE => {
+                Some(AnyVec::of(std::mem::take(&mut leaves[index])))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Elements of leaves, as bytes, in row-major order.
@@ -67,12 +90,15 @@ impl Values<'_> {
                 Some(vector) => NewElements::Ready(vector),
                 None => NewElements::Floats(flat.slice(leaf.range())),
             },
-            // At a second place it would be asked for again, and a leaf of another type needs a
-            // vector of that type.
-            Values::Leaves(Cow::Owned(leaves)) if leaf.nodes.len() == 1 && dtype == Dtype::F32 => {
-                NewElements::Ready(AnyVec::of(std::mem::take(&mut leaves[index])))
+            Values::Leaves(leaves) => {
+                // At a second place it would be asked for again, and a leaf of another type needs a
+                // vector of that type.
+                let is_asked_once = leaf.nodes.len() == 1;
+                if is_asked_once && let Some(vector) = leaves.take(index, dtype) {
+                    return NewElements::Ready(vector);
+                }
+                NewElements::Floats(leaves.floats(index))
             }
-            Values::Leaves(leaves) => NewElements::Floats(Floats::of(&leaves[index])),
             Values::Others(others) => NewElements::Bytes(Cow::Borrowed(&others[index])),
             #[cfg(feature = "safetensors")]
             Values::Elsewhere(values) => {

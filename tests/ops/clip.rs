@@ -11,12 +11,12 @@ fn bits(x: &[f32]) -> Vec<u32> {
 /// P.F1, P.F10, J.E2
 #[test]
 fn scales_by_max_over_norm() {
-    let mut x = [3.0, 4.0];
+    let mut x = [3.0_f32, 4.0];
     let clip = ops::clip_norm(&mut x, 1.0).unwrap();
     assert_eq!(x, [0.6, 0.8]);
     assert_eq!((clip.norm_before, clip.scale), (5.0, 0.2));
 
-    let mut x = [500.0, 5.0, 300.0, 3.0];
+    let mut x = [500.0_f32, 5.0, 300.0, 3.0];
     let clip = ops::clip_norm(&mut x, 1.0).unwrap();
     assert_eq!(
         x,
@@ -24,7 +24,7 @@ fn scales_by_max_over_norm() {
     );
     assert!((clip.norm_before - 583.1243435).abs() < 1e-7);
 
-    let mut x = [1.0, 10.0, 100.0];
+    let mut x = [1.0_f32, 10.0, 100.0];
     let _ = ops::clip_norm(&mut x, 10.0).unwrap();
     let expected = [0.0994987935, 0.9949879346, 9.9498793463];
     assert!(

@@ -34,7 +34,7 @@ fn moving_averages() {
     ops::lerp(&mut average, &[3.0, 4.0], 0.01);
     assert_eq!(average, [1.02, 2.02]);
 
-    let mut average = [0.0];
+    let mut average = [0.0_f32];
     ops::lerp(&mut average, &[5.0], 0.1);
     assert_eq!(average, [0.5]);
     ops::lerp(&mut average, &[7.0], 0.1);

@@ -23,10 +23,10 @@ fn empty_gives_zero() {
         3.0,
         f64::INFINITY,
     ] {
-        assert_eq!(ops::norm(&[], p), 0.0, "norm {p}");
+        assert_eq!(ops::norm::<f32>(&[], p), 0.0, "norm {p}");
     }
     let measures = [
-        ops::sum,
+        ops::sum::<f32>,
         ops::mean_square,
         ops::norm_l1,
         ops::norm_l2,
@@ -34,9 +34,9 @@ fn empty_gives_zero() {
     ]
     .map(|measure| measure(&[]));
     assert_eq!(measures, [0.0; 5]);
-    assert_eq!(ops::dot(&[], &[]), 0.0);
-    assert_eq!(ops::min_max(&[]), None);
-    assert!(ops::all_finite(&[]));
+    assert_eq!(ops::dot::<f32>(&[], &[]), 0.0);
+    assert_eq!(ops::min_max::<f32>(&[]), None);
+    assert!(ops::all_finite::<f32>(&[]));
 }
 
 /// J.E6
@@ -138,8 +138,8 @@ fn nothing_overflows_or_vanishes() {
             );
         }
     }
-    assert_eq!(ops::sum(&[3.4e38; 4]), 4.0 * f64::from(3.4e38_f32));
-    assert_eq!(ops::norm_l2(&[0.0, 1e-45]), f64::from(1e-45_f32));
+    assert_eq!(ops::sum(&[3.4e38_f32; 4]), 4.0 * f64::from(3.4e38_f32));
+    assert_eq!(ops::norm_l2(&[0.0_f32, 1e-45]), f64::from(1e-45_f32));
 }
 
 /// P.E13

@@ -252,7 +252,7 @@ fn doubled<E: FlatElement + std::ops::Mul<Output = E> + ndarray::ScalarOperand>(
     assert_eq!((seen.parts[1].len(), *seen.name), (2, "generic"));
     let mut seen = layout.view_tree_mut(&net, &mut flat).unwrap();
     for x in seen.array.iter_mut().chain(seen.parts[1].iter_mut()) {
-        *x = *x * two;
+        *x *= two;
     }
     flat
 }
