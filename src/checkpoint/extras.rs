@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::open::Checkpoint;
+use crate::element::{Dtype, FlatElement, FlatSlice};
 use crate::tree::Tree;
 
 /// What else to write into a file: averages of the weights, an optimiser's state, metadata.
@@ -55,17 +56,21 @@ pub(crate) enum Others<'e> {
 }
 
 pub(crate) enum ExtraPart<'e> {
-    Vector(&'e [f32]),
+    Vector(FlatSlice<'e>),
     Tree(&'e dyn Tree),
-    /// An optimiser's: vectors by name, none of one that is all zeros, of a range of so many
-    /// elements, and the rest as text.
+    /// An optimiser's: the bytes of vectors by name, none of one that is all zeros, of a range of so
+    /// many elements of a type, and the rest as text.
     State {
-        vectors: Vec<(String, Option<Cow<'e, [f32]>>)>,
+        vectors: Vec<NamedBytes<'e>>,
+        dtype: Dtype,
         range: Range<usize>,
         len: usize,
         rest: Vec<u8>,
     },
 }
+
+/// A state vector's name and bytes.
+pub(crate) type NamedBytes<'e> = (String, Option<Cow<'e, [u8]>>);
 
 impl<'e> Extras<'e> {
     /// Nothing beside the model but what every file of this crate has: the ties of its leaves and
@@ -103,8 +108,28 @@ impl<'e> Extras<'e> {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn vector(mut self, name: impl Into<String>, vector: &'e [f32]) -> Self {
-        self.parts.push((name.into(), ExtraPart::Vector(vector)));
+    pub fn vector(self, name: impl Into<String>, vector: &'e [f32]) -> Self {
+        self.vector_as(name, vector)
+    }
+
+    /// A vector of another element type, as long as the flat one, under a name; its tensors are of
+    /// that type.
+    ///
+    /// ```
+    /// use flatleaf::{checkpoint::{self, Extras}, Layout};
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-extras-vector-as-{}", std::process::id()));
+    ///
+    /// let model = (vec![1.0_f64], vec![2.0_f64]);
+    /// let average = [0.9_f64, 1.9];
+    /// checkpoint::save_with(&path, &model, &Extras::new().vector_as("average", &average))?;
+    /// let file = checkpoint::open(&path)?;
+    /// assert_eq!(file.part("average")?.flat_for_as::<f64>(&Layout::of(&model)?)?, average.as_slice());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn vector_as<E: FlatElement>(mut self, name: impl Into<String>, vector: &'e [E]) -> Self {
+        let part = ExtraPart::Vector(E::slice(vector));
+        self.parts.push((name.into(), part));
         self
     }
 

@@ -28,6 +28,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::{self, Replacement};
+use super::dtype::on_disk;
 use super::extras::{ExtraPart, Extras};
 use super::file_contents::FileContents;
 use super::header::Header;
@@ -36,6 +37,7 @@ use super::open::Checkpoint;
 use super::optimizer::{SNAPSHOT, state_name};
 use super::save::{push_extras_but_state, push_others, push_vector};
 use crate::communicator::{Communicator, check_together, gather_numbers};
+use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -121,8 +123,9 @@ struct States<'e> {
 
 struct StateVector<'e> {
     name: String,
-    /// None of zeros.
-    elements: Option<&'e [f32]>,
+    /// As bytes; none of zeros.
+    elements: Option<&'e [u8]>,
+    dtype: Dtype,
     range: Range<usize>,
     len: usize,
 }
@@ -133,6 +136,7 @@ impl<'e> States<'e> {
         for (part, extra) in &extras.parts {
             let ExtraPart::State {
                 vectors,
+                dtype,
                 range,
                 len,
                 ..
@@ -143,6 +147,7 @@ impl<'e> States<'e> {
             all.extend(vectors.iter().map(|(name, elements)| StateVector {
                 name: state_name(part, name),
                 elements: elements.as_deref(),
+                dtype: *dtype,
                 range: range.clone(),
                 len: *len,
             }));
@@ -231,13 +236,13 @@ impl StateVector<'_> {
 
     /// Some elements, which are kept here.
     fn bytes_of(&self, elements: &Range<usize>) -> Cow<'_, [u8]> {
+        let size = self.dtype.size();
         match self.elements {
             Some(kept) => {
-                let start = elements.start - self.range.start;
-                let kept = &kept[start..start + elements.len()];
-                Cow::Borrowed(bytemuck::cast_slice(kept))
+                let start = size * (elements.start - self.range.start);
+                Cow::Borrowed(&kept[start..start + size * elements.len()])
             }
-            None => Cow::Owned(vec![0; 4 * elements.len()]),
+            None => Cow::Owned(vec![0; size * elements.len()]),
         }
     }
 }
@@ -294,11 +299,12 @@ fn build<'s>(
         let name = vector.name.clone();
         contents.push_tensor(
             name.clone(),
-            safetensors::Dtype::F32,
+            on_disk(vector.dtype)?,
             vec![vector.len],
             (&[][..]).into(),
         )?;
-        shares.push((name, 4 * own.start, vector.bytes_of(own)));
+        let start = vector.dtype.size() * own.start;
+        shares.push((name, start, vector.bytes_of(own)));
     }
     Ok((contents, shares))
 }

@@ -1,7 +1,8 @@
 //! An optimiser's state beside a model, and back.
 //!
 //! Below the part's name there is one tensor for each state vector that is not all zeros, as long
-//! as the flat vector, named by its position and its own name, `opt.0.exp_avg`; and `opt.snapshot`,
+//! as the flat vector and of its type, named by its position and its own name, `opt.0.exp_avg`; and
+//! `opt.snapshot`,
 //! bytes of JSON that say all else: configurations, steps, groups, the paths and shapes of the
 //! leaves. Vectors are written from where they are and read from where the file is mapped; text
 //! would take thirty times as long.
@@ -9,17 +10,18 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::extras::{ExtraPart, Extras};
+use super::dtype::on_disk;
+use super::extras::{ExtraPart, Extras, NamedBytes};
 use super::metadata::json;
 use super::names::join;
 use super::open::Checkpoint;
-use crate::element::to_elements;
+use crate::element::{Dtype, FlatElement, to_elements};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::optim::{Optimizer, Rule, Snapshot};
+use crate::optim::{Optimizer, Rule, RuleFor, Snapshot, element_of};
 use crate::tree::Key;
 use crate::tree::key::push_segment;
 
@@ -61,17 +63,21 @@ impl<'e> Extras<'e> {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn optimizer<R: Rule + Serialize>(
+    pub fn optimizer<R: RuleFor<E> + Serialize, E: FlatElement + Serialize>(
         mut self,
         name: impl Into<String>,
-        optimizer: &'e Optimizer<R>,
+        optimizer: &'e Optimizer<R, E>,
     ) -> Self {
         let mut snapshot = optimizer.snapshot();
         snapshot.take_range();
         let states = snapshot.take_states().into_iter().enumerate();
-        let vectors = states.map(|(index, (name, elements))| (vector_name(index, &name), elements));
+        let vectors = states.map(|(index, (name, elements))| {
+            let bytes = elements.map(bytes_of);
+            (vector_name(index, &name), bytes)
+        });
         let part = ExtraPart::State {
             vectors: vectors.collect(),
+            dtype: E::DTYPE,
             range: optimizer.range(),
             len: optimizer.layout().len(),
             rest: json(&snapshot).into_bytes(),
@@ -111,7 +117,45 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume<R: Rule + DeserializeOwned>(&self, layout: &Layout) -> Result<Optimizer<R>> {
-        Optimizer::resume(self.snapshot()?, layout)
+        self.resume_as(layout)
+    }
+
+    /// The optimiser of vectors of another element type that was written as this part, going on
+    /// where it was.
+    ///
+    /// # Errors
+    /// [`is_element_type`](Error::is_element_type): its vectors are of another type than `E`.
+    /// [`is_other_layout`](Error::is_other_layout): it belongs to another layout.
+    /// [`is_unknown`](Error::is_unknown): there is no optimiser here.
+    /// [`is_invalid_state`](Error::is_invalid_state): it is one of another rule, or contradicts
+    /// itself.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-resume-as-{}", std::process::id()));
+    ///
+    /// let mut model = vec![1.0_f64];
+    /// let layout = Layout::of(&model)?;
+    /// let rule = Sgd { momentum: 0.9, ..Default::default() };
+    /// let mut optimizer = Optimizer::new_as::<f64>(rule, &layout)?;
+    /// optimizer.update(&mut model, &vec![0.1_f64])?;
+    /// checkpoint::save_with(&path, &model, &Extras::new().optimizer("opt", &optimizer))?;
+    ///
+    /// let part = checkpoint::open(&path)?.part("opt")?;
+    /// let resumed: Optimizer<Sgd, f64> = part.resume_as(&layout)?;
+    /// assert_eq!(resumed.state_of("momentum_buffer"), Some(&[0.1][..]));
+    /// assert!(part.resume::<Sgd>(&layout).is_err_and(|error| error.is_element_type()));
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume_as<R, E>(&self, layout: &Layout) -> Result<Optimizer<R, E>>
+    where
+        R: RuleFor<E> + DeserializeOwned,
+        E: FlatElement + DeserializeOwned,
+    {
+        Optimizer::resume(self.snapshot_as()?, layout)
     }
 
     /// The optimiser that was written as this part, as one member of a run that goes on: with the
@@ -174,31 +218,65 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn snapshot<R: DeserializeOwned>(&self) -> Result<Snapshot<'_, R>> {
+        self.snapshot_as()
+    }
+
+    /// The state of an optimiser of vectors of another element type that was written as this part,
+    /// its vectors lent by the file.
+    ///
+    /// # Errors
+    /// [`is_element_type`](Error::is_element_type): its vectors are of another type than `E`.
+    /// [`is_unknown`](Error::is_unknown): there is no optimiser here.
+    /// [`is_invalid_state`](Error::is_invalid_state): it is one of another rule.
+    ///
+    /// ```
+    /// use flatleaf::checkpoint::{self, Extras};
+    /// use flatleaf::optim::{Optimizer, Sgd};
+    /// use flatleaf::Layout;
+    /// # let path = std::env::temp_dir().join(format!("flatleaf-snapshot-as-{}", std::process::id()));
+    ///
+    /// let model = vec![1.0_f64];
+    /// let optimizer = Optimizer::new_as::<f64>(Sgd::default(), &Layout::of(&model)?)?;
+    /// checkpoint::save_with(&path, &model, &Extras::new().optimizer("opt", &optimizer))?;
+    ///
+    /// let part = checkpoint::open(&path)?.part("opt")?;
+    /// let grown = Layout::of(&vec![1.0_f64, 2.0])?;
+    /// let (_, migration) = Optimizer::<Sgd, f64>::migrate(part.snapshot_as()?, &grown)?;
+    /// assert_eq!(migration.reshaped[0].now, [2]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn snapshot_as<R, E>(&self) -> Result<Snapshot<'_, R, E>>
+    where
+        R: DeserializeOwned,
+        E: FlatElement + DeserializeOwned,
+    {
         if self.tensor(SNAPSHOT).is_none() {
             let expected = "an optimiser, written with `Extras::optimizer`";
             return Err(Error::unknown(SNAPSHOT.into(), expected, "none".into()));
         }
         let rest = self.bytes(SNAPSHOT)?;
-        let mut snapshot: Snapshot<'_, R> = serde_json::from_slice(rest)
+        check_element::<E>(rest)?;
+        let mut snapshot: Snapshot<'_, R, E> = serde_json::from_slice(rest)
             .map_err(|error| Error::invalid_state(error.to_string()).at(SNAPSHOT))?;
         let names = snapshot.state_names().enumerate();
         let names: Vec<String> = names
             .map(|(index, name)| vector_name(index, name))
             .collect();
-        let vectors = names.iter().map(|name| self.state_vector(name));
+        let vectors = names.iter().map(|name| self.state_vector::<E>(name));
         let vectors = vectors.collect::<Result<Vec<_>>>()?;
         snapshot.put_states(vectors);
         Ok(snapshot)
     }
 
     /// A state vector; none of one that was all zeros.
-    fn state_vector(&self, name: &str) -> Result<Option<Cow<'_, [f32]>>> {
+    fn state_vector<E: FlatElement>(&self, name: &str) -> Result<Option<Cow<'_, [E]>>> {
         let Some(tensor) = self.tensor(name) else {
             return Ok(None);
         };
-        if tensor.type_name() != "F32" {
-            let found = tensor.type_name();
-            return Err(Error::element_type(name.to_owned(), "F32".into(), found));
+        let (expected, found) = (in_file(E::DTYPE), tensor.type_name());
+        if found != expected {
+            return Err(Error::element_type(name.to_owned(), expected.into(), found));
         }
         let bytes = self.bytes(name)?;
         let elements = match bytemuck::try_cast_slice(bytes) {
@@ -209,22 +287,63 @@ impl Checkpoint {
     }
 }
 
+/// # Errors
+/// A snapshot whose vectors are of another type.
+fn check_element<E: FlatElement>(snapshot: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+
+    // What cannot be read is found, and named, by whoever reads all of it.
+    let Ok(Head { version }) = serde_json::from_slice(snapshot) else {
+        return Ok(());
+    };
+    let (expected, found) = (E::DTYPE, element_of(version));
+    if found == expected {
+        return Ok(());
+    }
+    let expected = format!(
+        "an optimiser of vectors of {expected} (`resume` reads one of f32, `resume_as` one of any)"
+    );
+    let found = format!("one of vectors of {found}");
+    Err(Error::element_type(SNAPSHOT.into(), expected, found))
+}
+
+/// What a file calls the type of a flat vector.
+fn in_file(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "F64",
+        _ => "F32",
+    }
+}
+
+fn bytes_of<E: FlatElement>(elements: Cow<'_, [E]>) -> Cow<'_, [u8]> {
+    match elements {
+        Cow::Borrowed(elements) => Cow::Borrowed(bytemuck::cast_slice(elements)),
+        Cow::Owned(elements) => Cow::Owned(bytemuck::cast_slice(&elements).to_vec()),
+    }
+}
+
 /// The name of what belongs to an optimiser, with its part's.
 pub(crate) fn state_name(part: &str, name: &str) -> String {
     join(part, name)
 }
 
 /// The tensors of a state below a part's name, with their shapes and elements.
+///
+/// # Errors
+/// An element type that no file has.
 pub(crate) fn state_tensors<'s>(
     part: &str,
-    vectors: &'s [(String, Option<Cow<'_, [f32]>>)],
+    (vectors, dtype): (&'s [NamedBytes<'_>], Dtype),
     rest: &'s [u8],
-) -> impl Iterator<Item = (String, safetensors::Dtype, &'s [u8])> {
+) -> Result<impl Iterator<Item = (String, safetensors::Dtype, &'s [u8])>> {
+    let dtype = on_disk(dtype)?;
     let text = (join(part, SNAPSHOT), safetensors::Dtype::U8, rest);
     let vectors = vectors.iter().filter_map(move |(name, elements)| {
         // Whoever resumes begins with zeros.
-        let bytes = bytemuck::cast_slice(elements.as_ref()?);
-        Some((join(part, name), safetensors::Dtype::F32, bytes))
+        Some((join(part, name), dtype, &**elements.as_ref()?))
     });
-    vectors.collect::<Vec<_>>().into_iter().chain([text])
+    Ok(vectors.collect::<Vec<_>>().into_iter().chain([text]))
 }

@@ -7,7 +7,7 @@ use super::extras::{ExtraPart, Extras, Others};
 use super::file_contents::{FileContents, LeafBytes, own_type};
 use super::optimizer::state_tensors;
 use super::{dtype, metadata};
-use crate::element::FlatElement;
+use crate::element::{FlatElement, FlatSlice};
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
 use crate::traversal::purpose::Purpose;
@@ -191,6 +191,7 @@ fn push_extras<'a>(
     for (part, extra) in &extras.parts {
         let ExtraPart::State {
             vectors,
+            dtype,
             range,
             len,
             rest,
@@ -205,7 +206,7 @@ fn push_extras<'a>(
             );
             return Err(Error::argument(expected, found).at(part));
         }
-        for (name, dtype, bytes) in state_tensors(part, vectors, rest) {
+        for (name, dtype, bytes) in state_tensors(part, (vectors, *dtype), rest)? {
             let len = bytes.len() * 8 / dtype.bitsize();
             contents.push_tensor(name, dtype, vec![len], Cow::Borrowed(bytes))?;
         }
@@ -226,7 +227,12 @@ pub(crate) fn push_extras_but_state<'a>(
         .try_for_each(|(name, _)| contents.open_part(name))?;
     for (name, part) in &extras.parts {
         match part {
-            ExtraPart::Vector(vector) => push_vector(contents, name, layout, vector)?,
+            ExtraPart::Vector(FlatSlice::F32(vector)) => {
+                push_vector(contents, name, layout, vector)?
+            }
+            ExtraPart::Vector(FlatSlice::F64(vector)) => {
+                push_vector(contents, name, layout, vector)?
+            }
             ExtraPart::Tree(tree) => push_tree(contents, name, &Layout::of(*tree)?, *tree)?,
             ExtraPart::State { .. } => {}
         }

@@ -7,7 +7,8 @@ use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};
 
 /// Added to the first leaf of an error that lists them.
-const ADVICE: &str = " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, …; \
+const ADVICE: &str = " (a vector of f64 holds all: `destructure_as::<f64>`, `gather_as::<f64>`, \
+                      `Optimizer::new_as::<f64>`, `map_into_as`, …; \
                       `Layout::planner().round_f64()` rounds)";
 
 impl Layout {
@@ -37,12 +38,6 @@ impl Layout {
             format!("a gradient of this layout ({})", describe(self)),
             format!("one of a layout of {}", describe(other)),
         ))
-    }
-
-    /// # Errors
-    /// Trainable leaves that a vector of `f32` does not hold.
-    pub(crate) fn check_f32(&self) -> Result<()> {
-        self.check_element::<f32>()
     }
 
     /// # Errors

@@ -202,7 +202,7 @@ impl LeafParts {
             draft.dtype,
             trainable,
             self.starts[index],
-            draft.fields.take(),
+            std::mem::take(&mut draft.fields).into(),
         )
     }
 }

@@ -1,12 +1,13 @@
 //! Clipping of flat gradients where leaves have to be named; the kernels are those of [`ops`].
 
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::flat::gradient::FlatGrad;
 use crate::layout::{Layout, Leaf};
 use crate::ops::{self, Clip, NonFinite};
 
-/// A flat vector: a [`FlatGrad`], which knows its layout, or a vector or slice, which must be as
-/// long. Sealed.
+/// A flat vector of `f32` or `f64`: a [`FlatGrad`], which knows its layout, or a vector or slice,
+/// which must be as long. Sealed.
 ///
 /// ```
 /// use flatleaf::{tree, Flat, Layout, Result};
@@ -29,14 +30,18 @@ mod sealed {
     use super::*;
 
     pub trait Flat {
-        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]>;
+        type Element: FlatElement;
+
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [Self::Element]>;
 
         /// Zeros at absent leaves again, after all has been multiplied by what is not finite.
         fn clear_absent(&mut self) {}
     }
 
-    impl Flat for FlatGrad {
-        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+    impl<E: FlatElement> Flat for FlatGrad<E> {
+        type Element = E;
+
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [E]> {
             layout.check_same(self.layout())?;
             Ok(self.elements_mut())
         }
@@ -46,15 +51,19 @@ mod sealed {
         }
     }
 
-    impl Flat for [f32] {
-        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+    impl<E: FlatElement> Flat for [E] {
+        type Element = E;
+
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [E]> {
             layout.check_len("the flat vector", self.len())?;
             Ok(self)
         }
     }
 
-    impl Flat for Vec<f32> {
-        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [f32]> {
+    impl<E: FlatElement> Flat for Vec<E> {
+        type Element = E;
+
+        fn elements_of(&mut self, layout: &Layout) -> Result<&mut [E]> {
             self.as_mut_slice().elements_of(layout)
         }
     }
@@ -155,9 +164,15 @@ impl Layout {
     ) -> Result<Vec<Clip>> {
         let grad = grad.elements_of(self)?;
         // Without a leaf there would be nobody to refuse the bound.
-        let _ = ops::clip_norm::<f32>(&mut [], max)?;
+        let _ = ops::clip_norm::<G::Element>(&mut [], max)?;
         if ops::first_non_finite(grad).is_some() {
             return Err(self.name_element(grad));
+        }
+        // Of f64 the norm of finite elements may be beyond all numbers, and nothing is written yet.
+        let is_beyond = |leaf: &&Leaf| !ops::norm_l2(&grad[leaf.range()]).is_finite();
+        let mut leaves = self.leaves().iter().filter(|_| !G::Element::HAS_SQUARES);
+        if let Some(leaf) = leaves.find(is_beyond) {
+            return Err(Error::non_finite_norm().at(leaf.path()));
         }
         self.leaves()
             .iter()
@@ -166,8 +181,10 @@ impl Layout {
     }
 
     /// The error for the first element of a flat vector that is not finite.
-    pub(crate) fn name_element(&self, flat: &[f32]) -> Error {
-        let index = ops::first_non_finite(flat).expect("there is one");
+    pub(crate) fn name_element<E: FlatElement>(&self, flat: &[E]) -> Error {
+        let Some(index) = ops::first_non_finite(flat) else {
+            return Error::non_finite_norm();
+        };
         let leaf = self.leaf_of(index);
         let index_in_leaf = index - leaf.range().start;
         Error::non_finite(index_in_leaf, flat[index]).at(leaf.path())

@@ -1,6 +1,7 @@
 //! One result of a model and its companions.
 
 use super::companions::{Companion, Companions, LeafAt};
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::threads;
@@ -47,10 +48,42 @@ impl Layout {
         &self,
         model: &T,
         companions: [Companion<'_>; K],
-        mut map: impl FnMut(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R,
+        map: impl FnMut(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R,
+        reduce: impl FnMut(R, R) -> R,
+    ) -> Result<Option<R>> {
+        self.map_reduce_as(model, companions, map, reduce)
+    }
+
+    /// One result of a model and the trees beside it, as [`map_reduce`](Layout::map_reduce) makes it,
+    /// of slices of another element type: `f64` for a model that has leaves of `f64`. The type is
+    /// that of the closure's slices, where they say it.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{ops, Companion::Grads, Layout};
+    ///
+    /// let (model, grads) = (vec![0.1_f64, 0.2], vec![10.0_f64, 10.0]);
+    /// let layout = Layout::of(&model)?;
+    /// let product = layout.map_reduce_as(&model, [Grads(&grads)], |_, x: &[f64], [dx]| ops::dot(x, dx), |a, b| a + b)?;
+    /// assert_eq!(product, Some(3.0)); // by f32 it would be 3.0000000447
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn map_reduce_as<E: FlatElement, R, const K: usize>(
+        &self,
+        model: &(impl Tree + ?Sized),
+        companions: [Companion<'_>; K],
+        mut map: impl FnMut(LeafAt<'_, K>, &[E], [&[E]; K]) -> R,
         mut reduce: impl FnMut(R, R) -> R,
     ) -> Result<Option<R>> {
-        self.fold(model, companions, None, |merged, leaf, x, others| {
+        self.fold_as(model, companions, None, |merged, leaf, x: &[E], others| {
             let mapped = map(leaf, x, others);
             Some(match merged {
                 Some(merged) => reduce(merged, mapped),
@@ -88,7 +121,38 @@ impl Layout {
         model: &T,
         companions: [Companion<'_>; K],
         start: A,
-        mut step: impl FnMut(A, LeafAt<'_, K>, &[f32], [&[f32]; K]) -> A,
+        step: impl FnMut(A, LeafAt<'_, K>, &[f32], [&[f32]; K]) -> A,
+    ) -> Result<A> {
+        self.fold_as(model, companions, start, step)
+    }
+
+    /// Calls `step` once for every trainable leaf, as [`fold`](Layout::fold) does, with slices of
+    /// another element type: `f64` for a model that has leaves of `f64`. The type is that of the
+    /// closure's slices, where they say it.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let model = (vec![0.1_f64, 0.2], vec![1.0_f32]);
+    /// let greatest = Layout::of(&model)?.fold_as(&model, [], 0.0, |greatest: f64, _, x: &[f64], []| x.iter().fold(greatest, |a, b| a.max(*b)))?;
+    /// assert_eq!(greatest, 1.0);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn fold_as<E: FlatElement, A, const K: usize>(
+        &self,
+        model: &(impl Tree + ?Sized),
+        companions: [Companion<'_>; K],
+        start: A,
+        mut step: impl FnMut(A, LeafAt<'_, K>, &[E], [&[E]; K]) -> A,
     ) -> Result<A> {
         let model = leaf_slices::values(self, model)?;
         let companions = Companions::read(self, companions)?;
@@ -132,6 +196,37 @@ impl Layout {
         model: &T,
         companions: [Companion<'_>; K],
         map: impl Fn(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R + Sync,
+        reduce: impl FnMut(R, R) -> R,
+    ) -> Result<Option<R>> {
+        self.par_map_reduce_as(model, companions, map, reduce)
+    }
+
+    /// One result of a model and the trees beside it, with the calls of `map` shared among all
+    /// threads, as [`par_map_reduce`](Layout::par_map_reduce) makes it, of slices of another element
+    /// type.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{ops, Layout};
+    ///
+    /// let model = (vec![3e200_f64], vec![4e200_f64]);
+    /// let norm = Layout::of(&model)?.par_map_reduce_as(&model, [], |_, x: &[f64], []| ops::norm_l2(x), f64::hypot)?.unwrap();
+    /// assert!((norm / 5e200 - 1.0).abs() < 1e-15);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn par_map_reduce_as<E: FlatElement, R: Send, const K: usize>(
+        &self,
+        model: &(impl Tree + ?Sized),
+        companions: [Companion<'_>; K],
+        map: impl Fn(LeafAt<'_, K>, &[E], [&[E]; K]) -> R + Sync,
         reduce: impl FnMut(R, R) -> R,
     ) -> Result<Option<R>> {
         let model = leaf_slices::values(self, model)?;

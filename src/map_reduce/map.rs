@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::companions::{Companion, Companions, LeafAt};
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::threads;
@@ -44,13 +45,46 @@ impl Layout {
         &self,
         model: &T,
         companions: [Companion<'_>; K],
-        mut map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
+        map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
     ) -> Result<T> {
-        self.check_f32()?;
+        self.map_as(model, companions, map)
+    }
+
+    /// A new tree like the model, as [`map`](Layout::map) makes it, from slices of another element
+    /// type: `f64` for a model that has leaves of `f64`. The type is that of the closure's slices,
+    /// where they say it.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits, or two parameters that the tree holds as one.
+    /// [`is_read_only`](crate::Error::is_read_only), [`is_object`](crate::Error::is_object): a tree
+    /// that can only be read, or a trait object that nothing tells how to rebuild.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had. Then nothing has been written.
+    ///
+    /// ```
+    /// use flatleaf::{ops, Layout};
+    ///
+    /// let model = (vec![0.3_f64], vec![1.0_f32]);
+    /// let halved = Layout::of(&model)?.map_as(&model, [], |_, x: &mut [f64], []| ops::scale(x, 0.5))?;
+    /// assert_eq!(halved, (vec![0.15], vec![0.5]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn map_as<E: FlatElement, T: Tree, const K: usize>(
+        &self,
+        model: &T,
+        companions: [Companion<'_>; K],
+        mut map: impl FnMut(LeafAt<'_, K>, &mut [E], [&[E]; K]),
+    ) -> Result<T> {
+        self.check_element::<E>()?;
         let validated = validate::validate(&self.inner, model, Purpose::Rebuild)?;
         let companions = Companions::read(self, companions)?;
         let values = leaf_slices::values(self, model)?;
-        let mut new: Vec<Vec<f32>> = values
+        let mut new: Vec<Vec<E>> = values
             .into_iter()
             .map(|slice| slice.unwrap_or_default().into_owned())
             .collect();
@@ -98,7 +132,40 @@ impl Layout {
         &self,
         target: &mut T,
         companions: [Companion<'_>; K],
-        mut map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
+        map: impl FnMut(LeafAt<'_, K>, &mut [f32], [&[f32]; K]),
+    ) -> Result<()> {
+        self.map_into_as(target, companions, map)
+    }
+
+    /// Calls `map` once on every trainable leaf of `target` in place, as
+    /// [`map_into`](Layout::map_into) does, with slices of another element type: `f64` for a model
+    /// that has leaves of `f64`. The type is that of the closure's slices, where they say it.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits, or two parameters that the tree holds as one.
+    /// [`is_read_only`](crate::Error::is_read_only), [`is_object`](crate::Error::is_object): a tree
+    /// that can only be read, or a trait object that nothing tells how to rebuild.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had. Then nothing has been written.
+    ///
+    /// ```
+    /// use flatleaf::{ops, Companion::Values, Layout};
+    ///
+    /// let (mut target, policy) = (vec![0.0_f64, 0.0], vec![0.2_f64, 0.4]);
+    /// Layout::of(&policy)?.map_into_as(&mut target, [Values(&policy)], |_, t: &mut [f64], [p]| ops::lerp(t, p, 0.5))?;
+    /// assert_eq!(target, [0.1, 0.2]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn map_into_as<E: FlatElement, const K: usize>(
+        &self,
+        target: &mut (impl Tree + ?Sized),
+        companions: [Companion<'_>; K],
+        mut map: impl FnMut(LeafAt<'_, K>, &mut [E], [&[E]; K]),
     ) -> Result<()> {
         self.change_beside(target, companions, |companions, leaves| {
             for (index, x) in leaves.into_iter().enumerate() {
@@ -144,8 +211,41 @@ impl Layout {
         companions: [Companion<'_>; K],
         map: impl Fn(LeafAt<'_, K>, &mut [f32], [&[f32]; K]) + Sync,
     ) -> Result<()> {
+        self.par_map_into_as(target, companions, map)
+    }
+
+    /// Calls `map` once on every trainable leaf of `target` in place, with the calls shared among
+    /// all threads, as [`par_map_into`](Layout::par_map_into) does, with slices of another element
+    /// type.
+    ///
+    /// # Errors
+    /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
+    /// [`is_shape`](crate::Error::is_shape), [`is_element_type`](crate::Error::is_element_type): a
+    /// leaf that is not there, that the layout has not got, or that has another shape or element
+    /// type; of vectors of `f64` no float type is an error.
+    /// [`is_broken_tie`](crate::Error::is_broken_tie): places of one parameter that hold different
+    /// bits, or two parameters that the tree holds as one.
+    /// [`is_read_only`](crate::Error::is_read_only), [`is_object`](crate::Error::is_object): a tree
+    /// that can only be read, or a trait object that nothing tells how to rebuild.
+    /// [`is_poisoned`](crate::Error::is_poisoned), [`is_borrowed`](crate::Error::is_borrowed): a
+    /// lock or a cell that cannot be had. Then nothing has been written.
+    ///
+    /// ```
+    /// use flatleaf::{ops, Layout};
+    ///
+    /// let mut model = (vec![0.3_f64], vec![1.0_f32]);
+    /// Layout::of(&model)?.par_map_into_as(&mut model, [], |_, x: &mut [f64], []| ops::scale(x, 0.5))?;
+    /// assert_eq!(model, (vec![0.15], vec![0.5]));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn par_map_into_as<E: FlatElement, const K: usize>(
+        &self,
+        target: &mut (impl Tree + ?Sized),
+        companions: [Companion<'_>; K],
+        map: impl Fn(LeafAt<'_, K>, &mut [E], [&[E]; K]) + Sync,
+    ) -> Result<()> {
         self.change_beside(target, companions, |companions, leaves| {
-            let mut leaves: Vec<(usize, &mut [f32])> = leaves.into_iter().enumerate().collect();
+            let mut leaves: Vec<(usize, &mut [E])> = leaves.into_iter().enumerate().collect();
             threads::share(
                 &mut leaves,
                 |leaf| leaf.1.len(),
@@ -160,11 +260,11 @@ impl Layout {
 
     /// Calls `change` with the companions and the leaves of a target, where they are or as copies
     /// that are written back.
-    fn change_beside<T: Tree + ?Sized, const K: usize>(
+    fn change_beside<E: FlatElement, T: Tree + ?Sized, const K: usize>(
         &self,
         target: &mut T,
         companions: [Companion<'_>; K],
-        change: impl FnOnce(&Companions<'_, '_, f32, K>, Vec<&mut [f32]>),
+        change: impl FnOnce(&Companions<'_, '_, E, K>, Vec<&mut [E]>),
     ) -> Result<()> {
         let companions = Companions::read(self, companions)?;
         let ((), written) = leaf_slices::change(

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use ndarray::{ArrayD, IxDyn};
 
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
 use crate::traversal::leaf_slices;
@@ -37,14 +38,37 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn mask<T: Tree + ?Sized>(&self, grads: &T) -> Result<DynTree> {
-        let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
+        self.mask_as::<f32>(grads)
+    }
+
+    /// The gradients of the trainable leaves as a tree of the model's paths, as
+    /// [`mask`](Layout::mask) makes it, of numbers of another element type.
+    ///
+    /// # Errors
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers; of vectors of `f64` no float type is an
+    /// error. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::planner().freeze("mean").of(&tree!({ "w": (vec![0.1_f64]), "mean": (vec![0.2_f64]) }))?;
+    /// let masked = layout.mask_as::<f64>(&tree!({ "w": (vec![0.3_f64]), "mean": (vec![0.4_f64]) }))?;
+    /// assert_eq!(masked, tree!({ "w": (vec![0.3_f64]), "mean": null }));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn mask_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<DynTree> {
+        let slices: Vec<Option<Cow<'_, [E]>>> =
+            leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
         Ok(tree_of(&self.inner, &slices))
     }
 }
 
 /// A tree of the layout's paths with these elements at the first places of its trainable leaves,
 /// and nothing at the others.
-fn tree_of(layout: &LayoutData, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
+fn tree_of<E: FlatElement>(layout: &LayoutData, leaves: &[Option<Cow<'_, [E]>>]) -> DynTree {
     let paths = &layout.paths;
     let mut trees: Vec<DynTree> = Vec::new();
     trees.resize_with(paths.len(), DynTree::absent);
@@ -64,7 +88,7 @@ fn tree_of(layout: &LayoutData, leaves: &[Option<Cow<'_, [f32]>>]) -> DynTree {
     std::mem::take(&mut trees[0])
 }
 
-fn array_at(place: &Place, leaves: &[Option<Cow<'_, [f32]>>]) -> Option<DynTree> {
+fn array_at<E: FlatElement>(place: &Place, leaves: &[Option<Cow<'_, [E]>>]) -> Option<DynTree> {
     if !place.first || !place.leaf.trainable {
         return None;
     }

@@ -1,5 +1,6 @@
 //! Norms by leaf, and of a gradient tree without a vector in between.
 
+use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Layout, Leaf};
 use crate::ops;
@@ -22,6 +23,24 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn leaf_norms(&self, flat: &[f32], p: f64) -> Result<Vec<f64>> {
+        self.leaf_norms_as(flat, p)
+    }
+
+    /// The norm of every leaf's part of a vector of another element type, in flat order; `p` as in
+    /// [`ops::norm`].
+    ///
+    /// # Errors
+    /// [`is_length`](crate::Error::is_length): the slice is not as long as the layout.
+    ///
+    /// ```
+    /// use flatleaf::{destructure_as, Layout};
+    ///
+    /// let (flat, layout) = destructure_as::<f64>(&(vec![3e-200_f64, 4e-200], vec![0.1_f64]))?;
+    /// let norms = layout.leaf_norms_as(&flat, 2.0)?;
+    /// assert!((norms[0] / 5e-200 - 1.0).abs() < 1e-15 && norms[1] == 0.1);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn leaf_norms_as<E: FlatElement>(&self, flat: &[E], p: f64) -> Result<Vec<f64>> {
         self.check_len("the flat vector", flat.len())?;
         let leaves = self.leaves().iter();
         let norm_of = |leaf: &Leaf| {
@@ -54,19 +73,41 @@ impl Layout {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn norm_l2<T: Tree + ?Sized>(&self, grads: &T) -> Result<f64> {
+        self.norm_l2_as::<f32>(grads)
+    }
+
+    /// The L2 norm of a gradient tree's trainable part, as [`norm_l2`](Layout::norm_l2) has it, of
+    /// numbers of another element type: `f64` for a gradient that is more than `f32` holds.
+    ///
+    /// # Errors
+    /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
+    /// [`is_element_type`](crate::Error::is_element_type): a gradient that the layout has not got,
+    /// of another shape than its leaf, or of integers; of vectors of `f64` no float type is an
+    /// error. [`is_poisoned`](crate::Error::is_poisoned),
+    /// [`is_borrowed`](crate::Error::is_borrowed): a lock or a cell that cannot be had.
+    ///
+    /// ```
+    /// use flatleaf::Layout;
+    ///
+    /// let grads = (vec![0.3_f64], vec![0.4_f64]);
+    /// assert_eq!(Layout::of(&grads)?.norm_l2_as::<f64>(&grads)?, 0.5);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn norm_l2_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<f64> {
         let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
-        let mut squares: Vec<(&[f32], f64)> = slices
-            .iter()
-            .flatten()
-            .map(|slice| (&**slice, 0.0))
-            .collect();
+        let leaves = slices.iter().flatten();
+        let mut norms: Vec<(&[E], f64)> = leaves.map(|slice| (&**slice, 0.0)).collect();
         threads::share(
-            &mut squares,
+            &mut norms,
             |leaf| leaf.0.len(),
-            |(x, square)| *square = ops::norm_l2(x).powi(2),
+            |(x, norm)| *norm = ops::norm_l2(x),
         );
         // In flat order, whichever thread was the first to be done.
-        let sum: f64 = squares.iter().map(|leaf| leaf.1).sum();
-        Ok(sum.sqrt())
+        let norms: Vec<f64> = norms.into_iter().map(|leaf| leaf.1).collect();
+        if E::HAS_SQUARES {
+            let squares: f64 = norms.iter().map(|norm| norm * norm).sum();
+            return Ok(squares.sqrt());
+        }
+        Ok(ops::norm_l2(&norms))
     }
 }

@@ -121,6 +121,8 @@ pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
 pub use rule::{Rule, RuleFor};
 pub use sgd::Sgd;
+#[cfg(feature = "safetensors")]
+pub(crate) use snapshot::element_of;
 pub use snapshot::{Migration, Reshaped, Snapshot};
 pub use swa::Swa;
 pub use trust_ratio::{Lamb, Lars};

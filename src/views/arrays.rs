@@ -24,8 +24,7 @@ impl<E: ArrayElement, D: Dimension> Viewable for Array<E, D> {
         leaves.array(self.view())
     }
 
-    // Always: as a call of its own it takes a third longer for a small array.
-    #[inline(always)]
+    #[inline]
     fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<ArrayMut<'v, E, D>> {
         leaves.array(self.view())
     }

@@ -163,7 +163,8 @@ fn the_f32_methods_name_every_f64_leaf_and_what_to_call() {
         assert_eq!(
             error.to_string(),
             "`double`: expected f32, f16 or bf16, for a vector of f32 (a vector of f64 holds all: `destructure_as::<f64>`, \
-             `gather_as::<f64>`, …; `Layout::planner().round_f64()` rounds), found f64; \
+             `gather_as::<f64>`, `Optimizer::new_as::<f64>`, `map_into_as`, …; \
+             `Layout::planner().round_f64()` rounds), found f64; \
              `scale`: expected f32, f16 or bf16, for a vector of f32, found f64"
         );
     }

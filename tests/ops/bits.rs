@@ -3,31 +3,37 @@
 //! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a
 //! setting of the process, so one test goes through them; the others do not notice.
 
+use flatleaf::FlatElement;
 use flatleaf::ops::{self, dispatch::Width};
 
 #[cfg(feature = "rayon")]
 use crate::edges::SPLIT;
 use crate::edges::{LARGE, exact_too, lengths, rough};
-use crate::kernels::{CHANGES, MEASURES, POWERS};
+use crate::kernels::{POWERS, changes, measures};
 
 /// All that all kernels give for one input, without powers if it is large: those take long where
 /// nothing is optimised.
 fn everything(length: usize) -> Vec<(String, Vec<u64>)> {
-    let x = rough(length);
-    let measures = MEASURES
+    let mut all = everything_of::<f32>(length);
+    all.extend(everything_of::<f64>(length));
+    all
+}
+
+fn everything_of<E: FlatElement>(length: usize) -> Vec<(String, Vec<u64>)> {
+    let x: Vec<E> = rough(length);
+    let measures = measures::<E>();
+    let measures = measures
         .iter()
         .map(|(name, kernel, _)| (name.to_string(), vec![kernel(&x).to_bits()]));
     let powers = POWERS
         .iter()
         .filter(|_| length < LARGE)
         .map(|&p| (format!("norm {p}"), vec![ops::norm(&x, p).to_bits()]));
-    let changes = CHANGES.iter().map(|(name, kernel, _)| {
+    let changes = changes::<E>();
+    let changes = changes.iter().map(|(name, kernel, _)| {
         let mut y = exact_too(length);
         kernel(&mut y, &x);
-        (
-            name.to_string(),
-            y.iter().map(|y| y.to_bits().into()).collect(),
-        )
+        (name.to_string(), bits_of(&y))
     });
     measures
         .chain(powers)
@@ -36,7 +42,13 @@ fn everything(length: usize) -> Vec<(String, Vec<u64>)> {
         .collect()
 }
 
-fn clipped(x: &[f32]) -> (String, Vec<u64>) {
+/// As f64, which keeps two numbers apart that are.
+fn bits_of<E: FlatElement>(x: &[E]) -> Vec<u64> {
+    let wide = x.iter().map(|&x| x.into());
+    wide.map(f64::to_bits).collect()
+}
+
+fn clipped<E: FlatElement>(x: &[E]) -> (String, Vec<u64>) {
     let mut y = x.to_vec();
     let ops::Clip {
         norm_before,
@@ -46,9 +58,7 @@ fn clipped(x: &[f32]) -> (String, Vec<u64>) {
     let clip = [norm_before, norm_after, scale].map(f64::to_bits);
     (
         "clip_norm".into(),
-        clip.into_iter()
-            .chain(y.iter().map(|y| y.to_bits().into()))
-            .collect(),
+        clip.into_iter().chain(bits_of(&y)).collect(),
     )
 }
 
@@ -120,7 +130,7 @@ fn sums_follow_the_documented_tree() {
         lanes[0]
     }
     for length in lengths().chain([LARGE]) {
-        let x = rough(length);
+        let x = rough::<f32>(length);
         assert_eq!(
             ops::sum(&x).to_bits(),
             tree(&x).to_bits(),

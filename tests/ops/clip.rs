@@ -84,7 +84,7 @@ fn reports_what_it_measured() {
 /// P.F11
 #[test]
 fn ever_smaller_maxima() {
-    let mut x = rough(1000);
+    let mut x = rough::<f32>(1000);
     for i in 1..=50 {
         let max = 1.0 / f64::from(i);
         let clip = ops::clip_norm(&mut x, max).unwrap();

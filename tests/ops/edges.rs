@@ -1,5 +1,7 @@
 //! Lengths and offsets at which loops go wrong, and numbers to fill them with.
 
+use flatleaf::FlatElement;
+
 const LANES: usize = 16;
 const CHUNK: usize = 16 * 1024;
 
@@ -20,7 +22,7 @@ pub(crate) const SPLIT: usize = 13 * CHUNK + 7;
 pub(crate) const LARGE: usize = 67 * CHUNK + 7;
 
 /// Slices of every length at several offsets from an aligned start.
-pub(crate) fn slices(of: fn(usize) -> Vec<f32>, mut check: impl FnMut(&[f32])) {
+pub(crate) fn slices<E>(of: fn(usize) -> Vec<E>, mut check: impl FnMut(&[E])) {
     for length in lengths() {
         for offset in 0..4 {
             check(&of(length + offset)[offset..]);
@@ -30,25 +32,28 @@ pub(crate) fn slices(of: fn(usize) -> Vec<f32>, mut check: impl FnMut(&[f32])) {
 
 /// Eighths of small whole numbers: sums of them, of their squares and products are exact in any
 /// order.
-pub(crate) fn exact(length: usize) -> Vec<f32> {
+pub(crate) fn exact<E: FlatElement>(length: usize) -> Vec<E> {
     random(length)
-        .map(|bits| (bits % 2001) as f32 / 8.0 - 125.0)
+        .map(|bits| E::from_f64(f64::from(bits % 2001) / 8.0 - 125.0))
         .collect()
 }
 
 /// Other ones, to pair with [`exact`].
-pub(crate) fn exact_too(length: usize) -> Vec<f32> {
+pub(crate) fn exact_too<E: FlatElement>(length: usize) -> Vec<E> {
     random(length + 1)
         .skip(1)
-        .map(|bits| (bits % 513) as f32 / 8.0 - 32.0)
+        .map(|bits| E::from_f64(f64::from(bits % 513) / 8.0 - 32.0))
         .collect()
 }
 
 /// All magnitudes from 1e-20 to 1e20 and both signs: another order of summation shows in the last
 /// bits.
-pub(crate) fn rough(length: usize) -> Vec<f32> {
+pub(crate) fn rough<E: FlatElement>(length: usize) -> Vec<E> {
     random(length)
-        .map(|bits| ((bits % 20011) as f32 - 10005.0) * 10_f32.powi((bits >> 16) as i32 % 33 - 16))
+        .map(|bits| {
+            let power = 10_f64.powi((bits >> 16) as i32 % 33 - 16);
+            E::from_f64((f64::from(bits % 20011) - 10005.0) * power)
+        })
         .collect()
 }
 

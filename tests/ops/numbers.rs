@@ -187,3 +187,59 @@ fn extremes_keep_signs_of_zero() {
         Some((f32::NEG_INFINITY, f32::INFINITY))
     );
 }
+
+/// Squares of f64 overflow above 1.3e154 and vanish below 1.5e-154, 1e300 times before the norm does.
+#[test]
+fn norms_of_f64_neither_overflow_nor_vanish() {
+    let is_near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 4e-16;
+    for unit in [1e-320_f64, 1e-308, 1e-200, 1e-160, 1.0, 1e154, 1e200, 1e307] {
+        let x = [3.0 * unit, -4.0 * unit];
+        let (a, b) = (x[0] / unit, x[1] / unit); // subnormal numbers have few digits
+        let expected = (a * a + b * b).sqrt() * unit;
+        let norm = ops::norm_l2(&x);
+        assert!(is_near(norm, expected), "{unit:e}: {norm:e}");
+        assert_eq!(ops::norm(&x, 2.0), norm);
+        for p in [0.5, 1.0, 3.0, f64::INFINITY] {
+            let norm = ops::norm(&x, p);
+            assert!(norm.is_finite() && norm > 0.0, "{unit:e}, {p}: {norm:e}");
+        }
+    }
+    // Small ones count where they are many, beside large ones they do not.
+    let mut many = vec![1e-170; 40_000];
+    assert!((ops::norm_l2(&many) / 2e-168 - 1.0).abs() < 1.2e-13);
+    many.push(1e200);
+    assert_eq!(ops::norm_l2(&many), 1e200);
+    assert_eq!(ops::norm_l2(&[f64::MAX, f64::MAX]), f64::INFINITY);
+    assert_eq!(ops::norm_l2(&[0.0_f64, -0.0]), 0.0);
+    assert!(ops::norm_l2(&[1e200, f64::NAN]).is_nan());
+    assert_eq!(ops::norm_l2(&[f64::NEG_INFINITY, 1.0]), f64::INFINITY);
+}
+
+#[test]
+fn sums_of_f64_keep_their_digits() {
+    let tenths = vec![0.1; 1_000_000];
+    // A lane adds 1,024 of them; one after the other they would be off by 1.3e-11.
+    assert!((ops::sum(&tenths) / 1e5 - 1.0).abs() < 1.2e-13);
+    assert!((ops::dot(&tenths, &tenths) / 1e4 - 1.0).abs() < 1.2e-13);
+    assert_eq!(ops::min_max(&[0.1, -0.0, 0.0, 5e-324]), Some((-0.0, 0.1)));
+    assert!(ops::min_max(&[0.1, f64::NAN]).is_some_and(|(min, max)| min.is_nan() && max.is_nan()));
+}
+
+#[test]
+fn clipping_of_f64_goes_beyond_where_squares_do() {
+    let mut x = [3e200_f64, 4e200];
+    let clip = ops::clip_norm(&mut x, 1e190).unwrap();
+    assert!((clip.norm_before / 5e200 - 1.0).abs() < 1e-15, "{clip:?}");
+    assert!((clip.norm_after / 1e190 - 1.0).abs() < 1e-15, "{clip:?}");
+    assert!((x[0] / 6e189 - 1.0).abs() < 1e-15, "{x:?}");
+
+    // The norm itself is beyond f64: no element is at fault.
+    let mut beyond = [1.5e308, 1.5e308];
+    let error = ops::clip_norm(&mut beyond, 1.0).unwrap_err();
+    assert!(error.is_non_finite(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "expected a finite norm, found one beyond f64, of finite elements"
+    );
+    assert_eq!(beyond, [1.5e308, 1.5e308]);
+}

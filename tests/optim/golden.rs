@@ -1,19 +1,17 @@
-//! The rules against PyTorch and Optax: 20 steps on fixed gradients, and some where squares
-//! overflow, written down by `golden/generate.py`.
+//! The rules against PyTorch and Optax: 20 steps on fixed gradients, in f32 and in f64, and some
+//! where squares overflow, written down by `golden/generate.py`.
 
 use std::collections::BTreeMap;
 
 use flatleaf::optim::{
     AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipValue, Ema, Lamb, Lars, Lion,
-    Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
+    Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, RuleFor, Sgd,
 };
-use flatleaf::{Layout, Tree, destructure};
+use flatleaf::{FlatElement, Layout, Tree, destructure_as};
 use ndarray::ArrayD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::common::bits;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,8 +49,33 @@ struct Record {
     clip_norm: Option<f64>,
     clip_value: Option<f64>,
     ema: Option<Map<String, Value>>,
-    parameters: Vec<Vec<f32>>,
-    averages: Option<Vec<Vec<f32>>>,
+    parameters: Vec<Vec<f64>>,
+    averages: Option<Vec<Vec<f64>>>,
+}
+
+/// What the records of other files come to in f64.
+#[derive(Deserialize)]
+struct Doubles {
+    /// After which steps.
+    steps: Vec<usize>,
+    records: Vec<DoublesOf>,
+}
+
+#[derive(Deserialize)]
+struct DoublesOf {
+    name: String,
+    peer: String,
+    parameters: Vec<Vec<f64>>,
+    averages: Option<Vec<Vec<f64>>>,
+}
+
+/// What a peer has after some steps.
+struct Expected<'g> {
+    steps: Vec<usize>,
+    parameters: &'g [Vec<f64>],
+    averages: Option<&'g [Vec<f64>]>,
+    tolerance: f64,
+    is_f64: bool,
 }
 
 #[derive(Deserialize)]
@@ -67,10 +90,10 @@ struct Group {
 }
 
 #[derive(Tree)]
-struct Net {
-    weight: Option<ArrayD<f32>>,
-    bias: Option<ArrayD<f32>>,
-    scale: Option<ArrayD<f32>>,
+struct Net<E: FlatElement> {
+    weight: Option<ArrayD<E>>,
+    bias: Option<ArrayD<E>>,
+    scale: Option<ArrayD<E>>,
 }
 
 #[test]
@@ -95,6 +118,36 @@ fn rules_do_as_optax() {
     golden(include_str!("golden/optax.json")).check("optax", 27);
 }
 
+/// In f64 throughout, to a relative 1e-12.
+#[test]
+fn rules_do_in_f64_as_pytorch_and_optax() {
+    let doubles: Doubles = serde_json::from_str(include_str!("golden/doubles.json")).unwrap();
+    let files = [
+        include_str!("golden/torch.json"),
+        include_str!("golden/optax.json"),
+        include_str!("golden/muon.json"),
+    ]
+    .map(golden);
+    let records = files.iter().flat_map(|file| {
+        let records = file.records.iter().filter(|record| !record.bfloat16);
+        records.map(move |record| (file, record))
+    });
+    let mut checked = 0;
+    for ((file, record), wide) in records.zip(&doubles.records) {
+        assert_eq!((&record.name, &record.peer), (&wide.name, &wide.peer));
+        let expected = Expected {
+            steps: doubles.steps.clone(),
+            parameters: &wide.parameters,
+            averages: wide.averages.as_deref(),
+            tolerance: 1e-12,
+            is_f64: true,
+        };
+        file.check_rule(record, &expected);
+        checked += 1;
+    }
+    assert_eq!((checked, doubles.records.len()), (95, 95));
+}
+
 fn golden(text: &str) -> Golden {
     serde_json::from_str(text).unwrap()
 }
@@ -105,34 +158,44 @@ impl Golden {
         assert_eq!(self.records.len(), records);
         for record in &self.records {
             assert_eq!(record.peer, peer);
-            self.check_rule(record);
+            let expected = Expected {
+                steps: (0..self.gradients.len()).collect(),
+                parameters: &record.parameters,
+                averages: record.averages.as_deref(),
+                tolerance: if record.bfloat16 { 1e-2 } else { 3e-6 },
+                is_f64: false,
+            };
+            self.check_rule(record, &expected);
         }
     }
 
-    fn check_rule(&self, record: &Record) {
+    fn check_rule(&self, record: &Record, expected: &Expected<'_>) {
         match record.rule.as_str() {
-            "Sgd" => self.check_chain::<Sgd>(record),
-            "Adam" => self.check_chain::<Adam>(record),
-            "AdamW" => self.check_chain::<AdamW>(record),
-            "NAdam" => self.check_chain::<NAdam>(record),
-            "RAdam" => self.check_chain::<RAdam>(record),
-            "Adamax" => self.check_chain::<Adamax>(record),
-            "AdaGrad" => self.check_chain::<AdaGrad>(record),
-            "AdaDelta" => self.check_chain::<AdaDelta>(record),
-            "RmsProp" => self.check_chain::<RmsProp>(record),
-            "Rprop" => self.check_chain::<Rprop>(record),
-            "Lion" => self.check_chain::<Lion>(record),
-            "AdaBelief" => self.check_chain::<AdaBelief>(record),
-            "OAdam" => self.check_chain::<OAdam>(record),
-            "Muon" => self.check_chain::<Muon>(record),
-            "Lamb" => self.check_chain::<Lamb>(record),
-            "Lars" => self.check_chain::<Lars>(record),
+            "Sgd" => self.check_chain::<Sgd>(record, expected),
+            "Adam" => self.check_chain::<Adam>(record, expected),
+            "AdamW" => self.check_chain::<AdamW>(record, expected),
+            "NAdam" => self.check_chain::<NAdam>(record, expected),
+            "RAdam" => self.check_chain::<RAdam>(record, expected),
+            "Adamax" => self.check_chain::<Adamax>(record, expected),
+            "AdaGrad" => self.check_chain::<AdaGrad>(record, expected),
+            "AdaDelta" => self.check_chain::<AdaDelta>(record, expected),
+            "RmsProp" => self.check_chain::<RmsProp>(record, expected),
+            "Rprop" => self.check_chain::<Rprop>(record, expected),
+            "Lion" => self.check_chain::<Lion>(record, expected),
+            "AdaBelief" => self.check_chain::<AdaBelief>(record, expected),
+            "OAdam" => self.check_chain::<OAdam>(record, expected),
+            "Muon" => self.check_chain::<Muon>(record, expected),
+            "Lamb" => self.check_chain::<Lamb>(record, expected),
+            "Lars" => self.check_chain::<Lars>(record, expected),
             other => panic!("`{}`: no rule `{other}`", record.name),
         }
     }
 
     /// The rule with the stages that the record names.
-    fn check_chain<R: Rule + Default + Serialize + DeserializeOwned>(&self, record: &Record) {
+    fn check_chain<R>(&self, record: &Record, expected: &Expected<'_>)
+    where
+        R: RuleFor<f64> + Default + Serialize + DeserializeOwned,
+    {
         let rule: R = configured(&record.config);
         let ema: Option<Ema> = record.ema.as_ref().map(configured);
         let clip_norm = record.clip_norm.map(|max| ClipNorm {
@@ -141,19 +204,31 @@ impl Golden {
         });
         let clip_value = record.clip_value.map(|max| ClipValue { max });
         match (clip_norm, clip_value, ema) {
-            (None, None, None) => self.run(record, rule),
-            (Some(clip), None, None) => self.run(record, (clip, rule)),
-            (None, Some(clip), None) => self.run(record, (clip, rule)),
-            (None, None, Some(ema)) => self.run(record, (rule, ema)),
-            (Some(clip), None, Some(ema)) => self.run(record, (clip, rule, ema)),
+            (None, None, None) => self.run(record, rule, expected),
+            (Some(clip), None, None) => self.run(record, (clip, rule), expected),
+            (None, Some(clip), None) => self.run(record, (clip, rule), expected),
+            (None, None, Some(ema)) => self.run(record, (rule, ema), expected),
+            (Some(clip), None, Some(ema)) => self.run(record, (clip, rule, ema), expected),
             _ => panic!("`{}`: no such chain", record.name),
         }
     }
 
+    fn run<R: RuleFor<f64>>(&self, record: &Record, rule: R, expected: &Expected<'_>) {
+        match expected.is_f64 {
+            true => self.run_as::<R, f64>(record, rule, expected),
+            false => self.run_as::<R, f32>(record, rule, expected),
+        }
+    }
+
     /// On the flat vector and on a tree, which are to agree to the bit.
-    fn run<R: Rule>(&self, record: &Record, rule: R) {
-        let mut model = self.net(&self.initial);
-        let (mut flat, layout) = destructure(&model).unwrap();
+    fn run_as<R: RuleFor<E>, E: FlatElement>(
+        &self,
+        record: &Record,
+        rule: R,
+        expected: &Expected<'_>,
+    ) {
+        let mut model: Net<E> = self.net(&self.initial);
+        let (mut flat, layout) = destructure_as::<E>(&model).unwrap();
         let mut on_flat = optimizer(record, rule, &layout);
         let mut on_tree = on_flat.clone();
         let gradients = if record.absent {
@@ -161,38 +236,39 @@ impl Golden {
         } else {
             &self.gradients
         };
-        assert_eq!(record.parameters.len(), gradients.len(), "{}", record.name);
+        assert_eq!(expected.parameters.len(), expected.steps.len());
         for (step, gradient) in gradients.iter().enumerate() {
             for change in record.set_lr.iter().filter(|change| change.step == step) {
                 on_flat.set_lr(change.lr).unwrap();
                 on_tree.set_lr(change.lr).unwrap();
             }
-            let grads = self.net(gradient);
+            let grads: Net<E> = self.net(gradient);
             on_flat
-                .step(&mut flat, &layout.gather_grad(&grads).unwrap())
+                .step(&mut flat, &layout.gather_grad_as(&grads).unwrap())
                 .unwrap();
             on_tree.update(&mut model, &grads).unwrap();
-            assert_close(record, step, &flat, &record.parameters[step]);
-            assert_eq!(
-                bits(&layout.gather(&model).unwrap()),
-                bits(&flat),
+            let of_tree = layout.gather_as::<E>(&model).unwrap();
+            assert!(
+                bytemuck::cast_slice::<E, u8>(&of_tree) == bytemuck::cast_slice::<E, u8>(&flat),
                 "{}: on the tree, step {step}",
                 record.name
             );
-            if let Some(averages) = &record.averages {
-                assert_close(
-                    record,
-                    step,
-                    on_flat.state_of("average").unwrap(),
-                    &averages[step],
-                );
+            let Some(at) = expected.steps.iter().position(|kept| *kept == step) else {
+                continue;
+            };
+            let what = format!("{}: step {step}", record.name);
+            assert_close(&what, &flat, &expected.parameters[at], expected.tolerance);
+            if let Some(averages) = &expected.averages {
+                let average = on_flat.state_of("average").unwrap();
+                assert_close(&what, average, &averages[at], expected.tolerance);
             }
         }
     }
 
-    fn net(&self, leaves: &Leaves) -> Net {
+    fn net<E: FlatElement>(&self, leaves: &Leaves) -> Net<E> {
         let mut leaves = self.leaves.iter().zip(leaves).map(|(leaf, elements)| {
-            let elements = elements.clone()?;
+            let elements = elements.as_ref()?.iter();
+            let elements = elements.map(|&x| E::from_f64(x.into())).collect();
             Some(ArrayD::from_shape_vec(leaf.shape.as_slice(), elements).unwrap())
         });
         // Some files have fewer leaves.
@@ -205,8 +281,12 @@ impl Golden {
     }
 }
 
-fn optimizer<R: Rule>(record: &Record, rule: R, layout: &Layout) -> Optimizer<R> {
-    let mut optimizer = Optimizer::new(rule, layout).unwrap();
+fn optimizer<R: RuleFor<E>, E: FlatElement>(
+    record: &Record,
+    rule: R,
+    layout: &Layout,
+) -> Optimizer<R, E> {
+    let mut optimizer = Optimizer::new_as(rule, layout).unwrap();
     for (path, group) in &record.groups {
         let change = |rule: &mut R| assert!(rule.set_lr(group.lr));
         optimizer.adjust(path, change).unwrap();
@@ -221,17 +301,14 @@ fn configured<R: Default + Serialize + DeserializeOwned>(fields: &Map<String, Va
     serde_json::from_value(rule).unwrap()
 }
 
-fn assert_close(record: &Record, step: usize, ours: &[f32], theirs: &[f32]) {
-    assert_eq!(ours.len(), theirs.len(), "{}", record.name);
+/// To a share of max(|theirs|, 0.1).
+fn assert_close<E: FlatElement>(what: &str, ours: &[E], theirs: &[f64], tolerance: f64) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
     for (index, (&ours, &theirs)) in ours.iter().zip(theirs).enumerate() {
-        let tolerance = if record.bfloat16 { 1e-2 } else { 3e-6 };
-        let allowed = tolerance * f64::from(theirs).abs().max(0.1);
-        let difference = (f64::from(ours) - f64::from(theirs)).abs();
+        let ours: f64 = ours.into();
         assert!(
-            difference <= allowed,
-            "{}: step {step}, element {index}: {} has {theirs}, we have {ours}",
-            record.name,
-            record.peer
+            (ours - theirs).abs() <= tolerance * theirs.abs().max(0.1),
+            "{what}, element {index}: the peer has {theirs}, we have {ours}"
         );
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes torch.json, optax.json, extremes.json and muon.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
+"""Writes torch.json, optax.json, extremes.json, muon.json and doubles.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
 gradients, and what PyTorch does with gradients whose squares overflow.
 
     pip install -r requirements.txt
@@ -9,6 +9,9 @@ Each record is a rule of ours, the fields in which it differs from its defaults,
 record does not set are left to the peer's defaults too, so that ours are compared with them. PyTorch runs its plain loop over tensors
 (no foreach, no fused kernel); Optax, where PyTorch has no such rule, runs in f32 with the bias corrections in f64, since
 1 - 0.999 ** t in f32 is off by 1e-5 and says nothing of the rule.
+
+doubles.json has the records of torch.json, optax.json and muon.json in f64 throughout, by their names, after some of the steps: parameters
+and gradients are the same numbers, widened. PyTorch adds 1e-6 to a norm that it clips by, which is seen in f64 and left out there.
 
 Every record but those of extremes.json is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
 rounding than about the rule, and are refused.
@@ -110,7 +113,9 @@ def run_torch(record, dtype, leaves=None, start=None, steps=None):
     for step, grads in enumerate(steps):
         for param, grad in zip(params, grads):
             param.grad = None if grad is None else torch.tensor(grad, dtype=dtype)
-        if "clip_norm" in record:
+        if "clip_norm" in record and record.get("exact"):
+            clip_exactly([param.grad for param in params if param.grad is not None], record["clip_norm"])
+        elif "clip_norm" in record:
             torch.nn.utils.clip_grad_norm_(params, record["clip_norm"], foreach=False)
         if "clip_value" in record and any(grad is not None for grad in grads):  # it fails where there is none
             torch.nn.utils.clip_grad_value_(params, record["clip_value"], foreach=False)
@@ -122,6 +127,12 @@ def run_torch(record, dtype, leaves=None, start=None, steps=None):
             average.update_parameters(model)
         averages = None if average is None else [leaf.numpy(force=True).copy() for leaf in average.module.parameters()]
         yield [param.numpy(force=True).copy() for param in params], averages
+
+
+def clip_exactly(grads, most):
+    norm = torch.nn.utils.get_total_norm(grads, foreach=False)
+    for grad in grads:
+        grad.mul_(torch.clamp(most / norm, max=1.0))
 
 
 class Muon:
@@ -412,9 +423,39 @@ def write(name, records, run, leaves=LEAVES, initial=initial, gradients=gradient
         file.write(text)
 
 
+STEPS_IN_DOUBLES = [0, 4, 9, 19]
+
+
+def write_doubles(name, files):
+    torch.set_default_dtype(torch.float64)  # that of NAdam's product of momenta, which is f32 otherwise whatever the parameters are
+    rows = []
+    for records, run in files:
+        for record in records:
+            if record.get("bfloat16"):
+                continue
+            steps = list(run({**record, "exact": True}, "f64"))
+            kept = [steps[step] for step in STEPS_IN_DOUBLES]
+            fields = ['"name": ' + json.dumps(record["name"]), '"peer": ' + json.dumps(record["peer"])]
+            fields.append('"parameters": ' + lines(doubles(params) for params, _ in kept))
+            if "ema" in record:
+                fields.append('"averages": ' + lines(doubles(averages) for _, averages in kept))
+            rows.append("{" + ", ".join(fields) + "}")
+    text = '{"steps": ' + json.dumps(STEPS_IN_DOUBLES) + ',\n"records": ' + lines(rows) + "}\n"
+    json.loads(text)
+    with open(os.path.join(HERE, name), "w") as file:
+        file.write(text)
+
+
+def doubles(leaves):
+    values = flat(leaves)
+    assert values.dtype == np.float64
+    return json.dumps([float(x) for x in values], separators=(",", ":"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     write("torch.json", torch_records(), run_torch)
     write("extremes.json", extremes_records(), run_extremes, Extremes.LEAVES, Extremes.initial, Extremes.gradients)
     write("muon.json", muon_records(), run_muon, Muon.LEAVES, Muon.initial, Muon.gradients)
     write("optax.json", optax_records(), run_optax)
+    write_doubles("doubles.json", [(torch_records(), run_torch), (optax_records(), run_optax), (muon_records(), run_muon)])
