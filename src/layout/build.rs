@@ -44,6 +44,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
 use super::overlap;
@@ -261,7 +262,7 @@ impl LayoutBuilder {
             dtype: leaf.dtype,
             shape: Shape::from_slice(leaf.shape),
             trainable: leaf.dtype.is_float(),
-            fields: leaf.fields.map_or_else(Vec::new, |fields| fields()),
+            fields: leaf.fields.map(|fields| Arc::new(fields())),
         });
         if let Some(view) = self.view(leaf) {
             self.views.push((id, view));

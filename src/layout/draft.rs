@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::paths::{NodeId, Paths};
 use crate::element::Dtype;
 use crate::tree::axes::{AxisMap, Shape};
-use crate::tree::elements::ElementField;
+use crate::tree::elements::{ElementField, LeafFields};
 
 /// Leaves, and the places at which they stand. The validator makes a layout of it.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct DraftLeaf {
     /// Whether it may be trained; it is if it also holds floats and one of its places is not
     /// frozen.
     pub(crate) trainable: bool,
-    /// What the numbers along the last axis are called; empty if they have no names.
-    pub(crate) fields: Vec<ElementField>,
+    /// What the numbers along the last axis are called.
+    pub(crate) fields: LeafFields,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Draft {
             // Names are those of the last axis, which may be another one there.
             let last = leaf.shape.last().copied();
             if last.is_none_or(|last| first.without_last(&[last]).is_none()) {
-                leaf.fields.clear();
+                leaf.fields = None;
             }
             leaf.shape = first.shape;
         }
@@ -143,9 +143,12 @@ impl Draft {
 impl DraftLeaf {
     /// Whether the fields, if there are any, are together as long as the last axis.
     pub(super) fn has_fitting_fields(&self) -> bool {
-        let mut counts = self.fields.iter().map(ElementField::count);
+        let Some(fields) = &self.fields else {
+            return true;
+        };
+        let mut counts = fields.iter().map(ElementField::count);
         let sum = counts.try_fold(0_usize, |sum, count| sum.checked_add(count?));
-        self.fields.is_empty() || (sum.is_some() && sum == self.shape.last().copied())
+        sum.is_some() && sum == self.shape.last().copied()
     }
 
     /// The number of elements, if such an array can exist, and one of `f64` too.

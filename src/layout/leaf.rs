@@ -9,7 +9,7 @@ use super::paths::{NodeId, Paths};
 use super::pattern::Pattern;
 use crate::element::Dtype;
 use crate::tree::axes::Shape;
-use crate::tree::elements::ElementField;
+use crate::tree::elements::LeafFields;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree. It knows
 /// its paths, its shape and where its elements are in the flat vector; the elements themselves are
@@ -35,8 +35,8 @@ pub struct Leaf {
     pub(crate) trainable: bool,
     pub(crate) start: usize,
     pub(crate) len: usize,
-    /// What the numbers along the last axis are called; empty if they have no names.
-    pub(super) fields: Box<[ElementField]>,
+    /// What the numbers along the last axis are called.
+    pub(super) fields: LeafFields,
     rendered: OnceLock<Box<[String]>>,
 }
 
@@ -48,7 +48,7 @@ impl Leaf {
         dtype: Dtype,
         trainable: bool,
         start: usize,
-        fields: Box<[ElementField]>,
+        fields: LeafFields,
     ) -> Self {
         let len = shape.iter().product();
         Leaf {
@@ -115,7 +115,7 @@ impl Leaf {
         for axis in position.iter_mut().rev() {
             (rest, *axis) = (rest / *axis, rest % *axis);
         }
-        let number = position.pop_if(|_| !self.fields.is_empty());
+        let number = position.pop_if(|_| self.fields.is_some());
         let field = number.and_then(|number| self.field_name(number));
         let array = match (self.path(), &position[..], &field) {
             ("", [], None) => "the root".to_owned(),
@@ -132,7 +132,7 @@ impl Leaf {
     /// The name of a number of the last axis, as Rust writes it: `position[2]`.
     fn field_name(&self, number: usize) -> Option<String> {
         let mut rest = number;
-        for field in &self.fields {
+        for field in self.fields.iter().flat_map(|fields| fields.iter()) {
             // The validator has counted them.
             let count = field.count()?;
             if rest < count {

@@ -4,6 +4,8 @@
 //! tree of segments is made from them again. What holds no array is listed too, so that gradients
 //! there are ignored as before.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::draft::{Draft, DraftLeaf, DraftPlace};
@@ -94,12 +96,13 @@ impl Serialize for Layout {
 
 fn stored_leaf(leaf: &Leaf) -> StoredLeaf {
     let shape = leaf.shape().iter().map(|&len| len as u64).collect();
+    let fields = leaf.fields.iter().flat_map(|fields| fields.iter());
     StoredLeaf {
         shape,
         dtype: leaf.dtype(),
         trainable: leaf.is_trainable(),
         offset: leaf.range().start as u64,
-        fields: leaf.fields.iter().map(stored_field).collect(),
+        fields: fields.map(stored_field).collect(),
     }
 }
 
@@ -269,11 +272,12 @@ impl StoredLeaf {
                 shape: lengths(&field.shape)?,
             })
         });
+        let fields = fields.collect::<Result<Vec<_>>>()?;
         Ok(DraftLeaf {
             dtype: self.dtype,
             shape: lengths(&self.shape)?,
             trainable: self.trainable,
-            fields: fields.collect::<Result<_>>()?,
+            fields: (!self.fields.is_empty()).then(|| Arc::new(fields)),
         })
     }
 }

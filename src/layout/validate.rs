@@ -202,7 +202,7 @@ impl LeafParts {
             draft.dtype,
             trainable,
             self.starts[index],
-            std::mem::take(&mut draft.fields).into(),
+            draft.fields.take(),
         )
     }
 }

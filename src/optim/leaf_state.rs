@@ -48,12 +48,12 @@ pub struct LeafState<'s, E: Clone = f32> {
     /// Steps that have moved the leaf, as [`Optimizer::step_count`] tells them.
     pub steps: u64,
     /// What the rule counts: first the gradients that it was handed, under the name `steps`, then
-    /// the numbers that it names as its [counters](Rule::counters), in that order. A name may come
-    /// several times in a chain.
+    /// the numbers that it names as its [counters](super::Rule::counters), in that order. A name
+    /// may come several times in a chain.
     pub counters: Vec<(Cow<'s, str>, f64)>,
-    /// The elements of the leaf in every state vector, in the order of [`Rule::states`]; of an
-    /// optimiser [of a range](Optimizer::of_range) those that are in it. A name may come several
-    /// times in a chain.
+    /// The elements of the leaf in every state vector, in the order of
+    /// [`Rule::states`](super::Rule::states); of an optimiser [of a range](Optimizer::of_range)
+    /// those that are in it. A name may come several times in a chain.
     pub vectors: Vec<(Cow<'s, str>, Cow<'s, [E]>)>,
 }
 

@@ -20,6 +20,7 @@
 
 use std::fmt::Write as _;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::{iter, slice};
 
 use bytemuck::{Pod, Zeroable};
@@ -118,6 +119,10 @@ pub struct ElementField {
     pub name: String,
     pub shape: Vec<usize>,
 }
+
+/// The fields of a leaf; `None` if its numbers have no names. Nearly no leaf has any, and each pays
+/// for the size of this.
+pub(crate) type LeafFields = Option<Arc<Vec<ElementField>>>;
 
 impl ElementField {
     /// How many numbers it has; `None` if none could be as many.

@@ -24,7 +24,8 @@ impl<E: ArrayElement, D: Dimension> Viewable for Array<E, D> {
         leaves.array(self.view())
     }
 
-    #[inline]
+    // Always: as a call of its own it takes a third longer for a small array.
+    #[inline(always)]
     fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<ArrayMut<'v, E, D>> {
         leaves.array(self.view())
     }

@@ -230,6 +230,8 @@ impl<'t> Turn<'t> {
         shape.zip(axes).ok_or_else(Error::other_leaves_in_view)
     }
 
+    // Few leaves are turned, and the code for all others is faster without this in it.
+    #[inline(never)]
     fn view<'v, E: ArrayElement, D: Dimension>(
         self,
         elements: &'v [E],

@@ -11,7 +11,7 @@ use ndarray::{ArcArray2, Array2, Array3};
 #[test]
 fn a_million_leaves() {
     const LEAVES: usize = 1_000_000;
-    let mut model: Vec<[f32; 1]> = (0..LEAVES).map(|leaf| [leaf as f32]).collect();
+    let mut model: Vec<Vec<f32>> = (0..LEAVES).map(|leaf| vec![leaf as f32]).collect();
     let (flat, layout) = destructure(&model).unwrap();
     assert_eq!(
         (layout.leaves().len(), layout.len(), flat[LEAVES - 1]),
@@ -21,8 +21,8 @@ fn a_million_leaves() {
     let negated: Vec<f32> = flat.iter().map(|x| -x).collect();
     layout.restructure_into(&mut model, &negated).unwrap();
     assert_eq!(
-        (model[1], model[LEAVES - 1]),
-        ([-1.0], [1.0 - LEAVES as f32])
+        (model[1][0], model[LEAVES - 1][0]),
+        (-1.0, 1.0 - LEAVES as f32)
     );
     let grad = layout.gather_grad(&model).unwrap();
     assert_eq!(*grad, negated);

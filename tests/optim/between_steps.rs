@@ -334,7 +334,7 @@ fn groups<R: Rule>(optimizer: &Optimizer<R>) -> String {
 
 #[test]
 fn leaves_of_equal_configurations_are_one_group() {
-    let model: Vec<[f32; 2]> = vec![[1.0; 2]; 16_000];
+    let model: Vec<Vec<f32>> = vec![vec![1.0; 2]; 16_000];
     let layout = Layout::of(&model).unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), &layout).unwrap();
     let paths: Vec<String> = layout

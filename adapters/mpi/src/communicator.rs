@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use ferrompi::Communicator as World;
+use flatleaf::implementing::add_in_rank_order;
 use flatleaf::{Communicator, Error, Result};
 
 /// Elements that a rank receives at a time unless it is told otherwise: 256 MiB.
@@ -22,8 +23,9 @@ const LARGEST_MESSAGE: usize = 1 << 26;
 
 /// A rank of an MPI job, as flatleaf's communicator. [`run`](crate::run) makes it.
 ///
-/// Sums keep a scratch vector of as many elements as the rank owns of the vector, times the number of
-/// ranks, and no more than [`largest_message`](Mpi::set_largest_message) at a time.
+/// Sums keep two scratch vectors: of the elements that the rank owns of the vector, times the number
+/// of the other ranks, and of those that it owns; neither of more than
+/// [`largest_message`](Mpi::set_largest_message) elements.
 ///
 /// ```no_run
 /// use flatleaf::Communicator;
@@ -41,7 +43,7 @@ pub struct Mpi {
     size: usize,
     largest_message: usize,
     received: Vec<f32>,
-    packed: Vec<f32>,
+    sent: Vec<f32>,
 }
 
 impl Mpi {
@@ -52,7 +54,7 @@ impl Mpi {
             world,
             largest_message: LARGEST_MESSAGE,
             received: Vec::new(),
-            packed: Vec::new(),
+            sent: Vec::new(),
         }
     }
 
@@ -89,39 +91,63 @@ impl Mpi {
             .map(|range| piece_of(range, self.piece(), number))
             .collect();
         let own = pieces[self.rank].clone();
-        let receive_counts = vec![own.len() as i32; self.size];
-        let receive_starts: Vec<i32> = (0..self.size)
-            .map(|rank| (rank * own.len()) as i32)
-            .collect();
-        let send_counts: Vec<i32> = pieces.iter().map(|piece| piece.len() as i32).collect();
-        self.received.resize(self.size * own.len(), 0.0);
+        self.receive_parts(x, &pieces)?;
+        if own.is_empty() {
+            return Ok(());
+        }
+        let others = (self.size - 1) * own.len();
+        let parts = self.received[..others].chunks_exact(own.len());
+        let parts: Vec<&[f32]> = parts.collect();
+        let (before, after) = parts.split_at(self.rank);
+        add_in_rank_order(&mut x[own], before, after);
+        Ok(())
+    }
+
+    /// Sends every other rank its piece, and receives what the others have of this rank's, one part
+    /// behind the other. A rank's own part stays where it is: sent to itself, it would be copied.
+    fn receive_parts(&mut self, x: &[f32], pieces: &[Range<usize>]) -> Result<()> {
+        let own = pieces[self.rank].len();
+        // In the order of the ranks, without this one.
+        let place = |rank: usize| if rank < self.rank { rank } else { rank - 1 };
+        let mut receive_counts = vec![own as i32; self.size];
+        receive_counts[self.rank] = 0;
+        let mut receive_starts = vec![0; self.size];
+        let mut send_counts = vec![0; self.size];
+        let others = (0..self.size).filter(|rank| *rank != self.rank);
+        for rank in others {
+            receive_starts[rank] = (place(rank) * own) as i32;
+            send_counts[rank] = pieces[rank].len() as i32;
+        }
+        let needed = (self.size - 1) * own;
+        // Grown only: elements that are received over need no zeros.
+        if self.received.len() < needed {
+            self.received.resize(needed, 0.0);
+        }
         // MPI counts the places in a vector with 31 bits too, so of a longer one the pieces are put
         // side by side first.
         let is_packed = x.len() > self.largest_message;
         let (send, send_starts) = if is_packed {
-            self.packed.clear();
+            self.sent.clear();
             let starts = pieces.iter().map(|piece| {
-                let start = self.packed.len() as i32;
-                self.packed.extend_from_slice(&x[piece.clone()]);
+                let start = self.sent.len() as i32;
+                self.sent.extend_from_slice(&x[piece.clone()]);
                 start
             });
             let starts: Vec<i32> = starts.collect();
-            (&self.packed[..], starts)
+            (&self.sent[..], starts)
         } else {
-            (&*x, pieces.iter().map(|piece| piece.start as i32).collect())
+            (x, pieces.iter().map(|piece| piece.start as i32).collect())
         };
         self.world
             .alltoallv(
                 send,
                 &send_counts,
                 &send_starts,
-                &mut self.received,
+                &mut self.received[..needed],
                 &receive_counts,
                 &receive_starts,
             )
-            .map_err(from_mpi)?;
-        add_in_order(&mut x[own], &self.received);
-        Ok(())
+            .map_err(from_mpi)
     }
 }
 
@@ -143,12 +169,14 @@ impl Communicator for Mpi {
 
     fn all_gather(&mut self, x: &mut [f32], ranges: &[Range<usize>]) -> Result<()> {
         if x.len() <= self.largest_message {
-            let own = x[ranges[self.rank].clone()].to_vec();
+            // Kept: a fresh vector would have to be fetched from the system page by page.
+            self.sent.clear();
+            self.sent.extend_from_slice(&x[ranges[self.rank].clone()]);
             let counts: Vec<i32> = ranges.iter().map(|range| range.len() as i32).collect();
             let starts: Vec<i32> = ranges.iter().map(|range| range.start as i32).collect();
             return self
                 .world
-                .allgatherv(&own, x, &counts, &starts)
+                .allgatherv(&self.sent, x, &counts, &starts)
                 .map_err(from_mpi);
         }
         // Each owner's range in messages that MPI can count.
@@ -188,21 +216,6 @@ fn piece_of(range: &Range<usize>, piece: usize, number: usize) -> Range<usize> {
         .saturating_add(number.saturating_mul(piece))
         .min(range.end);
     start..start.saturating_add(piece).min(range.end)
-}
-
-/// Adds parts that lie one behind the other, each as long as `out`, element by element in their
-/// order, in `f64`, each sum rounded once: as [`flatleaf::Threads`] does it.
-fn add_in_order(out: &mut [f32], parts: &[f32]) {
-    let len = out.len();
-    for (index, out) in out.iter_mut().enumerate() {
-        let sum: f64 = parts
-            .iter()
-            .skip(index)
-            .step_by(len)
-            .map(|x| f64::from(*x))
-            .sum();
-        *out = sum as f32;
-    }
 }
 
 fn from_mpi(error: ferrompi::Error) -> Error {

@@ -3,6 +3,8 @@
 //!
 //! `FLATLEAF_MPIEXEC` names another launcher than `mpirun`.
 
+mod checkpoints;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -29,11 +31,17 @@ fn launcher() -> String {
 
 /// Starts a job of this program as `member`, and waits for its end.
 fn job(member: &str, size: usize) -> Ended {
+    job_with(member, size, &[])
+}
+
+/// As [`job`], with these variables in the environment of its ranks.
+fn job_with(member: &str, size: usize, variables: &[(&str, &str)]) -> Ended {
     let mut child = Command::new(launcher())
         .args(["-np", &size.to_string()])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "member", "--ignored", "--nocapture"])
         .env(MEMBER, member)
+        .envs(variables.iter().copied())
         // Containers run as root, and have fewer cores than ranks.
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
@@ -111,6 +119,9 @@ fn member() {
             }
             communicator.sum(&mut [1.0])
         }
+        "save" => checkpoints::save(communicator),
+        "resume" => checkpoints::resume(communicator),
+        "save and die" => checkpoints::save_and_die(communicator),
         other => panic!("no program {other}"),
     });
 }
