@@ -9,6 +9,7 @@ mod common;
 mod between_steps;
 mod chains;
 mod convergence;
+mod doubles;
 mod extremes;
 mod fields;
 #[cfg(feature = "serde")]
