@@ -174,6 +174,55 @@ fn members_get_the_bits_of_one_that_has_the_mean_of_their_gradients() {
     });
 }
 
+/// Sums of whole numbers are exact and so are quarters of them: nothing tells four members, each with
+/// a quarter of the batch, from one that has all of it.
+struct WholeNumbers;
+
+const QUARTERS: usize = 4;
+
+fn whole_numbers(layout: &Layout, rank: usize, step: usize) -> Vec<i32> {
+    let number = |index: usize| ((31 * rank + 7 * index + 13 * step) % 101) as i32 - 50;
+    (0..layout.len()).map(number).collect()
+}
+
+/// The bits of the parameters once every step has been taken.
+fn after_steps(layout: &Layout, mut step_by: impl FnMut(usize, &mut [f32])) -> Vec<u32> {
+    let mut flat = parameters(layout.len());
+    (1..=STEPS).for_each(|step| step_by(step, &mut flat));
+    bits(&flat)
+}
+
+impl AnyLaw for WholeNumbers {
+    fn holds<R: Rule + Debug>(&self, rule: R) {
+        let layout = layout_of(37);
+        let mut optimizer = Optimizer::new(rule.clone(), &layout).unwrap();
+        let alone = after_steps(&layout, |step, flat| {
+            let quarters = (0..QUARTERS).map(|rank| whole_numbers(&layout, rank, step));
+            let quarters: Vec<Vec<i32>> = quarters.collect();
+            let sum = |index: usize| quarters.iter().map(|quarter| quarter[index]).sum::<i32>();
+            let grad = (0..layout.len()).map(|index| sum(index) as f32 / QUARTERS as f32);
+            let grad = FlatGrad::from_flat(&layout, grad.collect()).unwrap();
+            optimizer.step(flat, &grad).unwrap();
+        });
+        let together = Threads::run(QUARTERS, |member| {
+            let shard = layout.shards(QUARTERS)[member.rank()].clone();
+            let mut optimizer = Optimizer::of_range(rule.clone(), &layout, shard).unwrap();
+            after_steps(&layout, |step, flat| {
+                let grad = whole_numbers(&layout, member.rank(), step);
+                let grad = grad.into_iter().map(|number| number as f32).collect();
+                let mut grad = FlatGrad::from_flat(&layout, grad).unwrap();
+                optimizer.step_with(member, flat, &mut grad).unwrap();
+            })
+        });
+        assert!(together.iter().all(|bits| *bits == alone), "{rule:?}");
+    }
+}
+
+#[test]
+fn whole_numbers_give_the_bits_of_one_member_that_has_the_whole_batch() {
+    rules::every_rule_and_chain(&WholeNumbers);
+}
+
 /// Norms of a leaf that two members have are put together from their pieces.
 #[test]
 fn members_get_the_bits_of_one_where_a_leaf_is_cut() {
