@@ -154,8 +154,8 @@ impl fmt::Display for Dtype {
 /// A number that array leaves may hold: the floats, the integers and `bool`.
 ///
 /// Code that is generic over it reads and writes leaves of one element type, whichever that is:
-/// `LeafRef::from_slice`, `DynTree::as_array`, `Builder::leaf`. It is sealed, because [`Dtype`] names
-/// every type there is; a number of another kind, a quantised code say, is a leaf by way of a
+/// `LeafRef::from_slice`, `DynTree::as_array`, `Builder::leaf`. It is sealed, because [`Dtype`]
+/// names every type there is; a number of another kind, a quantised code say, is a leaf by way of a
 /// [`Reader`](crate::Reader) of one of these.
 ///
 /// ```
@@ -189,8 +189,8 @@ pub trait Element:
 /// A number that flat vectors are made of: `f32` and `f64`.
 ///
 /// Sealed: `f16` and `bf16` are types of leaves only, since sums over a vector of them would lose
-/// what they sum. It has the arithmetic of ndarray's [`NdFloat`], so that code which is generic over
-/// it calculates as with a float, and multiplies matrices.
+/// what they sum. It has the arithmetic of ndarray's [`NdFloat`], so that code which is generic
+/// over it calculates as with a float, and multiplies matrices.
 ///
 /// A vector of `f32` holds leaves of `f32`, `f16` and `bf16` without loss, a vector of `f64` those
 /// of any float type. On the way back numbers are rounded to the nearest one of their leaf's type,

@@ -54,9 +54,9 @@ impl Layout {
         self.map_reduce_as(model, companions, map, reduce)
     }
 
-    /// One result of a model and the trees beside it, as [`map_reduce`](Layout::map_reduce) makes it,
-    /// of slices of another element type: `f64` for a model that has leaves of `f64`. The type is
-    /// that of the closure's slices, where they say it.
+    /// One result of a model and the trees beside it, as [`map_reduce`](Layout::map_reduce) makes
+    /// it, of slices of another element type: `f64` for a model that has leaves of `f64`. The type
+    /// is that of the closure's slices, where they say it.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),
@@ -202,8 +202,8 @@ impl Layout {
     }
 
     /// One result of a model and the trees beside it, with the calls of `map` shared among all
-    /// threads, as [`par_map_reduce`](Layout::par_map_reduce) makes it, of slices of another element
-    /// type.
+    /// threads, as [`par_map_reduce`](Layout::par_map_reduce) makes it, of slices of another
+    /// element type.
     ///
     /// # Errors
     /// [`is_missing`](crate::Error::is_missing), [`is_unknown`](crate::Error::is_unknown),

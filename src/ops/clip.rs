@@ -26,8 +26,8 @@ pub struct Clip {
     pub scale: f64,
 }
 
-/// What to do about a norm that is infinite or NaN. The norm of finite elements never is, but for one
-/// of `f64` above 1.8e308.
+/// What to do about a norm that is infinite or NaN. The norm of finite elements never is, but for
+/// one of `f64` above 1.8e308.
 ///
 /// ```
 /// use flatleaf::ops::{clip_norm_with, NonFinite};

@@ -14,8 +14,8 @@
 //! them (400 ps); indices do better than iterators here for the same reason.
 //!
 //! In f64 the squares and products of f32 are exact, 1e20 squared is far from overflow and 1e-23
-//! squared far from zero; of f64 every square and product is rounded. A lane adds 1,024 elements of a chunk, so its rounding error is below
-//! 1,024 · 2⁻⁵³.
+//! squared far from zero; of f64 every square and product is rounded. A lane adds 1,024 elements of
+//! a chunk, so its rounding error is below 1,024 · 2⁻⁵³.
 
 use super::dispatch::{self, Kernel};
 use crate::element::FlatElement;

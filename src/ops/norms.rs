@@ -6,8 +6,8 @@ use crate::element::{FlatElement, FlatSlice};
 
 /// Σ |x|, the sum of all magnitudes.
 ///
-/// Computed in f64, in a fixed grouping; empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
-/// threads nor on the CPU's vector width. Reads `x` once.
+/// Computed in f64, in a fixed grouping; empty gives 0, a NaN anywhere NaN. The bits depend neither
+/// on the number of threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -21,9 +21,10 @@ pub fn norm_l1<E: FlatElement>(x: &[E]) -> f64 {
 /// √Σ x², the Euclidean norm.
 ///
 /// Computed in f64, where the squares of `f32` are exact and neither overflow nor vanish. Of `f64`
-/// their sum may, and then elements are scaled first, by a power of two, in two reads more; the norm
-/// is infinite only if it is beyond f64. Empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of
-/// threads nor on the CPU's vector width. Reads `x` once, at the speed of memory.
+/// their sum may, and then elements are scaled first, by a power of two, in two reads more; the
+/// norm is infinite only if it is beyond f64. Empty gives 0, a NaN anywhere NaN. The bits depend
+/// neither on the number of threads nor on the CPU's vector width. Reads `x` once, at the speed of
+/// memory.
 ///
 /// ```
 /// use flatleaf::ops;

@@ -6,9 +6,9 @@ use crate::element::{FlatElement, FlatSlice};
 
 /// Σ x, the sum of all elements.
 ///
-/// Computed in f64, in a fixed grouping, and rounded to f32 nowhere. Empty gives 0; an infinity gives
-/// that infinity, both signs or a NaN give NaN.
-/// The bits depend neither on the number of threads nor on the CPU's vector width. Reads `x` once.
+/// Computed in f64, in a fixed grouping, and rounded to f32 nowhere. Empty gives 0; an infinity
+/// gives that infinity, both signs or a NaN give NaN. The bits depend neither on the number of
+/// threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;
@@ -48,8 +48,8 @@ pub fn dot<E: FlatElement>(x: &[E], y: &[E]) -> f64 {
 /// number of elements.
 ///
 /// Computed in f64, where the squares of `f32` are exact and neither overflow nor vanish; those of
-/// `f64` do above 1e154 and below 1e-162. Empty gives 0, a NaN anywhere NaN. The bits depend neither on the number of threads nor on the CPU's vector width.
-/// Reads `x` once.
+/// `f64` do above 1e154 and below 1e-162. Empty gives 0, a NaN anywhere NaN. The bits depend
+/// neither on the number of threads nor on the CPU's vector width. Reads `x` once.
 ///
 /// ```
 /// use flatleaf::ops;

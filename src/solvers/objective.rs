@@ -19,9 +19,9 @@
 //!     waits for the lock that A holds: for good
 //! ```
 //!
-//! So an evaluation, the function included, runs under [`threads::alone`]: whatever flatleaf does in
-//! it stays on its own thread. What the function shares by itself is beyond that. Where such a task
-//! comes back on the same thread, `evaluating` knows, and it is an error in place of a hang.
+//! So an evaluation, the function included, runs under [`threads::alone`]: whatever flatleaf does
+//! in it stays on its own thread. What the function shares by itself is beyond that. Where such a
+//! task comes back on the same thread, `evaluating` knows, and it is an error in place of a hang.
 //!
 //! To let the thread that waits for the lock work for the pool meanwhile was thought of and
 //! dropped: it takes up further evaluations, one on top of the other, until its stack is full.
@@ -144,12 +144,13 @@ where
 ///
 /// # Threads
 /// From several threads evaluations take turns: who asks for a value or a gradient waits while
-/// another thread evaluates, and for nothing else. What flatleaf does in an evaluation, calls of the
-/// function's own included, stays on the thread that evaluates, so that tasks of a rayon pool may
-/// share an objective. A *function* that shares work among the threads of a pool (`rayon::join`,
-/// parallel iterators) while tasks of that pool evaluate the objective can wait for ever: its thread
-/// may take up such a task meanwhile. Give each task an objective of its own there. Where the thread
-/// that evaluates asks again in the middle of it, the answer is an error, `is_borrowed`.
+/// another thread evaluates, and for nothing else. What flatleaf does in an evaluation, calls of
+/// the function's own included, stays on the thread that evaluates, so that tasks of a rayon pool
+/// may share an objective. A *function* that shares work among the threads of a pool
+/// (`rayon::join`, parallel iterators) while tasks of that pool evaluate the objective can wait for
+/// ever: its thread may take up such a task meanwhile. Give each task an objective of its own
+/// there. Where the thread that evaluates asks again in the middle of it, the answer is an error,
+/// `is_borrowed`.
 ///
 /// # f32 and f64
 /// `X` is what points and gradients are made of, f32 or f64. Values are f64, as smooth as
@@ -546,8 +547,8 @@ impl<F: FnMut(&Vec<f32>) -> R, R: Evaluation> Objective<Vec<f32>, F, R::Error> {
 }
 
 impl<F: FnMut(&Vec<f64>) -> R, R: Evaluation> Objective<Vec<f64>, F, R::Error, f64> {
-    /// An objective whose function takes the point itself, a vector of f64, for solvers that compute
-    /// in f64 and models that no tree describes. A gradient of f32 is widened.
+    /// An objective whose function takes the point itself, a vector of f64, for solvers that
+    /// compute in f64 and models that no tree describes. A gradient of f32 is widened.
     ///
     /// The layout names the leaves of the gradient. A point is copied once an evaluation, and
     /// [`into_model`](Objective::into_model) gives the vector back.
