@@ -7,4 +7,5 @@ mod models;
 mod reading;
 mod refusals;
 mod ties;
+mod training;
 mod writing;
