@@ -9,6 +9,7 @@ mod common;
 mod between_steps;
 mod chains;
 mod convergence;
+#[cfg(feature = "serde")]
 mod doubles;
 mod extremes;
 mod fields;
