@@ -1,11 +1,10 @@
 //! What is written beside a model.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use super::open::Checkpoint;
-use crate::element::{Dtype, FlatElement, FlatSlice};
+use super::state::StateTensor;
+use crate::element::{FlatElement, FlatSlice};
 use crate::tree::Tree;
 
 /// What else to write into a file: averages of the weights, an optimiser's state, metadata.
@@ -58,19 +57,12 @@ pub(crate) enum Others<'e> {
 pub(crate) enum ExtraPart<'e> {
     Vector(FlatSlice<'e>),
     Tree(&'e dyn Tree),
-    /// An optimiser's: the bytes of vectors by name, none of one that is all zeros, of a range of so
-    /// many elements of a type, and the rest as text.
+    /// An optimiser's: its vectors, and the rest as text.
     State {
-        vectors: Vec<NamedBytes<'e>>,
-        dtype: Dtype,
-        range: Range<usize>,
-        len: usize,
+        tensors: Vec<StateTensor<'e>>,
         rest: Vec<u8>,
     },
 }
-
-/// A state vector's name and bytes.
-pub(crate) type NamedBytes<'e> = (String, Option<Cow<'e, [u8]>>);
 
 impl<'e> Extras<'e> {
     /// Nothing beside the model but what every file of this crate has: the ties of its leaves and

@@ -28,7 +28,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::{self, Replacement};
-use super::dtype::on_disk;
 use super::extras::{ExtraPart, Extras};
 use super::file_contents::FileContents;
 use super::header::Header;
@@ -36,8 +35,8 @@ use super::metadata::{SHARDS, json};
 use super::open::Checkpoint;
 use super::optimizer::{SNAPSHOT, state_name};
 use super::save::{push_extras_but_state, push_others, push_vector};
+use super::state::{StateTensor, blocks_of};
 use crate::communicator::{Communicator, check_together, gather_numbers};
-use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -116,57 +115,41 @@ pub fn save_flat_with(
     write(communicator, path.as_ref(), &header, &contents, &shares)
 }
 
-/// The state vectors of all optimisers that are to be written.
+/// The state vectors of all optimisers that are to be written, with their names in the file.
 struct States<'e> {
-    vectors: Vec<StateVector<'e>>,
-}
-
-struct StateVector<'e> {
-    name: String,
-    /// As bytes; none of zeros.
-    elements: Option<&'e [u8]>,
-    dtype: Dtype,
-    range: Range<usize>,
-    len: usize,
+    tensors: Vec<(String, &'e StateTensor<'e>)>,
 }
 
 impl<'e> States<'e> {
     fn of(extras: &'e Extras<'_>) -> Self {
         let mut all = Vec::new();
         for (part, extra) in &extras.parts {
-            let ExtraPart::State {
-                vectors,
-                dtype,
-                range,
-                len,
-                ..
-            } = extra
-            else {
-                continue;
-            };
-            all.extend(vectors.iter().map(|(name, elements)| StateVector {
-                name: state_name(part, name),
-                elements: elements.as_deref(),
-                dtype: *dtype,
-                range: range.clone(),
-                len: *len,
-            }));
+            if let ExtraPart::State { tensors, .. } = extra {
+                let named = |tensor: &'e StateTensor<'e>| (state_name(part, &tensor.name), tensor);
+                all.extend(tensors.iter().map(named));
+            }
         }
-        States { vectors: all }
+        States { tensors: all }
+    }
+
+    /// Those with an element for each of the flat vector.
+    fn vectors(&self) -> impl Iterator<Item = &(String, &'e StateTensor<'e>)> {
+        let tensors = self.tensors.iter();
+        tensors.filter(|(_, tensor)| !tensor.is_scales)
     }
 
     /// # Errors
     /// State of another layout, or of two ranges.
     fn check(&self, layout: &Layout) -> Result<()> {
-        for vector in &self.vectors {
+        for (name, vector) in self.vectors() {
             if vector.len != layout.len() {
                 let error = Error::length("the state", layout.len(), vector.len);
-                return Err(error.at(&vector.name));
+                return Err(error.at(name));
             }
             if vector.range != self.range(layout) && !vector.is_whole() {
                 let expected = format!("the state of one range, {:?}", self.range(layout));
                 return Err(
-                    Error::argument(&expected, format_args!("{:?}", vector.range)).at(&vector.name),
+                    Error::argument(&expected, format_args!("{:?}", vector.range)).at(name),
                 );
             }
         }
@@ -175,8 +158,8 @@ impl<'e> States<'e> {
 
     /// The range that is kept here; the whole vector if all is.
     fn range(&self, layout: &Layout) -> Range<usize> {
-        let cut = self.vectors.iter().find(|vector| !vector.is_whole());
-        cut.map_or(0..layout.len(), |vector| vector.range.clone())
+        let cut = self.vectors().find(|(_, vector)| !vector.is_whole());
+        cut.map_or(0..layout.len(), |(_, vector)| vector.range.clone())
     }
 
     /// What each member writes of the model and of the state.
@@ -191,7 +174,7 @@ impl<'e> States<'e> {
         let own = self.range(layout);
         let mut ends = vec![0.0; 3 * communicator.size()];
         let told = &mut ends[3 * communicator.rank()..][..3];
-        told.copy_from_slice(&[own.start as f64, own.end as f64, self.vectors.len() as f64]);
+        told.copy_from_slice(&[own.start as f64, own.end as f64, self.tensors.len() as f64]);
         communicator.all_reduce(&mut ends)?;
         let members: Vec<&[f64]> = ends.chunks_exact(3).collect();
         if let Some(rank) = members.iter().position(|told| told[2] != members[0][2]) {
@@ -216,28 +199,40 @@ impl<'e> States<'e> {
     /// Which vectors are not all zeros on some member.
     fn written_somewhere<C: Communicator>(&self, communicator: &mut C) -> Result<Vec<bool>> {
         let has_elements =
-            |vector: &StateVector<'_>| f64::from(u8::from(vector.elements.is_some()));
-        let mut members: Vec<f64> = self.vectors.iter().map(has_elements).collect();
+            |(_, tensor): &(String, &StateTensor<'_>)| f64::from(u8::from(tensor.bytes.is_some()));
+        let mut members: Vec<f64> = self.tensors.iter().map(has_elements).collect();
         communicator.all_reduce(&mut members)?;
         Ok(members.into_iter().map(|members| members > 0.0).collect())
     }
 
     fn names(&self, is_written: &[bool]) -> Vec<String> {
-        let written = self.vectors.iter().zip(is_written);
+        let written = self.tensors.iter().zip(is_written);
         let written = written.filter(|(_, is_written)| **is_written);
-        written.map(|(vector, _)| vector.name.clone()).collect()
+        written.map(|((name, _), _)| name.clone()).collect()
     }
 }
 
-impl StateVector<'_> {
+impl StateTensor<'_> {
     fn is_whole(&self) -> bool {
         self.range == (0..self.len)
     }
 
+    fn element_size(&self) -> usize {
+        self.dtype.bitsize() / 8
+    }
+
+    /// Which of its elements are those of a range of the flat vector.
+    fn elements_of(&self, layout: &Layout, range: &Range<usize>) -> Range<usize> {
+        match self.is_scales {
+            true => blocks_of(layout, range),
+            false => range.clone(),
+        }
+    }
+
     /// Some elements, which are kept here.
     fn bytes_of(&self, elements: &Range<usize>) -> Cow<'_, [u8]> {
-        let size = self.dtype.size();
-        match self.elements {
+        let size = self.element_size();
+        match &self.bytes {
             Some(kept) => {
                 let start = size * (elements.start - self.range.start);
                 Cow::Borrowed(&kept[start..start + size * elements.len()])
@@ -290,21 +285,13 @@ fn build<'s>(
             )?;
         }
     }
-    for (vector, _) in states
-        .vectors
-        .iter()
-        .zip(is_written)
-        .filter(|(_, is_written)| **is_written)
-    {
-        let name = vector.name.clone();
-        contents.push_tensor(
-            name.clone(),
-            on_disk(vector.dtype)?,
-            vec![vector.len],
-            (&[][..]).into(),
-        )?;
-        let start = vector.dtype.size() * own.start;
-        shares.push((name, start, vector.bytes_of(own)));
+    let written = states.tensors.iter().zip(is_written);
+    for ((name, tensor), _) in written.filter(|(_, is_written)| **is_written) {
+        let (dtype, shape) = (tensor.dtype, vec![tensor.len]);
+        contents.push_tensor(name.clone(), dtype, shape, (&[][..]).into())?;
+        let own = tensor.elements_of(layout, own);
+        let start = tensor.element_size() * own.start;
+        shares.push((name.clone(), start, tensor.bytes_of(&own)));
     }
     Ok((contents, shares))
 }
@@ -465,7 +452,8 @@ impl Checkpoint {
                 pieces.push(self.share(leaf.path(), begin - range.start..end - range.start)?);
             }
             for name in &shards.vectors {
-                pieces.push(self.share(name, *start..*end)?);
+                let own = self.elements_of_share(name, layout, *start..*end);
+                pieces.push(self.share(name, own)?);
             }
             let found = format!("{:016x}", sum_of(pieces.into_iter()));
             if found != *sum {
@@ -478,13 +466,26 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn share(&self, name: &str, elements: Range<usize>) -> Result<&[u8]> {
-        if self.tensor(name).is_none() {
-            return Err(Error::missing_tensors(vec![name.to_owned()]));
+    /// Which elements of a state's tensor are those of a range: of one that is not as long as the
+    /// flat vector, and has scales, those of its blocks.
+    fn elements_of_share(&self, name: &str, layout: &Layout, range: Range<usize>) -> Range<usize> {
+        let tensor = self.tensor(name);
+        let len = tensor.map(|tensor| tensor.shape().iter().product::<usize>());
+        match len == Some(layout.len()) {
+            true => range,
+            false => blocks_of(layout, &range),
         }
+    }
+
+    fn share(&self, name: &str, elements: Range<usize>) -> Result<&[u8]> {
+        let Some(tensor) = self.tensor(name) else {
+            return Err(Error::missing_tensors(vec![name.to_owned()]));
+        };
         let bytes = self.bytes(name)?;
-        let start = elements.start.saturating_mul(4);
-        let share = bytes.get(start..elements.end.saturating_mul(4));
+        let len: usize = tensor.shape().iter().product();
+        let size = bytes.len().checked_div(len).unwrap_or(0);
+        let start = elements.start.saturating_mul(size);
+        let share = bytes.get(start..elements.end.saturating_mul(size));
         share.ok_or_else(|| {
             let expected = format!("a tensor with the elements {elements:?} of a share");
             Error::invalid_file(&expected, format!("{} bytes", bytes.len())).at(name)

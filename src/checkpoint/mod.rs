@@ -101,6 +101,7 @@ mod open;
 mod optimizer;
 mod part;
 mod sources;
+mod state;
 mod tree;
 
 // files larger than memory:

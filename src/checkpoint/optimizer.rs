@@ -1,24 +1,24 @@
 //! An optimiser's state beside a model, and back.
 //!
 //! Below the part's name there is one tensor for each state vector that is not all zeros, as long
-//! as the flat vector and of its type, named by its position and its own name, `opt.0.exp_avg`; and
-//! `opt.snapshot`,
+//! as the flat vector, named by its position and its own name, `opt.0.exp_avg`, of the type that it
+//! is kept in; beside codes of 8 bits the scales of their blocks, leaf by leaf,
+//! `opt.0.exp_avg_scales`; and `opt.snapshot`,
 //! bytes of JSON that say all else: configurations, steps, groups, the paths and shapes of the
 //! leaves. Vectors are written from where they are and read from where the file is mapped; text
 //! would take thirty times as long.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::dtype::on_disk;
-use super::extras::{ExtraPart, Extras, NamedBytes};
+use super::extras::{ExtraPart, Extras};
 use super::metadata::json;
 use super::names::join;
 use super::open::Checkpoint;
-use crate::element::{Dtype, FlatElement, to_elements};
+use super::state::{Keeper, StateTensor, tensors_of};
+use crate::element::FlatElement;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::optim::{Optimizer, Rule, RuleFor, Snapshot, element_of};
@@ -29,7 +29,7 @@ use crate::tree::key::push_segment;
 pub(crate) const SNAPSHOT: &str = "snapshot";
 
 /// The name of a state vector, below the part's.
-fn vector_name(index: usize, name: &str) -> String {
+pub(super) fn vector_name(index: usize, name: &str) -> String {
     let mut path = String::new();
     push_segment(&mut path, Key::Index(index));
     push_segment(&mut path, Key::Name(name));
@@ -70,16 +70,16 @@ impl<'e> Extras<'e> {
     ) -> Self {
         let mut snapshot = optimizer.snapshot();
         snapshot.take_range();
+        let keeper = Keeper {
+            layout: optimizer.layout(),
+            range: optimizer.range(),
+        };
         let states = snapshot.take_states().into_iter().enumerate();
-        let vectors = states.map(|(index, (name, elements))| {
-            let bytes = elements.map(bytes_of);
-            (vector_name(index, &name), bytes)
+        let tensors = states.flat_map(|(index, (name, form, elements))| {
+            tensors_of((index, &name), form, elements, &keeper)
         });
         let part = ExtraPart::State {
-            vectors: vectors.collect(),
-            dtype: E::DTYPE,
-            range: optimizer.range(),
-            len: optimizer.layout().len(),
+            tensors: tensors.collect(),
             rest: json(&snapshot).into_bytes(),
         };
         self.parts.push((name.into(), part));
@@ -198,7 +198,8 @@ impl Checkpoint {
     /// # Errors
     /// [`is_unknown`](Error::is_unknown): there is no optimiser here.
     /// [`is_invalid_state`](Error::is_invalid_state): it is one of another rule.
-    /// [`is_element_type`](Error::is_element_type): a vector is not of `f32`.
+    /// [`is_element_type`](Error::is_element_type): a vector is not of the type that it was kept in.
+    /// [`is_missing`](Error::is_missing): codes of 8 bits without their scales.
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -259,31 +260,13 @@ impl Checkpoint {
         check_element::<E>(rest)?;
         let mut snapshot: Snapshot<'_, R, E> = serde_json::from_slice(rest)
             .map_err(|error| Error::invalid_state(error.to_string()).at(SNAPSHOT))?;
-        let names = snapshot.state_names().enumerate();
-        let names: Vec<String> = names
-            .map(|(index, name)| vector_name(index, name))
-            .collect();
-        let vectors = names.iter().map(|name| self.state_vector::<E>(name));
+        let blocks = snapshot.blocks();
+        let states = snapshot.state_forms().enumerate();
+        let vectors =
+            states.map(|(index, (name, form))| self.state_vector((index, name), form, &blocks));
         let vectors = vectors.collect::<Result<Vec<_>>>()?;
         snapshot.put_states(vectors);
         Ok(snapshot)
-    }
-
-    /// A state vector; none of one that was all zeros.
-    fn state_vector<E: FlatElement>(&self, name: &str) -> Result<Option<Cow<'_, [E]>>> {
-        let Some(tensor) = self.tensor(name) else {
-            return Ok(None);
-        };
-        let (expected, found) = (in_file(E::DTYPE), tensor.type_name());
-        if found != expected {
-            return Err(Error::element_type(name.to_owned(), expected.into(), found));
-        }
-        let bytes = self.bytes(name)?;
-        let elements = match bytemuck::try_cast_slice(bytes) {
-            Ok(elements) => Cow::Borrowed(elements),
-            Err(_) => Cow::Owned(to_elements(bytes)),
-        };
-        Ok(Some(elements))
     }
 }
 
@@ -310,40 +293,22 @@ fn check_element<E: FlatElement>(snapshot: &[u8]) -> Result<()> {
     Err(Error::element_type(SNAPSHOT.into(), expected, found))
 }
 
-/// What a file calls the type of a flat vector.
-fn in_file(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F64 => "F64",
-        _ => "F32",
-    }
-}
-
-fn bytes_of<E: FlatElement>(elements: Cow<'_, [E]>) -> Cow<'_, [u8]> {
-    match elements {
-        Cow::Borrowed(elements) => Cow::Borrowed(bytemuck::cast_slice(elements)),
-        Cow::Owned(elements) => Cow::Owned(bytemuck::cast_slice(&elements).to_vec()),
-    }
-}
-
 /// The name of what belongs to an optimiser, with its part's.
 pub(crate) fn state_name(part: &str, name: &str) -> String {
     join(part, name)
 }
 
 /// The tensors of a state below a part's name, with their shapes and elements.
-///
-/// # Errors
-/// An element type that no file has.
 pub(crate) fn state_tensors<'s>(
     part: &str,
-    (vectors, dtype): (&'s [NamedBytes<'_>], Dtype),
+    tensors: &'s [StateTensor<'_>],
     rest: &'s [u8],
-) -> Result<impl Iterator<Item = (String, safetensors::Dtype, &'s [u8])>> {
-    let dtype = on_disk(dtype)?;
+) -> impl Iterator<Item = (String, safetensors::Dtype, &'s [u8])> {
     let text = (join(part, SNAPSHOT), safetensors::Dtype::U8, rest);
-    let vectors = vectors.iter().filter_map(move |(name, elements)| {
+    let tensors = tensors.iter().filter_map(move |tensor| {
         // Whoever resumes begins with zeros.
-        Some((join(part, name), dtype, &**elements.as_ref()?))
+        let bytes = tensor.bytes.as_deref()?;
+        Some((join(part, &tensor.name), tensor.dtype, bytes))
     });
-    Ok(vectors.collect::<Vec<_>>().into_iter().chain([text]))
+    tensors.collect::<Vec<_>>().into_iter().chain([text])
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::extras::{ExtraPart, Extras, Others};
 use super::file_contents::{FileContents, LeafBytes, own_type};
 use super::optimizer::state_tensors;
+use super::state::StateTensor;
 use super::{dtype, metadata};
 use crate::element::{FlatElement, FlatSlice};
 use crate::error::{Error, Findings, Result};
@@ -189,24 +190,18 @@ fn push_extras<'a>(
 ) -> Result<()> {
     push_extras_but_state(contents, layout, extras)?;
     for (part, extra) in &extras.parts {
-        let ExtraPart::State {
-            vectors,
-            dtype,
-            range,
-            len,
-            rest,
-        } = extra
-        else {
+        let ExtraPart::State { tensors, rest } = extra else {
             continue;
         };
-        if *range != (0..*len) {
+        let is_cut = |tensor: &&StateTensor<'_>| tensor.range != (0..tensor.len);
+        if let Some(StateTensor { range, .. }) = tensors.iter().find(is_cut) {
             let expected = "an optimiser that keeps the state of the whole flat vector";
             let found = format!(
                 "that of elements {range:?} (`checkpoint::save_flat_with` writes those of all members)"
             );
             return Err(Error::argument(expected, found).at(part));
         }
-        for (name, dtype, bytes) in state_tensors(part, (vectors, *dtype), rest)? {
+        for (name, dtype, bytes) in state_tensors(part, tensors, rest) {
             let len = bytes.len() * 8 / dtype.bitsize();
             contents.push_tensor(name, dtype, vec![len], Cow::Borrowed(bytes))?;
         }

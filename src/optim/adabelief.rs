@@ -4,6 +4,7 @@ use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Average, Quotient};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -77,6 +78,10 @@ impl Rule for AdaBelief {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg", "exp_avg_var"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First), ("exp_avg_var", Moment::Second)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

@@ -5,6 +5,7 @@ use super::kernel::{Kernel, choose, each_as};
 use super::limits::saturating;
 use super::moments::{validate, weight};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -78,6 +79,14 @@ impl Rule for Adam {
 
     fn states(&self) -> Vec<&'static str> {
         MOMENTS.to_vec()
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![
+            ("exp_avg", Moment::First),
+            ("exp_avg_sq", Moment::Second),
+            ("max_exp_avg_sq", Moment::Second),
+        ]
     }
 
     fn zero_at_any_step(&self) -> &'static [&'static str] {
@@ -171,6 +180,14 @@ impl Rule for AdamW {
 
     fn states(&self) -> Vec<&'static str> {
         MOMENTS.to_vec()
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![
+            ("exp_avg", Moment::First),
+            ("exp_avg_sq", Moment::Second),
+            ("max_exp_avg_sq", Moment::Second),
+        ]
     }
 
     fn zero_at_any_step(&self) -> &'static [&'static str] {

@@ -7,6 +7,7 @@
 
 use super::kernel::{Kernel, Stage};
 use super::rule::{Rule, RuleFor, StageState, next_step, short_name};
+use super::storage::Moment;
 use crate::error::{Error, Result};
 
 /// Why a chain's counters can be split.
@@ -55,6 +56,12 @@ macro_rules! chain {
                 let mut states = Vec::new();
                 $(states.extend(self.$index.states());)+
                 states
+            }
+
+            fn moments(&self) -> Vec<(&'static str, Moment)> {
+                let mut moments = Vec::new();
+                $(moments.extend(self.$index.moments());)+
+                moments
             }
 
             fn check_states(&self) -> Result<()> {

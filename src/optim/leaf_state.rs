@@ -59,7 +59,7 @@ pub struct LeafState<'s, E: Clone = f32> {
 
 impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// All that is kept of the leaf with this path among its places; `None` if there is no such
-    /// leaf. Copies no vector.
+    /// leaf. Copies no vector that is kept full, and reads the others into copies.
     ///
     /// ```
     /// use flatleaf::optim::{Optimizer, Sgd};
@@ -76,9 +76,9 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// ```
     pub fn leaf_state(&self, path: &str) -> Option<LeafState<'_, E>> {
         let index = self.layout.index_of(path)?;
-        let range = self.kept_of(index);
+        let kept = self.leaf_kept(index);
         let counted = self.progress.of(index).iter().copied();
-        let vectors = self.state();
+        let names = self.groups[0].states().into_iter().enumerate();
         Some(LeafState {
             steps: self.progress.leaves[index].steps,
             counters: self
@@ -86,14 +86,15 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 .map(Cow::Borrowed)
                 .zip(counted)
                 .collect(),
-            vectors: vectors
-                .map(|(name, state)| (name.into(), state[range.clone()].into()))
+            vectors: names
+                .map(|(vector, name)| (name.into(), self.states.lent(vector).elements(&kept)))
                 .collect(),
         })
     }
 
     /// Sets all that is kept of the leaf with this path among its places, but for its configuration
-    /// and whether it is frozen, which stay.
+    /// and whether it is frozen, which stay. Vectors that are kept in [fewer bytes](super::Storage) are
+    /// rounded to the nearest; what [`leaf_state`](Optimizer::leaf_state) lent of such is kept as it was.
     ///
     /// # Errors
     /// `is_unknown`: the layout has no such leaf. `is_invalid_state`, with the leaf's path: other
@@ -118,12 +119,12 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             return Err(Error::unknown(path.to_owned(), expected, found));
         };
         let leaf = &self.layout.leaves()[index];
-        let range = self.kept_of(index);
+        let kept = self.leaf_kept(index);
         // All of it before anything is written: half of a leaf's state is worse than none.
-        let checked = self.check_leaf_state(range.len(), state);
+        let checked = self.check_leaf_state(kept.range.len(), state);
         checked.map_err(|error| error.at(leaf.path()))?;
-        for (own, (_, elements)) in self.states.iter_mut().zip(&state.vectors) {
-            own[range.clone()].copy_from_slice(elements);
+        for (vector, (_, elements)) in state.vectors.iter().enumerate() {
+            self.states.write(vector, &kept, elements);
         }
         let counted = self.progress.of_mut(index).iter_mut();
         for (own, (_, number)) in counted.zip(&state.counters) {

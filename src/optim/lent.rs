@@ -140,10 +140,10 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         }
         let advanced = plan.advanced(&self.groups);
         let progress = &mut self.progress;
-        let mut states = StatesInOrder::of(&mut self.states, 0);
+        let mut states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
         let mut findings = Findings::default();
         for part in &plan.parts {
-            let mut states = states.next(&part.range);
+            let mut states = states.next(part);
             // Counted leaf by leaf, so that a count goes with its state even if `lend` panics.
             let (has_moved, answer) = lent.lend(part, |x, grad| {
                 pass::step_part(part, (x, grad), &mut states, &prepared.kernels, &measured);

@@ -5,6 +5,7 @@ use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rates, check_non_negative};
 use super::moments::Average;
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -68,6 +69,10 @@ impl Rule for Lion {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First)]
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {

@@ -208,6 +208,7 @@ impl<R: Rule> Optimizer<R> {
     fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
         let prepared = plan.prepare::<_, f32>(&self.groups);
         let mut settings = plan.fingerprint(&prepared);
+        settings ^= self.states.storage.fingerprint();
         for rate in self.groups.iter().filter_map(Rule::lr) {
             settings = settings.rotate_left(7) ^ rate.to_bits();
         }
@@ -249,7 +250,7 @@ impl<R: Rule> Optimizer<R> {
             return Ok(report);
         }
         let advanced = plan.advanced(&self.groups);
-        let states = StatesInOrder::of(&mut self.states, self.range.start);
+        let states = StatesInOrder::of(&mut self.states, self.range.start, &prepared.steps);
         pass::step_flat(&own, flat, grad, states, &prepared.kernels, &measured);
         for part in &plan.parts {
             prepared.count(part, &advanced, &mut self.progress);

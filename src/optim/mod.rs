@@ -14,6 +14,7 @@
 //! | matrices as a whole | [`Muon`] |
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`], [`Swa`] |
+//! | state in fewer bytes | [`Storage`], [`Rounding`]; [`Moment`] for rules of one's own |
 //! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`], [`sign`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of
@@ -46,6 +47,7 @@ mod limits;
 mod row;
 mod rule;
 mod scan;
+mod storage;
 
 // the rules, a file a family:
 mod accumulate;
@@ -82,14 +84,19 @@ mod members;
 mod non_finite;
 mod optimizer;
 mod outer;
+mod packed;
 mod pass;
 mod plan;
 mod progress;
 mod report;
+mod saved_state;
 mod settings;
 mod sharded;
 mod show;
 mod snapshot;
+mod staged;
+mod state_storage;
+mod states;
 
 pub use accumulate::Accumulate;
 pub use adabelief::AdaBelief;
@@ -115,14 +122,19 @@ pub use nadam::NAdam;
 pub use oadam::OAdam;
 pub use optimizer::Optimizer;
 pub use outer::OuterOptimizer;
+#[cfg(feature = "safetensors")]
+pub(crate) use packed::{BlockStarts, Form, PackedVector, blocks_before};
 pub use radam::RAdam;
 pub use report::StepReport;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
 pub use rule::{Rule, RuleFor};
+#[cfg(feature = "safetensors")]
+pub(crate) use saved_state::SavedElements;
 pub use sgd::Sgd;
 #[cfg(feature = "safetensors")]
 pub(crate) use snapshot::element_of;
 pub use snapshot::{Migration, Reshaped, Snapshot};
+pub use storage::{Moment, Rounding, StateElement, Storage};
 pub use swa::Swa;
 pub use trust_ratio::{Lamb, Lars};

@@ -9,6 +9,7 @@ use super::limits::{
 };
 use super::orthogonal::NewtonSchulz;
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -184,6 +185,14 @@ impl Rule for Muon {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["momentum_buffer", "exp_avg", "exp_avg_sq"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![
+            ("momentum_buffer", Moment::First),
+            ("exp_avg", Moment::First),
+            ("exp_avg_sq", Moment::Second),
+        ]
     }
 
     /// That of a leaf which is no matrix.

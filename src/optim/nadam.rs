@@ -5,6 +5,7 @@ use super::kernel::{Kernel, each_as};
 use super::limits::check_non_negative;
 use super::moments::{Direction, Quotient, validate, weight};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -81,6 +82,10 @@ impl Rule for NAdam {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg", "exp_avg_sq"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

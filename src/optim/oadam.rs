@@ -4,6 +4,7 @@ use super::kernel::{Kernel, choose, each_as};
 use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating};
 use super::moments::{Direction, Quotient};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -86,6 +87,10 @@ impl Rule for OAdam {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg", "exp_avg_sq", "previous"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

@@ -6,12 +6,16 @@ use std::ops::Range;
 
 use super::carried::Carried;
 use super::gradient::Gradient;
+use super::packed::Form;
 use super::pass::{self, Part, StateVectors, StatesInOrder};
 use super::plan::Plan;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
 use super::rule::{Rule, RuleFor, StageState};
+use super::sharded::intersection;
 use super::show::AllParts;
+use super::states::KeptStates;
+use super::storage::Storage;
 use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
@@ -63,7 +67,7 @@ pub struct Optimizer<R, E = f32> {
     pub(super) progress: Progress,
     /// Which elements of the flat vector the states are of: all, but on a member of a sharded run.
     pub(super) range: Range<usize>,
-    pub(super) states: Vec<Vec<E>>,
+    pub(super) states: KeptStates<E>,
     pub(super) denies_absent: bool,
 }
 
@@ -125,13 +129,22 @@ impl<R: Rule> Optimizer<R> {
 impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// An optimiser that keeps the state of some elements, at step 0.
     pub(super) fn with_range(rule: R, layout: &Layout, range: Range<usize>) -> Result<Self> {
+        let forms = vec![Form::Full; rule.states().len()];
+        Optimizer::with_forms(rule, layout, range, (&forms, Storage::Full))
+    }
+
+    /// So too, that keeps each of its vectors in a form of its own.
+    pub(super) fn with_forms(
+        rule: R,
+        layout: &Layout,
+        range: Range<usize>,
+        (forms, storage): (&[Form], Storage),
+    ) -> Result<Self> {
         rule.validate()?;
         rule.check_kernel()?;
-        let states = rule
-            .states()
-            .iter()
-            .map(|_| memory::try_zeroed(range.len()))
-            .collect::<Result<_>>()?;
+        let kept = layout.leaves().iter();
+        let kept = kept.map(|leaf| intersection(&leaf.range(), &range).len());
+        let states = KeptStates::try_zeroed(forms, storage, kept)?;
         let leaves = layout.leaves().len();
         Ok(Optimizer {
             layout: layout.clone(),
@@ -318,7 +331,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
 
     pub(super) fn state_vectors(&self) -> StateVectors<'_, E> {
         StateVectors {
-            vectors: &self.states,
+            states: &self.states,
             start: self.range.start,
         }
     }
@@ -375,7 +388,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             return Ok(report);
         }
         let advanced = plan.advanced(&self.groups);
-        let states = StatesInOrder::of(&mut self.states, 0);
+        let states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
         let (parts, kernels) = (&plan.parts, &prepared.kernels);
         pass::step_flat(parts, flat, grad, states, kernels, &measured);
         for part in &plan.parts {
@@ -397,7 +410,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
             let states = StateVectors {
-                vectors: &self.states,
+                states: &self.states,
                 start: 0,
             };
             let (measured, report) = plan.measure(&self.layout, states, &prepared, &mut shown)?;
@@ -408,7 +421,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
             let slices = plan.parts.iter().map(take);
             let kernels = &prepared.kernels;
-            let states = StatesInOrder::of(&mut self.states, 0);
+            let states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
             pass::step(&plan.parts, slices, states, kernels, &measured);
             Ok((report, Some(advanced)))
         };
@@ -433,7 +446,7 @@ impl<R, E> fmt::Debug for Optimizer<R, E> {
             "Optimizer({} leaves, {} groups, {} state vectors)",
             self.progress.leaves.len(),
             self.groups.len(),
-            self.states.len()
+            self.states.vectors.len()
         )
     }
 }
@@ -509,6 +522,10 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// The vectors that the rule keeps, each as long as the flat vector and in its order, with
     /// their names; of an optimiser [of a range](Optimizer::of_range) as long as that.
     ///
+    /// # Panics
+    /// At a vector that is kept in [fewer bytes](super::Storage), of which there is no slice:
+    /// [`state_to_vec`](Optimizer::state_to_vec) copies any.
+    ///
     /// ```
     /// use flatleaf::optim::{Ema, Optimizer, Sgd};
     /// use flatleaf::{tree, Layout};
@@ -520,13 +537,23 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state(&self) -> impl Iterator<Item = (&'static str, &[E])> {
-        self.groups[0]
-            .states()
-            .into_iter()
-            .zip(self.states.iter().map(Vec::as_slice))
+        let names = self.groups[0].states().into_iter().enumerate();
+        names.map(|(vector, name)| {
+            let Some(elements) = self.states.full(vector) else {
+                let storage = self.states.storage;
+                panic!(
+                    "expected a state vector that is kept full, found `{name}` in {storage:?} \
+                     (`state_to_vec` copies it)"
+                );
+            };
+            (name, elements)
+        })
     }
 
-    /// The vector of this name, the first if there are several.
+    /// The vector of this name, the first if there are several. `None` if there is none, or if it is
+    /// kept in [fewer bytes](super::Storage), so that there is no slice of it:
+    /// [`storage_of`](Optimizer::storage_of) tells which, and
+    /// [`state_to_vec`](Optimizer::state_to_vec) copies any.
     ///
     /// ```
     /// use flatleaf::optim::{Ema, Optimizer, Sgd};
@@ -539,9 +566,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn state_of(&self, name: &str) -> Option<&[E]> {
-        self.state()
-            .find(|state| state.0 == name)
-            .map(|state| state.1)
+        self.states.full(self.index_of_state(name)?)
     }
 
     /// A copy of a flat vector in which the leaves whose state of this name has been set are those of
@@ -571,13 +596,14 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     pub fn state_over(&self, name: &str, flat: &[E]) -> Result<Vec<E>> {
         self.layout.check_len("the flat vector", flat.len())?;
         self.check_is_whole()?;
-        let state = self.state_of(name).ok_or_else(|| {
+        let vector = self.index_of_state(name).ok_or_else(|| {
             Error::argument("the name of a state vector", format_args!("`{name}`"))
         })?;
         let mut filled = flat.to_vec();
-        for (index, leaf) in self.layout.leaves().iter().enumerate() {
-            if self.has_state(index, name) {
-                filled[leaf.range()].copy_from_slice(&state[leaf.range()]);
+        for leaf in self.leaves_kept() {
+            if self.has_state(leaf.leaf, name) {
+                let to = &mut filled[leaf.range.clone()];
+                self.states.lent(vector).read(&leaf, to);
             }
         }
         Ok(filled)

@@ -8,12 +8,17 @@ use smallvec::SmallVec;
 use super::kernel::Kernel;
 use super::loops::{self, Slices};
 use super::measure::{Measure, Measured};
+use super::packed::{BlockStarts, Draw, PackedMut};
 use super::row::Context;
 use super::scan::{ChangeOfLeaf, Request};
+use super::staged::{self, Buffers, PackedPart, STAGE};
+use super::states::{KeptStates, StateVector};
+use super::storage::Storage;
 use crate::communicator::NORM_PIECE;
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::memory;
+use crate::ops::compact;
 use crate::threads;
 
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
@@ -43,11 +48,19 @@ pub(super) struct Part {
 }
 
 /// The state vectors, and where in the flat vector they begin.
-#[derive(Clone, Copy)]
 pub(super) struct StateVectors<'s, E> {
-    pub(super) vectors: &'s [Vec<E>],
+    pub(super) states: &'s KeptStates<E>,
     pub(super) start: usize,
 }
+
+// Not derived: a reference is copied whatever it is to.
+impl<E> Clone for StateVectors<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for StateVectors<'_, E> {}
 
 /// Neighbours that share a kernel as one part.
 fn merged_parts(parts: &[Part]) -> Vec<Part> {
@@ -63,8 +76,38 @@ fn merged_parts(parts: &[Part]) -> Vec<Part> {
     merged
 }
 
-/// One slice a state vector.
-pub(super) type StateSlices<'v, E> = SmallVec<[&'v mut [E]; 4]>;
+/// One slice a state vector that is kept full.
+type StateSlices<'v, E> = SmallVec<[&'v mut [E]; 4]>;
+
+/// The elements of every state vector.
+pub(super) struct PartStates<'v, E> {
+    full: StateSlices<'v, E>,
+    /// Most often none, which costs no allocation.
+    packed: Vec<PackedPart<'v>>,
+}
+
+impl<'v, E> PartStates<'v, E> {
+    fn count(&self) -> usize {
+        self.full.len() + self.packed.len()
+    }
+
+    /// As short as the parameters are there.
+    fn reborrow(&mut self) -> PartStates<'_, E> {
+        PartStates {
+            full: self.full.iter_mut().map(|state| &mut **state).collect(),
+            packed: self.packed.iter_mut().map(PackedPart::reborrow).collect(),
+        }
+    }
+
+    /// The first elements, which leave.
+    fn split_off(&mut self, len: usize) -> PartStates<'v, E> {
+        let packed = self.packed.iter_mut();
+        PartStates {
+            full: take_each(&mut self.full, len),
+            packed: packed.map(|packed| packed.split_off(len)).collect(),
+        }
+    }
+}
 
 /// The slices of a part, of its parameters and its gradient.
 pub(super) type PartSlices<'s, E> = (&'s [E], &'s [E]);
@@ -77,7 +120,7 @@ struct Piece<'v, E> {
     kernel: usize,
     x: &'v mut [E],
     grad: &'v [E],
-    states: StateSlices<'v, E>,
+    states: PartStates<'v, E>,
 }
 
 /// Takes the step. The slices of parameters and gradients are those of the parts, in ascending
@@ -91,7 +134,7 @@ pub(super) fn step<'v, E: FlatElement>(
 ) {
     let mut pieces = Vec::with_capacity(parts.len());
     for (part, (x, grad)) in parts.iter().zip(slices) {
-        let piece = Piece::of(part, x, grad, states.next(&part.range));
+        let piece = Piece::of(part, x, grad, states.next(part));
         piece.cut_into(&mut pieces);
     }
     step_pieces(&mut pieces, kernels, measured);
@@ -108,7 +151,8 @@ pub(super) fn step_flat<'v, E: FlatElement>(
 ) {
     // Small leaves that share all numbers are moved as one.
     let has_numbers_of_its_own = |norms: &Measured<E>| !norms.is_global();
-    let merged = match measured.iter().flatten().any(has_numbers_of_its_own) {
+    let has_own = measured.iter().flatten().any(has_numbers_of_its_own) || states.has_blocks();
+    let merged = match has_own {
         false => Some(merged_parts(parts)),
         true => None,
     };
@@ -141,13 +185,11 @@ fn slices_mut<'v, E>(
 pub(super) fn step_part<E: FlatElement>(
     part: &Part,
     (x, grad): (&mut [E], &[E]),
-    states: &mut StateSlices<'_, E>,
+    states: &mut PartStates<'_, E>,
     kernels: &[impl Kernel<E>],
     measured: &[Option<Measured<E>>],
 ) {
-    // As short as the parameters are there.
-    let states = states.iter_mut().map(|state| &mut **state).collect();
-    let mut piece = Piece::of(part, x, grad, states);
+    let mut piece = Piece::of(part, x, grad, states.reborrow());
     if piece.x.len() <= PIECE {
         return piece.step(kernels, measured);
     }
@@ -163,33 +205,83 @@ fn step_pieces<E: FlatElement>(
 ) {
     threads::share(
         pieces,
-        |piece| weight(piece.states.len()) * piece.x.len(),
+        |piece| weight(piece.states.count()) * piece.x.len(),
         |piece| piece.step(kernels, measured),
     );
 }
 
 /// The state vectors, handed out part after part.
 pub(super) struct StatesInOrder<'v, E> {
-    rest: StateSlices<'v, E>,
-    /// Where in the flat vector the rest begins.
+    full: StateSlices<'v, E>,
+    /// Those that are kept in fewer bytes, with their places among all.
+    packed: Vec<(usize, PackedMut<'v>)>,
+    /// Where in the flat vector the rest begins, and at which block.
     at: usize,
+    block: usize,
+    blocks: &'v BlockStarts,
+    storage: Storage,
+    /// The step that the leaves of each kernel take.
+    steps: &'v [u64],
 }
 
 impl<'v, E> StatesInOrder<'v, E> {
-    /// Vectors that begin there in the flat vector.
-    pub(super) fn of(states: &'v mut [Vec<E>], start: usize) -> Self {
+    /// Vectors that begin there in the flat vector, for a step that is each kernel's so many'th.
+    pub(super) fn of(states: &'v mut KeptStates<E>, start: usize, steps: &'v [u64]) -> Self {
+        let (mut full, mut packed) = (StateSlices::new(), Vec::new());
+        for (place, vector) in states.vectors.iter_mut().enumerate() {
+            match vector {
+                StateVector::Full(elements) => full.push(&mut elements[..]),
+                StateVector::Packed(vector) => packed.push((place, vector.all_mut())),
+            }
+        }
         StatesInOrder {
-            rest: states.iter_mut().map(Vec::as_mut_slice).collect(),
+            full,
+            packed,
             at: start,
+            block: 0,
+            blocks: &states.blocks,
+            storage: states.storage,
+            steps,
         }
     }
 
-    /// Those of the next part; ranges come in ascending order.
-    pub(super) fn next(&mut self, range: &Range<usize>) -> StateSlices<'v, E> {
+    fn has_blocks(&self) -> bool {
+        self.blocks.count() > 0
+    }
+
+    /// Those of the next part; parts come in ascending order.
+    pub(super) fn next(&mut self, part: &Part) -> PartStates<'v, E> {
+        let range = &part.range;
         // What lies between two parts belongs to leaves that do not move.
-        take_each(&mut self.rest, range.start - self.at);
+        let passed = range.start - self.at;
         self.at = range.end;
-        take_each(&mut self.rest, range.len())
+        take_each(&mut self.full, passed);
+        PartStates {
+            full: take_each(&mut self.full, range.len()),
+            packed: self.next_packed(part, passed),
+        }
+    }
+
+    fn next_packed(&mut self, part: &Part, passed: usize) -> Vec<PackedPart<'v>> {
+        let (Storage::Bf16(rounding) | Storage::EightBits(rounding)) = self.storage else {
+            return Vec::new();
+        };
+        let (len, block) = (part.range.len(), self.blocks.start(part.leaf, 0));
+        let passed_blocks = block - self.block;
+        if self.has_blocks() {
+            self.block = block + len.div_ceil(compact::BLOCK);
+        }
+        let step = self.steps[part.kernel];
+        let packed = self.packed.iter_mut().map(|(state, rest)| {
+            rest.pass(passed, passed_blocks);
+            let draw = Draw {
+                rounding,
+                step,
+                state: *state,
+            };
+            PackedPart::new(rest.split_off(len), draw, part.range.start)
+        });
+        packed.collect()
     }
 }
 
@@ -210,7 +302,7 @@ fn take<'v, E>(rest: &mut &'v mut [E], len: usize) -> &'v mut [E] {
 }
 
 impl<'v, E: FlatElement> Piece<'v, E> {
-    fn of(part: &Part, x: &'v mut [E], grad: &'v [E], states: StateSlices<'v, E>) -> Self {
+    fn of(part: &Part, x: &'v mut [E], grad: &'v [E], states: PartStates<'v, E>) -> Self {
         Piece {
             leaf: part.leaf,
             start: part.start,
@@ -233,14 +325,18 @@ impl<'v, E: FlatElement> Piece<'v, E> {
         let slices = Slices {
             x: &mut *self.x,
             grad: self.grad,
-            states: &mut self.states,
+            states: &mut self.states.full,
         };
         let context = Context {
             leaf: self.leaf,
             start: self.start,
             measured,
         };
-        loops::step(slices, &kernels[self.kernel], context);
+        let kernel = &kernels[self.kernel];
+        match &mut self.states.packed[..] {
+            [] => loops::step(slices, kernel, context),
+            packed => staged::step(slices, packed, kernel, context),
+        }
     }
 
     fn split_off(&mut self, len: usize) -> Piece<'v, E> {
@@ -248,7 +344,7 @@ impl<'v, E: FlatElement> Piece<'v, E> {
             .grad
             .split_off(..len)
             .expect("as long as the parameters");
-        let states = take_each(&mut self.states, len);
+        let states = self.states.split_off(len);
         let first = Piece {
             x: take(&mut self.x, len),
             grad,
@@ -322,7 +418,7 @@ impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
         }
         // A norm of the gradient is one read of it, one of a direction a run of the stages.
         let weight_of = |part: usize| match self.requests[parts[part].kernel] {
-            Some(request) if !request.is_of_gradient => weight(self.states.vectors.len()),
+            Some(request) if !request.is_of_gradient => weight(self.states.states.vectors.len()),
             _ => 1,
         };
         threads::share(
@@ -360,10 +456,15 @@ impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
             start: part.start + piece.start,
             measured: self.measured,
         };
-        let at = part.range.start - self.states.start + piece.start;
-        let states = (self.states.vectors, at);
         let kernel = &self.kernels[part.kernel];
-        of_direction(request.measure, (x, grad), states, kernel, context)
+        let at = (part, piece.start);
+        of_direction(
+            request.measure,
+            (x, grad),
+            (self.states, at),
+            kernel,
+            context,
+        )
     }
 
     /// What every part adds, in their order.
@@ -377,26 +478,23 @@ impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
 fn of_direction<E: FlatElement>(
     measure: Measure,
     (x, grad): (&[E], &[E]),
-    (states, at): (&[Vec<E>], usize),
+    (states, (part, place)): (StateVectors<'_, E>, (&Part, usize)),
     kernel: &impl Kernel<E>,
     context: Context<'_, E>,
 ) -> [f64; 2] {
     // On the stack: threads need no memory of their own, and nothing is allocated for a step.
     let mut buffer = [E::zeroed(); BLOCK];
+    let mut buffers = Buffers::new();
+    staged::make_buffers(&mut buffers, states);
     let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
     blocks.fold([0.0; 2], |total, (block, (x, grad))| {
         let (dx, offset) = (&mut buffer[..x.len()], block * BLOCK);
         dx.copy_from_slice(grad);
-        let states = slices_of(states, at + offset, x.len());
+        let states = staged::read(states, part, (place + offset, x.len()), &mut buffers);
         let start = context.start + offset;
         loops::direction(x, dx, &states, kernel, Context { start, ..context });
         measure.merge::<E>(total, measure.slice(x, dx))
     })
-}
-
-/// So many elements of every state vector.
-fn slices_of<E>(states: &[Vec<E>], at: usize, len: usize) -> SmallVec<[&[E]; 4]> {
-    states.iter().map(|state| &state[at..at + len]).collect()
 }
 
 /// Changes the direction of a whole leaf, all threads together on it, since one matrix may be most
@@ -418,8 +516,7 @@ pub(super) fn change_leaf<E: FlatElement>(
     };
     let mut direction = memory::try_with_capacity(grad.len())?;
     direction.extend_from_slice(grad);
-    let states = (states.vectors, part.range.start - states.start);
-    make_direction(x, &mut direction, states, kernel, context);
+    make_direction(x, &mut direction, (states, part), kernel, context);
     change(&mut direction)?;
     Ok(direction)
 }
@@ -428,18 +525,24 @@ pub(super) fn change_leaf<E: FlatElement>(
 fn make_direction<E: FlatElement>(
     x: &[E],
     dx: &mut [E],
-    (states, at): (&[Vec<E>], usize),
+    (states, part): (StateVectors<'_, E>, &Part),
     kernel: &impl Kernel<E>,
     context: Context<'_, E>,
 ) {
-    let starts = (0..x.len()).step_by(PIECE);
-    let pieces = starts.zip(x.chunks(PIECE)).zip(dx.chunks_mut(PIECE));
+    let len = match states.states.is_packed() {
+        false => PIECE,
+        true => STAGE,
+    };
+    let starts = (0..x.len()).step_by(len);
+    let pieces = starts.zip(x.chunks(len)).zip(dx.chunks_mut(len));
     threads::share(
         &mut pieces.collect::<Vec<_>>(),
-        |((_, x), _)| weight(states.len()) * x.len(),
+        |((_, x), _)| weight(states.states.vectors.len()) * x.len(),
         |((start, x), dx)| {
             let start = *start;
-            let states = slices_of(states, at + start, x.len());
+            let mut buffers = Buffers::new();
+            staged::make_buffers(&mut buffers, states);
+            let states = staged::read(states, part, (start, x.len()), &mut buffers);
             loops::direction(x, dx, &states, kernel, Context { start, ..context });
         },
     );

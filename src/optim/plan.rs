@@ -78,6 +78,8 @@ struct Run {
 /// What runs the leaves of a run, and what it will ask for.
 pub(super) struct Prepared<K, E> {
     pub(super) kernels: Vec<K>,
+    /// The step that the leaves of each kernel take.
+    pub(super) steps: Vec<u64>,
     pub(super) scans: Vec<Scan<E>>,
     /// All clipping stages of the chain, in its order.
     clips: Vec<ClipStage>,
@@ -134,9 +136,9 @@ impl Plan {
         &'p self,
         groups: &'p [R],
     ) -> Prepared<impl Kernel<E> + use<'p, R, E>, E> {
+        let step = |run: &Run| next_step(run.progress[0]);
         let kernel = |run: &'p Run| {
-            let step = next_step(run.progress[0]);
-            groups[run.group as usize].kernel_as(&run.shape, step, &run.progress[1..])
+            groups[run.group as usize].kernel_as(&run.shape, step(run), &run.progress[1..])
         };
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
         let scans: Vec<Scan<E>> = kernels.iter().map(scan).collect();
@@ -151,6 +153,7 @@ impl Plan {
         clips.dedup();
         Prepared {
             kernels,
+            steps: self.runs.iter().map(step).collect(),
             scans,
             clips,
         }

@@ -5,6 +5,7 @@ use super::kernel::{Kernel, choose, each_as};
 use super::limits::saturating;
 use super::moments::{Average, Direction, Quotient, validate, weight};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -78,6 +79,10 @@ impl Rule for RAdam {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg", "exp_avg_sq"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

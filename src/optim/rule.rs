@@ -2,6 +2,7 @@
 //! time.
 
 use super::kernel::Kernel;
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
@@ -86,6 +87,46 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
         Vec::new()
     }
 
+    /// Those of its vectors that are moving averages of gradients, or of squares of them, with what
+    /// they are of: they may be stored in [8 bits](super::Storage::EightBits). None by default: what
+    /// is no such average, or is to stay full, is not named. The same for every configuration of
+    /// the type.
+    ///
+    /// ```
+    /// use flatleaf::optim::{each, Kernel, Moment, Optimizer, Rounding, Rule, Storage};
+    /// use flatleaf::Layout;
+    ///
+    /// #[derive(Clone, PartialEq)]
+    /// struct Heavy { lr: f32 }
+    ///
+    /// impl Rule for Heavy {
+    ///     fn states(&self) -> Vec<&'static str> {
+    ///         vec!["buffer"]
+    ///     }
+    ///
+    ///     fn moments(&self) -> Vec<(&'static str, Moment)> {
+    ///         vec![("buffer", Moment::First)]
+    ///     }
+    ///
+    ///     fn kernel(&self, _step: u64) -> impl Kernel {
+    ///         let lr = self.lr;
+    ///         each(move |_x, dx, [buffer]| {
+    ///             *buffer = 0.9 * *buffer + dx;
+    ///             lr * *buffer
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// let layout = Layout::of(&vec![0.0_f32; 1000])?;
+    /// let storage = Storage::EightBits(Rounding::Nearest);
+    /// let optimizer = Optimizer::with_storage(Heavy { lr: 0.1 }, &layout, storage)?;
+    /// assert_eq!(optimizer.state_bytes(), 1016); // 1,000 codes and 4 scales
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        Vec::new()
+    }
+
     /// What it does at a leaf's `step`th step, 1 being the first.
     ///
     /// Called once for every run of leaves that have taken as many steps, so that powers of a decay
@@ -123,8 +164,8 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
     /// every configuration of the type.
     ///
     /// A rule with counters has [`kernel_with`](Rule::kernel_with) and [`advance`](Rule::advance)
-    /// too. One that wraps a chain hands on all three, and [`kernel_for`](Rule::kernel_for) with
-    /// [`sees_shape`](Rule::sees_shape).
+    /// too. One that wraps a chain hands on all three, [`kernel_for`](Rule::kernel_for) with
+    /// [`sees_shape`](Rule::sees_shape), and [`moments`](Rule::moments).
     ///
     /// ```
     /// use flatleaf::optim::{Accumulate, Rule, Sgd};
@@ -278,6 +319,7 @@ pub trait Rule: Clone + PartialEq + Send + Sync {
         let has_state = self.has_state(steps[0] as u64, counters);
         stage(StageState {
             vectors: &self.states(),
+            moments: &self.moments(),
             zero_at_any_step: self.zero_at_any_step(),
             counters: &self.counters(),
             has_state,
@@ -480,6 +522,8 @@ pub struct StageState<'s> {
     pub(super) zero_at_any_step: &'static [&'static str],
     /// Names of its counters.
     pub(super) counters: &'s [&'static str],
+    /// Those that may be stored in 8 bits.
+    pub(super) moments: &'s [(&'static str, Moment)],
     /// Whether the stage has written to them.
     pub(super) has_state: bool,
     /// Its steps, and behind them its counters.

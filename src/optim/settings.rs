@@ -147,9 +147,9 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// ```
     pub fn reset(&mut self, pattern: &str) -> Result<()> {
         for leaf in self.layout.matching(pattern)? {
-            let range = self.kept_of(leaf);
-            for state in &mut self.states {
-                state[range.clone()].fill(E::zeroed());
+            let kept = self.leaf_kept(leaf);
+            for vector in 0..self.states.vectors.len() {
+                self.states.fill_zero(vector, &kept);
             }
             self.progress.of_mut(leaf).fill(0.0);
             self.progress.leaves[leaf].steps = 0;
@@ -181,7 +181,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn reset_state(&mut self, name: &str, pattern: &str) -> Result<()> {
-        if self.state_of(name).is_none() {
+        if self.index_of_state(name).is_none() {
             return Err(Error::argument(
                 "the name of a state vector",
                 format_args!("`{name}`"),
@@ -189,7 +189,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         }
         for leaf in self.layout.matching(pattern)? {
             let rule = &self.groups[self.progress.leaves[leaf].group as usize];
-            let range = self.kept_of(leaf);
+            let kept = self.leaf_kept(leaf);
             let states = &mut self.states;
             let (mut first, mut is_found) = (0, false);
             let mut reset = |stage: StageState<'_>| {
@@ -200,8 +200,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 }
                 is_found = true;
                 stage.progress.fill(0.0);
-                for state in &mut states[vectors] {
-                    state[range.clone()].fill(E::zeroed());
+                for vector in vectors {
+                    states.fill_zero(vector, &kept);
                 }
             };
             rule.for_each_stage(self.progress.of_mut(leaf), &mut reset);

@@ -4,6 +4,7 @@ use super::decay::penalty;
 use super::kernel::{Kernel, choose, each_as};
 use super::limits::{check_non_negative, saturating};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::{Error, Result};
 
@@ -88,6 +89,10 @@ impl Rule for Sgd {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["momentum_buffer"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("momentum_buffer", Moment::First)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

@@ -7,8 +7,15 @@ use std::ops::Range;
 
 use super::carried::Carried;
 use super::optimizer::Optimizer;
+#[cfg(feature = "safetensors")]
+use super::packed::BlockStarts;
+use super::packed::{Form, OfLeaf};
 use super::progress::LeafProgress;
 use super::rule::{Rule, RuleFor};
+use super::saved_state::{Kept, SavedElements, SavedState};
+use super::sharded::intersection;
+use super::states::{LentVector, StateVector, forms};
+use super::storage::Storage;
 use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf, Rename};
@@ -119,37 +126,26 @@ struct SavedLeaf {
     counted: Vec<f64>,
 }
 
-#[derive(Clone, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(
-        deny_unknown_fields,
-        bound(
-            serialize = "E: FlatElement + serde::Serialize",
-            deserialize = "E: FlatElement + serde::Deserialize<'de>"
-        )
-    )
-)]
-struct SavedState<'s, E: Clone> {
-    name: Cow<'s, str>,
-    /// None of a vector that is all zeros.
-    #[cfg_attr(feature = "serde", serde(with = "super::non_finite::elements"))]
-    elements: Option<Cow<'s, [E]>>,
-}
-
 /// The version of what is stored. It grows with every change that an older reader would get wrong.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// That of a snapshot whose vectors are all full, which is what it always was.
+const VERSION_OF_FULL: u32 = 1;
 
 /// In the version of a snapshot whose vectors are of f64: a reader of one element type takes none of
 /// the other for its own, not even in a format that names no fields.
 const OF_F64: u32 = 1 << 16;
 
-/// The version of a snapshot of vectors of `E`.
-fn version_of<E: FlatElement>() -> u32 {
+/// The version of a snapshot of these vectors.
+fn version_of<E: FlatElement>(states: &[SavedState<'_, E>]) -> u32 {
+    let is_full = |state: &SavedState<'_, E>| state.kept.form == Form::Full;
+    let version = match states.iter().all(is_full) {
+        true => VERSION_OF_FULL,
+        false => VERSION,
+    };
     match E::DTYPE {
-        Dtype::F64 => VERSION | OF_F64,
-        _ => VERSION,
+        Dtype::F64 => version | OF_F64,
+        _ => version,
     }
 }
 
@@ -238,6 +234,9 @@ pub struct Migration {
     /// Names of state vectors of the snapshot that the rule does not keep now, or keeps another
     /// number of. They were given up.
     pub removed_states: Vec<String>,
+    /// Names of state vectors that were carried over and are kept in other bytes than they were, as
+    /// [`Snapshot::stored_in`] asked for.
+    pub stored_otherwise: Vec<String>,
 }
 
 /// A leaf that changed its shape between a snapshot and the layout that it was migrated to.
@@ -291,15 +290,14 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 counted: self.progress.of(index).to_vec(),
             }
         };
-        let is_zero = |elements: &[E]| elements.iter().all(|x| x.bits() == 0);
-        let state = |(name, elements)| SavedState {
-            name: Cow::Borrowed(name),
-            elements: (!is_zero(elements)).then_some(elements.into()),
-        };
+        let names = self.groups[0].states().into_iter().enumerate();
+        let states: Vec<_> = names
+            .map(|(vector, name)| self.saved_state(vector, name))
+            .collect();
         let is_whole = self.range == (0..self.layout.len());
         Snapshot {
             version: if is_whole {
-                version_of::<E>()
+                version_of(&states)
             } else {
                 OF_RANGE
             },
@@ -307,7 +305,28 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
             leaves: self.layout.leaves().iter().enumerate().map(leaf).collect(),
-            states: self.state().map(state).collect(),
+            states,
+        }
+    }
+
+    fn saved_state(&self, vector: usize, name: &'static str) -> SavedState<'_, E> {
+        let states = &self.states;
+        let kept = Kept::new(states.vectors[vector].form(), states.storage);
+        let (is_zero, elements) = match states.lent(vector) {
+            LentVector::Full(elements) => (
+                elements.iter().all(|x| x.bits() == 0),
+                SavedElements::Full(elements.into()),
+            ),
+            LentVector::Packed(packed, blocks) => (
+                packed.is_zero(),
+                SavedElements::Packed(Cow::Borrowed(packed), Cow::Borrowed(blocks)),
+            ),
+        };
+        SavedState {
+            name: Cow::Borrowed(name),
+            was: kept,
+            kept,
+            elements: (!is_zero).then_some(elements),
         }
     }
 
@@ -338,12 +357,28 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         snapshot.check_is_whole()?;
         snapshot.check_is_of(layout)?;
         let mut optimizer = snapshot.resumed_without_vectors(layout, 0..layout.len())?;
-        optimizer.states = snapshot
-            .states
-            .into_iter()
-            .zip(optimizer.states)
-            .map(|(saved, zeros)| saved.elements.map_or(zeros, Cow::into_owned))
-            .collect();
+        let leaves: Vec<OfLeaf> = optimizer.leaves_kept().collect();
+        for (vector, saved) in snapshot.states.into_iter().enumerate() {
+            let Some(elements) = saved.elements else {
+                continue;
+            };
+            match (elements, &mut optimizer.states.vectors[vector]) {
+                (SavedElements::Full(elements), StateVector::Full(own)) => {
+                    *own = elements.into_owned();
+                }
+                (SavedElements::Packed(packed, _), StateVector::Packed(own))
+                    if packed.form() == own.form() =>
+                {
+                    *own = packed.into_owned();
+                }
+                (elements, _) => {
+                    for leaf in &leaves {
+                        let from = (elements.lent(), leaf);
+                        optimizer.states.copy(vector, leaf, from);
+                    }
+                }
+            }
+        }
         Ok(optimizer)
     }
 
@@ -415,13 +450,22 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         snapshot.validate()?;
         let groups: Vec<R> = snapshot.groups.iter().map(change).collect();
         groups.iter().try_for_each(Rule::validate)?;
-        let mut optimizer = Optimizer::with_range(groups[0].clone(), layout, 0..layout.len())?;
+        let carried = Carried::between(&snapshot.groups[0], &groups[0]);
+        let storage = snapshot.storage();
+        let mut forms = forms(&groups[0], storage);
+        for (form, carried) in forms.iter_mut().zip(&carried.vectors) {
+            if let Some(carried) = carried {
+                *form = snapshot.states[*carried].kept.form;
+            }
+        }
+        let all = 0..layout.len();
+        let rule = groups[0].clone();
+        let mut optimizer = Optimizer::with_forms(rule, layout, all, (&forms, storage))?;
         optimizer.groups = groups;
         let mut migration = Migration::default();
-        let carried = Carried::between(&snapshot.groups[0], &optimizer.groups[0]);
         snapshot.note_states(&optimizer, &carried, &mut migration);
         let mut is_found = vec![false; layout.leaves().len()];
-        for (saved, from) in snapshot.leaves.iter().zip(snapshot.ranges()) {
+        for (saved, from) in snapshot.leaves.iter().zip(snapshot.of_leaves()) {
             let index = layout.index_of(&saved.path);
             let Some(index) = index.filter(|&index| !is_found[index]) else {
                 migration.removed.push(saved.path.clone());
@@ -444,10 +488,11 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 continue;
             }
             optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
-            for (state, carried) in optimizer.states.iter_mut().zip(&carried.vectors) {
-                if let Some(carried) = carried {
-                    let to = &mut state[leaf.range()];
-                    snapshot.states[*carried].copy_to(from.clone(), to);
+            let to = optimizer.leaf_kept(index);
+            for (vector, carried) in carried.vectors.iter().enumerate() {
+                let saved = carried.and_then(|carried| snapshot.states[carried].elements.as_ref());
+                if let Some(saved) = saved {
+                    optimizer.states.copy(vector, &to, (saved.lent(), &from));
                 }
             }
         }
@@ -455,6 +500,15 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let added = leaves.filter(|(_, is_found)| !is_found);
         migration.added = added.map(|(leaf, _)| leaf.path().to_owned()).collect();
         Ok((optimizer, migration))
+    }
+}
+
+impl<R, E: FlatElement> Snapshot<'_, R, E> {
+    /// How the vectors that are in fewer bytes are kept.
+    fn storage(&self) -> Storage {
+        let storages = self.states.iter().map(|state| state.kept.storage());
+        let mut packed = storages.filter(|storage| *storage != Storage::Full);
+        packed.next().unwrap_or_default()
     }
 }
 
@@ -517,6 +571,39 @@ impl<R, E: FlatElement> Snapshot<'_, R, E> {
         let saved = self.states.iter().enumerate();
         let removed = saved.filter(|(index, _)| !carried.vectors.contains(&Some(*index)));
         migration.removed_states = removed.map(|(_, state)| state.name.to_string()).collect();
+        let kept = carried.vectors.iter().flatten();
+        let is_otherwise = kept.filter(|from| self.states[**from].was != self.states[**from].kept);
+        let names = is_otherwise.map(|from| self.states[*from].name.to_string());
+        migration.stored_otherwise = names.collect();
+    }
+}
+
+impl<R: Rule> Snapshot<'_, R> {
+    /// Has the state kept otherwise by who takes it up: an optimiser that is migrated to `bf16` or
+    /// to 8 bits, or from there back to `f32`. What is rounded is rounded to the nearest, once.
+    ///
+    /// ```
+    /// use flatleaf::optim::{AdamW, Optimizer, Rounding, Storage};
+    /// use flatleaf::Layout;
+    ///
+    /// let layout = Layout::of(&vec![0.0_f32; 1000])?;
+    /// let optimizer = Optimizer::new(AdamW::default(), &layout)?;
+    /// let snapshot = optimizer.snapshot().stored_in(Storage::Bf16(Rounding::default()));
+    /// let (migrated, migration) = Optimizer::migrate(snapshot, &layout)?;
+    /// assert_eq!((optimizer.state_bytes(), migrated.state_bytes()), (3 * 4000, 3 * 2000));
+    /// assert_eq!(migration.stored_otherwise, ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn stored_in(mut self, storage: Storage) -> Self {
+        // One that was read may have no configuration, which who takes it up refuses.
+        let forms = self.groups.first().map(|rule| forms(rule, storage));
+        for (state, form) in self.states.iter_mut().zip(forms.unwrap_or_default()) {
+            state.kept = Kept::new(form, storage);
+        }
+        if self.range.is_none() {
+            self.version = version_of(&self.states);
+        }
+        self
     }
 }
 
@@ -526,24 +613,33 @@ impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
     /// Makes it one of the whole vector, for who keeps the range beside it.
     pub(crate) fn take_range(&mut self) {
         self.range = None;
-        self.version = version_of::<E>();
+        self.version = version_of(&self.states);
     }
 
-    /// Takes the state vectors out, with their names, in their order. None is one of zeros.
-    pub(crate) fn take_states(&mut self) -> Vec<(String, Option<Cow<'s, [E]>>)> {
+    /// Takes the state vectors out, with their names and in what they are kept, in their order. None
+    /// is one of zeros.
+    pub(crate) fn take_states(&mut self) -> Vec<(String, Form, Option<SavedElements<'s, E>>)> {
         let states = self.states.iter_mut();
-        states
-            .map(|state| (state.name.to_string(), state.elements.take()))
-            .collect()
+        let take = |state: &mut SavedState<'s, E>| {
+            let name = state.name.to_string();
+            (name, state.kept.form, state.elements.take())
+        };
+        states.map(take).collect()
     }
 
-    /// The names of the state vectors, in their order.
-    pub(crate) fn state_names(&self) -> impl Iterator<Item = &str> {
-        self.states.iter().map(|state| &*state.name)
+    /// The names of the state vectors, in their order, and in what they are kept.
+    pub(crate) fn state_forms(&self) -> impl Iterator<Item = (&str, Form)> {
+        let states = self.states.iter();
+        states.map(|state| (&*state.name, state.kept.form))
+    }
+
+    /// Where the blocks of the leaves are in a vector of 8 bits.
+    pub(crate) fn blocks(&self) -> BlockStarts {
+        BlockStarts::of(self.leaves.iter().map(SavedLeaf::len))
     }
 
     /// Puts state vectors in again, in their order.
-    pub(crate) fn put_states(&mut self, elements: Vec<Option<Cow<'s, [E]>>>) {
+    pub(crate) fn put_states(&mut self, elements: Vec<Option<SavedElements<'s, E>>>) {
         for (state, elements) in self.states.iter_mut().zip(elements) {
             state.elements = elements;
         }
@@ -551,6 +647,12 @@ impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
 }
 
 impl SavedLeaf {
+    /// Its elements; of a shape that was read and is beyond any memory, as many as there can be.
+    fn len(&self) -> usize {
+        let lens = self.shape.iter();
+        lens.fold(1, |len: usize, axis| len.saturating_mul(*axis))
+    }
+
     fn progress(&self) -> LeafProgress {
         LeafProgress {
             steps: self.steps,
@@ -560,22 +662,19 @@ impl SavedLeaf {
     }
 }
 
-impl<E: FlatElement> SavedState<'_, E> {
-    fn copy_to(&self, from: Range<usize>, to: &mut [E]) {
-        if let Some(elements) = &self.elements {
-            to.copy_from_slice(&elements[from]);
-        }
-    }
-}
-
 impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
-    /// Where each leaf's elements are in the state vectors; call after
+    /// Where each leaf's elements are in the state vectors, of all leaves; call after
     /// [`validate`](Snapshot::validate).
-    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        self.leaves.iter().scan(0, |end, leaf| {
+    fn of_leaves(&self) -> impl Iterator<Item = OfLeaf> {
+        let leaves = self.leaves.iter().enumerate();
+        leaves.scan(0, |end, (index, leaf)| {
             let start = *end;
-            *end += leaf.shape.iter().product::<usize>();
-            Some(start..*end)
+            *end += leaf.len();
+            Some(OfLeaf {
+                leaf: index,
+                place: 0,
+                range: start..*end,
+            })
         })
     }
 
@@ -625,11 +724,10 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         };
         let len = self.range.as_ref().map_or(len, Range::len);
         let is_wrong = |state: &&SavedState<'_, E>| {
-            state
-                .elements
-                .as_ref()
-                .is_some_and(|elements| elements.len() != len)
+            let elements = state.elements.as_ref();
+            elements.is_some_and(|elements| !elements.has_len(len))
         };
+        self.check_kept()?;
         match self.states.iter().find(is_wrong) {
             Some(state) => Err(Error::invalid_state(format!(
                 "a state vector `{}` of another length than {len}",
@@ -637,6 +735,20 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// # Errors
+    /// Vectors in fewer bytes that are kept in several ways, or are not of f32.
+    fn check_kept(&self) -> Result<()> {
+        for state in &self.states {
+            let own = state.kept.storage();
+            let is_of_f32 = E::DTYPE == Dtype::F32;
+            if own != Storage::Full && (own != self.storage() || !is_of_f32) {
+                let found = format!("the state vector `{}` in {own:?}", state.name);
+                return Err(Error::invalid_state(found));
+            }
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -673,6 +785,10 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         if !leaves.clone().all(steps) {
             return Some("step");
         }
+        let kept = |(a, b): (&SavedState<'_, E>, &SavedState<'_, E>)| a.kept == b.kept;
+        if !self.states.iter().zip(&other.states).all(kept) {
+            return Some("storage");
+        }
         (!leaves.all(is_alike)).then_some("setting")
     }
 
@@ -686,7 +802,9 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     where
         R: RuleFor<E>,
     {
-        let mut optimizer = Optimizer::with_range(self.groups[0].clone(), layout, range)?;
+        let forms: Vec<Form> = self.states.iter().map(|state| state.kept.form).collect();
+        let (rule, kept) = (self.groups[0].clone(), (&forms[..], self.storage()));
+        let mut optimizer = Optimizer::with_forms(rule, layout, range, kept)?;
         optimizer.groups = self.groups.clone();
         let carried = Carried::between(&self.groups[0], &self.groups[0]);
         for (index, saved) in self.leaves.iter().enumerate() {
@@ -702,11 +820,21 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         elements: Range<usize>,
         optimizer: &mut Optimizer<R, E>,
     ) {
-        let within = |outer: Range<usize>| elements.start - outer.start..elements.end - outer.start;
-        let from = within(self.range(layout));
-        let to = within(optimizer.range.clone());
-        for (saved, state) in self.states.iter().zip(&mut optimizer.states) {
-            saved.copy_to(from.clone(), &mut state[to.clone()]);
+        let own = self.range(layout);
+        for (index, leaf) in layout.leaves().iter().enumerate() {
+            let piece = intersection(&leaf.range(), &elements);
+            // In the vectors of a range, of which the leaf may begin before it does.
+            let within = |range: &Range<usize>| OfLeaf {
+                leaf: index,
+                place: piece.start - leaf.range().start.max(range.start).min(piece.start),
+                range: piece.start - range.start..piece.end - range.start,
+            };
+            let (from, to) = (within(&own), within(&optimizer.range));
+            for (vector, saved) in self.states.iter().enumerate() {
+                if let Some(saved) = saved.elements.as_ref().filter(|_| !piece.is_empty()) {
+                    optimizer.states.copy(vector, &to, (saved.lent(), &from));
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::kernel::{Kernel, choose, each_as, scale_by_leaf_norms};
 use super::limits::{check_decay_rates, check_eps, check_non_negative};
 use super::moments::{Direction, Quotient};
 use super::rule::{Rule, RuleFor};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -80,6 +81,10 @@ impl Rule for Lamb {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["exp_avg", "exp_avg_sq"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
@@ -190,6 +195,10 @@ impl Rule for Lars {
 
     fn states(&self) -> Vec<&'static str> {
         vec!["momentum_buffer"]
+    }
+
+    fn moments(&self) -> Vec<(&'static str, Moment)> {
+        vec![("momentum_buffer", Moment::First)]
     }
 
     fn kernel(&self, _step: u64) -> impl Kernel {

@@ -77,10 +77,10 @@ pub struct StateDict<'a> {
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct StateArray<'a>(Storage<'a>);
+pub struct StateArray<'a>(ArrayMemory<'a>);
 
 #[derive(Clone)]
-enum Storage<'a> {
+enum ArrayMemory<'a> {
     Owned(Box<dyn AnyArray>),
     /// Row-major elements, as bytes.
     Borrowed {
@@ -242,8 +242,8 @@ impl<'a> StateArray<'a> {
     /// ```
     pub fn shape(&self) -> &[usize] {
         match &self.0 {
-            Storage::Owned(array) => array.shape(),
-            Storage::Borrowed { shape, .. } => shape,
+            ArrayMemory::Owned(array) => array.shape(),
+            ArrayMemory::Borrowed { shape, .. } => shape,
         }
     }
 
@@ -258,8 +258,8 @@ impl<'a> StateArray<'a> {
     /// ```
     pub fn dtype(&self) -> Dtype {
         match &self.0 {
-            Storage::Owned(array) => array.dtype(),
-            Storage::Borrowed { dtype, .. } => *dtype,
+            ArrayMemory::Owned(array) => array.dtype(),
+            ArrayMemory::Borrowed { dtype, .. } => *dtype,
         }
     }
 
@@ -275,11 +275,11 @@ impl<'a> StateArray<'a> {
     /// ```
     pub fn view<E: Element>(&self) -> Option<ArrayViewD<'_, E>> {
         match &self.0 {
-            Storage::Owned(array) => {
+            ArrayMemory::Owned(array) => {
                 let array: &ArrayD<E> = array.as_any().downcast_ref()?;
                 Some(array.view())
             }
-            Storage::Borrowed {
+            ArrayMemory::Borrowed {
                 dtype,
                 shape,
                 bytes,
@@ -294,7 +294,7 @@ impl<'a> StateArray<'a> {
     }
 
     fn borrowed<E: Element>(shape: &[usize], elements: &'a [E]) -> Self {
-        StateArray(Storage::Borrowed {
+        StateArray(ArrayMemory::Borrowed {
             dtype: E::DTYPE,
             shape: shape.into(),
             bytes: bytemuck::cast_slice(elements),
@@ -303,15 +303,15 @@ impl<'a> StateArray<'a> {
 
     fn into_owned(self) -> StateArray<'static> {
         let storage = match self.0 {
-            Storage::Owned(array) => Storage::Owned(array),
-            Storage::Borrowed {
+            ArrayMemory::Owned(array) => ArrayMemory::Owned(array),
+            ArrayMemory::Borrowed {
                 dtype,
                 shape,
                 bytes,
             } => {
                 let leaf = LeafRef::new(dtype, &shape, Source::Borrowed(bytes));
                 let copy = array_of(&leaf).expect("what was an array can be copied as one");
-                Storage::Owned(copy)
+                ArrayMemory::Owned(copy)
             }
         };
         StateArray(storage)
@@ -319,8 +319,8 @@ impl<'a> StateArray<'a> {
 
     fn visit<'t>(&'t self, visitor: &mut dyn Visitor<'t>) -> Result<()> {
         match &self.0 {
-            Storage::Owned(array) => array.as_tree().visit(visitor),
-            Storage::Borrowed {
+            ArrayMemory::Owned(array) => array.as_tree().visit(visitor),
+            ArrayMemory::Borrowed {
                 dtype,
                 shape,
                 bytes,
@@ -334,26 +334,28 @@ impl<'a> StateArray<'a> {
 
     fn visit_mut<'t>(&'t mut self, visitor: &mut dyn VisitorMut<'t>) -> Result<()> {
         match &mut self.0 {
-            Storage::Owned(array) => array.as_tree_mut().visit_mut(visitor),
+            ArrayMemory::Owned(array) => array.as_tree_mut().visit_mut(visitor),
             // Refused when the tree was checked, if it was to be written.
-            Storage::Borrowed { .. } => Ok(()),
+            ArrayMemory::Borrowed { .. } => Ok(()),
         }
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         match &self.0 {
-            Storage::Owned(array) => Ok(StateArray(Storage::Owned(array.rebuild(builder)?))),
-            Storage::Borrowed { .. } if builder.changes() => {
+            ArrayMemory::Owned(array) => {
+                Ok(StateArray(ArrayMemory::Owned(array.rebuild(builder)?)))
+            }
+            ArrayMemory::Borrowed { .. } if builder.changes() => {
                 Err(Error::read_only("an array that a state dict was lent"))
             }
-            Storage::Borrowed { .. } => Ok(self.clone()),
+            ArrayMemory::Borrowed { .. } => Ok(self.clone()),
         }
     }
 }
 
 impl<E: Element, D: Dimension> From<Array<E, D>> for StateArray<'_> {
     fn from(array: Array<E, D>) -> Self {
-        StateArray(Storage::Owned(Box::new(array.into_dyn())))
+        StateArray(ArrayMemory::Owned(Box::new(array.into_dyn())))
     }
 }
 
@@ -476,12 +478,12 @@ impl Collector<'_> {
 impl<'a> Visitor<'a> for Collector<'a> {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         let storage = match leaf.source {
-            Source::Borrowed(bytes) if bytes.len() == leaf.size() => Storage::Borrowed {
+            Source::Borrowed(bytes) if bytes.len() == leaf.size() => ArrayMemory::Borrowed {
                 dtype: leaf.dtype,
                 shape: leaf.shape.into(),
                 bytes,
             },
-            _ => Storage::Owned(array_of(&leaf).map_err(|error| self.noted(error))?),
+            _ => ArrayMemory::Owned(array_of(&leaf).map_err(|error| self.noted(error))?),
         };
         let path = self.path.clone();
         self.entries.push((path, StateArray(storage)));

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use flatleaf::checkpoint::{self, Extras};
-use flatleaf::optim::{Accumulate, AdamW, ClipNorm, Ema, Optimizer};
+use flatleaf::optim::{Accumulate, AdamW, ClipNorm, Ema, Optimizer, Rounding, Storage};
 use flatleaf::{Communicator, Error, FlatGrad, Layout, Result, Threads, tree};
 
 use crate::files::Folder;
@@ -58,11 +58,12 @@ fn train(
 }
 
 /// A run of so many members that takes three steps and writes one file.
-fn run_and_save(size: usize, path: &Path) {
+fn run_and_save(size: usize, storage: Storage, path: &Path) {
     let ends = Threads::run(size, |member| -> Result<()> {
         let layout = layout();
         let shard = layout.shards(size)[member.rank()].clone();
         let mut optimizer = Optimizer::of_range(rule(), &layout, shard)?;
+        optimizer.store_in(storage)?;
         let mut flat = parameters(layout.len());
         train(member, &mut optimizer, &mut flat, 0..3);
         let extras = Extras::new()
@@ -72,6 +73,53 @@ fn run_and_save(size: usize, path: &Path) {
     });
     for end in ends {
         end.unwrap();
+    }
+}
+
+/// Three steps more, by so many members.
+fn run_goes_on(size: usize, path: &Path) -> Vec<(Vec<f32>, Optimizer<Chain>)> {
+    Threads::run(size, |member| {
+        let layout = layout();
+        let file = checkpoint::open(path).unwrap();
+        file.check_shards(member, &layout).unwrap();
+        let shard = layout.shards(size)[member.rank()].clone();
+        let part = file.part("opt").unwrap();
+        let mut optimizer = part.resume_range(&layout, shard).unwrap();
+        let mut flat = file.flat_for(&layout).unwrap().into_owned();
+        train(member, &mut optimizer, &mut flat, 3..6);
+        (flat, optimizer)
+    })
+}
+
+#[test]
+fn a_run_whose_state_is_in_fewer_bytes_goes_on_so_too() {
+    let folder = Folder::new();
+    let path = folder.path("training");
+    let layout = layout();
+    for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 3 }] {
+        for storage in [Storage::Bf16(rounding), Storage::EightBits(rounding)] {
+            let mut expected = parameters(layout.len());
+            let mut alone = Optimizer::with_storage(rule(), &layout, storage).unwrap();
+            for step in 0..6 {
+                alone.step(&mut expected, &gradient(&layout, step)).unwrap();
+            }
+            for (before, after) in [(1, 3), (3, 2), (4, 1)] {
+                run_and_save(before, storage, &path);
+                for (flat, optimizer) in run_goes_on(after, &path) {
+                    let what = format!("{storage:?} from {before} to {after}");
+                    assert_eq!(optimizer.storage(), storage);
+                    assert!(bits(&flat) == bits(&expected), "{what}");
+                    for name in ["accumulated", "exp_avg", "exp_avg_sq", "average"] {
+                        let own = optimizer.state_to_vec(name).unwrap();
+                        let all = alone.state_to_vec(name).unwrap();
+                        assert!(
+                            bits(&own) == bits(&all[optimizer.range()]),
+                            "`{name}`, {what}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -86,18 +134,9 @@ fn a_run_goes_on_from_one_file_with_another_number_of_members() {
     }
     for before in 1..=4 {
         let path = folder.path(&format!("{before}.safetensors"));
-        run_and_save(before, &path);
+        run_and_save(before, Storage::Full, &path);
         for after in 1..=4 {
-            let ends = Threads::run(after, |member| {
-                let file = checkpoint::open(&path).unwrap();
-                file.check_shards(member, &layout).unwrap();
-                let shard = layout.shards(after)[member.rank()].clone();
-                let part = file.part("opt").unwrap();
-                let mut optimizer = part.resume_range(&layout, shard).unwrap();
-                let mut flat = file.flat_for(&layout).unwrap().into_owned();
-                train(member, &mut optimizer, &mut flat, 3..6);
-                (flat, optimizer)
-            });
+            let ends = run_goes_on(after, &path);
             for (flat, optimizer) in ends {
                 let what = format!("from {before} to {after}");
                 assert!(bits(&flat) == bits(&expected), "{what}");
@@ -142,7 +181,7 @@ fn a_file_of_one_member_is_taken_up_by_several() {
 fn a_torn_share_is_an_error_on_all_members_that_names_its_member() {
     let folder = Folder::new();
     let path = folder.path("torn.safetensors");
-    run_and_save(2, &path);
+    run_and_save(2, Storage::Full, &path);
     let layout = layout();
     let shards = layout.shards(2);
     // One byte of the model that member 1 wrote, and the file's last kilobyte.
@@ -193,7 +232,7 @@ fn a_torn_share_is_an_error_on_all_members_that_names_its_member() {
 fn a_member_that_cannot_write_leaves_the_old_file_to_all() {
     let folder = Folder::new();
     let path = folder.path("kept.safetensors");
-    run_and_save(2, &path);
+    run_and_save(2, Storage::Full, &path);
     let before = std::fs::read(&path).unwrap();
     let layout = layout();
     let gone = folder.path("gone").join("kept.safetensors");

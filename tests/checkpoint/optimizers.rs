@@ -1,11 +1,11 @@
 //! An optimiser's state in a model's file, and taken up again.
 
 use flatleaf::checkpoint::{self, Extras};
-use flatleaf::optim::{Accumulate, AdamW, ClipNorm, Ema, Optimizer, Sgd};
+use flatleaf::optim::{Accumulate, AdamW, ClipNorm, Ema, Optimizer, Rounding, Sgd, Storage};
 use flatleaf::{DynTree, Layout, tree};
 
 use crate::common::models;
-use crate::files::Folder;
+use crate::files::{self, Folder};
 
 type Chain = (ClipNorm, AdamW, Ema);
 
@@ -195,4 +195,112 @@ fn vectors_are_tensors_and_not_text() {
     };
     let digits = "100000".len() - "1000".len();
     assert_eq!(text_of(100_000), text_of(1_000) + digits);
+}
+
+/// What is kept in fewer bytes is written in them, and goes on bit for bit.
+#[test]
+fn state_in_fewer_bytes_goes_on_from_the_file() {
+    let of_300 = |step: usize| -> Vec<f32> {
+        let element = |index: usize| ((index * 29 + step * 13) % 23) as f32 / 11.0 - 1.0;
+        (0..300).map(element).collect()
+    };
+    let folder = Folder::new();
+    let path = folder.path("training");
+    let layout = Layout::of(&(of_300(0), vec![0.0_f32; 2])).unwrap();
+    let grad = |step: usize| [of_300(step), vec![0.5, -0.5]].concat();
+    for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 3 }] {
+        for storage in [Storage::Bf16(rounding), Storage::EightBits(rounding)] {
+            let mut flat = grad(0);
+            let rule = Chain::default();
+            let mut optimizer = Optimizer::with_storage(rule, &layout, storage).unwrap();
+            for step in 1..4 {
+                optimizer.step(&mut flat, &grad(step)).unwrap();
+            }
+            let extras = Extras::new().optimizer("opt", &optimizer);
+            checkpoint::save_flat(&path, &layout, &flat, &extras).unwrap();
+
+            let part = checkpoint::open(&path).unwrap().part("opt").unwrap();
+            let mut resumed: Optimizer<Chain> = part.resume(&layout).unwrap();
+            assert_eq!(resumed.storage(), storage);
+            let mut twin = flat.clone();
+            for step in 4..7 {
+                optimizer.step(&mut flat, &grad(step)).unwrap();
+                resumed.step(&mut twin, &grad(step)).unwrap();
+            }
+            assert_eq!(twin, flat, "{storage:?}");
+            for name in ["exp_avg", "exp_avg_sq", "average"] {
+                let expected = optimizer.state_to_vec(name);
+                assert_eq!(
+                    resumed.state_to_vec(name),
+                    expected,
+                    "`{name}`, {storage:?}"
+                );
+            }
+
+            let tensors = part.tensors().iter();
+            let mut kept: Vec<(&str, String, usize)> = tensors
+                .map(|tensor| (tensor.name(), tensor.type_name(), tensor.len()))
+                .filter(|(name, ..)| *name != "snapshot")
+                .collect();
+            kept.sort();
+            let expected = match storage {
+                Storage::Bf16(_) => vec![
+                    ("0.exp_avg", "BF16".to_owned(), 302),
+                    ("1.exp_avg_sq", "BF16".to_owned(), 302),
+                    ("3.average", "BF16".to_owned(), 302),
+                ],
+                // Blocks of 256 elements of a leaf: two and one.
+                _ => vec![
+                    ("0.exp_avg", "U8".to_owned(), 302),
+                    ("0.exp_avg_scales", "F32".to_owned(), 3),
+                    ("1.exp_avg_sq", "U8".to_owned(), 302),
+                    ("1.exp_avg_sq_scales", "F32".to_owned(), 3),
+                    ("3.average", "F32".to_owned(), 302),
+                ],
+            };
+            assert_eq!(kept, expected, "{storage:?}");
+        }
+    }
+}
+
+/// Codes without scales, with too few of them, and of another type.
+#[test]
+fn codes_that_do_not_fit_are_an_error() {
+    let folder = Folder::new();
+    let path = folder.path("training");
+    let layout = Layout::of(&vec![0.0_f32; 300]).unwrap();
+    let rule = Sgd {
+        momentum: 0.9,
+        ..Sgd::default()
+    };
+    let storage = Storage::EightBits(Rounding::Nearest);
+    let mut optimizer = Optimizer::with_storage(rule, &layout, storage).unwrap();
+    let mut flat = vec![0.0_f32; 300];
+    optimizer.step(&mut flat, &[1.0; 300]).unwrap();
+    let extras = Extras::new().optimizer("opt", &optimizer);
+    checkpoint::save_flat(&path, &layout, &flat, &extras).unwrap();
+    let part = checkpoint::open(&path).unwrap().part("opt").unwrap();
+    let snapshot = part.bytes("snapshot").unwrap();
+    let codes = part.bytes("0.momentum_buffer").unwrap();
+    let scales = part.bytes("0.momentum_buffer_scales").unwrap();
+
+    let resume = |tensors: &[(&str, &str, &[u8])]| {
+        let snapshot = [("opt.snapshot", "U8", snapshot)];
+        let tensors = [&snapshot[..], tensors].concat();
+        let path = folder.path("otherwise");
+        std::fs::write(&path, files::tensors(&tensors, "")).unwrap();
+        let part = checkpoint::open(&path).unwrap().part("opt").unwrap();
+        part.resume::<Sgd>(&layout)
+    };
+    let (name, scales_name) = ("opt.0.momentum_buffer", "opt.0.momentum_buffer_scales");
+    let whole = resume(&[(name, "U8", codes), (scales_name, "F32", scales)]).unwrap();
+    assert_eq!(whole.state_to_vec("momentum_buffer"), Some(vec![1.0; 300]));
+    let error = resume(&[(name, "U8", codes)]).unwrap_err();
+    assert!(error.is_missing(), "{error}");
+    let error = resume(&[(name, "U8", codes), (scales_name, "F32", &scales[4..])]).unwrap_err();
+    assert!(error.is_invalid_state(), "{error}");
+    let error = resume(&[(name, "U8", &codes[1..]), (scales_name, "F32", scales)]).unwrap_err();
+    assert!(error.is_invalid_state(), "{error}");
+    let error = resume(&[(name, "I8", codes), (scales_name, "F32", scales)]).unwrap_err();
+    assert!(error.is_element_type(), "{error}");
 }

@@ -8,6 +8,7 @@ mod common;
 
 mod between_steps;
 mod chains;
+mod compact_state;
 mod convergence;
 #[cfg(feature = "serde")]
 mod doubles;

@@ -46,17 +46,19 @@ fn gradient_of(layout: &Layout, rank: usize, step: usize) -> FlatGrad {
     grad
 }
 
-/// The plain loop: in the order of the ranks, in `f64`, rounded once, divided by the number.
 fn mean_of(layout: &Layout, size: usize, step: usize) -> FlatGrad {
-    let members: Vec<FlatGrad> = (0..size)
-        .map(|rank| gradient_of(layout, rank, step))
-        .collect();
+    let members = (0..size).map(|rank| gradient_of(layout, rank, step));
+    mean(layout, &members.collect::<Vec<_>>())
+}
+
+/// The plain loop: in the order of the ranks, in `f64`, rounded once, divided by the number.
+pub(crate) fn mean(layout: &Layout, members: &[FlatGrad]) -> FlatGrad {
     let mean = |index: usize| {
         let mut sum = 0.0;
-        for member in &members {
+        for member in members {
             sum += f64::from(member[index]);
         }
-        (f64::from(sum as f32) / size as f64) as f32
+        (f64::from(sum as f32) / members.len() as f64) as f32
     };
     let elements = (0..layout.len()).map(mean).collect();
     let mut grad = FlatGrad::from_flat(layout, elements).unwrap();

@@ -633,6 +633,6 @@ fn a_snapshot_of_a_later_version_says_so() {
     // The version comes before what this reader does not know.
     let later = text.replacen(r#""version":1"#, r#""version":7,"invention":true"#, 1);
     let error = serde_json::from_str::<Snapshot<'_, Chain>>(&later).unwrap_err();
-    let expected = "expected a snapshot of version 1 to 1, found version 7: a later release of flatleaf reads it";
+    let expected = "expected a snapshot of version 1 to 2, found version 7: a later release of flatleaf reads it";
     assert!(error.to_string().starts_with(expected), "{error}");
 }

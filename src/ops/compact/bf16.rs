@@ -6,7 +6,7 @@
 //! 0x3f80 (1) and 0x3f81 (1.0078): the sum carries for the random numbers from 0x8000 on, so half
 //! of the time. What is a bf16 already has nothing to carry and stays, whatever the random number.
 
-use super::random::{RandomBits, Run};
+use super::random::{RandomBits, Sequence};
 use crate::ops::convert::{bf16_to_f32, each, f32_to_bf16};
 use crate::ops::dispatch::{self, Kernel};
 
@@ -61,11 +61,11 @@ pub fn narrow(from: &[f32], to: &mut [u16], random: Option<(RandomBits, u64)>) {
 
 struct AtRandom;
 
-impl Kernel<&[f32], &mut [u16], Run> for AtRandom {
+impl Kernel<&[f32], &mut [u16], Sequence> for AtRandom {
     type Output = ();
 
     #[inline(always)]
-    fn run(from: &[f32], to: &mut [u16], mut run: Run) {
+    fn run(from: &[f32], to: &mut [u16], mut run: Sequence) {
         const QUIET: u32 = 0x40;
         for (to, from) in to.iter_mut().zip(from) {
             let carried = from.to_bits().wrapping_add(run.next() >> 16) >> 16;

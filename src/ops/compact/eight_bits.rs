@@ -35,7 +35,7 @@
 //! depends on a load, element by element; and a binary search, which `bitsandbytes` does where
 //! registers hold the whole table.)
 
-use super::random::{RandomBits, Run};
+use super::random::{RandomBits, Sequence};
 use crate::ops::dispatch::{self, Kernel};
 
 /// Elements that share a scale.
@@ -137,7 +137,7 @@ fn check(elements: usize, codes: usize, scales: usize) {
     );
 }
 
-fn encode_block(from: &[f32], codes: &mut [u8], kind: Codes, how: (Division, Option<Run>)) {
+fn encode_block(from: &[f32], codes: &mut [u8], kind: Codes, how: (Division, Option<Sequence>)) {
     // A loop of its own for each, in which nothing has to be decided.
     match (kind, how) {
         (Codes::Signed, (by, None)) => dispatch::run(EncodeSigned, from, codes, (by, Nearest)),
@@ -234,14 +234,14 @@ impl Jitter for Nearest {
     }
 }
 
-impl Jitter for Run {
+impl Jitter for Sequence {
     /// In the middle of one of 4,096 equal parts of −½ to ½. So it keeps from ±½ by more than a
     /// position is off by its own rounding, and what is a value already stays.
     #[inline(always)]
     fn next(&mut self) -> f32 {
         const PART: f32 = 1.0 / (1 << 12) as f32;
         // By way of i32, which every vector unit converts.
-        let part = (Run::next(self) >> 20) as i32;
+        let part = (Sequence::next(self) >> 20) as i32;
         part as f32 * PART + (0.5 * PART - 0.5)
     }
 }
@@ -305,7 +305,7 @@ impl Kernel<&[u8], &mut [f32], (&[f32], &[f32; 256])> for Decode {
 }
 
 /// What codes stand for, and the lines of the position.
-struct Map {
+struct CodeMap {
     values: [f32; 256],
     slopes: [f32; LINES],
     offsets: [f32; LINES],
@@ -317,17 +317,17 @@ struct Map {
 /// From 0 to the least value, one in each decade, and one from each to the next.
 const LINES: usize = 14;
 
-static SIGNED: Map = Map::new(Codes::Signed);
-static UNSIGNED: Map = Map::new(Codes::Unsigned);
+static SIGNED: CodeMap = CodeMap::new(Codes::Signed);
+static UNSIGNED: CodeMap = CodeMap::new(Codes::Unsigned);
 
-impl Map {
+impl CodeMap {
     const fn new(kind: Codes) -> Self {
         const TENTHS: [f64; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
         let of_least = match kind {
             Codes::Signed => 1,
             Codes::Unsigned => 2,
         };
-        let mut map = Map {
+        let mut map = CodeMap {
             values: [0.0; 256],
             slopes: [0.0; LINES],
             offsets: [0.0; LINES],

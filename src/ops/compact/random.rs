@@ -60,7 +60,7 @@ impl RandomBits {
     /// assert!((450..550).contains(&ones));
     /// ```
     pub fn of(self, index: u64) -> u32 {
-        Run::from(self.keys((index >> 32) as u32), index as u32).next()
+        Sequence::from(self.keys((index >> 32) as u32), index as u32).next()
     }
 
     fn keys(self, upper: u32) -> Keys {
@@ -73,7 +73,11 @@ impl RandomBits {
 
     /// Runs of elements whose indices have one upper half: that is all of them, unless the vector
     /// is longer than 2³² and they lie across such a border.
-    pub(super) fn runs(self, first: u64, len: usize) -> impl Iterator<Item = (Range<usize>, Run)> {
+    pub(super) fn runs(
+        self,
+        first: u64,
+        len: usize,
+    ) -> impl Iterator<Item = (Range<usize>, Sequence)> {
         let mut start = 0;
         std::iter::from_fn(move || {
             if start == len {
@@ -82,7 +86,7 @@ impl RandomBits {
             let index = first + start as u64;
             let to_border = (1 << 32) - (index & u64::from(u32::MAX));
             let end = (start as u64).saturating_add(to_border).min(len as u64) as usize;
-            let run = Run::from(self.keys((index >> 32) as u32), index as u32);
+            let run = Sequence::from(self.keys((index >> 32) as u32), index as u32);
             Some((std::mem::replace(&mut start, end)..end, run))
         })
     }
@@ -100,16 +104,16 @@ const GOLDEN: u32 = 0x9e37_79b1;
 
 /// Bits of elements that follow each other.
 #[derive(Clone, Copy)]
-pub(super) struct Run {
+pub(super) struct Sequence {
     /// Of the next one.
     x: u32,
     key: u32,
 }
 
-impl Run {
+impl Sequence {
     /// From the element on whose index has this lower half.
     fn from(keys: Keys, lower: u32) -> Self {
-        Run {
+        Sequence {
             x: keys.first.wrapping_add(lower.wrapping_mul(GOLDEN)),
             key: keys.second,
         }
