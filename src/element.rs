@@ -10,8 +10,8 @@ use crate::error::Result;
 /// The element type of a leaf.
 ///
 /// Floats are parameters; integers and booleans are *carried*: they stay with the tree and never
-/// enter the flat vector. So are floats of 8 bits and complex numbers, which only files bring: they
-/// are kept as their bytes.
+/// enter the flat vector. So are floats of 8 bits, which only files bring: they are kept as their
+/// bytes. A complex number is two floats, and has no type of its own.
 ///
 /// ```
 /// use flatleaf::{Dtype, Layout};
@@ -49,7 +49,6 @@ pub enum Dtype {
     F8E8M0,
     F8E4M3FNUZ,
     F8E5M2FNUZ,
-    C64,
 }
 
 impl Dtype {
@@ -70,14 +69,11 @@ impl Dtype {
         matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
     }
 
-    /// Whether nothing here calculates with such elements: floats of 8 bits and complex numbers,
-    /// which come from files, are carried as their bytes, and go into files again.
+    /// Whether nothing here calculates with such elements: floats of 8 bits, which come from files,
+    /// are carried as their bytes, and go into files again.
     pub(crate) fn is_opaque(self) -> bool {
-        use Dtype::{C64, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0};
-        matches!(
-            self,
-            F8E4M3 | F8E5M2 | F8E8M0 | F8E4M3FNUZ | F8E5M2FNUZ | C64
-        )
+        use Dtype::{F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0};
+        matches!(self, F8E4M3 | F8E5M2 | F8E8M0 | F8E4M3FNUZ | F8E5M2FNUZ)
     }
 
     /// The bytes that one element takes in memory, and in a file: 1 for `bool`, 2 for `bf16`, 4 for
@@ -97,7 +93,6 @@ impl Dtype {
             Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
             Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E8M0 => 1,
             Dtype::F8E4M3FNUZ | Dtype::F8E5M2FNUZ => 1,
-            Dtype::C64 => 8,
             Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
             Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
             Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
@@ -140,7 +135,6 @@ impl Dtype {
             Dtype::F8E8M0 => "f8e8m0",
             Dtype::F8E4M3FNUZ => "f8e4m3fnuz",
             Dtype::F8E5M2FNUZ => "f8e5m2fnuz",
-            Dtype::C64 => "c64",
         }
     }
 }

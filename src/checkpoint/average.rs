@@ -253,7 +253,7 @@ fn combine(
         all_in_one(std::mem::take(&mut left_out))?;
     }
     // As every header has it, wider elements first: the data are written in the order of it.
-    tensors.sort_by_key(|tensor| Reverse(streams.first().tensors[tensor[0]].on_disk.bitsize()));
+    tensors.sort_by_key(|tensor| Reverse(streams.first().tensors[tensor[0]].stated().0.bitsize()));
     let header = header(&streams, &tensors)?;
     let start = header.encode()?;
     atomic::replace(out, header.data_len(), |output| {
@@ -320,7 +320,8 @@ fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
     let entries = tensors.iter().map(|tensor| {
         is_kept[tensor[0]] = true;
         let tensor = &first.tensors[tensor[0]];
-        (tensor.name.clone(), tensor.on_disk, tensor.shape().to_vec())
+        let (dtype, shape) = tensor.stated();
+        (tensor.name.clone(), dtype, shape.to_vec())
     });
     let entries = entries.collect();
     let metadata = first.metadata.of_tensors(|tensor| is_kept[tensor]);

@@ -38,7 +38,7 @@ pub struct Comparison {
     /// them. Their elements are not looked at.
     pub other_shapes: Vec<String>,
     /// The names of tensors that have one shape and a type, in either file, of which nothing here
-    /// knows the numbers: floats of 8 bits and less, complex numbers. Whether they differ is not
+    /// knows the numbers: floats of 8 bits and less. Whether they differ is not
     /// known.
     pub not_compared: Vec<String>,
 }

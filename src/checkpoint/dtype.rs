@@ -30,7 +30,6 @@ pub(crate) fn on_disk(dtype: Dtype) -> Result<OnDisk> {
         Dtype::F8E8M0 => OnDisk::F8_E8M0,
         Dtype::F8E4M3FNUZ => OnDisk::F8_E4M3FNUZ,
         Dtype::F8E5M2FNUZ => OnDisk::F8_E5M2FNUZ,
-        Dtype::C64 => OnDisk::C64,
         Dtype::Isize if dtype.size() == 8 => OnDisk::I64,
         Dtype::Isize => OnDisk::I32,
         Dtype::Usize if dtype.size() == 8 => OnDisk::U64,
@@ -68,7 +67,6 @@ pub(crate) fn in_memory(dtype: OnDisk) -> Option<Dtype> {
         OnDisk::F8_E8M0 => Dtype::F8E8M0,
         OnDisk::F8_E4M3FNUZ => Dtype::F8E4M3FNUZ,
         OnDisk::F8_E5M2FNUZ => Dtype::F8E5M2FNUZ,
-        OnDisk::C64 => Dtype::C64,
         _ => return None,
     })
 }

@@ -55,6 +55,10 @@ impl<'a> FileContents<'a> {
             self.insert_entry(alias.clone(), name.clone())?;
             self.ties.insert(alias);
         }
+        // Complex numbers of two F32 have a type of their own in a file; those of two F64 have not.
+        if let Some(complex) = leaf.complex_shape().filter(|_| on_disk == OnDisk::F32) {
+            return self.push_tensor(name, OnDisk::C64, complex.to_vec(), elements);
+        }
         self.push_tensor(name, on_disk, leaf.shape().to_vec(), elements)
     }
 

@@ -100,13 +100,7 @@ impl Header {
         let mut tensors = Vec::with_capacity(raw.len());
         for (name, info) in raw {
             end = check(&info, end, data).map_err(|error| error.at(&name))?;
-            tensors.push(Tensor {
-                name,
-                on_disk: info.dtype,
-                shape: info.shape,
-                bytes: info.data_offsets.0..info.data_offsets.1,
-                axes: None,
-            });
+            tensors.push(Tensor::new(name, info));
         }
         if end != data {
             return Err(Error::invalid_file(
@@ -196,9 +190,10 @@ impl Header {
             push_entry(&mut text, METADATA, &self.metadata.entries);
         }
         for tensor in &self.tensors {
+            let (dtype, shape) = tensor.stated();
             let info = TensorInfo {
-                dtype: tensor.on_disk,
-                shape: tensor.shape.clone(),
+                dtype,
+                shape: shape.to_vec(),
                 data_offsets: (tensor.bytes.start, tensor.bytes.end),
             };
             push_entry(&mut text, &tensor.name, &info);
@@ -303,12 +298,11 @@ fn check(info: &TensorInfo, begin: usize, data: usize) -> Result<usize> {
             format!("{}: {what}", found()),
         ));
     }
-    if info.shape.len() > MAX_AXES {
+    // A complex number is an axis of two.
+    let most = MAX_AXES - usize::from(info.dtype == OnDisk::C64);
+    if info.shape.len() > most {
         let found = format!("{} of them", info.shape.len());
-        return Err(Error::invalid_file(
-            &format!("at most {MAX_AXES} axes"),
-            found,
-        ));
+        return Err(Error::invalid_file(&format!("at most {most} axes"), found));
     }
     let size = size(info.dtype, &info.shape).ok_or_else(|| overflow(&info.shape))?;
     if end.checked_sub(start) != Some(size) {

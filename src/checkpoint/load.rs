@@ -473,7 +473,7 @@ fn check_differences(
 /// A tensor for which the model has a field that is no leaf: a bare number, most often.
 fn no_leaf(tensor: &UnexpectedTensor) -> Error {
     let found = match tensor.type_name.as_str() {
-        "F32" | "F64" => {
+        "F32" | "F64" | "C64" => {
             "a field that is no leaf: mark it `#[tree(param)]`, or `#[tree(param, frozen)]`, or \
              hold an `Array0`"
                 .to_owned()

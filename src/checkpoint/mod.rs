@@ -14,6 +14,10 @@
 //!   and carried leaves are tensors too;
 //! - tensors of wider elements come first, as alignment wants it, otherwise they keep flat order:
 //!   the trainable leaves of a model of `f32` lie in the file as they lie in the flat vector;
+//! - an array of `Complex<f32>` is a tensor of type `C64` and of the array's own shape, which
+//!   PyTorch and NumPy read as `complex64`. All other elements of several numbers, `Complex<f64>`
+//!   too, for which the format has no type, are tensors of these numbers with the element's axes
+//!   last. Read, `C64` and an axis of two are one: either loads into either;
 //! - the other places of a tie are entries of `__metadata__` from their path to the tensor's name,
 //!   as Hugging Face's `save_model` writes them. A place that shows its parameter with other axes
 //!   is noted under `flatleaf.axes` besides;

@@ -1,4 +1,5 @@
-//! A checkpoint that is open, of one file or several: headers are read, elements are where they are.
+//! A checkpoint that is open, of one file or several: headers are read, elements are where they
+//! are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -127,8 +128,9 @@ impl Checkpoint {
     /// validated as those of a file on disk are, and not copied.
     ///
     /// # Errors
-    /// [`is_invalid_file`](Error::is_invalid_file): a header that is not one, or that does not agree
-    /// with the bytes behind it. An index of several files has no folder here, and is no file.
+    /// [`is_invalid_file`](Error::is_invalid_file): a header that is not one, or that does not
+    /// agree with the bytes behind it. An index of several files has no folder here, and is no
+    /// file.
     ///
     /// ```
     /// use flatleaf::checkpoint::Checkpoint;
@@ -187,9 +189,9 @@ impl Checkpoint {
         Some(&self.header.tensors[tensor])
     }
 
-    /// The other names of tensors, each with the name it stands for, sorted: the places of ties that
-    /// are not stored themselves. In a file of another program every entry of the metadata that
-    /// leads to a tensor's name is taken for one.
+    /// The other names of tensors, each with the name it stands for, sorted: the places of ties
+    /// that are not stored themselves. In a file of another program every entry of the metadata
+    /// that leads to a tensor's name is taken for one.
     ///
     /// ```
     /// use flatleaf::checkpoint;
@@ -371,8 +373,8 @@ impl Checkpoint {
     }
 
     /// The layout of the file: its float tensors are the leaves, in the order of the file; its
-    /// integers, its booleans, and what is carried as bytes (floats of 8 bits, complex numbers) the
-    /// others. Planned anew by every call.
+    /// integers, its booleans, and what is carried as bytes (floats of 8 bits) the others. Complex
+    /// numbers are leaves with a last axis of 2. Planned anew by every call.
     ///
     /// # Errors
     /// [`is_invalid_file`](Error::is_invalid_file): a name is the beginning of another's path; both

@@ -3,13 +3,18 @@
 use std::ops::Range;
 
 use safetensors::Dtype as OnDisk;
+use safetensors::tensor::TensorInfo;
 
 use super::dtype;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::tree::axes::AxisMap;
+use crate::tree::elements::{Fields, complex_fields};
 
 /// One tensor of a file, as the header has it.
+///
+/// A tensor of complex numbers, `C64`, is seen as the `f32` that these consist of, real and
+/// imaginary parts along one more axis behind its own, as PyTorch's `view_as_real` shows it.
 ///
 /// ```
 /// use flatleaf::{checkpoint, tree};
@@ -27,6 +32,9 @@ pub struct Tensor {
     pub(crate) name: String,
     pub(crate) on_disk: OnDisk,
     pub(crate) shape: Vec<usize>,
+    /// Whether the file has complex numbers, C64, for which this has two F32 along one more axis:
+    /// with real numbers all the rest need not know of it.
+    pub(crate) is_complex: bool,
     /// In the data, which comes after the header.
     pub(crate) bytes: Range<usize>,
     /// How the array lies on the bytes if not as they are: in a part of a file that has only a
@@ -35,6 +43,37 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// A tensor as a header states it.
+    pub(crate) fn new(name: String, info: TensorInfo) -> Tensor {
+        let is_complex = info.dtype == OnDisk::C64;
+        let (mut on_disk, mut shape) = (info.dtype, info.shape);
+        if is_complex {
+            on_disk = OnDisk::F32;
+            shape.push(2);
+        }
+        Tensor {
+            name,
+            on_disk,
+            shape,
+            is_complex,
+            bytes: info.data_offsets.0..info.data_offsets.1,
+            axes: None,
+        }
+    }
+
+    /// Its type and shape as a header states them.
+    pub(crate) fn stated(&self) -> (OnDisk, &[usize]) {
+        match self.shape.split_last() {
+            Some((_, complex)) if self.is_complex => (OnDisk::C64, complex),
+            _ => (self.on_disk, &self.shape),
+        }
+    }
+
+    /// What the numbers along its last axis are called, if they have names.
+    pub(crate) fn fields(&self) -> Option<Fields> {
+        self.is_complex.then_some(complex_fields)
+    }
+
     /// Its name: the path of a leaf.
     ///
     /// ```
@@ -109,7 +148,8 @@ impl Tensor {
     }
 
     /// The type of its elements: `None` for floats of less than 8 bits, of which several share a
-    /// byte. Floats of 8 bits and complex numbers are carried as their bytes.
+    /// byte. Floats of 8 bits are carried as their bytes. Of complex numbers it is that of their
+    /// parts.
     ///
     /// ```
     /// use flatleaf::{checkpoint::Checkpoint, Dtype};
@@ -125,7 +165,8 @@ impl Tensor {
         dtype::in_memory(self.on_disk)
     }
 
-    /// The name of that type as the format has it: `F32`, `BF16`, `F8_E4M3`.
+    /// The name of that type as the format has it: `F32`, `BF16`, `F8_E4M3`, and `C64` for complex
+    /// numbers.
     ///
     /// ```
     /// use flatleaf::checkpoint::Checkpoint;
@@ -137,7 +178,7 @@ impl Tensor {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn type_name(&self) -> String {
-        self.on_disk.to_string()
+        self.stated().0.to_string()
     }
 
     /// Where its bytes are in the data, which begins after the header. Of a checkpoint of several

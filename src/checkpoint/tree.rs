@@ -286,7 +286,7 @@ impl Checkpoint {
         if tensor.axes.is_some() || self.header.metadata.is_transposed(leaf.tensor) {
             let shape = leaf.axes.map_or(tensor.stored_shape(), |axes| &axes.shape);
             let seen = LeafRef::new(dtype, shape, Source::Reader(&reader));
-            return visitor.leaf(seen.may_overlap());
+            return visitor.leaf(seen.may_overlap().with_fields(tensor.fields()));
         }
         let is_aligned = bytes.as_ptr().addr().is_multiple_of(dtype.size());
         let source = if is_aligned {
@@ -298,7 +298,8 @@ impl Checkpoint {
             file: self.address(),
             tensor: tensor.byte_range().start,
         });
-        visitor.leaf(LeafRef::new(dtype, tensor.shape(), source).with_identity(&identity))
+        let leaf = LeafRef::new(dtype, tensor.shape(), source).with_fields(tensor.fields());
+        visitor.leaf(leaf.with_identity(&identity))
     }
 }
 

@@ -10,6 +10,8 @@ use super::pattern::Pattern;
 use crate::element::Dtype;
 use crate::tree::axes::Shape;
 use crate::tree::elements::LeafFields;
+#[cfg(feature = "safetensors")]
+use crate::tree::elements::complex_fields;
 
 /// A leaf of a [`Layout`](super::Layout): one parameter, wherever it stands in the tree. It knows
 /// its paths, its shape and where its elements are in the flat vector; the elements themselves are
@@ -143,6 +145,15 @@ impl Leaf {
         None
     }
 
+    /// The shape of the array of complex numbers that these are; `None` if they are none. A struct
+    /// of two floats called `re` and `im` is one too.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn complex_shape(&self) -> Option<&[usize]> {
+        let (_, array) = self.shape.split_last()?;
+        let fields = self.fields.as_ref()?;
+        (**fields == complex_fields()).then_some(array)
+    }
+
     pub(crate) fn matches(&self, pattern: &Pattern) -> bool {
         let mut nodes = self.nodes.iter();
         nodes.any(|&node| pattern.matches(&self.paths, node))
@@ -163,8 +174,8 @@ impl Leaf {
         &self.shape
     }
 
-    /// Where its elements are in the flat vector, in row-major order whatever the order in memory is
-    /// in the tree. Empty, `0..0`, for a leaf that is not trainable.
+    /// Where its elements are in the flat vector, in row-major order whatever the order in memory
+    /// is in the tree. Empty, `0..0`, for a leaf that is not trainable.
     ///
     /// ```
     /// use flatleaf::{destructure, tree};
@@ -197,8 +208,8 @@ impl Leaf {
         self.len
     }
 
-    /// Whether it has no elements, because an axis has length 0. Such a leaf is one all the same: it
-    /// has a path, is listed, and its range is empty.
+    /// Whether it has no elements, because an axis has length 0. Such a leaf is one all the same:
+    /// it has a path, is listed, and its range is empty.
     ///
     /// ```
     /// use flatleaf::Layout;
@@ -211,8 +222,8 @@ impl Leaf {
         self.len == 0
     }
 
-    /// The type of its elements in the tree. In the vector they are `f32`, or `f64` where a method's
-    /// name ends in `_as`; an optimiser's state may have another type.
+    /// The type of its elements in the tree. In the vector they are `f32`, or `f64` where a
+    /// method's name ends in `_as`; an optimiser's state may have another type.
     ///
     /// ```
     /// use flatleaf::{Dtype, Layout};

@@ -6,6 +6,7 @@ use std::fmt;
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
 use super::bounds::Bounds;
+use super::elements::Fields;
 use super::identity::{Guarded, Identity};
 use super::key::{keys_of_name, push_segment};
 use super::leaf::check_axes;
@@ -321,6 +322,75 @@ impl<E: Element> AnyArray for ArrayD<E> {
     }
 }
 
+/// An array of which the numbers along the last axis have names: they say what it is an array of to
+/// whoever writes it into a file, or names an element. Otherwise it is the array.
+#[derive(Clone)]
+struct ArrayOfFields<E: Element> {
+    array: ArrayD<E>,
+    fields: Fields,
+}
+
+impl<E: Element> Tree for ArrayOfFields<E> {
+    fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+        // What was copied is in row-major order, and so is all that is rebuilt of it.
+        let elements = self.array.as_slice().ok_or_else(Error::changed_length)?;
+        let leaf = LeafRef::from_slice(self.array.shape(), elements);
+        visitor.leaf(leaf.with_fields(Some(self.fields)))
+    }
+
+    fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
+        self.array.visit_mut(visitor)
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
+        let array = Tree::rebuild(&self.array, builder)?;
+        Ok(ArrayOfFields { array, ..*self })
+    }
+}
+
+impl<E: Element> AnyArray for ArrayOfFields<E> {
+    fn as_any(&self) -> &dyn Any {
+        &self.array
+    }
+
+    fn as_tree(&self) -> &dyn Tree {
+        self
+    }
+
+    fn as_tree_mut(&mut self) -> &mut dyn Tree {
+        self
+    }
+
+    fn boxed(&self) -> Box<dyn AnyArray> {
+        Box::new(self.clone())
+    }
+
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>> {
+        Ok(Box::new(Tree::rebuild(self, builder)?))
+    }
+
+    fn equals(&self, other: &dyn Any) -> bool {
+        self.array.equals(other)
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.array.shape()
+    }
+
+    fn dtype(&self) -> Dtype {
+        E::DTYPE
+    }
+
+    fn head(&self, count: usize) -> String {
+        self.array.head(count)
+    }
+
+    #[cfg(feature = "serde")]
+    fn bytes(&self) -> Vec<u8> {
+        self.array.bytes()
+    }
+}
+
 impl Clone for Box<dyn AnyArray> {
     fn clone(&self) -> Self {
         (**self).boxed()
@@ -568,8 +638,8 @@ fn path_of<'k>(keys: impl Iterator<Item = &'k String>) -> String {
 impl<'a> Visitor<'a> for CopyingVisitor {
     fn leaf(&mut self, leaf: LeafRef<'_, 'a>) -> Result<()> {
         let copy = array_of(&leaf).map_err(|error| self.noted(error))?;
-        // A tie becomes copies: this tree owns its arrays, and one array of two places would have to
-        // be shared.
+        // A tie becomes copies: this tree owns its arrays, and one array of two places would have
+        // to be shared.
         self.here().leaf = Some(copy);
         Ok(())
     }
@@ -654,5 +724,8 @@ fn copy_array<E: Element>(leaf: &LeafRef<'_, '_>) -> Result<Box<dyn AnyArray>> {
     let elements: Vec<E> = leaf.to_vec()?;
     let array = ArrayD::from_shape_vec(IxDyn(leaf.shape), elements);
     let array = array.map_err(|_| Error::changed_length())?;
-    Ok(Box::new(array))
+    Ok(match leaf.fields {
+        Some(fields) => Box::new(ArrayOfFields { array, fields }),
+        None => Box::new(array),
+    })
 }

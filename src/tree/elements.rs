@@ -14,9 +14,9 @@
 //! theirs. A `Vec<T>` takes any tree for its `T`, so it asks `T` itself whether a list of it is a
 //! leaf, by the hidden methods of `Tree`: `with_elements`, `with_elements_mut` and
 //! `rebuild_elements`. They are given the shape of the list, and each `[T; N]` adds its axis to the
-//! shape before it asks its own `T`: so `Vec<[[f32; 2]; 3]>` is a leaf, and `Vec<[Vec<f32>; 2]>`, where
-//! `Vec<f32>` says no, is a list of lists. A bound on `T` could not tell the two apart: that would
-//! take one implementation for trees and one for elements, of one type.
+//! shape before it asks its own `T`: so `Vec<[[f32; 2]; 3]>` is a leaf, and `Vec<[Vec<f32>; 2]>`,
+//! where `Vec<f32>` says no, is a list of lists. A bound on `T` could not tell the two apart: that
+//! would take one implementation for trees and one for elements, of one type.
 
 use std::fmt::Write as _;
 use std::marker::PhantomData;
@@ -42,8 +42,8 @@ use crate::memory;
 ///
 /// `Vec`, `Box<[_]>`, `[_; N]` and ndarray's arrays of them are one leaf each. Its last axes are
 /// those of an element: `[n, 3]` for `Vec<[f32; 3]>`, `[n, 2]` (real and imaginary part, as
-/// PyTorch's `view_as_real` has it) for `Vec<Complex<f32>>`, and `[n, k]` for a struct of `k` floats.
-/// Norms and optimisers see the numbers.
+/// PyTorch's `view_as_real` has it) for `Vec<Complex<f32>>`, and `[n, k]` for a struct of `k`
+/// floats. Norms and optimisers see the numbers.
 ///
 /// ```
 /// use flatleaf::{ArrayElement, Layout, Tree, destructure};
@@ -125,6 +125,15 @@ pub struct ElementField {
 pub(crate) type LeafFields = Option<Arc<Vec<ElementField>>>;
 
 impl ElementField {
+    /// One number of this name.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn number(name: &str) -> ElementField {
+        ElementField {
+            name: name.to_owned(),
+            shape: Vec::new(),
+        }
+    }
+
     /// How many numbers it has; `None` if none could be as many.
     pub(crate) fn count(&self) -> Option<usize> {
         let mut lengths = self.shape.iter();
@@ -143,6 +152,12 @@ impl ElementField {
         }
         name
     }
+}
+
+/// The fields of a complex number.
+#[cfg(feature = "safetensors")]
+pub(crate) fn complex_fields() -> Vec<ElementField> {
+    ["re", "im"].map(ElementField::number).into()
 }
 
 /// The lengths of an element's axes.

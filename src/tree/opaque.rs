@@ -1,5 +1,5 @@
-//! Arrays of elements that nothing here calculates with, kept as their bytes: floats of 8 bits and
-//! complex numbers of a file, which a copy of it has to carry.
+//! Arrays of elements that nothing here calculates with, kept as their bytes: floats of 8 bits of
+//! a file, which a copy of it has to carry.
 
 use std::any::Any;
 

@@ -6,6 +6,8 @@ mod common;
 mod files;
 
 mod comparing;
+#[cfg(feature = "num-complex")]
+mod complex;
 mod conversions;
 #[cfg(feature = "num-complex")]
 mod elements;

@@ -10,6 +10,8 @@ use flatleaf::checkpoint::{self, Extras, LoadOptions};
 use flatleaf::{DynTree, tree};
 use half::f16;
 use ndarray::{arr0, arr1, arr2};
+#[cfg(feature = "num-complex")]
+use num_complex::Complex;
 
 use crate::common::models;
 use crate::files::Folder;
@@ -60,6 +62,12 @@ fn python_reads_what_is_written_here() {
         ("u64", DynTree::from(vec![u64::MAX])),
     ]);
     checkpoint::save(folder.path("types.safetensors"), &types).unwrap();
+    #[cfg(feature = "num-complex")]
+    {
+        let narrow = arr1(&[Complex::new(1.0_f32, -2.0), Complex::new(0.0, 0.5)]);
+        let numbers = (narrow, arr1(&[Complex::new(0.1_f64, 0.2)]));
+        checkpoint::save(folder.path("complex.safetensors"), &numbers).unwrap();
+    }
     python("read", &folder);
 }
 
@@ -97,6 +105,18 @@ fn what_python_writes_is_read_here() {
         untied,
         tree!({ "x": [7, 8, 9], "y": [7, 8, 9], "z": [4, 5, 6] })
     );
+
+    #[cfg(feature = "num-complex")]
+    {
+        let mut numbers = (arr2(&[
+            [Complex::new(0.0_f32, 0.0)],
+            [Complex::new(0.0, 0.0)],
+        ]),);
+        let path = folder.path("complex.safetensors");
+        checkpoint::load_into(path, &mut numbers, &LoadOptions::new()).unwrap();
+        let expected = arr2(&[[Complex::new(1.0, -2.0)], [Complex::new(0.0, 0.5)]]);
+        assert_eq!(numbers.0, expected);
+    }
 
     let file = checkpoint::open(folder.path("types.safetensors")).unwrap();
     assert_eq!(

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Reads what flatleaf wrote, and writes what flatleaf reads. Started by tests/checkpoint/python.rs.
 
-    python interop.py read FOLDER     checks tied.safetensors and types.safetensors
-    python interop.py write FOLDER    writes model.safetensors, shared.safetensors and types.safetensors
+    python interop.py read FOLDER     checks tied.safetensors, types.safetensors and complex.safetensors
+    python interop.py write FOLDER    writes model.safetensors, shared.safetensors, types.safetensors and complex.safetensors
 """
 import sys
 
@@ -40,6 +40,9 @@ def read(folder):
     expect(types["f32"], np.array(7, np.float32))
     expect(types["empty"], np.zeros((0, 3), np.float32))
     expect(types["bool"], np.array([True, False]))
+    numbers = load_file(f"{folder}/complex.safetensors")
+    expect(numbers["0"], np.array([1 - 2j, 0.5j], np.complex64))
+    expect(numbers["1"].view(np.complex128)[..., 0], np.array([0.1 + 0.2j], np.complex128))
     for name, value in {"i8": -1, "i16": -2, "i32": -3, "i64": -4, "u8": 1, "u16": 2, "u32": 3, "u64": 2**64 - 1}.items():
         expect(types[name], np.array([value], np.dtype({"i": "int", "u": "uint"}[name[0]] + name[1:])))
 
@@ -51,6 +54,7 @@ def write(folder):
     # One tensor under two names: as save_model leaves it.
     save_file({"x": np.array([7, 8, 9], np.float32), "z": np.array([4, 5, 6], np.float32)},
               f"{folder}/shared.safetensors", {"y": "x", "format": "pt"})
+    save_file({"0": np.array([[1 - 2j], [0.5j]], np.complex64)}, f"{folder}/complex.safetensors")
     save_file({"half": np.array([1.0, 65504.0, 6e-8], np.float16), "flags": np.array([[True], [False]]),
                "count": np.array(12, np.int64), "none": np.zeros((2, 0), np.float32)}, f"{folder}/types.safetensors")
 
