@@ -1,6 +1,6 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
-use super::decay::penalty;
+use super::decay::{penalty, shrinkage};
 use super::kernel::{Kernel, choose, each_as};
 use super::limits::saturating;
 use super::moments::{validate, weight};
@@ -124,8 +124,9 @@ impl Adam {
 /// ```
 ///
 /// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019. Formula and defaults:
-/// PyTorch 2.9's `AdamW`, which shrinks x before it steps, a difference of rounding. Optax' decay
-/// is 1e-4; that of Optimisers.jl is multiplied with the rate only on demand.
+/// PyTorch 2.9's `AdamW`, which shrinks x before it steps, a difference of rounding. A parameter of
+/// ±∞ stays what it is, as there. Optax' decay is 1e-4; that of Optimisers.jl is multiplied with the
+/// rate only on demand.
 ///
 /// ```
 /// use flatleaf::optim::{AdamW, Optimizer};
@@ -214,7 +215,7 @@ impl AdamW {
         let moments = Moments::new(self.lr, self.betas, self.eps, step);
         (
             moments.kernel(self.amsgrad),
-            penalty(self.lr * self.weight_decay),
+            shrinkage(self.lr * self.weight_decay),
         )
     }
 }
@@ -231,7 +232,7 @@ pub(super) fn adamw<E: FlatElement>(adamw: AdamW, step: u64) -> impl Kernel<E> {
     } = adamw;
     (
         Moments::new(lr, betas, eps, step).by_present(),
-        penalty(lr * weight_decay),
+        shrinkage(lr * weight_decay),
     )
 }
 

@@ -10,7 +10,8 @@ use crate::error::Result;
 /// rule's averages see; behind it, decoupled weight decay, without the rule's rate as a factor.
 ///
 /// Optax' `add_decayed_weights`, Optimisers.jl's `WeightDecay`, whose default of 5e-4 it has. In
-/// PyTorch it is an option of every rule.
+/// PyTorch it is an option of every rule. A parameter that is infinite has an infinite penalty and
+/// becomes NaN, in PyTorch too; the decoupled decay of `AdamW` and others leaves it as it is.
 ///
 /// ```
 /// use flatleaf::optim::{Optimizer, Sgd, WeightDecay};
@@ -126,6 +127,18 @@ pub(super) fn penalty<E: FlatElement>(weight_decay: f64) -> impl Kernel<E> {
         (),
         each_as::<E, _>(move |x, dx, []| dx + weight_decay * x),
     )
+}
+
+/// Decoupled weight decay: behind a rule, takes `share·x` off the parameters beside the rule's step.
+/// An infinite parameter stays, as in PyTorch, which multiplies x by 1 − share: its share would be
+/// infinite too, and ∞ − ∞ is NaN.
+pub(super) fn shrinkage<E: FlatElement>(share: f64) -> impl Kernel<E> {
+    let share: E = saturating(share);
+    let shrink = each_as::<E, _>(move |x, dx, []| {
+        let shrunk = if x.is_infinite() { E::zero() } else { x };
+        dx + share * shrunk
+    });
+    choose(share == E::zero(), (), shrink)
 }
 
 /// The parameters' weight in the gradient and in the step: one of them is 0.

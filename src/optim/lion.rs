@@ -1,6 +1,6 @@
 //! The sign of a moving average.
 
-use super::decay::{penalty, sign};
+use super::decay::{shrinkage, sign};
 use super::kernel::{Kernel, each_as};
 use super::limits::{check_decay_rates, check_non_negative};
 use super::moments::Average;
@@ -99,6 +99,6 @@ impl Lion {
             *m = average.mix(*m, dx);
             lr * direction
         });
-        (by_sign, penalty(self.lr * self.weight_decay))
+        (by_sign, shrinkage(self.lr * self.weight_decay))
     }
 }

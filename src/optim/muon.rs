@@ -1,7 +1,7 @@
 //! Steps of matrices that turn all their directions alike: momentum, made orthogonal.
 
 use super::adam::{AdamW, adamw};
-use super::decay::penalty;
+use super::decay::shrinkage;
 use super::kernel::{Kernel, Stage, choose, each_as, each_leaf_as};
 use super::limits::{
     check_decay_rate, check_decay_rates, check_eps, check_finite_f32, check_non_negative,
@@ -251,7 +251,7 @@ impl Muon {
                 newton_schulz.orthogonalize(rows, columns, direction)
             }),
             each_as::<E, _>(move |_, dx, []| rate * dx),
-            penalty(self.lr * self.weight_decay),
+            shrinkage(self.lr * self.weight_decay),
         )
     }
 

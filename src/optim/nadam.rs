@@ -1,6 +1,6 @@
 //! Adam with Nesterov's momentum.
 
-use super::decay::{coupling, penalty};
+use super::decay::{coupling, penalty, shrinkage};
 use super::kernel::{Kernel, each_as};
 use super::limits::check_non_negative;
 use super::moments::{Direction, Quotient, validate, weight};
@@ -118,7 +118,7 @@ impl NAdam {
         (
             penalty(coupled),
             each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v)),
-            penalty(decoupled),
+            shrinkage(decoupled),
         )
     }
 }

@@ -1,6 +1,6 @@
 //! Adam that trusts its second average only when it has seen enough.
 
-use super::decay::{coupling, penalty};
+use super::decay::{coupling, penalty, shrinkage};
 use super::kernel::{Kernel, choose, each_as};
 use super::limits::saturating;
 use super::moments::{Average, Direction, Quotient, validate, weight};
@@ -123,7 +123,7 @@ impl RAdam {
         (
             penalty(coupled),
             choose(rectification.is_some(), rectified, without_divisor),
-            penalty(decoupled),
+            shrinkage(decoupled),
         )
     }
 }

@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 
 use flatleaf::optim::{
-    AdaBelief, Adam, AdamW, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
+    AdaBelief, Adam, AdamW, Lion, Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule,
+    RuleFor, Sgd, WeightDecay,
 };
-use flatleaf::{FlatGrad, Layout};
+use flatleaf::{FlatGrad, Layout, tree};
 
 use crate::naive::Twin;
 use crate::rules::{self, Law};
@@ -118,4 +119,79 @@ fn an_infinite_parameter_without_a_gradient_stays() {
     check(NAdam::default());
     check(RAdam::default());
     check(RmsProp::default());
+}
+
+/// As PyTorch, which multiplies by 1 − lr·weight_decay: the share of ∞ that is taken off would be ∞.
+#[test]
+fn an_infinite_parameter_stays_under_decoupled_weight_decay() {
+    fn check(rule: impl RuleFor<f64> + Debug) {
+        for start in [f32::NEG_INFINITY, f32::INFINITY] {
+            for gradient in [0.0, 1.5, -1e20] {
+                for x in trajectory(rule.clone(), start, &[gradient; 3]) {
+                    assert_eq!(x, start, "{rule:?}, gradients of {gradient}");
+                }
+            }
+            let mut flat = vec![f64::from(start), 1.0];
+            let layout = Layout::of(&flat).unwrap();
+            let mut optimizer = Optimizer::new_as::<f64>(rule.clone(), &layout).unwrap();
+            let grad = FlatGrad::from_flat(&layout, vec![0.0, 0.0]).unwrap();
+            optimizer.step(&mut flat, &grad).unwrap();
+            assert_eq!(flat[0], f64::from(start), "{rule:?} in f64");
+            assert!(flat[1] < 1.0, "{rule:?} in f64 does not shrink: {flat:?}");
+        }
+    }
+    check(AdamW::default());
+    check(AdamW {
+        amsgrad: true,
+        ..AdamW::default()
+    });
+    check(Lion::default());
+    check(Muon {
+        adamw_weight_decay: 0.1,
+        ..Muon::default()
+    });
+    check(NAdam {
+        weight_decay: 0.1,
+        decoupled_weight_decay: true,
+        ..NAdam::default()
+    });
+    check(RAdam {
+        weight_decay: 0.1,
+        decoupled_weight_decay: true,
+        ..RAdam::default()
+    });
+}
+
+/// The matrices of Muon too: −∞ stays, its neighbours take their steps.
+#[test]
+fn an_infinite_element_of_a_matrix_stays_under_muon() {
+    let mut model = tree!([[f32::NEG_INFINITY, 1.0], [2.0, 3.0]]);
+    let layout = Layout::of(&model).unwrap();
+    let rule = Muon {
+        lr: 0.5,
+        weight_decay: 0.5,
+        ..Muon::default()
+    };
+    let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+    let grads = tree!([[0.0, 0.0], [0.0, 0.0]]);
+    optimizer.update(&mut model, &grads).unwrap();
+    assert_eq!(model, tree!([[f32::NEG_INFINITY, 0.75], [1.5, 2.25]]));
+}
+
+/// As PyTorch: a coupled penalty on ∞ is a gradient of ∞, and ∞ − ∞ is NaN.
+#[test]
+fn an_infinite_parameter_under_a_coupled_penalty_is_nan() {
+    fn check(rule: impl Rule + Debug) {
+        let found = trajectory(rule.clone(), f32::NEG_INFINITY, &[0.0]);
+        assert!(found[0].is_nan(), "{rule:?}: {found:?}");
+    }
+    check(Sgd {
+        weight_decay: 0.1,
+        ..Sgd::default()
+    });
+    check(Adam {
+        weight_decay: 0.1,
+        ..Adam::default()
+    });
+    check((WeightDecay { weight_decay: 0.1 }, Sgd::default()));
 }
