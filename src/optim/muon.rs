@@ -13,8 +13,8 @@ use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
-/// Momentum whose step on a matrix is made orthogonal, so that all its directions move alike and not
-/// mostly those few with the largest gradients; leaves that are no matrices take steps of
+/// Momentum whose step on a matrix is made orthogonal, so that all its directions move alike and
+/// not mostly those few with the largest gradients; leaves that are no matrices take steps of
 /// [`AdamW`].
 ///
 /// ```text
@@ -38,7 +38,9 @@ use crate::error::Result;
 /// `SingleDeviceMuonWithAuxAdam`.
 ///
 /// Embeddings and the last layer are matrices too, but are usually left to AdamW: give them an
-/// optimiser of their own. Of a leaf of more than two axes nothing is flattened: it is AdamW's.
+/// optimiser of their own. Of a leaf of more than two axes nothing is flattened: it is AdamW's. The
+/// axes of elements count: a `Vec<[f32; 3]>` is a matrix of three columns here, as PyTorch would
+/// have it, and so is a list of structs; points and splats are better left to AdamW as well.
 ///
 /// A matrix of m × n, m ≤ n, costs about 4·m²·n products a step of the iteration, shared among
 /// threads, and memory for its direction, twice as much again and two squares of m × m while it is
@@ -75,8 +77,8 @@ pub struct Muon {
     /// What share of the old average of gradients is kept at a step. From 0 to below 1; 0.95,
     /// PyTorch's default.
     pub momentum: f64,
-    /// Whether the direction is the average mixed with the gradient once more, a look ahead; `true`,
-    /// PyTorch's default.
+    /// Whether the direction is the average mixed with the gradient once more, a look ahead;
+    /// `true`, PyTorch's default.
     pub nesterov: bool,
     /// Decoupled weight decay of matrices: a step takes this share, times `lr` without adjustment,
     /// off the parameters. Finite and 0 or more; 0.1, PyTorch's default.

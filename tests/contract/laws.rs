@@ -51,12 +51,45 @@ enum Node {
     Shared(Rc<Array<f32, IxDyn>>),
     Cell(Rc<RefCell<Array<f32, IxDyn>>>),
     View(ArcArray<f32, IxDyn>),
+    Pairs(Array<Pair, IxDyn>),
+    PairsView(ArcArray<Pair, IxDyn>),
+    Splats(Vec<Splat>),
     Integers(Vec<i32>),
     Scalar(f32),
     Missing(Option<Vec<f32>>),
     List(Vec<Node>),
     Map(BTreeMap<String, Node>),
     Frozen(Box<Node>),
+}
+
+/// An element of two floats.
+type Pair = [f32; 2];
+
+/// An element of fields, one of them with an axis of its own.
+#[cfg(feature = "derive")]
+#[derive(Tree, Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[tree(element)]
+#[repr(C)]
+struct Splat {
+    position: [f32; 3],
+    opacity: f32,
+}
+
+#[cfg(feature = "derive")]
+fn splat(x: f32) -> Splat {
+    Splat {
+        position: [x, 0.25, -1.0],
+        opacity: 0.5,
+    }
+}
+
+/// Without the derive an element has no fields.
+#[cfg(not(feature = "derive"))]
+type Splat = [f32; 4];
+
+#[cfg(not(feature = "derive"))]
+fn splat(x: f32) -> Splat {
+    [x, 0.25, -1.0, 0.5]
 }
 
 /// The key of what is below a frozen node.
@@ -74,6 +107,9 @@ impl Tree for Node {
             Node::Shared(array) => array.visit(visitor),
             Node::Cell(array) => array.visit(visitor),
             Node::View(array) => array.visit(visitor),
+            Node::Pairs(array) => array.visit(visitor),
+            Node::PairsView(array) => array.visit(visitor),
+            Node::Splats(list) => list.visit(visitor),
             Node::Integers(array) => array.visit(visitor),
             Node::Scalar(number) => number.visit(visitor),
             Node::Missing(array) => array.visit(visitor),
@@ -94,6 +130,9 @@ impl Tree for Node {
             Node::Shared(array) => array.visit_mut(visitor),
             Node::Cell(array) => array.visit_mut(visitor),
             Node::View(array) => array.visit_mut(visitor),
+            Node::Pairs(array) => array.visit_mut(visitor),
+            Node::PairsView(array) => array.visit_mut(visitor),
+            Node::Splats(list) => list.visit_mut(visitor),
             Node::Integers(array) => array.visit_mut(visitor),
             Node::Scalar(number) => number.visit_mut(visitor),
             Node::Missing(array) => array.visit_mut(visitor),
@@ -114,6 +153,9 @@ impl Tree for Node {
             Node::Shared(array) => Node::Shared(array.rebuild(builder)?),
             Node::Cell(array) => Node::Cell(array.rebuild(builder)?),
             Node::View(array) => Node::View(array.rebuild(builder)?),
+            Node::Pairs(array) => Node::Pairs(array.rebuild(builder)?),
+            Node::PairsView(array) => Node::PairsView(array.rebuild(builder)?),
+            Node::Splats(list) => Node::Splats(list.rebuild(builder)?),
             Node::Integers(array) => Node::Integers(array.rebuild(builder)?),
             Node::Scalar(number) => Node::Scalar(number.rebuild(builder)?),
             Node::Missing(array) => Node::Missing(array.rebuild(builder)?),
@@ -132,6 +174,7 @@ struct Pool {
     cells: Vec<Rc<RefCell<Array<f32, IxDyn>>>>,
     views: Vec<ArcArray<f32, IxDyn>>,
     half_views: Vec<ArcArray<f16, IxDyn>>,
+    pair_views: Vec<ArcArray<Pair, IxDyn>>,
     brains: Vec<Rc<RefCell<Array<bf16, IxDyn>>>>,
     doubles: Vec<Rc<Array<f64, IxDyn>>>,
 }
@@ -145,6 +188,10 @@ fn array(shape: &[usize], start: f32, fortran: bool) -> Array<f32, IxDyn> {
         .enumerate()
         .for_each(|(index, x)| *x = start + index as f32);
     array
+}
+
+fn pairs(shape: &[usize], start: f32, fortran: bool) -> Array<Pair, IxDyn> {
+    array(shape, start, fortran).mapv(|x| [x, x + 0.5])
 }
 
 fn pool() -> Pool {
@@ -171,6 +218,9 @@ fn pool() -> Pool {
                     .into_shared()
             })
             .collect(),
+        pair_views: (0..2)
+            .map(|seed| pairs(&[2 + seed, 2], 100.0 * seed as f32, seed == 1).into_shared())
+            .collect(),
         brains: (0..2)
             .map(|seed| Rc::new(RefCell::new(array(&[seed, 2], 0.1, false).mapv(to_bf16))))
             .collect(),
@@ -194,6 +244,9 @@ enum Sketch {
     Shared(usize),
     Cell(usize),
     View(usize, bool, bool),
+    Pairs(Vec<usize>, bool),
+    PairsView(usize, bool, bool),
+    Splats(usize),
     Integers,
     Scalar,
     Missing(bool),
@@ -227,6 +280,9 @@ fn leaf() -> impl Strategy<Value = Sketch> {
         3 => (0_usize..3).prop_map(Sketch::Shared),
         2 => (0_usize..2).prop_map(Sketch::Cell),
         3 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(index, t, r)| Sketch::View(index, t, r)),
+        2 => (shape(), any::<bool>()).prop_map(|(shape, fortran)| Sketch::Pairs(shape, fortran)),
+        2 => (0_usize..2, any::<bool>(), any::<bool>()).prop_map(|(index, t, r)| Sketch::PairsView(index, t, r)),
+        2 => (0_usize..3).prop_map(Sketch::Splats),
         1 => Just(Sketch::Integers),
         1 => Just(Sketch::Scalar),
         1 => any::<bool>().prop_map(Sketch::Missing),
@@ -266,6 +322,17 @@ fn make(sketch: &Sketch, pool: &Pool, counter: &mut f32) -> Node {
         Sketch::Cell(index) => Node::Cell(pool.cells[*index].clone()),
         Sketch::View(index, transposed, reversed) => {
             Node::View(turned(&pool.views[*index], *transposed, *reversed))
+        }
+        Sketch::Pairs(shape, fortran) => {
+            *counter += 1.0;
+            Node::Pairs(pairs(shape, *counter * 0.125, *fortran))
+        }
+        Sketch::PairsView(index, transposed, reversed) => {
+            Node::PairsView(turned(&pool.pair_views[*index], *transposed, *reversed))
+        }
+        Sketch::Splats(count) => {
+            *counter += 1.0;
+            Node::Splats(vec![splat(*counter); *count])
         }
         Sketch::Integers => Node::Integers(vec![1, 2, 3]),
         Sketch::Scalar => Node::Scalar(0.5),

@@ -1,9 +1,13 @@
 //! Optimisers of vectors of f64: a fit with all that happens in the middle of one, and what is said
 //! where the two types meet.
 
-use flatleaf::optim::{AdamW, ClipNorm, Ema, Optimizer, Snapshot};
-use flatleaf::{Layout, Tree, destructure_as};
-use ndarray::{Array1, arr1};
+use flatleaf::optim::{
+    Accumulate, AdamW, ClipNorm, Ema, Lamb, LeafState, Muon, Optimizer, RuleFor, Snapshot,
+};
+use flatleaf::{FlatGrad, Layout, Tree, destructure_as};
+use ndarray::{Array1, Array2, arr1};
+
+use crate::numbers::{gradient as numbers, parameters, widened};
 
 type Chain = (ClipNorm, AdamW, Ema);
 
@@ -144,4 +148,77 @@ fn a_snapshot_of_one_type_is_refused_by_the_other() {
     let error = serde_json::from_str::<Snapshot<'_, Chain, f64>>(&stored).unwrap_err();
     let expected = "expected a snapshot of vectors of f64, found one of f32";
     assert!(error.to_string().starts_with(expected), "{error}");
+}
+
+/// Leaves lent one at a time take the steps of the flat vector, and a window ends early for both;
+/// what is taken out of one optimiser, leaf by leaf, lets another go on with the bits of the first.
+fn lent_flushed_and_put_in_again<R: RuleFor<f64>>(rule: R) {
+    let model = (Array2::<f64>::zeros((3, 4)), vec![0.0_f64; 37]);
+    let layout = Layout::of(&model).unwrap();
+    let leaves_of = |flat: &[f64]| -> Vec<Vec<f64>> {
+        let leaves = layout.leaves().iter();
+        leaves.map(|leaf| flat[leaf.range()].to_vec()).collect()
+    };
+    let bits = |flat: &[f64]| flat.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let mut flat = widened(&parameters(layout.len()));
+    let mut leaves = leaves_of(&flat);
+    let mut on_vector = Optimizer::new_as::<f64>(rule.clone(), &layout).unwrap();
+    let mut lent = on_vector.clone();
+    for step in 1..=4 {
+        let elements = widened(&numbers(layout.len(), step));
+        let mut grad = FlatGrad::from_flat(&layout, elements).unwrap();
+        grad.set_present(1, step != 2);
+        let slices = leaves_of(&grad);
+        let is_there = |index: usize| grad.is_present(index).then_some(slices[index].as_slice());
+        let report = lent.update_each(&[is_there(0), is_there(1)], |leaf, step| {
+            step(&mut leaves[leaf]);
+            Ok(())
+        });
+        assert_eq!(report.unwrap(), on_vector.step(&mut flat, &grad).unwrap());
+        assert_eq!(bits(&leaves.concat()), bits(&flat));
+    }
+
+    let mut resumed = Optimizer::new_as::<f64>(rule, &layout).unwrap();
+    for leaf in layout.leaves() {
+        let state: LeafState<'_, f64> = on_vector.leaf_state(leaf.path()).unwrap();
+        resumed.set_leaf_state(leaf.path(), &state).unwrap();
+    }
+    let mut other = flat.clone();
+    let report = on_vector.flush(&mut flat).unwrap();
+    assert_eq!(report.leaves, 1); // the other was absent once, and its window has just ended
+    assert_eq!(resumed.flush(&mut other).unwrap(), report);
+    let lent_report = lent.flush_each(|leaf, step| {
+        step(&mut leaves[leaf]);
+        Ok(())
+    });
+    assert_eq!(lent_report.unwrap(), report);
+    assert_eq!(bits(&leaves.concat()), bits(&flat));
+    assert_eq!(bits(&other), bits(&flat));
+    for leaf in layout.leaves() {
+        let state = on_vector.leaf_state(leaf.path());
+        assert_eq!(resumed.leaf_state(leaf.path()), state);
+        assert_eq!(lent.leaf_state(leaf.path()), state);
+    }
+}
+
+#[test]
+fn leaves_are_lent_flushed_and_put_in_again_to_the_bit() {
+    let window = Accumulate { steps: 3 };
+    let (clip, adamw, ema) = chain();
+    lent_flushed_and_put_in_again((window, clip, adamw, ema));
+    lent_flushed_and_put_in_again((window, Lamb::default()));
+    lent_flushed_and_put_in_again((window, Muon::default(), clip));
+}
+
+#[test]
+fn a_leaf_of_f64_that_is_lent_short_is_named() {
+    let layout = Layout::of(&spring()).unwrap();
+    let mut optimizer = Optimizer::new_as::<f64>(chain(), &layout).unwrap();
+    let error = optimizer.update_each(&[None, Some(&[1.0])], |_, step| {
+        step(&mut []);
+        Ok(())
+    });
+    let error = error.unwrap_err();
+    assert_eq!((error.is_length(), error.path()), (true, Some("damping")));
+    assert_eq!(optimizer.step_count("damping"), Some(0));
 }

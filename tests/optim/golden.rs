@@ -1,5 +1,6 @@
-//! The rules against PyTorch and Optax: 20 steps on fixed gradients, in f32 and in f64, and some
-//! where squares overflow, written down by `golden/generate.py`.
+//! The rules against PyTorch and Optax: 20 steps on fixed gradients, in f32 and in f64, of real
+//! numbers and of complex ones, and some where squares overflow, written down by
+//! `golden/generate.py`.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,10 @@ use flatleaf::optim::{
     AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipValue, Ema, Lamb, Lars, Lion,
     Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, RuleFor, Sgd,
 };
-use flatleaf::{FlatElement, Layout, Tree, destructure_as};
+use flatleaf::{ArrayElement, FlatElement, Layout, Tree, destructure_as};
 use ndarray::ArrayD;
+#[cfg(feature = "num-complex")]
+use num_complex::Complex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,6 +24,9 @@ struct Golden {
     gradients: Vec<Leaves>,
     gradients_with_absent: Vec<Leaves>,
     records: Vec<Record>,
+    /// Whether the last axis of the leaves is that of complex numbers.
+    #[serde(skip)]
+    is_complex: bool,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +96,7 @@ struct Group {
 }
 
 #[derive(Tree)]
-struct Net<E: FlatElement> {
+struct Net<E: ArrayElement> {
     weight: Option<ArrayD<E>>,
     bias: Option<ArrayD<E>>,
     scale: Option<ArrayD<E>>,
@@ -118,16 +124,23 @@ fn rules_do_as_optax() {
     golden(include_str!("golden/optax.json")).check("optax", 27);
 }
 
+/// Every rule of PyTorch that takes complex numbers; Lion, AdaBelief and others are Optax's.
+#[cfg(feature = "num-complex")]
+#[test]
+fn rules_do_with_complex_numbers_as_pytorch() {
+    complex().check("torch", 16);
+}
+
 /// In f64 throughout, to a relative 1e-12.
 #[test]
 fn rules_do_in_f64_as_pytorch_and_optax() {
     let doubles: Doubles = serde_json::from_str(include_str!("golden/doubles.json")).unwrap();
     let files = [
-        include_str!("golden/torch.json"),
-        include_str!("golden/optax.json"),
-        include_str!("golden/muon.json"),
-    ]
-    .map(golden);
+        golden(include_str!("golden/torch.json")),
+        golden(include_str!("golden/optax.json")),
+        golden(include_str!("golden/muon.json")),
+        complex(),
+    ];
     let records = files.iter().flat_map(|file| {
         let records = file.records.iter().filter(|record| !record.bfloat16);
         records.map(move |record| (file, record))
@@ -145,11 +158,19 @@ fn rules_do_in_f64_as_pytorch_and_optax() {
         file.check_rule(record, &expected);
         checked += 1;
     }
-    assert_eq!((checked, doubles.records.len()), (95, 95));
+    assert_eq!((checked, doubles.records.len()), (111, 111));
 }
 
 fn golden(text: &str) -> Golden {
     serde_json::from_str(text).unwrap()
+}
+
+/// The leaves of complex numbers; of real ones with an axis of two where there are no others.
+fn complex() -> Golden {
+    Golden {
+        is_complex: cfg!(feature = "num-complex"),
+        ..golden(include_str!("golden/complex.json"))
+    }
 }
 
 impl Golden {
@@ -227,8 +248,8 @@ impl Golden {
         rule: R,
         expected: &Expected<'_>,
     ) {
-        let mut model: Net<E> = self.net(&self.initial);
-        let (mut flat, layout) = destructure_as::<E>(&model).unwrap();
+        let mut model = self.net::<E>(&self.initial);
+        let (mut flat, layout) = destructure_as::<E>(&*model).unwrap();
         let mut on_flat = optimizer(record, rule, &layout);
         let mut on_tree = on_flat.clone();
         let gradients = if record.absent {
@@ -242,12 +263,12 @@ impl Golden {
                 on_flat.set_lr(change.lr).unwrap();
                 on_tree.set_lr(change.lr).unwrap();
             }
-            let grads: Net<E> = self.net(gradient);
+            let grads = self.net::<E>(gradient);
             on_flat
-                .step(&mut flat, &layout.gather_grad_as(&grads).unwrap())
+                .step(&mut flat, &layout.gather_grad_as(&*grads).unwrap())
                 .unwrap();
-            on_tree.update(&mut model, &grads).unwrap();
-            let of_tree = layout.gather_as::<E>(&model).unwrap();
+            on_tree.update(&mut *model, &*grads).unwrap();
+            let of_tree = layout.gather_as::<E>(&*model).unwrap();
             assert!(
                 bytemuck::cast_slice::<E, u8>(&of_tree) == bytemuck::cast_slice::<E, u8>(&flat),
                 "{}: on the tree, step {step}",
@@ -265,20 +286,37 @@ impl Golden {
         }
     }
 
-    fn net<E: FlatElement>(&self, leaves: &Leaves) -> Net<E> {
-        let mut leaves = self.leaves.iter().zip(leaves).map(|(leaf, elements)| {
+    fn net<E: FlatElement>(&self, leaves: &Leaves) -> Box<dyn Tree> {
+        let leaves = self.leaves.iter().zip(leaves).map(|(leaf, elements)| {
             let elements = elements.as_ref()?.iter();
             let elements = elements.map(|&x| E::from_f64(x.into())).collect();
             Some(ArrayD::from_shape_vec(leaf.shape.as_slice(), elements).unwrap())
         });
-        // Some files have fewer leaves.
-        let mut next = || leaves.next().flatten();
-        Net {
-            weight: next(),
-            bias: next(),
-            scale: next(),
+        if !self.is_complex {
+            return Box::new(net_of(leaves));
         }
+        #[cfg(feature = "num-complex")]
+        return Box::new(net_of(leaves.map(|leaf| Some(complex_of(&leaf?)))));
+        #[cfg(not(feature = "num-complex"))]
+        unreachable!("no leaf is complex");
     }
+}
+
+fn net_of<E: ArrayElement>(mut leaves: impl Iterator<Item = Option<ArrayD<E>>>) -> Net<E> {
+    // Some files have fewer leaves.
+    let mut next = || leaves.next().flatten();
+    Net {
+        weight: next(),
+        bias: next(),
+        scale: next(),
+    }
+}
+
+/// Real and imaginary parts along the last axis, as complex numbers.
+#[cfg(feature = "num-complex")]
+fn complex_of<E: FlatElement>(parts: &ArrayD<E>) -> ArrayD<Complex<E>> {
+    let last = ndarray::Axis(parts.ndim() - 1);
+    parts.map_axis(last, |pair| Complex::new(pair[0], pair[1]))
 }
 
 fn optimizer<R: RuleFor<E>, E: FlatElement>(

@@ -571,6 +571,54 @@ fn a_matrix_is_made_orthogonal_by_one_member() {
     }
 }
 
+/// A shard may end within an element, whose numbers are moved each by itself; a shard of whole leaves
+/// ends behind one.
+#[test]
+fn elements_are_shared_out_among_members() {
+    let points = vec![[0.0_f32; 3]; 30_000];
+    let layout = Layout::of(&(points, vec![0.0_f32; 20_000])).unwrap();
+    assert_eq!(layout.shards(2), [0..65_536, 65_536..110_000]);
+    assert!(!65_536_usize.is_multiple_of(3));
+    assert_eq!(
+        layout.shards_of_whole_leaves(2),
+        [0..90_000, 90_000..110_000]
+    );
+    fn members<R: Rule>(rule: R, layout: &Layout, shards: &[Range<usize>]) {
+        let mut alone = parameters(layout.len());
+        let mut optimizer = Optimizer::new(rule.clone(), layout).unwrap();
+        for step in 1..=2 {
+            let grad = gradient(layout.len(), step);
+            optimizer.step(&mut alone, &grad).unwrap();
+        }
+        let ends = Threads::run(shards.len(), |member| {
+            let range = shards[member.rank()].clone();
+            let mut optimizer = Optimizer::of_range(rule.clone(), layout, range).unwrap();
+            let mut flat = parameters(layout.len());
+            for step in 1..=2 {
+                let elements = gradient(layout.len(), step);
+                let mut grad = FlatGrad::from_flat(layout, elements).unwrap();
+                optimizer.step_with(member, &mut flat, &mut grad).unwrap();
+            }
+            flat
+        });
+        for end in ends {
+            assert_eq!(bits(&end), bits(&alone));
+        }
+    }
+    let clip = ClipNorm::default();
+    let average = Ema::default();
+    members(
+        (clip, AdamW::default(), average),
+        &layout,
+        &layout.shards(2),
+    );
+    members(
+        (clip, Muon::default()),
+        &layout,
+        &layout.shards_of_whole_leaves(2),
+    );
+}
+
 /// Runs `size` members from where snapshots were taken, or from the beginning.
 fn run_from<R: Rule + 'static>(
     size: usize,

@@ -431,3 +431,39 @@ fn a_change_of_a_leaf_that_fails_leaves_all_as_it_was() {
         .unwrap();
     assert_eq!(model, tree!({ "a": [0.0, 1.0], "b": [3.0] }));
 }
+
+/// The axes of an element are axes of the leaf: a list of points is a matrix of three columns, and a
+/// matrix of pairs is none.
+#[test]
+fn elements_are_axes_of_the_leaf_that_it_sees() {
+    let points = |seed: usize| -> Vec<[f32; 3]> { gradient(12, seed).as_chunks().0.to_vec() };
+    let pairs = |seed: usize| -> Vec<[f32; 2]> { gradient(12, seed).as_chunks().0.to_vec() };
+    let of_elements = |seed| {
+        let pairs = Array2::from_shape_vec((2, 3), pairs(seed + 1)).unwrap();
+        (points(seed), pairs)
+    };
+    let of_numbers = |seed| {
+        let pairs = Array3::from_shape_vec((2, 3, 2), gradient(12, seed + 1)).unwrap();
+        (matrix(4, 3, seed), pairs)
+    };
+    let (mut elements, mut numbers) = (of_elements(0), of_numbers(0));
+    let layout = Layout::of(&elements).unwrap();
+    let shapes: Vec<&[usize]> = layout.leaves().iter().map(|leaf| leaf.shape()).collect();
+    assert_eq!(shapes, [&[4, 3][..], &[2, 3, 2]]);
+    let mut of_elements_moved = Optimizer::new(plain(), &layout).unwrap();
+    let mut of_numbers_moved = Optimizer::new(plain(), &Layout::of(&numbers).unwrap()).unwrap();
+    for seed in 1..=3 {
+        let report = of_elements_moved.update(&mut elements, &of_elements(seed));
+        let expected = of_numbers_moved.update(&mut numbers, &of_numbers(seed));
+        assert_eq!(report.unwrap(), expected.unwrap());
+    }
+    assert_eq!(
+        bits(elements.0.as_flattened()),
+        bits(numbers.0.as_slice().unwrap())
+    );
+    let pairs = elements.1.as_slice().unwrap().as_flattened();
+    assert_eq!(bits(pairs), bits(numbers.1.as_slice().unwrap()));
+    // The first is orthogonal after a step, about: no point has moved as AdamW would move it.
+    let buffer = of_elements_moved.state_of("momentum_buffer").unwrap();
+    assert!(buffer[..12].iter().any(|x| *x != 0.0) && buffer[12..].iter().all(|x| *x == 0.0));
+}

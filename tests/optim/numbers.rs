@@ -1,6 +1,6 @@
 //! Numbers to fill vectors with, and how near they have to be.
 
-use flatleaf::{FlatGrad, Layout};
+use flatleaf::{FlatElement, FlatGrad, Layout};
 
 /// After so many elements they begin again. Not in step with rows or pieces, so that a misplaced
 /// element shows; and few, so that none of them happens to cancel its weight decay, after which the
@@ -41,11 +41,23 @@ pub(crate) fn widened(x: &[f32]) -> Vec<f64> {
 /// To 1e-6 of max(|expected|, 1): the roundings of a few steps in f32.
 #[track_caller]
 pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
+    assert_close_to(1e-6, what, found, expected);
+}
+
+/// To a share of max(|expected|, 1).
+#[track_caller]
+pub(crate) fn assert_close_to<E: FlatElement>(
+    share: f64,
+    what: &str,
+    found: &[E],
+    expected: &[f64],
+) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
-        let allowed = 1e-6 * expected.abs().max(1.0);
+        let allowed = share * expected.abs().max(1.0);
+        let distance: f64 = found.into() - expected;
         assert!(
-            (f64::from(found) - expected).abs() <= allowed,
+            distance.abs() <= allowed,
             "{what}: expected {expected}, found {found} at {i}"
         );
     }

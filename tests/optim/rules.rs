@@ -4,15 +4,15 @@ use std::fmt::Debug;
 
 use flatleaf::optim::{
     Accumulate, AdaBelief, AdaDelta, AdaGrad, Adam, AdamW, Adamax, ClipNorm, ClipNormPerLeaf,
-    ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, Sgd,
-    SignDecay, Swa, WeightDecay,
+    ClipValue, Ema, Lamb, Lars, Lion, Muon, NAdam, OAdam, RAdam, RmsProp, Rprop, Rule, RuleFor,
+    Sgd, SignDecay, Swa, WeightDecay,
 };
 
 use crate::naive::{self, Twin};
 
 /// A fact about rules of any type.
 pub(crate) trait Law {
-    fn holds<R: Rule + Debug>(&self, rule: R, twin: Twin<R>);
+    fn holds<R: RuleFor<f64> + Debug>(&self, rule: R, twin: Twin<R>);
 }
 
 /// Checks a law with every rule, and with each of its options.

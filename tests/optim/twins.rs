@@ -7,11 +7,11 @@ use std::fmt::Debug;
 
 use flatleaf::Layout;
 use flatleaf::ops::dispatch::{self, Width};
-use flatleaf::optim::{NAdam, Optimizer, Rule};
+use flatleaf::optim::{NAdam, Optimizer, Rule, RuleFor};
 
 use crate::common::bits;
 use crate::naive::{self, Twin};
-use crate::numbers::{assert_close, flat_grad, gradient, parameters, widened};
+use crate::numbers::{assert_close, assert_close_to, flat_grad, gradient, parameters, widened};
 use crate::rules::{self, Law};
 
 /// Elements that a kernel treats as one row.
@@ -84,6 +84,34 @@ impl Law for LikeItsLoop {
 #[test]
 fn rules_do_what_their_loops_say() {
     rules::every(&LikeItsLoop);
+}
+
+/// In vectors of f64: what is left between two ways of adding is 1e-12 of max(|expected|, 1).
+struct LikeItsLoopInDoubles;
+
+impl Law for LikeItsLoopInDoubles {
+    fn holds<R: RuleFor<f64> + Debug>(&self, rule: R, twin: Twin<R>) {
+        for length in [0, 1, 2 * LANES + 3, PIECE + LANES / 2] {
+            let mut flat = widened(&parameters(length));
+            let layout = Layout::of(&flat).unwrap();
+            let mut optimizer = Optimizer::new_as::<f64>(rule.clone(), &layout).unwrap();
+            for step in 1..=STEPS {
+                let grad = widened(&gradient(length, step));
+                optimizer.step(&mut flat, &grad).unwrap();
+            }
+            let (plain, plain_states) = trained_in_a_loop(&rule, twin, length);
+            let what = format!("{rule:?}, {length} elements of f64");
+            assert_close_to(1e-12, &what, &flat, &plain);
+            for ((name, state), plain) in optimizer.state().zip(&plain_states) {
+                assert_close_to(1e-12, &format!("`{name}` of {what}"), state, plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn rules_do_in_f64_what_their_loops_say() {
+    rules::every(&LikeItsLoopInDoubles);
 }
 
 struct AtEveryWidth;

@@ -156,6 +156,38 @@ mod state_dict {
         assert_eq!(error.path(), Some("11.bias"));
     }
 
+    /// An array of elements is one entry, with the element's axes last.
+    #[test]
+    fn of_a_model_of_elements_has_an_array_of_numbers_for_each() {
+        let mut model = (vec![[1.0_f32, 2.0, 3.0]; 2], arr2(&[[[4.0_f32, 5.0]]]));
+        let state_dict = StateDict::of(&model).unwrap();
+        let points = state_dict.get::<f32>("0").unwrap();
+        assert_eq!(points, arr2(&[[1.0, 2.0, 3.0]; 2]).into_dyn());
+        assert_eq!(points.as_ptr(), model.0[0].as_ptr(), "lent");
+        assert_eq!(state_dict.get::<f32>("1").unwrap().shape(), [1, 1, 2]);
+        let (flat, layout) = destructure(&model).unwrap();
+        assert_eq!(layout.gather(&state_dict).unwrap(), flat);
+
+        // Into the model from arrays of numbers, as another program has them.
+        let arrays = [
+            (
+                "0",
+                arr2(&[[6.0_f32, 7.0, 8.0], [9.0, 10.0, 11.0]]).into_dyn(),
+            ),
+            ("1", ndarray::arr3(&[[[12.0_f32, 13.0]]]).into_dyn()),
+        ];
+        let other = layout
+            .gather(&StateDict::from_iter(arrays).unwrap())
+            .unwrap();
+        layout.restructure_into(&mut model, &other).unwrap();
+        assert_eq!(model.0, [[6.0, 7.0, 8.0], [9.0, 10.0, 11.0]]);
+        assert_eq!(model.1[[0, 0]], [12.0, 13.0]);
+        let flattened = [("0", vec![0.0_f32; 6]), ("1", vec![0.0; 2])];
+        let error = layout.gather(&StateDict::from_iter(flattened).unwrap());
+        let error = error.unwrap_err();
+        assert_eq!((error.is_shape(), error.path()), (true, Some("0")));
+    }
+
     #[test]
     fn one_hash_map_is_planned_like_another() {
         let names = ["b.10.w", "b.9.w", "a", "b.9.v", "c.x.y"];

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes torch.json, optax.json, extremes.json, muon.json and doubles.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
+"""Writes torch.json, optax.json, extremes.json, muon.json, complex.json and doubles.json beside itself: what PyTorch and Optax do in 20 steps on fixed parameters and
 gradients, and what PyTorch does with gradients whose squares overflow.
 
     pip install -r requirements.txt
@@ -10,7 +10,9 @@ record does not set are left to the peer's defaults too, so that ours are compar
 (no foreach, no fused kernel); Optax, where PyTorch has no such rule, runs in f32 with the bias corrections in f64, since
 1 - 0.999 ** t in f32 is off by 1e-5 and says nothing of the rule.
 
-doubles.json has the records of torch.json, optax.json and muon.json in f64 throughout, by their names, after some of the steps: parameters
+complex.json is what PyTorch does to complex parameters, as the real numbers that `torch.view_as_real` shows of them: a last axis of 2.
+
+doubles.json has the records of torch.json, optax.json, muon.json and complex.json in f64 throughout, by their names, after some of the steps: parameters
 and gradients are the same numbers, widened. PyTorch adds 1e-6 to a norm that it clips by, which is seen in f64 and left out there.
 
 Every record but those of extremes.json is run a second time in f64. Values that stray from that by more than a third of our tests' tolerance would say more about
@@ -101,10 +103,20 @@ def run_extremes(record, dtype):
     return run_torch(record, dtype, Extremes.LEAVES, Extremes.initial(), Extremes.gradients(False))
 
 
+def run_complex(record, dtype):
+    def seen_as_real(leaves):
+        return leaves and [np.stack([leaf.real, leaf.imag], -1) for leaf in leaves]
+
+    as_complex = {"f32": torch.complex64, "f64": torch.complex128}[dtype]
+    steps = run_torch(record, as_complex, Complex.LEAVES, Complex.initial(), Complex.gradients(record["absent"]))
+    for params, averages in steps:
+        yield seen_as_real(params), seen_as_real(averages)
+
+
 def run_torch(record, dtype, leaves=None, start=None, steps=None):
     leaves, start, steps = leaves or LEAVES, start or initial(), steps or gradients(record["absent"])
-    dtype = {"f32": torch.float32, "f64": torch.float64}[dtype]
-    params = [torch.nn.Parameter(torch.tensor(leaf, dtype=dtype)) for leaf in start]
+    dtype = {"f32": torch.float32, "f64": torch.float64}.get(dtype, dtype)
+    params = [tensor(leaf, dtype, torch.nn.Parameter) for leaf in start]
     optimizer = torch_optimizer(record, params, leaves)
     model = torch.nn.ParameterList(params)
     average = None
@@ -112,7 +124,7 @@ def run_torch(record, dtype, leaves=None, start=None, steps=None):
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(record["ema"]["decay"]))
     for step, grads in enumerate(steps):
         for param, grad in zip(params, grads):
-            param.grad = None if grad is None else torch.tensor(grad, dtype=dtype)
+            param.grad = None if grad is None else tensor(grad, dtype)
         if "clip_norm" in record and record.get("exact"):
             clip_exactly([param.grad for param in params if param.grad is not None], record["clip_norm"])
         elif "clip_norm" in record:
@@ -129,10 +141,36 @@ def run_torch(record, dtype, leaves=None, start=None, steps=None):
         yield [param.numpy(force=True).copy() for param in params], averages
 
 
+def tensor(leaf, dtype, kind=torch.Tensor):
+    """Complex numbers out of a last axis of two, if that is the type."""
+    if dtype.is_complex:
+        return kind(torch.view_as_complex(torch.tensor(leaf, dtype=dtype.to_real())))
+    return kind(torch.tensor(leaf, dtype=dtype))
+
+
 def clip_exactly(grads, most):
     norm = torch.nn.utils.get_total_norm(grads, foreach=False)
     for grad in grads:
         grad.mul_(torch.clamp(most / norm, max=1.0))
+
+
+class Complex:
+    """The numbers as above, in pairs; the last is absent where the scale is."""
+    LEAVES = [("weight", [2, 3, 2]), ("bias", [2, 2]), ("scale", [2])]
+
+    @staticmethod
+    def paired(leaves):
+        weight, bias, scale = leaves
+        pair = None if bias is None or scale is None else np.append(bias[4:], scale)
+        return [None if weight is None else weight.reshape(2, 3, 2), None if bias is None else bias[:4].reshape(2, 2), pair]
+
+    @staticmethod
+    def initial():
+        return Complex.paired(initial())
+
+    @staticmethod
+    def gradients(with_absent):
+        return map(Complex.paired, gradients(with_absent))
 
 
 class Muon:
@@ -321,6 +359,15 @@ def muon_records():
     ]
 
 
+def complex_records():
+    """Every rule of PyTorch that takes complex numbers, by the fields that a record of the real ones has too; Muon takes none."""
+    names = ["sgd momentum", "sgd nesterov weight_decay", "sgd clip_norm", "adam lr", "adam amsgrad weight_decay", "adam clip_norm", "adamw",
+             "adamw amsgrad", "adamw clip_norm ema", "nadam weight_decay", "radam weight_decay", "adamax betas eps", "adagrad lr_decay",
+             "adadelta rho eps lr", "rmsprop centered momentum", "rprop lr etas"]
+    by_name = {record["name"]: record for record in torch_records()}
+    return [{**by_name[name], "name": f"{name} complex"} for name in names]
+
+
 def optax_records():
     def record(name, rule, config=None, **more):
         return {"name": name, "rule": rule, "peer": "optax", "config": config or {}, "absent": False, **more}
@@ -457,5 +504,7 @@ if __name__ == "__main__":
     write("torch.json", torch_records(), run_torch)
     write("extremes.json", extremes_records(), run_extremes, Extremes.LEAVES, Extremes.initial, Extremes.gradients)
     write("muon.json", muon_records(), run_muon, Muon.LEAVES, Muon.initial, Muon.gradients)
+    write("complex.json", complex_records(), run_complex, Complex.LEAVES, Complex.initial, Complex.gradients)
     write("optax.json", optax_records(), run_optax)
-    write_doubles("doubles.json", [(torch_records(), run_torch), (optax_records(), run_optax), (muon_records(), run_muon)])
+    write_doubles("doubles.json", [(torch_records(), run_torch), (optax_records(), run_optax), (muon_records(), run_muon),
+                                   (complex_records(), run_complex)])
