@@ -258,8 +258,13 @@ impl Checkpoint {
         }
         let rest = self.bytes(SNAPSHOT)?;
         check_element::<E>(rest)?;
-        let mut snapshot: Snapshot<'_, R, E> = serde_json::from_slice(rest)
-            .map_err(|error| Error::invalid_state(error.to_string()).at(SNAPSHOT))?;
+        // Most often it is one of another rule, and what serde says of that is a column of text.
+        let unreadable = |error: serde_json::Error| {
+            let rule = std::any::type_name::<R>();
+            let found = format!("what is no state of the rule `{rule}`: {error}");
+            Error::invalid_state(found).at(SNAPSHOT)
+        };
+        let mut snapshot: Snapshot<'_, R, E> = serde_json::from_slice(rest).map_err(unreadable)?;
         let blocks = snapshot.blocks();
         let states = snapshot.state_forms().enumerate();
         let vectors =

@@ -304,3 +304,22 @@ fn codes_that_do_not_fit_are_an_error() {
     let error = resume(&[(name, "I8", codes), (scales_name, "F32", scales)]).unwrap_err();
     assert!(error.is_element_type(), "{error}");
 }
+
+#[test]
+fn the_state_of_another_rule_says_which_rule_it_was_read_as() {
+    let (folder, model) = (Folder::new(), model());
+    let layout = Layout::of(&model).unwrap();
+    let optimizer = Optimizer::new((ClipNorm::default(), AdamW::default()), &layout).unwrap();
+    let path = folder.path("m");
+    checkpoint::save_with(&path, &model, &Extras::new().optimizer("opt", &optimizer)).unwrap();
+    let part = checkpoint::open(&path).unwrap().part("opt").unwrap();
+    let error = part.resume::<AdamW>(&layout).unwrap_err();
+    assert!(error.is_invalid_state());
+    assert_eq!(error.path(), Some("snapshot"));
+    let found = error.found().unwrap();
+    assert!(
+        found.starts_with("what is no state of the rule `"),
+        "{error}"
+    );
+    assert!(found.contains("AdamW`: "), "{error}");
+}
