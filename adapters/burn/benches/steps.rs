@@ -1,19 +1,26 @@
 //! A step of burn's optimiser and one of flatleaf's on the same module, in turns.
 //!
-//! `RAYON_NUM_THREADS=1 cargo bench --features rayon,simd [-- ROUNDS]`
+//! ```text
+//! RAYON_NUM_THREADS=1 cargo bench --features rayon,simd [-- --model 10,000] [--rounds 9]
+//! ```
 //!
-//! Each round takes a step of each, on modules of their own, with gradients that are made before the
-//! clock starts. A figure is the median over the rounds of one pair's quotient; times are medians.
+//! Each round is a turn of some steps of each, on modules of their own, with gradients that are made
+//! before the clock starts, which is that of the processor. A figure is the median over the rounds of
+//! one pair's quotient; times are medians. What burn takes to show its tensors to an optimiser that does
+//! nothing, and to put them back, stands beside them: nobody who moves them through burn takes less.
 //! After the last round the parameters are compared: with burn's, where both do the same thing, else
 //! with a step on the flat vector.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn_core as burn;
 use burn_core::module::{Module, Param, ParamId};
 use burn_core::tensor::{Device, Tensor};
 use burn_optim::grad_clipping::GradientClipping;
-use burn_optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn_optim::{
+    AdamWConfig, GradientsParams, ModuleOptimizer, RecordState, StateSink, StateSource,
+};
+use cpu_time::ProcessTime;
 use flatleaf::ops::norm_l2;
 use flatleaf::optim::{AdamW, ClipNorm, Optimizer, Rule};
 use flatleaf_burn::Flat;
@@ -151,10 +158,53 @@ fn adamw() -> AdamW {
     }
 }
 
+/// Has burn's autodiff forget the tensors that the last step has replaced, as it does in every
+/// backward pass. Without one its graph grows with every step, and so does the time of the next.
+fn forget_old_tensors() {
+    let device = Device::flex().autodiff();
+    Tensor::<1>::ones([1], &device)
+        .require_grad()
+        .sum()
+        .backward();
+}
+
+/// Nothing but what burn does to show its tensors to an optimiser and to put them back.
+#[derive(Clone)]
+struct Nothing;
+
+impl burn_optim::Optimizer for Nothing {
+    type State<const D: usize> = NoState;
+
+    fn step<const D: usize>(
+        &self,
+        _: f64,
+        tensor: Tensor<D>,
+        _: Tensor<D>,
+        _: Option<NoState>,
+    ) -> (Tensor<D>, Option<NoState>) {
+        (tensor, None)
+    }
+
+    fn to_device<const D: usize>(state: NoState, _: &Device) -> NoState {
+        state
+    }
+}
+
+#[derive(Clone)]
+struct NoState;
+
+impl RecordState for NoState {
+    fn state_flatten(&self, _: &str, _: &mut StateSink) {}
+
+    fn state_unflatten(_: &str, _: &mut StateSource, _: &Device) -> Option<Self> {
+        None
+    }
+}
+
 /// Both steps in turns; whether burn's does the same thing is told.
 fn compare<R: Rule>(
     name: &str,
-    (model, rounds): (Many, usize),
+    (model, rounds, steps): (Many, usize, usize),
     (rule, theirs): (R, &mut ModuleOptimizer),
     is_same: bool,
 ) {
@@ -170,28 +220,36 @@ fn compare<R: Rule>(
         .flatten_grads(&ours, &gradients.params())
         .expect("gradients");
 
-    let (mut our_times, mut their_times, mut quotients) = (vec![], vec![], vec![]);
-    for round in 0..rounds + 2 {
-        let mut our_time = Duration::ZERO;
-        let mut their_time = Duration::ZERO;
-        for turn in 0..2 {
-            let params = gradients.params();
-            let begun = Instant::now();
-            if (turn + round) % 2 == 0 {
-                flat.step(&mut optimizer, &mut ours, params)
-                    .expect("a step");
-                our_time = begun.elapsed();
-            } else {
-                burns = theirs.step(1e-3, burns, params);
-                their_time = begun.elapsed();
-            }
+    let mut nothing: ModuleOptimizer = Nothing.into();
+    let [
+        mut our_times,
+        mut their_times,
+        mut shown_times,
+        mut quotients,
+    ] = [const { vec![] }; 4];
+    for _ in 0..rounds {
+        let our_time = in_a_turn(steps, &gradients, |params| {
+            let stepped = flat.step(&mut optimizer, &mut ours, params);
+            stepped.expect("a step");
+        });
+        // burn takes a module and gives another.
+        let mut burns_own = Some(burns);
+        let mut step_of_burn = |optimizer: &mut ModuleOptimizer, params| {
+            let module = burns_own.take().expect("put back by the last step");
+            burns_own = Some(optimizer.step(1e-3, module, params));
+        };
+        let their_time = in_a_turn(steps, &gradients, |params| step_of_burn(theirs, params));
+        let shown = in_a_turn(steps, &gradients, |params| {
+            step_of_burn(&mut nothing, params)
+        });
+        shown_times.push(shown);
+        burns = burns_own.expect("put back by the last step");
+        for _ in 0..=steps {
+            expected.1.step(&mut expected.0, &grad).expect("a step");
         }
-        expected.1.step(&mut expected.0, &grad).expect("a step");
-        if round >= 2 {
-            our_times.push(our_time.as_secs_f64());
-            their_times.push(their_time.as_secs_f64());
-            quotients.push(their_time.as_secs_f64() / our_time.as_secs_f64());
-        }
+        our_times.push(our_time);
+        their_times.push(their_time);
+        quotients.push(their_time / our_time);
     }
     let values = flat.flatten(&ours).expect("values");
     assert_eq!(values, expected.0, "not the step on the flat vector");
@@ -202,11 +260,27 @@ fn compare<R: Rule>(
         assert!(relative < 1e-5, "{name}: {relative} from burn's");
     }
     println!(
-        "{name:32} burn {:9.3} ms  flatleaf {:9.3} ms  {:6.2} times",
+        "{name:30} burn {:9.3} ms  flatleaf {:9.3} ms  {:6.2} times  burn without arithmetic {:9.3} ms",
         1e3 * median(&mut their_times),
         1e3 * median(&mut our_times),
-        median(&mut quotients)
+        median(&mut quotients),
+        1e3 * median(&mut shown_times)
     );
+}
+
+/// Seconds for a step, of so many after one that finds the caches as another left them.
+fn in_a_turn(steps: usize, gradients: &Gradients, mut step: impl FnMut(GradientsParams)) -> f64 {
+    let mut total = Duration::ZERO;
+    for number in 0..=steps {
+        forget_old_tensors();
+        let params = gradients.params();
+        let begun = ProcessTime::now();
+        step(params);
+        if number > 0 {
+            total += begun.elapsed();
+        }
+    }
+    total.as_secs_f64() / steps as f64
 }
 
 fn median(numbers: &mut [f64]) -> f64 {
@@ -218,18 +292,22 @@ fn median(numbers: &mut [f64]) -> f64 {
 type Model = fn() -> Many;
 
 fn main() {
-    let rounds = std::env::args()
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(30);
+    let rounds = option("--rounds").map_or(9, |rounds| rounds.parse().expect("a number"));
+    let only = option("--model").unwrap_or_default();
     let models: [(&str, Model, usize); 3] = [
-        ("269k in 6", Many::mlp, 10 * rounds),
-        ("25.6M in 161", Many::resnet50, rounds.div_ceil(3)),
-        ("10,000 of 64", Many::small, rounds),
+        ("269k in 6", Many::mlp, 50),
+        ("25.6M in 161", Many::resnet50, 2),
+        ("10,000 of 64", Many::small, 3),
     ];
-    for (name, model, rounds) in models {
+    for (name, model, steps) in models.into_iter().filter(|model| model.0.contains(&only)) {
         let mut theirs: ModuleOptimizer = AdamWConfig::new().init();
         let name_of = format!("AdamW, {name}");
-        compare(&name_of, (model(), rounds), (adamw(), &mut theirs), true);
+        compare(
+            &name_of,
+            (model(), rounds, steps),
+            (adamw(), &mut theirs),
+            true,
+        );
         let clip = GradientClipping::Norm(1.0);
         let mut theirs = AdamWConfig::new().init().with_grad_clipping(clip);
         let rule = (
@@ -240,9 +318,21 @@ fn main() {
             adamw(),
         );
         let name_of = format!("clip and AdamW, {name}");
-        compare(&name_of, (model(), rounds), (rule, &mut theirs), false);
+        compare(
+            &name_of,
+            (model(), rounds, steps),
+            (rule, &mut theirs),
+            false,
+        );
     }
-    unflatten();
+    if only.is_empty() {
+        unflatten();
+    }
+}
+
+/// What follows this word on the command line.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
 }
 
 /// The vector of 25.6M, copied to where the parameters are, and moved.
@@ -252,12 +342,12 @@ fn unflatten() {
     let values = flat.flatten(&model).expect("values");
     let (mut copied, mut moved) = (vec![], vec![]);
     for _ in 0..7 {
-        let begun = Instant::now();
+        let begun = ProcessTime::now();
         flat.unflatten(&mut model, &values[..]).expect("values");
         copied.push(begun.elapsed().as_secs_f64());
         assert_eq!(flat.flatten(&model).expect("values"), values);
         let vector = values.clone();
-        let begun = Instant::now();
+        let begun = ProcessTime::now();
         flat.unflatten(&mut model, vector).expect("values");
         moved.push(begun.elapsed().as_secs_f64());
         assert_eq!(flat.flatten(&model).expect("values"), values);

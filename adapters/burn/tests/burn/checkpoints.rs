@@ -10,7 +10,7 @@ use ndarray::{arr1, arr2};
 
 use crate::models::{Mlp, Tied, addresses};
 
-fn file(name: &str) -> PathBuf {
+pub fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("flatleaf-burn-{name}-{}", std::process::id()))
 }
 

@@ -7,5 +7,6 @@ mod models;
 mod params;
 mod per_tensor;
 mod precision;
+mod records;
 mod steps;
 mod ties;

@@ -2,6 +2,7 @@
 
 use burn_core::module::Module;
 use burn_optim::{GradientsParams, SgdConfig};
+use flatleaf::ops::norm_l2;
 use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf_burn::Flat;
 
@@ -116,4 +117,44 @@ fn what_valid_and_train_return_has_lost_the_tie_and_its_gradients() {
     assert!(error.to_string().contains("several at `a`, `b`"), "{error}");
     flat.retie(&mut model).unwrap();
     assert_eq!(*flat.flatten_grads(&model, &grads).unwrap(), [1.0]);
+}
+
+/// Values that do not depend on burn's random numbers.
+fn with_fixed_values(mut model: Tied) -> Tied {
+    let flat = Flat::of(&model).unwrap();
+    let values: Vec<f32> = (0..flat.layout().len())
+        .map(|index| (index * 37 % 101) as f32 / 101.0 - 0.5)
+        .collect();
+    flat.unflatten(&mut model, values).unwrap();
+    model
+}
+
+#[test]
+fn of_the_gradients_of_two_places_burn_keeps_the_last_and_flatleaf_the_sum() {
+    let grad = |model: &Tied, id| {
+        let grad = model.grads().get::<2>(id).unwrap().into_data();
+        grad.try_to_vec::<f32>().unwrap()
+    };
+    let tied = with_fixed_values(Tied::new());
+    let whole = grad(&tied, tied.embed.id);
+
+    // The same values at two parameters: what each place adds.
+    let mut untied = tied.clone();
+    untied.head = burn_core::module::Param::from_tensor(tied.head.val().detach());
+    let (at_embed, at_head) = (
+        grad(&untied, untied.embed.id),
+        grad(&untied, untied.head.id),
+    );
+    let sum: Vec<f32> = at_embed.iter().zip(&at_head).map(|(a, b)| a + b).collect();
+    let difference: Vec<f32> = whole.iter().zip(&sum).map(|(a, b)| a - b).collect();
+    assert!(norm_l2(&difference) < 1e-6);
+
+    // What has been taken apart, by a record: the last place's, and nothing of the other.
+    let apart = tied.clone().load_record(tied.clone().into_record());
+    assert_eq!(grad(&apart, apart.embed.id), at_head);
+
+    let norms = [&at_embed, &at_head, &whole].map(|grad| norm_l2(grad));
+    for (norm, expected) in norms.into_iter().zip([0.1278, 0.0729, 0.1475]) {
+        assert!((norm - expected).abs() < 1e-4, "{norms:?}");
+    }
 }
