@@ -1,22 +1,28 @@
 //! A step, by candle and by flatleaf, in turns in one process.
 //!
 //! ```text
-//! cargo bench --bench steps [-- --threads 2]
+//! cargo bench --bench steps [-- --threads 2] [--model 10,000]
 //! ```
 //!
-//! One thread unless something else is said, and time of the processor, not of the clock. The
+//! One thread unless something else is said, and then time of the processor, not of the clock. The
 //! program starts itself again with the number of threads and with an allocator that keeps memory
 //! (glibc gives large blocks back to the system after each step, and candle, which makes some 14
 //! temporary tensors of a variable, would wait for fresh pages: its figures would be worse).
 //! Before anything is timed, both sides take three steps and have to agree.
+//!
+//! Beside them stands what no step of candle's variables can do without: one gradient after the
+//! other is looked up and locked, its variable is locked, and both are read.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::hint::black_box;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{
+    CpuStorage, DType, Device, InplaceOp1, Layout as Strides, Storage, Tensor, Var, WithDType,
+};
 use candle_nn::{Optimizer as _, ParamsAdamW};
 use cpu_time::ProcessTime;
 use flatleaf::Layout;
@@ -32,29 +38,38 @@ const TURN: Duration = Duration::from_millis(300);
 const TURNS: usize = 9;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().collect();
     if std::env::var_os("FLATLEAF_BENCH").is_none() {
-        let threads = arguments
-            .iter()
-            .position(|argument| argument == "--threads");
-        let threads = threads.and_then(|at| arguments.get(at + 1));
-        return start_again(threads.map_or("1", String::as_str));
+        return start_again(&option("--threads").unwrap_or("1".to_owned()));
     }
     let threads = std::env::var("RAYON_NUM_THREADS")?;
-    println!("threads: {threads}; medians of {TURNS} turns, time of the processor, in ms");
+    let clock = match clock() {
+        Clock::Processor => "time of the processor",
+        Clock::Wall => "time of the clock",
+    };
+    println!("threads: {threads}; medians of {TURNS} turns, {clock}, in ms");
     println!(
-        "| variables | step | candle | flatleaf | times faster | on `Vec<Vec<f32>>` | times slower |"
+        "| variables | step | candle | flatleaf | times faster | on `Vec<Vec<f32>>` | times slower | candle's locks alone |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for (name, shapes) in models()? {
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let only = option("--model").unwrap_or_default();
+    for (name, shapes) in models()?
+        .into_iter()
+        .filter(|(name, _)| name.contains(&only))
+    {
         Model::new(&shapes)?.compare_adamw(name)?;
         Model::new(&shapes)?.compare_chain(name)?;
     }
     Ok(())
 }
 
+/// What follows this word on the command line.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
+}
+
 fn start_again(threads: &str) -> Result<(), Box<dyn Error>> {
     let status = Command::new(std::env::current_exe()?)
+        .args(std::env::args().skip(1))
         .env("FLATLEAF_BENCH", "1")
         .env("RAYON_NUM_THREADS", threads)
         .env("MALLOC_TRIM_THRESHOLD_", "8000000000")
@@ -174,9 +189,12 @@ impl Model {
         }
         self.check(&plain)?;
         let mut by_plain = || drop(on_plain.update(&mut plain, &self.plain_grads).unwrap());
-        let [candle, flatleaf, plain] = in_turns([&mut by_candle, &mut by_flatleaf, &mut by_plain]);
+        let vars: Vec<&Var> = self.vars.iter().map(|(_, var)| var).collect();
+        let mut locks = || locks_alone(&vars, &self.our_grads).unwrap();
+        let [candle, flatleaf, plain, locks] =
+            in_turns([&mut by_candle, &mut by_flatleaf, &mut by_plain, &mut locks]);
         println!(
-            "| {name} | {step} | {candle:.3} | {flatleaf:.3} | {:.1} | {plain:.3} | {:.2} |",
+            "| {name} | {step} | {candle:.3} | {flatleaf:.3} | {:.1} | {plain:.3} | {:.2} | {locks:.3} |",
             candle / flatleaf,
             flatleaf / plain
         );
@@ -213,6 +231,37 @@ fn params() -> ParamsAdamW {
         lr: 1e-3,
         weight_decay: 0.01,
         ..Default::default()
+    }
+}
+
+/// Looks every gradient up, locks it and its variable, and reads both.
+fn locks_alone(vars: &[&Var], grads: &GradStore) -> candle_core::Result<()> {
+    for var in vars {
+        let Some(grad) = grads.get(var) else {
+            continue;
+        };
+        let (guard, _) = grad.storage_and_layout();
+        let Storage::Cpu(storage) = &*guard else {
+            candle_core::bail!("expected host memory");
+        };
+        var.inplace_op1(&ReadWith(f32::cpu_storage_as_slice(storage)?))?;
+    }
+    Ok(())
+}
+
+struct ReadWith<'g>(&'g [f32]);
+
+impl InplaceOp1 for ReadWith<'_> {
+    fn name(&self) -> &'static str {
+        "read"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Strides) -> candle_core::Result<()> {
+        let CpuStorage::F32(elements) = storage else {
+            candle_core::bail!("expected f32");
+        };
+        black_box(flatleaf::ops::dot(elements, self.0));
+        Ok(())
     }
 }
 
@@ -270,6 +319,20 @@ impl ByHand {
     }
 }
 
+enum Clock {
+    Processor,
+    Wall,
+}
+
+/// Of one thread the time that it had the processor; of several the time of the clock, since threads
+/// that wait for each other use the processor too.
+fn clock() -> Clock {
+    match std::env::var("RAYON_NUM_THREADS").as_deref() {
+        Ok("1") => Clock::Processor,
+        _ => Clock::Wall,
+    }
+}
+
 /// The median time of each job, in ms.
 fn in_turns<const N: usize>(mut jobs: [&mut dyn FnMut(); N]) -> [f64; N] {
     let mut times = [const { Vec::new() }; N];
@@ -277,13 +340,17 @@ fn in_turns<const N: usize>(mut jobs: [&mut dyn FnMut(); N]) -> [f64; N] {
         for (job, times) in jobs.iter_mut().zip(&mut times) {
             // It finds the caches as the last job left them, and is not timed.
             job();
-            let (start, end) = (ProcessTime::now(), Instant::now() + TURN);
+            let (start, begun) = (ProcessTime::now(), Instant::now());
             let mut calls = 0;
-            while calls < 3 || Instant::now() < end {
+            while calls < 3 || begun.elapsed() < TURN {
                 job();
                 calls += 1;
             }
-            times.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(calls));
+            let elapsed = match clock() {
+                Clock::Processor => start.elapsed(),
+                Clock::Wall => begun.elapsed(),
+            };
+            times.push(elapsed.as_secs_f64() * 1e3 / f64::from(calls));
         }
     }
     times.map(|mut times: Vec<f64>| {

@@ -163,20 +163,31 @@ pub(crate) fn change<E: Stored>(
     mut change: impl FnMut(&mut [E]),
 ) -> Result<()> {
     if may_lend && var.device().is_cpu() {
-        return in_place(var, |storage, layout| {
-            let range = layout.contiguous_offsets();
-            let elements = E::of_mut(storage).zip(range);
-            let elements = elements.and_then(|(all, (start, end))| all.get_mut(start..end));
-            let Some(elements) = elements else {
-                candle_core::bail!("a variable that is not as it was");
-            };
-            change(elements);
-            Ok(())
-        });
+        let Some((start, end)) = var.layout().contiguous_offsets() else {
+            candle_core::bail!("a variable that is not as it was");
+        };
+        return change_at(var, &(start..end), change);
     }
     let mut elements = to_vec(var)?;
     change(&mut elements);
     var.set(&Tensor::from_vec(elements, var.shape(), var.device())?)
+}
+
+/// Calls `change` once with the elements of a variable in host memory, which are there in its
+/// storage.
+pub(crate) fn change_at<E: Stored>(
+    var: &Var,
+    range: &Range<usize>,
+    mut change: impl FnMut(&mut [E]),
+) -> Result<()> {
+    in_place(var, |storage, _| {
+        let elements = E::of_mut(storage).and_then(|all| all.get_mut(range.clone()));
+        let Some(elements) = elements else {
+            candle_core::bail!("a variable that is not as it was");
+        };
+        change(elements);
+        Ok(())
+    })
 }
 
 /// Hands out the storage of a variable in host memory, under its lock for writing.

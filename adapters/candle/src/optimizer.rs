@@ -16,10 +16,11 @@ use flatleaf::implementing::alone;
 use flatleaf::optim::{Optimizer, Rule, StepReport};
 use flatleaf::{Error, FlatGrad, Layout, Planner, Result};
 use half::slice::HalfFloatSliceExt;
+use typed_arena::Arena;
 
 use crate::elements;
-use crate::grads::{Addresses, Grads};
-use crate::var_tree::VarTree;
+use crate::grads::{Addresses, Grads, plain_gradients};
+use crate::var_tree::{Entry, VarTree};
 use crate::{from_candle, to_candle};
 
 /// Moves candle's variables by any [`Rule`] or chain of rules, where they are; it is a
@@ -198,13 +199,15 @@ impl<R: Rule> FlatOptimizer<R> {
             return Err(refused.clone());
         }
         self.check_layout()?;
-        let grads = Grads::with_addresses(store, &self.vars, &self.addresses)?;
-        let plain = self.positions.iter().map(|&position| grads.plain(position));
-        let gathered: FlatGrad;
-        let slices = match plain.collect::<std::result::Result<Vec<_>, ()>>() {
-            Ok(slices) => slices,
-            Err(()) => {
-                gathered = self.layout.gather_grad(&grads)?;
+        let (held, others, gathered);
+        held = Arena::with_capacity(self.positions.len());
+        let (vars, addresses) = (&self.vars, &self.addresses);
+        let plain = plain_gradients(store, vars, &self.positions, addresses, &held)?;
+        let slices = match plain {
+            Some(slices) => slices,
+            None => {
+                others = Grads::with_addresses(store, vars, addresses)?;
+                gathered = self.layout.gather_grad(&others)?;
                 slices_of(&gathered)
             }
         };
@@ -213,8 +216,6 @@ impl<R: Rule> FlatOptimizer<R> {
         let report =
             alone(|| optimizer.update_each(&slices, |leaf, step| lending.lend(leaf, step)));
         let moved_to = lending.moved_to;
-        drop(slices);
-        drop(grads);
         self.addresses.extend(moved_to);
         report
     }
@@ -481,16 +482,20 @@ impl<'v> Lending<'v> {
     }
 
     fn lend(&mut self, leaf: usize, step: &mut dyn FnMut(&mut [f32])) -> Result<()> {
-        let var = &self.vars.entries()[self.positions[leaf]].var;
-        let lent = match var.dtype() {
-            DType::F32 => elements::change(var, self.vars.may_lend(), |elements: &mut [f32]| {
+        let Entry { var, plain, .. } = &self.vars.entries()[self.positions[leaf]];
+        if let Some(range) = plain.as_ref().filter(|_| self.vars.may_lend()) {
+            let lent = elements::change_at(var, range, |elements: &mut [f32]| {
                 let address = elements.as_ptr().addr();
                 if self.lies_at[leaf] != address {
                     self.lies_at[leaf] = address;
                     self.moved_to.push(address);
                 }
                 step(elements)
-            }),
+            });
+            return lent.map_err(from_candle);
+        }
+        let lent = match var.dtype() {
+            DType::F32 => elements::change(var, self.vars.may_lend(), step),
             DType::F16 => self.widened::<half::f16>(var, step),
             DType::BF16 => self.widened::<half::bf16>(var, step),
             _ => self.rounded(var, step),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use candle_core::{DType, Tensor, TensorId, Var, WithDType};
 use candle_nn::VarMap;
@@ -62,10 +63,20 @@ pub(crate) struct Entry {
     /// than a cache holds.
     pub(crate) id: TensorId,
     shape: InlineShape,
+    /// Where its elements are in its storage, if they are of f32, in row-major order and in host
+    /// memory: none of it changes while there is the variable.
+    pub(crate) plain: Option<Range<usize>>,
     /// The first name of the same variable.
     pub(crate) first: usize,
     /// Of a variable of several names.
     identity: Option<Identity>,
+}
+
+/// Where the elements of a variable are that can be stepped where they are.
+fn plain(var: &Var) -> Option<Range<usize>> {
+    let is_plain = var.dtype() == DType::F32 && var.device().is_cpu();
+    let (start, end) = var.layout().contiguous_offsets().filter(|_| is_plain)?;
+    Some(start..end)
 }
 
 impl Entry {
@@ -152,6 +163,7 @@ impl VarTree {
             Entry {
                 id: var.id(),
                 shape: InlineShape::of(var.dims()),
+                plain: plain(&var),
                 var,
                 first,
                 identity,

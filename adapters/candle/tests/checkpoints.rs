@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Module, Tensor};
+use candle_core::{DType, Module, Tensor, Var};
 use candle_nn::{Init, VarMap};
 use flatleaf::Layout;
 use flatleaf::checkpoint::{self, Extras, LoadOptions};
@@ -50,6 +50,44 @@ fn a_file_of_candle_s_is_loaded_and_ours_loads_into_candle_s() -> Outcome {
         empty.load(folder.file(name))?;
         assert_eq!(bits(&VarTree::of(&empty)?)?, bits(&vars)?);
     }
+    Ok(())
+}
+
+#[test]
+fn python_reads_the_file_and_what_it_writes_is_loaded() -> Outcome {
+    // numpy and safetensors in the versions that tests/checkpoint/interop/requirements.txt of flatleaf names.
+    let Ok(python) = std::env::var("FLATLEAF_PYTHON") else {
+        println!("skipped: FLATLEAF_PYTHON is not set");
+        return Ok(());
+    };
+    let folder = Folder::new("python")?;
+    let half = Tensor::new(&[1.5_f32, -0.0, 65504.0], &CPU)?.to_dtype(DType::F16)?;
+    let weight = Tensor::arange(0.0_f32, 6.0, &CPU)?.reshape((2, 3))?;
+    let named = [
+        ("body.bias", var(&[0.5, -0.25])),
+        ("body.weight", Var::from_tensor(&weight)?),
+        ("head.half", Var::from_tensor(&half)?),
+        ("steps", Var::new(&[7_i64, 8], &CPU)?),
+    ];
+    let mut vars = VarTree::named(named)?;
+    checkpoint::save(folder.file("ours"), &vars)?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop.py");
+    let status = std::process::Command::new(python)
+        .arg(script)
+        .args([folder.file("ours"), folder.file("theirs")])
+        .status()?;
+    assert!(status.success());
+
+    checkpoint::load_into(folder.file("theirs"), &mut vars, &LoadOptions::new())?;
+    let get = |name: &str| vars.get(name).expect("a variable").clone();
+    assert_eq!(values(&get("body.bias")), [1.0, -0.5]);
+    assert_eq!(
+        get("body.weight").to_vec2::<f32>()?,
+        [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]]
+    );
+    let half = get("head.half").to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    assert_eq!(half, [0.75, 0.0, 32752.0]);
+    assert_eq!(get("steps").to_vec1::<i64>()?, [14, 16]);
     Ok(())
 }
 
