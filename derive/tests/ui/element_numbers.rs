@@ -40,3 +40,11 @@ struct Generic<T> {
 fn main() {
     flatleaf::Layout::of(&vec![Generic { x: String::new() }]).unwrap();
 }
+
+/// As graphics cards want it: 12 bytes of numbers, and four more.
+#[derive(Tree, Clone, Copy, Pod, Zeroable)]
+#[tree(element)]
+#[repr(C, align(16))]
+struct Padded {
+    x: [f32; 3],
+}
