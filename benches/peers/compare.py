@@ -14,8 +14,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 # In the order in which every process comes to them. What the machine's limit is for each: the row of peer `limit` that moves the same bytes.
 LIMITS = {"flatten_new": "memcpy", "flatten_into": "memcpy", "restructure_new": "memcpy", "restructure_into": "memcpy",
-          "norm_l2": "read", "clip_norm": "read", "ema": "triad", "adamw": "rule",
-          "step_clip_adamw_ema": "step", "step_flat_clip_adamw_ema": "step"}
+          "norm_l2": "read", "clip_norm": "read", "ema": "triad",
+          "adamw": "rule", "adamw_bf16": "rule_bf16", "adamw_8_bits": "rule_8_bits",
+          "step_clip_adamw_ema": "step", "step_flat_clip_adamw_ema": "step",
+          "step_clip_adamw_ema_bf16": "step_bf16", "step_flat_clip_adamw_ema_bf16": "step_bf16",
+          "step_clip_adamw_ema_8_bits": "step_8_bits", "step_flat_clip_adamw_ema_8_bits": "step_8_bits"}
 # The works that make new arrays are timed once more in a process whose allocator keeps what is freed, as the peers' processes do: glibc gives
 # large blocks back on every call, and then page faults cost more than the copy.
 NEW = ["flatten_new", "restructure_new"]
@@ -23,6 +26,13 @@ KEPT = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100
 OURS = ["cargo", "bench", "--quiet", "--bench", "versus"]
 # Seconds after a turn, in which threads that spin for a while come to rest.
 PAUSE = 0.02
+
+
+def row_of(worker, op):
+    """The row of a process that stands beside a row of ours: of the limit, and of peers, which keep all state in f32."""
+    if worker == "limit":
+        return LIMITS[op]
+    return op if worker in ("flatleaf", "kept") else op.removesuffix("_bf16").removesuffix("_8_bits")
 
 
 class Worker:
@@ -61,11 +71,11 @@ def workers(a, tree, ops):
     peers = [sys.executable, os.path.join(HERE, "peers.py"), "--peers"]
     new = [op for op in ops if op in NEW]
     yield Worker("flatleaf", ours, environment, a, tree, ops)
-    yield Worker("limit", ours, environment, a, tree, [LIMITS[op] for op in ops])
+    yield Worker("limit", ours, environment, a, tree, [row_of("limit", op) for op in ops])
     if new:
         yield Worker("kept", ours, environment | KEPT, a, tree, new)
     for peer in a.peers.split(","):
-        yield Worker(peer, peers + [peer], environment, a, tree, ops)
+        yield Worker(peer, peers + [peer], environment, a, tree, [row_of(peer, op) for op in ops])
 
 
 def compare(a, tree, ops):
@@ -74,14 +84,14 @@ def compare(a, tree, ops):
     for worker in all_workers:
         worker.start()
     for at, op in enumerate(ops):
-        here = [worker for worker in all_workers if worker.op == (LIMITS[op] if worker.name == "limit" else op)]
+        here = [worker for worker in all_workers if worker.op == row_of(worker.name, op)]
         times = collections.defaultdict(list)
         for _ in range(a.rounds):
             for worker in here:
                 times[worker.name].append(worker.turn())
         yield op, times
         for worker in here:
-            if worker.name != "limit" or LIMITS[op] != LIMITS.get(ops[at + 1] if at + 1 < len(ops) else None):
+            if not any(row_of(worker.name, later) == worker.op for later in ops[at + 1:]):
                 worker.go_on()
     for worker in all_workers:
         worker.process.stdin.close()
