@@ -82,11 +82,7 @@ impl Rule for Adam {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![
-            ("exp_avg", Moment::First),
-            ("exp_avg_sq", Moment::Second),
-            ("max_exp_avg_sq", Moment::Second),
-        ]
+        moments()
     }
 
     fn zero_at_any_step(&self) -> &'static [&'static str] {
@@ -184,11 +180,7 @@ impl Rule for AdamW {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![
-            ("exp_avg", Moment::First),
-            ("exp_avg_sq", Moment::Second),
-            ("max_exp_avg_sq", Moment::Second),
-        ]
+        moments()
     }
 
     fn zero_at_any_step(&self) -> &'static [&'static str] {
@@ -238,6 +230,12 @@ pub(super) fn adamw<E: FlatElement>(adamw: AdamW, step: u64) -> impl Kernel<E> {
 
 /// PyTorch's names.
 const MOMENTS: [&str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+
+/// The first is an average of gradients, the others of their squares.
+fn moments() -> Vec<(&'static str, Moment)> {
+    let kinds = [Moment::First, Moment::Second, Moment::Second];
+    MOMENTS.into_iter().zip(kinds).collect()
+}
 
 /// What a step of Adam does to one element. The rates' complements are taken in f64: 1 − 0.999 in
 /// f32 is off by 1.3e-5.

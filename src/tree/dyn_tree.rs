@@ -259,12 +259,8 @@ pub(crate) fn duplicate(entries: &[(String, DynTree)]) -> Option<&str> {
 }
 
 /// An array of some element type.
-pub(crate) trait AnyArray: Send + Sync {
+pub(crate) trait AnyArray: AsTree + Send + Sync {
     fn as_any(&self) -> &dyn Any;
-    fn as_tree(&self) -> &dyn Tree;
-    fn as_tree_mut(&mut self) -> &mut dyn Tree;
-    fn boxed(&self) -> Box<dyn AnyArray>;
-    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>>;
     fn equals(&self, other: &dyn Any) -> bool;
     fn shape(&self) -> &[usize];
     fn dtype(&self) -> Dtype;
@@ -274,11 +270,15 @@ pub(crate) trait AnyArray: Send + Sync {
     fn bytes(&self) -> Vec<u8>;
 }
 
-impl<E: Element> AnyArray for ArrayD<E> {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
+/// What any array can as the tree that it is, and as a type that is cloned.
+pub(crate) trait AsTree {
+    fn as_tree(&self) -> &dyn Tree;
+    fn as_tree_mut(&mut self) -> &mut dyn Tree;
+    fn boxed(&self) -> Box<dyn AnyArray>;
+    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>>;
+}
 
+impl<A: AnyArray + Tree + Clone + 'static> AsTree for A {
     fn as_tree(&self) -> &dyn Tree {
         self
     }
@@ -293,6 +293,12 @@ impl<E: Element> AnyArray for ArrayD<E> {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>> {
         Ok(Box::new(Tree::rebuild(self, builder)?))
+    }
+}
+
+impl<E: Element> AnyArray for ArrayD<E> {
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn equals(&self, other: &dyn Any) -> bool {
@@ -351,22 +357,6 @@ impl<E: Element> Tree for ArrayOfFields<E> {
 impl<E: Element> AnyArray for ArrayOfFields<E> {
     fn as_any(&self) -> &dyn Any {
         &self.array
-    }
-
-    fn as_tree(&self) -> &dyn Tree {
-        self
-    }
-
-    fn as_tree_mut(&mut self) -> &mut dyn Tree {
-        self
-    }
-
-    fn boxed(&self) -> Box<dyn AnyArray> {
-        Box::new(self.clone())
-    }
-
-    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>> {
-        Ok(Box::new(Tree::rebuild(self, builder)?))
     }
 
     fn equals(&self, other: &dyn Any) -> bool {

@@ -40,19 +40,6 @@ impl OpaqueArray {
             bytes,
         })
     }
-
-    fn rebuilt(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        let Some(new) = builder.new_leaf(&self.shape, self.dtype)? else {
-            return Ok(self.clone());
-        };
-        let NewElements::Bytes(bytes) = new.elements else {
-            return Err(Error::unstable("a leaf of another element type"));
-        };
-        Ok(OpaqueArray {
-            bytes: bytes.into_owned(),
-            ..self.clone()
-        })
-    }
 }
 
 impl Tree for OpaqueArray {
@@ -70,29 +57,22 @@ impl Tree for OpaqueArray {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        self.rebuilt(builder)
+        let Some(new) = builder.new_leaf(&self.shape, self.dtype)? else {
+            return Ok(self.clone());
+        };
+        let NewElements::Bytes(bytes) = new.elements else {
+            return Err(Error::unstable("a leaf of another element type"));
+        };
+        Ok(OpaqueArray {
+            bytes: bytes.into_owned(),
+            ..self.clone()
+        })
     }
 }
 
 impl AnyArray for OpaqueArray {
     fn as_any(&self) -> &dyn Any {
         self
-    }
-
-    fn as_tree(&self) -> &dyn Tree {
-        self
-    }
-
-    fn as_tree_mut(&mut self) -> &mut dyn Tree {
-        self
-    }
-
-    fn boxed(&self) -> Box<dyn AnyArray> {
-        Box::new(self.clone())
-    }
-
-    fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Box<dyn AnyArray>> {
-        Ok(Box::new(self.rebuilt(builder)?))
     }
 
     fn equals(&self, other: &dyn Any) -> bool {

@@ -31,6 +31,7 @@
 pub(crate) mod models;
 #[cfg(feature = "derive")]
 pub(crate) mod problems;
+pub(crate) mod widths;
 
 use flatleaf::{FlatGrad, Layout, Leaf, Tree, destructure};
 

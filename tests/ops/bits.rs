@@ -1,15 +1,15 @@
 //! The same bits by any number of threads and at every vector width.
 //!
-//! Worth running with `--release` too: without optimisation nothing is vectorised. The widths are a
-//! setting of the process, so one test goes through them; the others do not notice.
+//! Worth running with `--release` too: without optimisation nothing is vectorised.
 
 use flatleaf::FlatElement;
-use flatleaf::ops::{self, dispatch::Width};
+use flatleaf::ops;
 
 #[cfg(feature = "rayon")]
 use crate::edges::SPLIT;
 use crate::edges::{LARGE, exact_too, lengths, rough};
 use crate::kernels::{POWERS, changes, measures};
+use crate::widths::at_every_width;
 
 /// All that all kernels give for one input, without powers if it is large: those take long where
 /// nothing is optimised.
@@ -71,16 +71,12 @@ fn assert_same(what: &str, found: &[(String, Vec<u64>)], expected: &[(String, Ve
 #[test]
 fn widths_agree() {
     for length in lengths() {
-        let widest = everything(length);
-        for width in [Width::Avx2, Width::Baseline] {
-            ops::dispatch::limit(width);
-            assert_same(
-                &format!("at {width:?}, {length} elements"),
-                &everything(length),
-                &widest,
-            );
-        }
-        ops::dispatch::limit(Width::Widest);
+        at_every_width(
+            || everything(length),
+            |width, found, widest| {
+                assert_same(&format!("at {width:?}, {length} elements"), found, widest)
+            },
+        );
     }
 }
 

@@ -2,7 +2,8 @@
 //! and has the same bits at every vector width and however the vector is cut.
 
 use flatleaf::ops::compact::{self, BLOCK, Codes, RandomBits};
-use flatleaf::ops::dispatch::{self, Width};
+
+use crate::widths::at_every_width;
 
 const KINDS: [Codes; 2] = [Codes::Signed, Codes::Unsigned];
 
@@ -460,17 +461,13 @@ fn everything(len: usize, first: u64) -> (Vec<u16>, Vec<Encoded>) {
     (narrow(&signed, random), encoded)
 }
 
-/// The widths are a setting of the process, so one test goes through them; the others do not
-/// notice.
 #[test]
 fn widths_agree() {
     for len in lengths() {
-        let widest = everything(len, 40);
-        for width in [Width::Avx2, Width::Baseline] {
-            dispatch::limit(width);
-            assert!(everything(len, 40) == widest, "{len} elements at {width:?}");
-        }
-        dispatch::limit(Width::Widest);
+        at_every_width(
+            || everything(len, 40),
+            |width, found, widest| assert!(found == widest, "{len} elements at {width:?}"),
+        );
     }
 }
 

@@ -11,3 +11,5 @@ mod naive;
 mod numbers;
 mod panics;
 mod twins;
+#[path = "../common/widths.rs"]
+mod widths;

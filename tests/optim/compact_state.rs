@@ -5,7 +5,6 @@ use std::fmt::Debug;
 
 use flatleaf::ops::NonFinite;
 use flatleaf::ops::compact::{self, BLOCK, Codes, RandomBits};
-use flatleaf::ops::dispatch::{self, Width};
 use flatleaf::optim::{
     Accumulate, AdaGrad, Adam, AdamW, ClipNorm, Ema, Lamb, LeafState, Lion, Moment, Muon,
     Optimizer, OuterOptimizer, Rounding, Rule, Sgd, Snapshot, Storage,
@@ -13,6 +12,8 @@ use flatleaf::optim::{
 use flatleaf::{Alone, Communicator, FlatGrad, Layout, Threads, tree};
 
 use crate::common::bits;
+use crate::common::widths::at_every_width;
+use crate::lent;
 use crate::members;
 use crate::numbers::{gradient, parameters};
 use crate::rules::{self, AnyLaw};
@@ -159,26 +160,13 @@ fn trained<R: Rule>(rule: &R, layout: &Layout, storage: Storage) -> (Vec<f32>, O
 
 /// On leaves that are lent one at a time.
 fn trained_each<R: Rule>(rule: &R, layout: &Layout, storage: Storage) -> Everything {
-    let flat = parameters(layout.len());
-    let leaves = layout.leaves();
-    let mut lent: Vec<Vec<f32>> = leaves
-        .iter()
-        .map(|leaf| flat[leaf.range()].to_vec())
-        .collect();
+    let mut leaves = lent::leaves_of(layout, &parameters(layout.len()));
     let mut optimizer = Optimizer::with_storage(rule.clone(), layout, storage).unwrap();
     for step in 1..=STEPS {
         let grad = gradient_of(layout, step);
-        let slices = leaves.iter().enumerate();
-        let slices: Vec<_> = slices
-            .map(|(index, leaf)| grad.is_present(index).then(|| &grad[leaf.range()]))
-            .collect();
-        let lend = |leaf: usize, step: &mut dyn FnMut(&mut [f32])| {
-            step(&mut lent[leaf]);
-            Ok(())
-        };
-        optimizer.update_each(&slices, lend).unwrap();
+        lent::update(&mut optimizer, &mut leaves, &grad).unwrap();
     }
-    everything(&lent.concat(), &optimizer)
+    everything(&leaves.concat(), &optimizer)
 }
 
 struct LikeFullStateThatIsRounded;
@@ -214,18 +202,13 @@ impl AnyLaw for AtEveryWidth {
                 let (flat, optimizer) = trained(&rule, &layout, storage);
                 everything(&flat, &optimizer)
             };
-            let widest = all();
-            for width in [Width::Avx2, Width::Baseline] {
-                dispatch::limit(width);
-                assert!(all() == widest, "{rule:?} in {storage:?} at {width:?}");
-            }
-            dispatch::limit(Width::Widest);
+            at_every_width(all, |width, found, widest| {
+                assert!(found == widest, "{rule:?} in {storage:?} at {width:?}");
+            });
         }
     }
 }
 
-/// The widths are a setting of the process, so one test goes through them; the others do not
-/// notice.
 #[test]
 fn widths_agree() {
     rules::chains(&AtEveryWidth);

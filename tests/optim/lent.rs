@@ -31,7 +31,7 @@ fn layout() -> Layout {
 }
 
 /// The leaves of a flat vector, each by itself.
-fn leaves_of(layout: &Layout, flat: &[f32]) -> Vec<Vec<f32>> {
+pub(crate) fn leaves_of(layout: &Layout, flat: &[f32]) -> Vec<Vec<f32>> {
     let leaves = layout.leaves().iter();
     leaves.map(|leaf| flat[leaf.range()].to_vec()).collect()
 }
@@ -45,7 +45,7 @@ fn slices_of(grad: &FlatGrad) -> Vec<Option<&[f32]>> {
 }
 
 /// A step that lends every leaf as it should.
-fn update<R: Rule>(
+pub(crate) fn update<R: Rule>(
     optimizer: &mut Optimizer<R>,
     leaves: &mut [Vec<f32>],
     grad: &FlatGrad,

@@ -6,10 +6,10 @@
 use std::fmt::Debug;
 
 use flatleaf::Layout;
-use flatleaf::ops::dispatch::{self, Width};
 use flatleaf::optim::{NAdam, Optimizer, Rule, RuleFor};
 
 use crate::common::bits;
+use crate::common::widths::at_every_width;
 use crate::naive::{self, Twin};
 use crate::numbers::{assert_close, assert_close_to, flat_grad, gradient, parameters, widened};
 use crate::rules::{self, Law};
@@ -126,21 +126,19 @@ impl Law for AtEveryWidth {
             )
         };
         for length in lengths() {
-            let widest = all_bits(length);
-            for width in [Width::Avx2, Width::Baseline] {
-                dispatch::limit(width);
-                assert!(
-                    all_bits(length) == widest,
-                    "{rule:?} differs at {width:?}, {length} elements"
-                );
-            }
-            dispatch::limit(Width::Widest);
+            at_every_width(
+                || all_bits(length),
+                |width, found, widest| {
+                    assert!(
+                        found == widest,
+                        "{rule:?} differs at {width:?}, {length} elements"
+                    );
+                },
+            );
         }
     }
 }
 
-/// The widths are a setting of the process, so one test goes through them; the others do not
-/// notice.
 #[test]
 fn widths_agree() {
     rules::every(&AtEveryWidth);
