@@ -53,6 +53,11 @@ pub trait Kernel<E: FlatElement = f32>: Send + Sync {
     #[doc(hidden)]
     const NORMS: usize;
 
+    /// How many pieces, one behind the other, may change the same state vectors. Of one at most,
+    /// nobody reads in a row what it writes there, so that can be rounded as it is written.
+    #[doc(hidden)]
+    const WRITERS: usize = 0;
+
     /// How many state vectors it may change.
     #[doc(hidden)]
     fn states(&self) -> usize {
@@ -174,6 +179,8 @@ where
 {
     const NORMS: usize = 0;
 
+    const WRITERS: usize = if N > 0 { 1 } else { 0 };
+
     fn states(&self) -> usize {
         N
     }
@@ -225,6 +232,12 @@ struct Choice<A, B> {
 
 impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
     const NORMS: usize = A::NORMS + B::NORMS;
+
+    const WRITERS: usize = if A::WRITERS > B::WRITERS {
+        A::WRITERS
+    } else {
+        B::WRITERS
+    };
 
     fn states(&self) -> usize {
         self.first.states().max(self.second.states())
@@ -505,6 +518,9 @@ pub(super) struct Stage<K> {
 impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
     const NORMS: usize = K::NORMS;
 
+    /// Stages have vectors of their own, so only what changes them twice counts in a chain.
+    const WRITERS: usize = if K::WRITERS > 1 { K::WRITERS } else { 0 };
+
     fn states(&self) -> usize {
         match self.kernel.states() {
             0 => 0,
@@ -541,6 +557,8 @@ macro_rules! sequence {
     ($($kernel:ident $index:tt),+) => {
         impl<Z: FlatElement, $($kernel: Kernel<Z>),+> Kernel<Z> for ($($kernel,)+) {
             const NORMS: usize = 0 $(+ $kernel::NORMS)+;
+
+            const WRITERS: usize = 0 $(+ $kernel::WRITERS)+;
 
             fn states(&self) -> usize {
                 [$(self.$index.states()),+].into_iter().max().unwrap_or(0)

@@ -7,8 +7,9 @@ use std::slice;
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
-use super::row::{Context, Copied, Elements, ROW, Row, States, filled_up};
+use super::row::{Context, Copied, Elements, HalfColumn, ROW, Row, States, filled_up};
 use crate::element::FlatElement;
+use crate::ops::compact::Sequence;
 use crate::ops::dispatch;
 
 /// Elements that are at the same step, with their slices of the state vectors.
@@ -53,11 +54,27 @@ pub(super) fn step<E: FlatElement>(
 struct Step;
 
 /// The rows of every state vector.
-type Columns<'c, E> = &'c [&'c [Cell<Elements<E>>]];
+trait Columns<'c, E>: Copy {
+    /// Those of the row at this place.
+    fn at(self, at: usize) -> States<'c, E>;
+}
 
-impl<E: FlatElement, K: Kernel<E>>
-    dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&K, Columns<'_, E>, Context<'_, E>)>
-    for Step
+impl<'c, E> Columns<'c, E> for &'c [&'c [Cell<Elements<E>>]] {
+    #[inline(always)]
+    fn at(self, at: usize) -> States<'c, E> {
+        States::Live { columns: self, at }
+    }
+}
+
+impl<'c, E> Columns<'c, E> for &'c [HalfColumn<'c>] {
+    #[inline(always)]
+    fn at(self, at: usize) -> States<'c, E> {
+        States::Halves { columns: self, at }
+    }
+}
+
+impl<'c, E: FlatElement, K: Kernel<E>, C: Columns<'c, E>>
+    dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&K, C, Context<'c, E>)> for Step
 {
     type Output = ();
 
@@ -65,11 +82,11 @@ impl<E: FlatElement, K: Kernel<E>>
     fn run(
         x: &mut [Elements<E>],
         grad: &[Elements<E>],
-        (kernel, columns, context): (&K, Columns<'_, E>, Context<'_, E>),
+        (kernel, columns, context): (&K, C, Context<'c, E>),
     ) {
         for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
             // Parameters are written last: a row that is held back leaves them as they were.
-            let mut row = Row::new(*x, *grad, States::Live { columns, at }, context);
+            let mut row = Row::new(*x, *grad, columns.at(at), context);
             if kernel.run(&mut row).is_continue() {
                 *x = row.moved();
             }
@@ -98,6 +115,54 @@ fn step_end<E: FlatElement>(
         // no memory.
         if bytemuck::cast_slice::<E, u8>(changed) != bytemuck::cast_slice::<E, u8>(state) {
             state.copy_from_slice(changed);
+        }
+    }
+}
+
+/// Elements of state vectors that are kept as bf16, with what is drawn for them.
+pub(super) type Halves<'v> = (&'v mut [u16], Option<Sequence>);
+
+/// Takes the step where every state vector is kept as bf16.
+pub(super) fn step_halves<E: FlatElement>(
+    (x, grad): (&mut [E], &[E]),
+    states: &mut [Halves<'_>],
+    kernel: &impl Kernel<E>,
+    context: Context<'_, E>,
+) {
+    let (x, x_end) = x.as_chunks_mut();
+    let (grad, grad_end) = grad.as_chunks();
+    let mut columns: SmallVec<[HalfColumn<'_>; 4]> = SmallVec::new();
+    let mut ends: SmallVec<[Halves<'_>; 4]> = SmallVec::new();
+    for (state, random) in states {
+        let (column, end) = state.as_chunks_mut();
+        columns.push((Cell::from_mut(column).as_slice_of_cells(), *random));
+        ends.push((end, random.map(|random| random.behind(x.len() * ROW))));
+    }
+    dispatch::run(Step, x, grad, (kernel, &columns[..], context));
+    if x_end.is_empty() {
+        return;
+    }
+    // The end is filled up to a row, as that of full vectors is.
+    let start = context.start + x.len() * ROW;
+    let (mut moved, grad) = ([filled_up(x_end)], [filled_up(grad_end)]);
+    let filled = ends.iter().map(|(end, _)| {
+        let mut row = [0; ROW];
+        row[..end.len()].copy_from_slice(end);
+        Cell::new(row)
+    });
+    let filled: SmallVec<[Cell<[u16; ROW]>; 4]> = filled.collect();
+    let columns = filled.iter().zip(&ends);
+    let columns: SmallVec<[HalfColumn<'_>; 4]> = columns
+        .map(|(row, (_, random))| (slice::from_ref(row), *random))
+        .collect();
+    let context = Context { start, ..context };
+    dispatch::run(Step, &mut moved, &grad, (kernel, &columns[..], context));
+    x_end.copy_from_slice(&moved[0][..x_end.len()]);
+    for ((end, _), filled) in ends.iter_mut().zip(&filled) {
+        let changed = &filled.get()[..end.len()];
+        // A vector that no stage touches costs no memory.
+        if changed != *end {
+            end.copy_from_slice(changed);
         }
     }
 }

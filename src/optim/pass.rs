@@ -321,7 +321,7 @@ impl<'v, E: FlatElement> Piece<'v, E> {
         pieces.push(self);
     }
 
-    fn step(&mut self, kernels: &[impl Kernel<E>], measured: &[Option<Measured<E>>]) {
+    fn step<K: Kernel<E>>(&mut self, kernels: &[K], measured: &[Option<Measured<E>>]) {
         let slices = Slices {
             x: &mut *self.x,
             grad: self.grad,
@@ -333,10 +333,19 @@ impl<'v, E: FlatElement> Piece<'v, E> {
             measured,
         };
         let kernel = &kernels[self.kernel];
-        match &mut self.states.packed[..] {
-            [] => loops::step(slices, kernel, context),
-            packed => staged::step(slices, packed, kernel, context),
+        let packed = &mut self.states.packed[..];
+        if packed.is_empty() {
+            return loops::step(slices, kernel, context);
         }
+        // Where a piece of the kernel reads what another wrote, it must not be rounded between them.
+        let is_rounded_at_once = const { K::WRITERS <= 1 };
+        if is_rounded_at_once
+            && slices.states.is_empty()
+            && let Some(mut halves) = staged::all_halves(packed)
+        {
+            return loops::step_halves((slices.x, slices.grad), &mut halves, kernel, context);
+        }
+        staged::step(slices, packed, kernel, context)
     }
 
     fn split_off(&mut self, len: usize) -> Piece<'v, E> {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
-use super::loops::{self, Slices};
+use super::loops::{self, Halves, Slices};
 use super::packed::{Draw, OfLeaf, PackedMut, Random};
 use super::pass::{Part, StateVectors};
 use super::row::Context;
@@ -49,6 +49,17 @@ impl<'v> PackedPart<'v> {
         }
     }
 
+    fn halves(&mut self) -> Option<Halves<'_>> {
+        let PackedMut::Bf16(halves) = &mut self.slices else {
+            return None;
+        };
+        let Some((bits, first)) = self.random else {
+            return Some((halves, None));
+        };
+        let run = bits.one_run(first, halves.len())?;
+        Some((halves, Some(run)))
+    }
+
     /// The first elements, which leave.
     pub(super) fn split_off(&mut self, len: usize) -> PackedPart<'v> {
         let random = self.random;
@@ -64,6 +75,15 @@ impl<'v> PackedPart<'v> {
 /// What is drawn for the elements so many places further.
 fn behind(random: Random, places: usize) -> Random {
     random.map(|(bits, first)| (bits, first + places as u64))
+}
+
+/// All of them, if all are kept as bf16 and draw from one run of random bits. (Indices of elements
+/// have two halves of 32 bits, and where the upper one changes another run begins: once in 2³²
+/// elements.)
+pub(super) fn all_halves<'p>(
+    packed: &'p mut [PackedPart<'_>],
+) -> Option<SmallVec<[Halves<'p>; 4]>> {
+    packed.iter_mut().map(PackedPart::halves).collect()
 }
 
 /// Takes the step: `slices` has the state vectors that are full, in their order.

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use flatleaf::ops::NonFinite;
 use flatleaf::ops::compact::{self, BLOCK, Codes, RandomBits};
 use flatleaf::optim::{
-    Accumulate, AdaGrad, Adam, AdamW, ClipNorm, Ema, Lamb, LeafState, Lion, Moment, Muon,
-    Optimizer, OuterOptimizer, Rounding, Rule, Sgd, Snapshot, Storage,
+    Accumulate, AdaGrad, Adam, AdamW, ClipNorm, Ema, Kernel, Lamb, LeafState, Lion, Moment, Muon,
+    Optimizer, OuterOptimizer, Rounding, Rule, Sgd, Snapshot, Storage, each,
 };
 use flatleaf::{Alone, Communicator, FlatGrad, Layout, Threads, tree};
 
@@ -192,6 +192,40 @@ fn a_step_is_that_of_full_state_which_is_rounded_then() {
     rules::every_rule_and_chain(&LikeFullStateThatIsRounded);
 }
 
+/// A rule whose second piece reads and changes a vector that its first one has changed.
+#[derive(Clone, Debug, PartialEq)]
+struct TwoPieces;
+
+impl Rule for TwoPieces {
+    fn states(&self) -> Vec<&'static str> {
+        vec!["average"]
+    }
+
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let blended = each(|_x, dx, [average]: &mut [f32; 1]| {
+            *average += 0.1 * (dx - *average);
+            dx
+        });
+        let corrected = each(|_x, dx, [average]: &mut [f32; 1]| {
+            *average *= 1.01;
+            0.1 * (dx + *average)
+        });
+        (blended, corrected)
+    }
+}
+
+#[test]
+fn a_piece_reads_what_the_one_before_wrote_and_not_what_is_kept_of_it() {
+    let last = ClipNorm {
+        max: 0.01,
+        ..ClipNorm::default()
+    };
+    LikeFullStateThatIsRounded.holds(TwoPieces);
+    LikeFullStateThatIsRounded.holds((TwoPieces,));
+    LikeFullStateThatIsRounded.holds((Sgd::default(), TwoPieces, last, Ema::default()));
+    LikeFullStateThatIsRounded.holds(((ClipNorm::default(), TwoPieces), AdamW::default()));
+}
+
 struct AtEveryWidth;
 
 impl AnyLaw for AtEveryWidth {
@@ -212,6 +246,7 @@ impl AnyLaw for AtEveryWidth {
 #[test]
 fn widths_agree() {
     rules::chains(&AtEveryWidth);
+    AtEveryWidth.holds((AdamW::default(), TwoPieces));
 }
 
 #[test]

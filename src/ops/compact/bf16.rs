@@ -5,9 +5,10 @@
 //! carries with just that probability. An example, 1.0039 = 0x3f80_8000, half way between
 //! 0x3f80 (1) and 0x3f81 (1.0078): the sum carries for the random numbers from 0x8000 on, so half
 //! of the time. What is a bf16 already has nothing to carry and stays, whatever the random number.
+#![allow(clippy::needless_range_loop)] // indices vectorise better than iterators here
 
 use super::random::{RandomBits, Sequence};
-use crate::ops::convert::{bf16_to_f32, each, f32_to_bf16};
+use crate::ops::convert::{F32_INFINITY, bf16_to_f32, each, f32_to_bf16};
 use crate::ops::dispatch::{self, Kernel};
 
 /// to ← from, without loss.
@@ -66,12 +67,52 @@ impl Kernel<&[f32], &mut [u16], Sequence> for AtRandom {
 
     #[inline(always)]
     fn run(from: &[f32], to: &mut [u16], mut run: Sequence) {
-        const QUIET: u32 = 0x40;
         for (to, from) in to.iter_mut().zip(from) {
-            let carried = from.to_bits().wrapping_add(run.next() >> 16) >> 16;
-            // The bits of a NaN are no number to add to.
-            let nan = (from.to_bits() >> 16) | QUIET;
-            *to = (if from.is_nan() { nan } else { carried }) as u16;
+            *to = carried(*from, run.next());
         }
     }
+}
+
+/// By masks and without a choice: of an `if` the compiler makes a branch for some of the elements
+/// of a row, and then none of them stay in a register.
+#[inline(always)]
+fn carried(from: f32, random: u32) -> u16 {
+    const QUIET: u32 = 0x40_0000;
+    let bits = from.to_bits();
+    let number = bits.wrapping_add(random >> 16);
+    // The bits of a NaN are no number to add to.
+    let nan = bits | QUIET;
+    let is_nan = u32::from(bits & 0x7fff_ffff > F32_INFINITY).wrapping_neg();
+    (((number & !is_nan) | (nan & is_nan)) >> 16) as u16
+}
+
+/// Some elements that stay in registers.
+#[inline(always)]
+pub(crate) fn widened<const N: usize>(from: [u16; N]) -> [f32; N] {
+    let mut to = [0.0; N];
+    for i in 0..N {
+        to[i] = bf16_to_f32(from[i]);
+    }
+    to
+}
+
+/// Some elements that stay in registers, rounded as [`narrow`] does, by the bits of a sequence or to
+/// the nearest.
+#[inline(always)]
+pub(crate) fn narrowed<const N: usize>(from: [f32; N], random: Option<Sequence>) -> [u16; N] {
+    let mut to = [0; N];
+    match random {
+        Some(random) => {
+            let bits: [u32; N] = random.row();
+            for i in 0..N {
+                to[i] = carried(from[i], bits[i]);
+            }
+        }
+        None => {
+            for i in 0..N {
+                to[i] = f32_to_bf16(from[i]);
+            }
+        }
+    }
+    to
 }

@@ -14,5 +14,7 @@ mod eight_bits;
 mod random;
 
 pub use bf16::{narrow, widen};
+pub(crate) use bf16::{narrowed, widened};
 pub use eight_bits::{BLOCK, Codes, decode, encode};
 pub use random::RandomBits;
+pub(crate) use random::Sequence;

@@ -3,7 +3,7 @@
 //! ```text
 //! key        ← mix64(mix64(mix64(seed) + step) + state)         once a vector and step
 //! k₁, k₂     ← halves of mix64(key + upper half of the index)   once for 2³² elements
-//! x          ← k₁ + index · 0x9e3779b1                          a sum an element: they follow each other
+//! x          ← k₁ + (index + 1) · 0x9e3779b1                    a sum an element: they follow each other
 //! bits       ← (x ⊕ (x >> 15) ⊕ k₂) · 0x846ca68b                of which the upper half is used
 //! ```
 //!
@@ -17,6 +17,7 @@
 //! `lowbias32` half of the time of rounding went into random bits; with the product alone
 //! neighbours 256 apart were correlated. And one draw was once to serve two vectors, 16 bits for
 //! each: then their rounding errors would be correlated.)
+#![allow(clippy::needless_range_loop)] // indices vectorise better than iterators here
 
 use std::ops::Range;
 
@@ -63,6 +64,13 @@ impl RandomBits {
         Sequence::from(self.keys((index >> 32) as u32), index as u32).next()
     }
 
+    /// Those of elements that follow each other, if their indices have one upper half.
+    pub(crate) fn one_run(self, first: u64, len: usize) -> Option<Sequence> {
+        let mut runs = self.runs(first, len);
+        let (elements, sequence) = runs.next()?;
+        (elements.len() == len).then_some(sequence)
+    }
+
     fn keys(self, upper: u32) -> Keys {
         let key = mix64(self.key.wrapping_add(u64::from(upper)));
         Keys {
@@ -104,8 +112,8 @@ const GOLDEN: u32 = 0x9e37_79b1;
 
 /// Bits of elements that follow each other.
 #[derive(Clone, Copy)]
-pub(super) struct Sequence {
-    /// Of the next one.
+pub(crate) struct Sequence {
+    /// Of the one before.
     x: u32,
     key: u32,
 }
@@ -119,12 +127,41 @@ impl Sequence {
         }
     }
 
+    /// From the element on that is so many places further.
+    #[inline(always)]
+    pub(crate) fn behind(self, places: usize) -> Self {
+        Sequence {
+            x: self.x.wrapping_add((places as u32).wrapping_mul(GOLDEN)),
+            ..self
+        }
+    }
+
     /// The bits of the next element.
     #[inline(always)]
     pub(super) fn next(&mut self) -> u32 {
-        let x = self.x;
         // A sum and not a product with the place, which the compiler would not make one.
-        self.x = x.wrapping_add(GOLDEN);
+        self.x = self.x.wrapping_add(GOLDEN);
+        self.mixed(self.x)
+    }
+
+    /// Those of the next elements, all at once: in registers, where one after the other they would
+    /// be made one by one.
+    #[inline(always)]
+    pub(super) fn row<const N: usize>(self) -> [u32; N] {
+        let mut bits = [0; N];
+        for i in 0..N {
+            // Nothing is added to nothing: a first sum that is left out would be one for itself,
+            // and the others no longer fill registers.
+            bits[i] = self.x.wrapping_add((i as u32 + 1).wrapping_mul(GOLDEN));
+        }
+        for i in 0..N {
+            bits[i] = self.mixed(bits[i]);
+        }
+        bits
+    }
+
+    #[inline(always)]
+    fn mixed(self, x: u32) -> u32 {
         (x ^ (x >> 15) ^ self.key).wrapping_mul(0x846c_a68b)
     }
 }
