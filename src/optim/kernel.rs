@@ -21,8 +21,8 @@ use crate::error::Result;
 
 /// What a rule does to the elements at one step, its numbers being of the vectors' type: [`each`],
 /// [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`] or
-/// several of them in a tuple, one after the other. Vectors are of `f32` where nothing else is said;
-/// [`each_as`] and [`each_leaf_as`] are for others.
+/// several of them in a tuple, one after the other. Vectors are of `f32` where nothing else is
+/// said; [`each_as`] and [`each_leaf_as`] are for others.
 ///
 /// This trait is sealed: kernels are made by those functions and implemented nowhere else, so that
 /// any of them can be run in rows of any width, and on copies of the state.
@@ -62,6 +62,12 @@ pub trait Kernel<E: FlatElement = f32>: Send + Sync {
     #[doc(hidden)]
     fn states(&self) -> usize {
         0
+    }
+
+    /// Whether it may change this one of its state vectors, as its options are.
+    #[doc(hidden)]
+    fn changes(&self, state: usize) -> bool {
+        state < self.states()
     }
 
     /// Lists the norms that `run` will ask for.
@@ -243,6 +249,13 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
         self.first.states().max(self.second.states())
     }
 
+    fn changes(&self, state: usize) -> bool {
+        match self.condition {
+            true => self.first.changes(state),
+            false => self.second.changes(state),
+        }
+    }
+
     fn scan(&self, scan: &mut Scan<E>) {
         if self.condition {
             self.first.scan(scan);
@@ -389,8 +402,8 @@ pub fn each_leaf(change: impl Fn(&mut [f32]) -> Result<()> + Send + Sync + 'stat
     each_leaf_as(change)
 }
 
-/// Replaces the direction of a leaf as a whole, as [`each_leaf`] does, in vectors of another element
-/// type.
+/// Replaces the direction of a leaf as a whole, as [`each_leaf`] does, in vectors of another
+/// element type.
 ///
 /// ```
 /// use flatleaf::optim::{each_leaf_as, Kernel, Optimizer, Rule, RuleFor};
@@ -453,10 +466,10 @@ where
 /// at every step, as [`Accumulate`](super::Accumulate).
 ///
 /// A leaf that is held back has not taken a step: it is not counted by
-/// [`step_count`](super::Optimizer::step_count), and stands in the report. A rule in front of others
-/// says in [`Rule::advance`](super::Rule::advance) when it goes on, so that those behind it count
-/// the steps that they take. If a stage of the chain refuses norms that are not finite, so does a
-/// closed gate: what it holds back is measured before it is kept.
+/// [`step_count`](super::Optimizer::step_count), and stands in the report. A rule in front of
+/// others says in [`Rule::advance`](super::Rule::advance) when it goes on, so that those behind it
+/// count the steps that they take. If a stage of the chain refuses norms that are not finite, so
+/// does a closed gate: what it holds back is measured before it is kept.
 ///
 /// ```
 /// use flatleaf::optim::{each, go_on_if, Kernel, Optimizer, Rule};
@@ -498,7 +511,8 @@ impl<E: FlatElement> Kernel<E> for Gate {
 
     #[inline(always)]
     fn run(&self, row: &mut Row<'_, E>) -> Flow {
-        // A norm of a closed gate is measured, and then nobody asks for it: it only has to be finite.
+        // A norm of a closed gate is measured, and then nobody asks for it: it only has to be
+        // finite.
         row.pass_norms(1);
         if self.is_open {
             GO_ON
@@ -526,6 +540,11 @@ impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
             0 => 0,
             states => self.start + states,
         }
+    }
+
+    fn changes(&self, state: usize) -> bool {
+        let own = self.start..self.start + self.len;
+        own.contains(&state) && self.kernel.changes(state - self.start)
     }
 
     fn scan(&self, scan: &mut Scan<E>) {
@@ -562,6 +581,10 @@ macro_rules! sequence {
 
             fn states(&self) -> usize {
                 [$(self.$index.states()),+].into_iter().max().unwrap_or(0)
+            }
+
+            fn changes(&self, state: usize) -> bool {
+                $(self.$index.changes(state))||+
             }
 
             fn scan(&self, scan: &mut Scan<Z>) {

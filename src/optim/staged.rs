@@ -1,5 +1,5 @@
-//! Steps on state that is kept in fewer bytes: so many elements of each such vector at a time become
-//! f32 in a buffer, the stages run over it as over any other slice, and it is rounded back.
+//! Steps on state that is kept in fewer bytes: so many elements of each such vector at a time
+//! become f32 in a buffer, the stages run over it as over any other slice, and it is rounded back.
 //!
 //! A buffer of 1,024 elements is 4 KB: those of AdamW lie in the L1 cache beside the parameters and
 //! gradients that go with them, so memory sees the fewer bytes only. Rules and kernels know nothing
@@ -104,8 +104,11 @@ pub(super) fn step<E: FlatElement>(
     for (stage, (x, grad)) in stages {
         let (start, len) = (stage * STAGE, x.len());
         for (packed, buffer) in packed.iter().zip(&mut buffers) {
-            let buffer = as_f32_mut(&mut buffer[..len]);
-            packed.slices.as_ref().read(start, buffer);
+            // A vector that an option leaves alone costs nothing.
+            if kernel.changes(packed.state) {
+                let buffer = as_f32_mut(&mut buffer[..len]);
+                packed.slices.as_ref().read(start, buffer);
+            }
         }
         let mut all = in_order(states, packed, &mut buffers, start..start + len);
         let slices = Slices {
@@ -120,10 +123,11 @@ pub(super) fn step<E: FlatElement>(
         loops::step(slices, kernel, context);
         drop(all);
         for (packed, buffer) in packed.iter_mut().zip(&mut buffers) {
-            let random = behind(packed.random, start);
-            packed
-                .slices
-                .write(start, as_f32_mut(&mut buffer[..len]), random);
+            if kernel.changes(packed.state) {
+                let random = behind(packed.random, start);
+                let buffer = as_f32_mut(&mut buffer[..len]);
+                packed.slices.write(start, buffer, random);
+            }
         }
     }
 }
