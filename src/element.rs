@@ -240,6 +240,10 @@ pub trait FlatElement: FloatElement + Pod + NdFloat + Into<f64> {
     #[doc(hidden)]
     fn slice(elements: &[Self]) -> FlatSlice<'_>;
 
+    /// The one of two that goes with this type.
+    #[doc(hidden)]
+    fn choose<F: PerElement>(of_both: (F::Of<f32>, F::Of<f64>)) -> F::Of<Self>;
+
     #[doc(hidden)]
     fn bits(self) -> u64;
 
@@ -260,6 +264,13 @@ pub trait FlatElement: FloatElement + Pod + NdFloat + Into<f64> {
 
     #[doc(hidden)]
     fn of_ordered(key: Self::Key) -> Self;
+}
+
+/// Types of which one goes with each type of elements: of code, say, that is compiled here for both
+/// and chosen by who calls, so that it is not compiled again there.
+#[doc(hidden)]
+pub trait PerElement {
+    type Of<E: FlatElement>;
 }
 
 /// Any float: what leaves may be trained of, and what a bare field may be a parameter of.
@@ -283,7 +294,7 @@ pub enum FlatSlice<'a> {
 }
 
 macro_rules! flat_elements {
-    ($($float:ty, $name:ident, $key:ty, $bits:ty, $has_squares:literal;)*) => {$(
+    ($($float:ty, $name:ident, $key:ty, $bits:ty, $has_squares:literal, $place:tt;)*) => {$(
         impl FlatElement for $float {
             type Key = $key;
 
@@ -299,6 +310,11 @@ macro_rules! flat_elements {
             #[inline]
             fn slice(elements: &[Self]) -> FlatSlice<'_> {
                 FlatSlice::$name(elements)
+            }
+
+            #[inline]
+            fn choose<F: PerElement>(of_both: (F::Of<f32>, F::Of<f64>)) -> F::Of<Self> {
+                of_both.$place
             }
 
             #[inline(always)]
@@ -339,8 +355,8 @@ macro_rules! flat_elements {
 }
 
 flat_elements! {
-    f32, F32, i32, u32, true;
-    f64, F64, i64, u64, false;
+    f32, F32, i32, u32, true, 0;
+    f64, F64, i64, u64, false, 1;
 }
 
 mod private {

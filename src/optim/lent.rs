@@ -1,15 +1,12 @@
 //! A step on leaves that are lent one by one: for models whose owner can unlock only one parameter
 //! at a time.
 
+use super::any_optimizer::steps;
 use super::optimizer::Optimizer;
-use super::pass::{self, Part, StatesInOrder};
-use super::plan::Plan;
 use super::report::StepReport;
 use super::rule::RuleFor;
-use super::show::LentParts;
 use crate::element::FlatElement;
-use crate::error::{Error, Findings, Result};
-use crate::memory;
+use crate::error::Result;
 
 impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// Moves leaves that are lent one at a time, by gradients that are slices: for a framework
@@ -63,14 +60,9 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     pub fn update_each(
         &mut self,
         grads: &[Option<&[E]>],
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
+        mut lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     ) -> Result<StepReport> {
-        self.check_is_whole()?;
-        self.check_gradients(grads)?;
-        self.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = self.plan(&self.progress, |leaf| grads[leaf].is_some());
-        let gradient_of = |part: &Part| grads[part.leaf].expect("it is present");
-        self.move_each(plan, gradient_of, lend)
+        steps().update_each(self.any(), grads, &mut lend)
     }
 
     /// Ends the windows of an [`Accumulate`](super::Accumulate) early, as
@@ -96,65 +88,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// ```
     pub fn flush_each(
         &mut self,
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
+        mut lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     ) -> Result<StepReport> {
-        self.check_is_whole()?;
-        let plan = self.plan_flush();
-        let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
-        let none: Vec<E> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
-        self.move_each(plan, |part| &none[..part.range.len()], lend)
-    }
-
-    fn check_gradients(&self, grads: &[Option<&[E]>]) -> Result<()> {
-        let leaves = self.layout.leaves();
-        if grads.len() != leaves.len() {
-            let expected = format!("one gradient for each of {} leaves", leaves.len());
-            return Err(Error::argument(&expected, grads.len()));
-        }
-        let mut findings = Findings::default();
-        for (leaf, grad) in leaves.iter().zip(grads) {
-            if let Some(grad) = grad.filter(|grad| grad.len() != leaf.len()) {
-                let error = Error::length("the gradient", leaf.len(), grad.len());
-                findings.add(error.at(leaf.path()));
-            }
-        }
-        findings.into_result()
-    }
-
-    fn move_each<'g>(
-        &mut self,
-        plan: Plan,
-        gradient_of: impl Fn(&Part) -> &'g [E],
-        lend: impl FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
-    ) -> Result<StepReport> {
-        let prepared = plan.prepare(&self.groups);
-        let mut lent = LentParts {
-            layout: &self.layout,
-            gradient_of,
-            lend,
-        };
-        let (measured, report) =
-            plan.measure(&self.layout, self.state_vectors(), &prepared, &mut lent)?;
-        if report.skipped {
-            return Ok(report);
-        }
-        let advanced = plan.advanced(&self.groups);
-        let progress = &mut self.progress;
-        let mut states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
-        let mut findings = Findings::default();
-        for part in &plan.parts {
-            let mut states = states.next(part);
-            // Counted leaf by leaf, so that a count goes with its state even if `lend` panics.
-            let (has_moved, answer) = lent.lend(part, |x, grad| {
-                pass::step_part(part, (x, grad), &mut states, &prepared.kernels, &measured);
-                prepared.count(part, &advanced, progress);
-            });
-            // The others move all the same: a step that half of the model has taken is no step.
-            if let Err(error) = answer {
-                let first = findings.is_empty();
-                findings.add(error.in_a_step(has_moved, first));
-            }
-        }
-        findings.into_result().map(|()| report)
+        steps().flush_each(self.any(), &mut lend)
     }
 }

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::kernel::Kernel;
 use super::row::{Context, Copied, Elements, HalfColumn, ROW, Row, States, filled_up};
-use crate::element::FlatElement;
+use super::scan::Scan;
+use crate::element::{Dtype, FlatElement};
 use crate::ops::compact::Sequence;
 use crate::ops::dispatch;
 
@@ -19,11 +20,109 @@ pub(super) struct Slices<'v, 's, E> {
     pub(super) states: &'s mut [&'v mut [E]],
 }
 
+/// The rows of every state vector.
+#[derive(Clone, Copy)]
+pub(super) enum Columns<'c, E> {
+    Full(&'c [&'c [Cell<Elements<E>>]]),
+    Halves(&'c [HalfColumn<'c>]),
+}
+
+/// Those of vectors that are only read, with a place for what stages make of a row of each.
+type Read<'c, E> = (&'c [&'c [Elements<E>]], &'c [Copied<E>]);
+
+/// A [`Kernel`] behind `dyn`: its loops over rows are all of a step that is compiled for a rule, in
+/// the crate that names it, and everything around them is compiled once, here.
+pub(super) trait AnyKernel<E>: Send + Sync {
+    fn norms(&self) -> usize;
+
+    fn changes(&self, state: usize) -> bool;
+
+    /// Whether it takes steps of rows of halves.
+    fn takes_halves(&self) -> bool;
+
+    fn scan(&self, scan: &mut Scan<E>);
+
+    /// Takes the step of whole rows.
+    fn step_rows(
+        &self,
+        x: &mut [Elements<E>],
+        grad: &[Elements<E>],
+        states: Columns<'_, E>,
+        context: Context<'_, E>,
+    );
+
+    /// Makes the direction of whole rows.
+    fn direct_rows(
+        &self,
+        x: &[Elements<E>],
+        dx: &mut [Elements<E>],
+        states: Read<'_, E>,
+        context: Context<'_, E>,
+    );
+}
+
+/// Vectors of f32 only are kept as bf16. Where a piece of the kernel reads what another wrote, it
+/// must not be rounded between them.
+const fn takes_halves<E: FlatElement, K: Kernel<E>>() -> bool {
+    matches!(E::DTYPE, Dtype::F32) && K::WRITERS <= 1
+}
+
+/// One for each run of leaves.
+pub(super) type Kernels<'k, E> = [Box<dyn AnyKernel<E> + 'k>];
+
+impl<E: FlatElement, K: Kernel<E>> AnyKernel<E> for K {
+    fn norms(&self) -> usize {
+        K::NORMS
+    }
+
+    fn changes(&self, state: usize) -> bool {
+        Kernel::changes(self, state)
+    }
+
+    fn takes_halves(&self) -> bool {
+        takes_halves::<E, K>()
+    }
+
+    fn scan(&self, scan: &mut Scan<E>) {
+        Kernel::scan(self, scan);
+    }
+
+    fn step_rows(
+        &self,
+        x: &mut [Elements<E>],
+        grad: &[Elements<E>],
+        states: Columns<'_, E>,
+        context: Context<'_, E>,
+    ) {
+        match states {
+            Columns::Full(columns) => dispatch::run(Step, x, grad, (self, columns, context)),
+            Columns::Halves(columns) => {
+                // A constant, so that a loop that never runs is not compiled.
+                if const { takes_halves::<E, K>() } {
+                    dispatch::run(Step, x, grad, (self, columns, context));
+                } else {
+                    unreachable!("it says that it takes none");
+                }
+            }
+        }
+    }
+
+    fn direct_rows(
+        &self,
+        x: &[Elements<E>],
+        dx: &mut [Elements<E>],
+        states: Read<'_, E>,
+        context: Context<'_, E>,
+    ) {
+        dispatch::run(Direction, x, dx, (self, states, context));
+    }
+}
+
 /// Takes the step: all stages, row by row. The last elements of a part, fewer than a row, go through
 /// the stages as a row that is filled up with zeros.
 pub(super) fn step<E: FlatElement>(
     slices: Slices<'_, '_, E>,
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let (x, x_end) = slices.x.as_chunks_mut();
@@ -36,7 +135,7 @@ pub(super) fn step<E: FlatElement>(
         columns.push(Cell::from_mut(column).as_slice_of_cells());
         ends.push(end);
     }
-    dispatch::run(Step, x, grad, (kernel, &columns[..], context));
+    kernel.step_rows(x, grad, Columns::Full(&columns), context);
     if !x_end.is_empty() {
         let start = context.start + x.len() * ROW;
         step_end(
@@ -53,27 +152,27 @@ pub(super) fn step<E: FlatElement>(
 
 struct Step;
 
-/// The rows of every state vector.
-trait Columns<'c, E>: Copy {
+/// Rows of every state vector, of one kind.
+trait Rows<'c, E>: Copy {
     /// Those of the row at this place.
     fn at(self, at: usize) -> States<'c, E>;
 }
 
-impl<'c, E> Columns<'c, E> for &'c [&'c [Cell<Elements<E>>]] {
+impl<'c, E> Rows<'c, E> for &'c [&'c [Cell<Elements<E>>]] {
     #[inline(always)]
     fn at(self, at: usize) -> States<'c, E> {
         States::Live { columns: self, at }
     }
 }
 
-impl<'c, E> Columns<'c, E> for &'c [HalfColumn<'c>] {
+impl<'c, E> Rows<'c, E> for &'c [HalfColumn<'c>] {
     #[inline(always)]
     fn at(self, at: usize) -> States<'c, E> {
         States::Halves { columns: self, at }
     }
 }
 
-impl<'c, E: FlatElement, K: Kernel<E>, C: Columns<'c, E>>
+impl<'c, E: FlatElement, K: Kernel<E>, C: Rows<'c, E>>
     dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&K, C, Context<'c, E>)> for Step
 {
     type Output = ();
@@ -99,7 +198,7 @@ impl<'c, E: FlatElement, K: Kernel<E>, C: Columns<'c, E>>
 /// made as stages ask, was one more version of the whole chain to compile.)
 fn step_end<E: FlatElement>(
     slices: Slices<'_, '_, E>,
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let Slices { x, grad, states } = slices;
@@ -107,7 +206,7 @@ fn step_end<E: FlatElement>(
     let filled = states.iter().map(|state| Cell::new(filled_up(state)));
     let filled: SmallVec<[Cell<Elements<E>>; 4]> = filled.collect();
     let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = filled.iter().map(slice::from_ref).collect();
-    dispatch::run(Step, &mut moved, &grad, (kernel, &columns[..], context));
+    kernel.step_rows(&mut moved, &grad, Columns::Full(&columns), context);
     x.copy_from_slice(&moved[0][..x.len()]);
     for (state, filled) in states.iter_mut().zip(&filled) {
         let changed = &filled.get()[..state.len()];
@@ -126,7 +225,7 @@ pub(super) type Halves<'v> = (&'v mut [u16], Option<Sequence>);
 pub(super) fn step_halves<E: FlatElement>(
     (x, grad): (&mut [E], &[E]),
     states: &mut [Halves<'_>],
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let (x, x_end) = x.as_chunks_mut();
@@ -138,7 +237,7 @@ pub(super) fn step_halves<E: FlatElement>(
         columns.push((Cell::from_mut(column).as_slice_of_cells(), *random));
         ends.push((end, random.map(|random| random.behind(x.len() * ROW))));
     }
-    dispatch::run(Step, x, grad, (kernel, &columns[..], context));
+    kernel.step_rows(x, grad, Columns::Halves(&columns), context);
     if x_end.is_empty() {
         return;
     }
@@ -156,7 +255,7 @@ pub(super) fn step_halves<E: FlatElement>(
         .map(|(row, (_, random))| (slice::from_ref(row), *random))
         .collect();
     let context = Context { start, ..context };
-    dispatch::run(Step, &mut moved, &grad, (kernel, &columns[..], context));
+    kernel.step_rows(&mut moved, &grad, Columns::Halves(&columns), context);
     x_end.copy_from_slice(&moved[0][..x_end.len()]);
     for ((end, _), filled) in ends.iter_mut().zip(&filled) {
         let changed = &filled.get()[..end.len()];
@@ -168,46 +267,61 @@ pub(super) fn step_halves<E: FlatElement>(
 }
 
 /// Runs the stages up to the first norm that is not measured or gate that is closed, and writes
-/// neither parameters nor states: `dx`, the gradient at first, becomes the direction there.
+/// neither parameters nor states: `dx`, the gradient at first, becomes the direction there. The last
+/// elements go through the stages as a row that is filled up with zeros.
 pub(super) fn direction<E: FlatElement>(
     x: &[E],
     dx: &mut [E],
     states: &[&[E]],
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let copies: SmallVec<[Copied<E>; 4]> = states.iter().map(|_| Cell::default()).collect();
-    dispatch::run(Direction, x, dx, (kernel, states, &copies[..], context));
+    let (x, x_end) = x.as_chunks();
+    let (dx, dx_end) = dx.as_chunks_mut();
+    let columns = states.iter().map(|state| state.as_chunks().0);
+    let columns: SmallVec<[&[Elements<E>]; 4]> = columns.collect();
+    kernel.direct_rows(x, dx, (&columns, &copies), context);
+    if !x_end.is_empty() {
+        let start = context.start + x.len() * ROW;
+        let ends = states
+            .iter()
+            .map(|state| filled_up(state.as_chunks::<ROW>().1));
+        let ends: SmallVec<[Elements<E>; 4]> = ends.collect();
+        let columns: SmallVec<[&[Elements<E>]; 4]> = ends.iter().map(slice::from_ref).collect();
+        let mut direction = [filled_up(dx_end)];
+        let context = Context { start, ..context };
+        kernel.direct_rows(
+            &[filled_up(x_end)],
+            &mut direction,
+            (&columns, &copies),
+            context,
+        );
+        dx_end.copy_from_slice(&direction[0][..dx_end.len()]);
+    }
 }
 
 struct Direction;
 
 impl<E: FlatElement, K: Kernel<E>>
-    dispatch::Kernel<&[E], &mut [E], (&K, &[&[E]], &[Copied<E>], Context<'_, E>)> for Direction
+    dispatch::Kernel<&[Elements<E>], &mut [Elements<E>], (&K, Read<'_, E>, Context<'_, E>)>
+    for Direction
 {
     type Output = ();
 
     #[inline(always)]
     fn run(
-        x: &[E],
-        dx: &mut [E],
-        (kernel, real, copies, context): (&K, &[&[E]], &[Copied<E>], Context<'_, E>),
+        x: &[Elements<E>],
+        dx: &mut [Elements<E>],
+        (kernel, (real, copies), context): (&K, Read<'_, E>, Context<'_, E>),
     ) {
-        for at in (0..x.len()).step_by(ROW) {
+        for (at, (x, dx)) in x.iter().zip(dx).enumerate() {
             // Another stage may read what one has written, so copies last for the row, not longer.
             copies.iter().for_each(|copy| copy.set(None));
-            let mut row = Row::new(
-                filled_up(&x[at..]),
-                filled_up(&dx[at..]),
-                States::Copied { real, at, copies },
-                context,
-            );
+            let mut row = Row::new(*x, *dx, States::Copied { real, at, copies }, context);
             // It stops at the norm that is wanted, or runs through; the row has the direction.
             let _ = kernel.run(&mut row);
-            match dx[at..].first_chunk_mut() {
-                Some(dx) => *dx = row.dx,
-                None => dx[at..].copy_from_slice(&row.dx[..x.len() - at]),
-            }
+            *dx = row.dx;
         }
     }
 }

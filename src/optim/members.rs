@@ -21,7 +21,6 @@
 
 use std::ops::Range;
 
-use super::kernel::Kernel;
 use super::optimizer::Optimizer;
 use super::pass::{self, Measuring, Part, PartSlices, StatesInOrder, pieces_of};
 use super::plan::{Plan, Prepared};
@@ -127,7 +126,7 @@ impl<R: Rule> Optimizer<R> {
         weight: f64,
     ) -> Result<StepReport> {
         let checked = self.check_own(flat, Some(grad), weight);
-        let plan = self.plan(&self.progress, |_| true);
+        let plan = self.any().plan(|_| true);
         let counts = checked.is_ok() && weight > 0.0;
         let lacks_leaf = counts && plan.parts.iter().any(|part| !grad.is_present(part.leaf));
         let said = self.said(&plan, (weight, lacks_leaf));
@@ -142,8 +141,8 @@ impl<R: Rule> Optimizer<R> {
                 communicator.all_reduce(&mut members)?;
                 let is_present = |leaf: usize| members[leaf] > 0.0;
                 // Alike on all members, as what is frozen and whether absence is denied is.
-                self.check_absent(is_present)?;
-                self.plan(&self.progress, is_present)
+                self.any().check_absent(is_present)?;
+                self.any().plan(is_present)
             }
         };
         mean(communicator, grad.elements_mut(), weight, &met)?;
@@ -152,7 +151,7 @@ impl<R: Rule> Optimizer<R> {
             plan.parts
                 .iter()
                 .for_each(|part| is_present[part.leaf] = true);
-            for part in self.plan(&self.progress, |_| true).parts {
+            for part in self.any().plan(|_| true).parts {
                 grad.set_present(part.leaf, is_present[part.leaf]);
             }
         }
@@ -190,7 +189,7 @@ impl<R: Rule> Optimizer<R> {
             Ok(none) => (none, checked),
             Err(error) => (Vec::new(), checked.and(Err(error))),
         };
-        let plan = self.plan_flush();
+        let plan = self.any().plan_flush();
         let said = self.said(&plan, (1.0, false));
         let met = meet(communicator, &self.layout, said, checked)?;
         self.move_with(communicator, plan, flat, &none, &met)
@@ -206,7 +205,7 @@ impl<R: Rule> Optimizer<R> {
     }
 
     fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
-        let prepared = plan.prepare::<_, f32>(&self.groups);
+        let prepared = plan.prepare::<f32>(&self.groups);
         let mut settings = plan.fingerprint(&prepared);
         settings ^= self.states.storage.fingerprint();
         for rate in self.groups.iter().filter_map(Rule::lr) {
@@ -249,7 +248,7 @@ impl<R: Rule> Optimizer<R> {
         if report.skipped {
             return Ok(report);
         }
-        let advanced = plan.advanced(&self.groups);
+        let advanced = plan.advanced::<f32>(&self.groups);
         let states = StatesInOrder::of(&mut self.states, self.range.start, &prepared.steps);
         pass::step_flat(&own, flat, grad, states, &prepared.kernels, &measured);
         for part in &plan.parts {
@@ -402,10 +401,10 @@ fn mean<C: Communicator>(
 }
 
 /// No leaf that is changed as a whole is kept by two members.
-fn check_uncut<K>(
+fn check_uncut(
     layout: &Layout,
     plan: &Plan,
-    prepared: &Prepared<K, f32>,
+    prepared: &Prepared<'_, f32>,
     met: &Met,
 ) -> Result<()> {
     if !met.is_sharded {
@@ -454,10 +453,10 @@ impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
         see(self.own, &self.slices())
     }
 
-    fn totals<K: Kernel>(
+    fn totals(
         &mut self,
         parts: &[Part],
-        mut measuring: Measuring<'_, K, f32>,
+        mut measuring: Measuring<'_, f32>,
         _: &[Option<Request>],
     ) -> Result<Vec<[f64; 2]>> {
         if !self.is_sharded {

@@ -4,25 +4,21 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::any_optimizer::{AnyOptimizer, check_is_whole, steps};
 use super::carried::Carried;
 use super::gradient::Gradient;
 use super::packed::Form;
-use super::pass::{self, Part, StateVectors, StatesInOrder};
-use super::plan::Plan;
+use super::pass::StateVectors;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
 use super::rule::{Rule, RuleFor, StageState};
-use super::sharded::intersection;
-use super::show::AllParts;
 use super::states::KeptStates;
 use super::storage::Storage;
 use crate::element::FlatElement;
-use crate::error::{Error, Findings, Result};
+use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::memory;
-use crate::traversal::leaf_slices;
 use crate::traversal::tied_places::TiedGrads;
-use crate::tree::Tree;
+use crate::tree::{Object, Tree};
 
 /// Runs a [`Rule`] over the leaves of a layout, on the flat vector ([`step`](Optimizer::step)) or
 /// on a tree in place ([`update`](Optimizer::update)).
@@ -142,9 +138,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     ) -> Result<Self> {
         rule.validate()?;
         rule.check_kernel()?;
-        let kept = layout.leaves().iter();
-        let kept = kept.map(|leaf| intersection(&leaf.range(), &range).len());
-        let states = KeptStates::try_zeroed(forms, storage, kept)?;
+        let states = steps().zeroed_states(layout, &range, forms, storage)?;
         let leaves = layout.leaves().len();
         Ok(Optimizer {
             layout: layout.clone(),
@@ -185,13 +179,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         flat: &mut [E],
         grad: impl Into<Gradient<'g, E>>,
     ) -> Result<StepReport> {
-        let grad = grad.into();
-        self.check_is_whole()?;
-        self.layout.check_len("the flat vector", flat.len())?;
-        grad.check(&self.layout)?;
-        self.check_absent(|leaf| grad.is_present(leaf))?;
-        let plan = self.plan(&self.progress, |leaf| grad.is_present(leaf));
-        self.move_flat(plan, flat, grad.elements())
+        steps().step(self.any(), flat, grad.into())
     }
 
     /// Ends the windows of an [`Accumulate`](super::Accumulate) early, as after the last batch of an
@@ -219,11 +207,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn flush(&mut self, flat: &mut [E]) -> Result<StepReport> {
-        self.check_is_whole()?;
-        self.layout.check_len("the flat vector", flat.len())?;
-        let plan = self.plan_flush();
-        let none = memory::try_zeroed(self.layout.len())?;
-        self.move_flat(plan, flat, &none)
+        steps().flush(self.any(), flat)
     }
 
     /// Ends the windows of an [`Accumulate`](super::Accumulate) early, as
@@ -246,12 +230,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// assert_eq!(model, tree!([-3.0]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn flush_tree<T: Tree + ?Sized>(&mut self, model: &mut T) -> Result<StepReport> {
-        self.check_is_whole()?;
-        let plan = self.plan_flush();
-        let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
-        let none: Vec<E> = memory::try_zeroed(lengths.max().unwrap_or(0))?;
-        self.move_tree(plan, model, |part| &none[..part.range.len()])
+    pub fn flush_tree<T: Tree + ?Sized>(&mut self, mut model: &mut T) -> Result<StepReport> {
+        steps().flush_tree(self.any(), &mut model)
     }
 
     /// Moves the leaves of a tree by a gradient tree, where they are: Optimisers.jl's `update!`. A
@@ -317,16 +297,23 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// ```
     pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(
         &mut self,
-        model: &mut T,
+        mut model: &mut T,
         grads: &G,
         tied: TiedGrads,
     ) -> Result<StepReport> {
-        self.check_is_whole()?;
-        let grads = leaf_slices::gradients(&self.layout, grads, tied)?;
-        self.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = self.plan(&self.progress, |leaf| grads[leaf].is_some());
-        let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
-        self.move_tree(plan, model, grad)
+        steps().update(self.any(), &mut model, &Object(grads), tied)
+    }
+
+    /// It without the type of its rule.
+    pub(super) fn any(&mut self) -> AnyOptimizer<'_, E> {
+        AnyOptimizer {
+            layout: &self.layout,
+            groups: &self.groups,
+            progress: &mut self.progress,
+            range: &self.range,
+            states: &mut self.states,
+            denies_absent: self.denies_absent,
+        }
     }
 
     pub(super) fn state_vectors(&self) -> StateVectors<'_, E> {
@@ -339,103 +326,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Errors
     /// It keeps the state of some elements only, so that it takes no step without other members.
     pub(super) fn check_is_whole(&self) -> Result<()> {
-        if self.range == (0..self.layout.len()) {
-            return Ok(());
-        }
-        let expected = "an optimiser that keeps the state of the whole flat vector";
-        let Range { start, end } = self.range;
-        let found =
-            format!("that of elements {start}..{end} (`step_with` takes the step of all members)");
-        Err(Error::argument(expected, found))
-    }
-
-    pub(super) fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
-        if !self.denies_absent {
-            return Ok(());
-        }
-        let mut findings = Findings::default();
-        for (index, leaf) in self.layout.leaves().iter().enumerate() {
-            if !self.progress.leaves[index].is_frozen && !is_present(index) {
-                findings.add(Error::missing(leaf.path().to_owned(), "a gradient".into()));
-            }
-        }
-        findings.into_result()
-    }
-
-    pub(super) fn plan(&self, progress: &Progress, takes_part: impl Fn(usize) -> bool) -> Plan {
-        let sees_shape = self.groups[0].sees_shape();
-        Plan::new(&self.layout, progress, sees_shape, takes_part)
-    }
-
-    /// The leaves of which a stage holds gradients back, marked so that it hands them on.
-    pub(super) fn plan_flush(&self) -> Plan {
-        let mut marked = self.progress.clone();
-        let mut holds = vec![false; self.layout.leaves().len()];
-        for (leaf, holds) in holds.iter_mut().enumerate() {
-            let rule = &self.groups[marked.leaves[leaf].group as usize];
-            *holds = rule.begin_flush(&mut marked.of_mut(leaf)[1..]) == Some(true);
-        }
-        self.plan(&marked, |leaf| holds[leaf])
-    }
-
-    fn move_flat(&mut self, plan: Plan, flat: &mut [E], grad: &[E]) -> Result<StepReport> {
-        let prepared = plan.prepare(&self.groups);
-        let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
-        let mut shown = AllParts::of(of_part);
-        let (measured, report) =
-            plan.measure(&self.layout, self.state_vectors(), &prepared, &mut shown)?;
-        if report.skipped {
-            return Ok(report);
-        }
-        let advanced = plan.advanced(&self.groups);
-        let states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
-        let (parts, kernels) = (&plan.parts, &prepared.kernels);
-        pass::step_flat(parts, flat, grad, states, kernels, &measured);
-        for part in &plan.parts {
-            prepared.count(part, &advanced, &mut self.progress);
-        }
-        Ok(report)
-    }
-
-    fn move_tree<'g, T: Tree + ?Sized>(
-        &mut self,
-        plan: Plan,
-        model: &mut T,
-        grad: impl Fn(&Part) -> &'g [E],
-    ) -> Result<StepReport> {
-        let prepared = plan.prepare(&self.groups);
-        let mut moves = vec![false; self.layout.leaves().len()];
-        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
-        let change = |mut leaves: Vec<&mut [E]>| {
-            let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
-            let mut shown = AllParts::of(of_part);
-            let states = StateVectors {
-                states: &self.states,
-                start: 0,
-            };
-            let (measured, report) = plan.measure(&self.layout, states, &prepared, &mut shown)?;
-            if report.skipped {
-                return Ok((report, None));
-            }
-            let advanced = plan.advanced(&self.groups);
-            let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
-            let slices = plan.parts.iter().map(take);
-            let kernels = &prepared.kernels;
-            let states = StatesInOrder::of(&mut self.states, 0, &prepared.steps);
-            pass::step(&plan.parts, slices, states, kernels, &measured);
-            Ok((report, Some(advanced)))
-        };
-        let ((report, advanced), written) =
-            leaf_slices::change(&self.layout, model, |leaf| moves[leaf], change)?;
-        let Some(advanced) = advanced else {
-            return Ok(report);
-        };
-        // The state has moved, so the step counts, also if a leaf could not take its new elements:
-        // taken again, the gradient would be in the state twice.
-        for part in &plan.parts {
-            prepared.count(part, &advanced, &mut self.progress);
-        }
-        written.map(|()| report)
+        check_is_whole(&self.layout, &self.range)
     }
 }
 

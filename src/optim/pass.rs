@@ -5,8 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::kernel::Kernel;
-use super::loops::{self, Slices};
+use super::loops::{self, AnyKernel, Kernels, Slices};
 use super::measure::{Measure, Measured};
 use super::packed::{BlockStarts, Draw, PackedMut};
 use super::row::Context;
@@ -129,7 +128,7 @@ pub(super) fn step<'v, E: FlatElement>(
     parts: &[Part],
     slices: impl Iterator<Item = (&'v mut [E], &'v [E])>,
     mut states: StatesInOrder<'v, E>,
-    kernels: &[impl Kernel<E>],
+    kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     let mut pieces = Vec::with_capacity(parts.len());
@@ -146,7 +145,7 @@ pub(super) fn step_flat<'v, E: FlatElement>(
     flat: &'v mut [E],
     grad: &'v [E],
     states: StatesInOrder<'v, E>,
-    kernels: &[impl Kernel<E>],
+    kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     // Small leaves that share all numbers are moved as one.
@@ -186,7 +185,7 @@ pub(super) fn step_part<E: FlatElement>(
     part: &Part,
     (x, grad): (&mut [E], &[E]),
     states: &mut PartStates<'_, E>,
-    kernels: &[impl Kernel<E>],
+    kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     let mut piece = Piece::of(part, x, grad, states.reborrow());
@@ -200,7 +199,7 @@ pub(super) fn step_part<E: FlatElement>(
 
 fn step_pieces<E: FlatElement>(
     pieces: &mut [Piece<'_, E>],
-    kernels: &[impl Kernel<E>],
+    kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     threads::share(
@@ -321,7 +320,7 @@ impl<'v, E: FlatElement> Piece<'v, E> {
         pieces.push(self);
     }
 
-    fn step<K: Kernel<E>>(&mut self, kernels: &[K], measured: &[Option<Measured<E>>]) {
+    fn step(&mut self, kernels: &Kernels<'_, E>, measured: &[Option<Measured<E>>]) {
         let slices = Slices {
             x: &mut *self.x,
             grad: self.grad,
@@ -332,14 +331,12 @@ impl<'v, E: FlatElement> Piece<'v, E> {
             start: self.start,
             measured,
         };
-        let kernel = &kernels[self.kernel];
+        let kernel = &*kernels[self.kernel];
         let packed = &mut self.states.packed[..];
         if packed.is_empty() {
             return loops::step(slices, kernel, context);
         }
-        // Where a piece of the kernel reads what another wrote, it must not be rounded between them.
-        let is_rounded_at_once = const { K::WRITERS <= 1 };
-        if is_rounded_at_once
+        if kernel.takes_halves()
             && slices.states.is_empty()
             && let Some(mut halves) = staged::all_halves(packed)
         {
@@ -366,9 +363,9 @@ impl<'v, E: FlatElement> Piece<'v, E> {
 }
 
 /// Measures a norm, by what the kernels ask for.
-pub(super) struct Measuring<'m, K, E> {
+pub(super) struct Measuring<'m, E> {
     states: StateVectors<'m, E>,
-    kernels: &'m [K],
+    kernels: &'m Kernels<'m, E>,
     requests: &'m [Option<Request>],
     measured: &'m [Option<Measured<E>>],
     /// Of the parts at hand; kept, so that parts that come one by one allocate nothing.
@@ -377,12 +374,12 @@ pub(super) struct Measuring<'m, K, E> {
     totals: Vec<[f64; 2]>,
 }
 
-impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
+impl<'m, E: FlatElement> Measuring<'m, E> {
     /// For so many parts.
     pub(super) fn of(
         parts: usize,
         states: StateVectors<'m, E>,
-        kernels: &'m [K],
+        kernels: &'m Kernels<'m, E>,
         requests: &'m [Option<Request>],
         measured: &'m [Option<Measured<E>>],
     ) -> Self {
@@ -413,7 +410,7 @@ impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
         &mut self,
         parts: &[Part],
         slices: &[PartSlices<'_, E>],
-    ) -> impl Iterator<Item = [f64; 2]> + use<K, E> {
+    ) -> impl Iterator<Item = [f64; 2]> + use<E> {
         let pieces = self.measure_pieces(parts, slices);
         pieces.into_iter().map(|piece| piece.total)
     }
@@ -465,7 +462,7 @@ impl<'m, E: FlatElement, K: Kernel<E>> Measuring<'m, K, E> {
             start: part.start + piece.start,
             measured: self.measured,
         };
-        let kernel = &self.kernels[part.kernel];
+        let kernel = &*self.kernels[part.kernel];
         let at = (part, piece.start);
         of_direction(
             request.measure,
@@ -488,7 +485,7 @@ fn of_direction<E: FlatElement>(
     measure: Measure,
     (x, grad): (&[E], &[E]),
     (states, (part, place)): (StateVectors<'_, E>, (&Part, usize)),
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) -> [f64; 2] {
     // On the stack: threads need no memory of their own, and nothing is allocated for a step.
@@ -515,7 +512,7 @@ pub(super) fn change_leaf<E: FlatElement>(
     part: &Part,
     (x, grad): PartSlices<'_, E>,
     states: StateVectors<'_, E>,
-    (kernel, change): (&impl Kernel<E>, &ChangeOfLeaf<E>),
+    (kernel, change): (&dyn AnyKernel<E>, &ChangeOfLeaf<E>),
     measured: &[Option<Measured<E>>],
 ) -> Result<Vec<E>> {
     let context = Context {
@@ -535,7 +532,7 @@ fn make_direction<E: FlatElement>(
     x: &[E],
     dx: &mut [E],
     (states, part): (StateVectors<'_, E>, &Part),
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let len = match states.states.is_packed() {

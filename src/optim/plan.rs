@@ -45,12 +45,12 @@
 //! The scan, too, had another form: a kernel was run on a row of zeros to see where it would stop,
 //! once after every norm. That compiled each chain one more time, and knew only the next norm.
 
-use super::kernel::Kernel;
+use super::loops::{AnyKernel, Kernels};
 use super::measure::{Measure, Measured};
 use super::pass::{self, Measuring, Part, PartSlices, StateVectors};
 use super::progress::{LeafProgress, Progress};
 use super::report::{StepReport, clip, unreached};
-use super::rule::{Rule, RuleFor, next_step};
+use super::rule::{Groups, next_step};
 use super::scan::{ChangeOfLeaf, ClipStage, Request, Scan, stricter};
 use super::show::ShowParts;
 use crate::element::FlatElement;
@@ -76,8 +76,10 @@ struct Run {
 }
 
 /// What runs the leaves of a run, and what it will ask for.
-pub(super) struct Prepared<K, E> {
-    pub(super) kernels: Vec<K>,
+pub(super) struct Prepared<'p, E> {
+    pub(super) kernels: Vec<Box<dyn AnyKernel<E> + 'p>>,
+    /// How many norms a kernel may ask for.
+    norms: usize,
     /// The step that the leaves of each kernel take.
     pub(super) steps: Vec<u64>,
     pub(super) scans: Vec<Scan<E>>,
@@ -132,26 +134,31 @@ impl Plan {
     }
 
     /// The kernels of all runs.
-    pub(super) fn prepare<'p, R: RuleFor<E>, E: FlatElement>(
+    pub(super) fn prepare<'p, E: FlatElement>(
         &'p self,
-        groups: &'p [R],
-    ) -> Prepared<impl Kernel<E> + use<'p, R, E>, E> {
+        groups: &'p dyn Groups<E>,
+    ) -> Prepared<'p, E> {
         let step = |run: &Run| next_step(run.progress[0]);
         let kernel = |run: &'p Run| {
-            groups[run.group as usize].kernel_as(&run.shape, step(run), &run.progress[1..])
+            groups.kernel(
+                run.group as usize,
+                &run.shape,
+                step(run),
+                &run.progress[1..],
+            )
         };
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
-        let scans: Vec<Scan<E>> = kernels.iter().map(scan).collect();
+        let scans: Vec<Scan<E>> = kernels.iter().map(|kernel| scan(&**kernel)).collect();
         // The report has a place for every stage, even if no leaf takes part.
         // Options may differ from group to group, so their stages are put together.
-        let counters = vec![0.0; groups[0].counters().len()];
-        let mut clips = scan(&groups[0].kernel_as(&[], 1, &counters))
-            .clips()
-            .to_vec();
+        let counters = vec![0.0; groups.counters()];
+        let first = groups.kernel(0, &[], 1, &counters);
+        let mut clips = scan(&*first).clips().to_vec();
         clips.extend(scans.iter().flat_map(Scan::clips));
         clips.sort_unstable();
         clips.dedup();
         Prepared {
+            norms: first.norms(),
             kernels,
             steps: self.runs.iter().map(step).collect(),
             scans,
@@ -161,7 +168,7 @@ impl Plan {
 
     /// A number that two plans have in common if they measure, change and move the same leaves at
     /// the same steps, and most likely not otherwise.
-    pub(super) fn fingerprint<K, E: FlatElement>(&self, prepared: &Prepared<K, E>) -> u64 {
+    pub(super) fn fingerprint<E: FlatElement>(&self, prepared: &Prepared<'_, E>) -> u64 {
         let mut hash = 0_u64;
         // A multiplication a number: a plan has two for each of maybe 10,000 leaves.
         let mut number = |number: u64| {
@@ -182,7 +189,7 @@ impl Plan {
     }
 
     /// How far the leaves of every run are after this step, as their rules say.
-    pub(super) fn advanced<R: Rule>(&self, groups: &[R]) -> Advanced {
+    pub(super) fn advanced<E>(&self, groups: &dyn Groups<E>) -> Advanced {
         let mut counted = Vec::new();
         // Once a run and not once a leaf.
         for run in &self.runs {
@@ -191,7 +198,7 @@ impl Plan {
             let progress = &mut counted[start..];
             let step = next_step(progress[0]);
             progress[0] = step as f64;
-            groups[run.group as usize].advance(step, &mut progress[1..]);
+            groups.advance(run.group as usize, step, &mut progress[1..]);
         }
         Advanced { counted }
     }
@@ -201,21 +208,22 @@ impl Plan {
     /// # Errors
     /// A norm that is infinite or NaN, of a stage that will not have it; a change of a whole leaf
     /// that fails.
-    pub(super) fn measure<K: Kernel<E>, E: FlatElement>(
+    pub(super) fn measure<E: FlatElement>(
         &self,
         layout: &Layout,
         states: StateVectors<'_, E>,
-        prepared: &Prepared<K, E>,
-        shown: &mut impl ShowParts<E>,
+        prepared: &Prepared<'_, E>,
+        shown: &mut dyn ShowParts<E>,
     ) -> Result<(Vec<Option<Measured<E>>>, StepReport)> {
-        let mut measured: Vec<Option<Measured<E>>> = (0..K::NORMS).map(|_| None).collect();
+        let norms = 0..prepared.norms;
+        let mut measured: Vec<Option<Measured<E>>> = norms.clone().map(|_| None).collect();
         let mut report = self.report(layout, prepared);
         if !prepared.scans.iter().any(Scan::asks_for_anything) {
             return Ok((measured, report));
         }
         // In the order of the chain: a norm further behind is of a direction that those in front of
         // it have scaled already.
-        for norm in 0..K::NORMS {
+        for norm in norms {
             if let Some(directions) =
                 self.change_leaves(layout, states, prepared, (norm, &measured), shown)?
             {
@@ -226,7 +234,7 @@ impl Plan {
             if requests.iter().all(Option::is_none) {
                 continue;
             }
-            let kernels = &prepared.kernels;
+            let kernels: &Kernels<'_, E> = &prepared.kernels;
             let parts = self.parts.len();
             let measuring = Measuring::of(parts, states, kernels, &requests, &measured);
             let totals = shown.totals(&self.parts, measuring, &requests)?;
@@ -247,13 +255,13 @@ impl Plan {
     ///
     /// # Errors
     /// The first leaf whose change fails, or for whose direction there is no memory.
-    fn change_leaves<K: Kernel<E>, E: FlatElement>(
+    fn change_leaves<E: FlatElement>(
         &self,
         layout: &Layout,
         states: StateVectors<'_, E>,
-        prepared: &Prepared<K, E>,
+        prepared: &Prepared<'_, E>,
         (number, measured): (usize, &[Option<Measured<E>>]),
-        shown: &mut impl ShowParts<E>,
+        shown: &mut dyn ShowParts<E>,
     ) -> Result<Option<Measured<E>>> {
         let scans = prepared.scans.iter();
         let changes: Vec<Option<&ChangeOfLeaf<E>>> =
@@ -268,7 +276,7 @@ impl Plan {
                 let Some(change) = changes[part.kernel] else {
                     continue;
                 };
-                let how = (&prepared.kernels[part.kernel], change);
+                let how = (&*prepared.kernels[part.kernel], change);
                 let changed = pass::change_leaf(part, *slices, states, how, measured);
                 let path = layout.leaves()[part.leaf].path();
                 directions[part.leaf] = changed.map_err(|error| error.at(path))?;
@@ -280,7 +288,7 @@ impl Plan {
         Ok(Some(Measured::Directions(directions)))
     }
 
-    fn report<K, E: FlatElement>(&self, layout: &Layout, prepared: &Prepared<K, E>) -> StepReport {
+    fn report<E: FlatElement>(&self, layout: &Layout, prepared: &Prepared<'_, E>) -> StepReport {
         let is_held = |part: &&Part| prepared.scans[part.kernel].is_held_back();
         let held_back = self.parts.iter().filter(is_held).count();
         let (global, by_leaf): (Vec<ClipStage>, Vec<ClipStage>) =
@@ -326,7 +334,7 @@ impl Plan {
         layout: &Layout,
         requests: &[Option<Request>],
         totals: &[[f64; 2]],
-        shown: &mut impl ShowParts<E>,
+        shown: &mut dyn ShowParts<E>,
     ) -> Result<bool> {
         let mut goes_on = true;
         for (index, part) in self.parts.iter().enumerate() {
@@ -350,7 +358,7 @@ impl Plan {
     }
 }
 
-impl<K, E: FlatElement> Prepared<K, E> {
+impl<E: FlatElement> Prepared<'_, E> {
     /// Counts the step of a part, which has been taken.
     pub(super) fn count(&self, part: &Part, advanced: &Advanced, progress: &mut Progress) {
         let own = progress.of_mut(part.leaf);
@@ -394,7 +402,7 @@ impl<K, E: FlatElement> Prepared<K, E> {
     }
 }
 
-fn scan<E: FlatElement>(kernel: &impl Kernel<E>) -> Scan<E> {
+fn scan<E: FlatElement>(kernel: &dyn AnyKernel<E>) -> Scan<E> {
     let mut scan = Scan::new();
     kernel.scan(&mut scan);
     scan

@@ -58,7 +58,7 @@ pub(super) enum States<'r, E> {
     },
     /// Stages write to copies, made as they ask.
     Copied {
-        real: &'r [&'r [E]],
+        real: &'r [&'r [Elements<E>]],
         at: usize,
         copies: &'r [Copied<E>],
     },
@@ -211,8 +211,9 @@ impl<E: FlatElement> States<'_, E> {
     #[inline(always)]
     fn at(&self) -> usize {
         match self {
-            States::Live { at, .. } | States::Halves { at, .. } => at * ROW,
-            States::Copied { at, .. } => *at,
+            States::Live { at, .. } | States::Halves { at, .. } | States::Copied { at, .. } => {
+                at * ROW
+            }
         }
     }
 
@@ -225,9 +226,9 @@ impl<E: FlatElement> States<'_, E> {
                 from_f32(compact::widened(rows[*at].get()))
             }
             // A piece of a kernel reads what the pieces before it wrote.
-            States::Copied { real, at, copies } => copies[state]
-                .get()
-                .unwrap_or_else(|| filled_up(&real[state][*at..])),
+            States::Copied { real, at, copies } => {
+                copies[state].get().unwrap_or_else(|| real[state][*at])
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! time.
 
 use super::kernel::Kernel;
+use super::loops::AnyKernel;
 use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::{Error, Result};
@@ -497,6 +498,55 @@ impl<R: Rule> RuleFor<f32> for R {
 
     fn check_kernel(&self) -> Result<()> {
         self.check_states()
+    }
+}
+
+/// The configurations of an optimiser, whatever its rule's type: of what a step does only this, and
+/// the loops of the kernels, is compiled for a rule.
+pub(super) trait Groups<E> {
+    /// How many counters a configuration has.
+    fn counters(&self) -> usize;
+
+    fn sees_shape(&self) -> bool;
+
+    fn kernel<'k>(
+        &'k self,
+        group: usize,
+        shape: &'k [usize],
+        step: u64,
+        counters: &'k [f64],
+    ) -> Box<dyn AnyKernel<E> + 'k>;
+
+    fn advance(&self, group: usize, step: u64, counters: &mut [f64]);
+
+    fn begin_flush(&self, group: usize, counters: &mut [f64]) -> Option<bool>;
+}
+
+impl<R: RuleFor<E>, E: FlatElement> Groups<E> for Vec<R> {
+    fn counters(&self) -> usize {
+        self[0].counters().len()
+    }
+
+    fn sees_shape(&self) -> bool {
+        self[0].sees_shape()
+    }
+
+    fn kernel<'k>(
+        &'k self,
+        group: usize,
+        shape: &'k [usize],
+        step: u64,
+        counters: &'k [f64],
+    ) -> Box<dyn AnyKernel<E> + 'k> {
+        Box::new(self[group].kernel_as(shape, step, counters))
+    }
+
+    fn advance(&self, group: usize, step: u64, counters: &mut [f64]) {
+        self[group].advance(step, counters);
+    }
+
+    fn begin_flush(&self, group: usize, counters: &mut [f64]) -> Option<bool> {
+        self[group].begin_flush(counters)
     }
 }
 

@@ -1,7 +1,6 @@
 //! How the parameters and gradients of a step are shown while norms are measured: all at once, or
 //! one leaf after the other where nobody holds more than one of them at a time.
 
-use super::kernel::Kernel;
 use super::pass::{Measuring, Part, PartSlices};
 use super::scan::Request;
 use crate::element::FlatElement;
@@ -31,10 +30,10 @@ pub(super) trait ShowParts<E: FlatElement> {
     ///
     /// # Errors
     /// Parameters that cannot be shown.
-    fn totals<K: Kernel<E>>(
+    fn totals(
         &mut self,
         parts: &[Part],
-        mut measuring: Measuring<'_, K, E>,
+        mut measuring: Measuring<'_, E>,
         requests: &[Option<Request>],
     ) -> Result<Vec<[f64; 2]>> {
         let needs_parameters = |part: &Part| {

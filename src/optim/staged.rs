@@ -9,8 +9,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::kernel::Kernel;
-use super::loops::{self, Halves, Slices};
+use super::loops::{self, AnyKernel, Halves, Slices};
 use super::packed::{Draw, OfLeaf, PackedMut, Random};
 use super::pass::{Part, StateVectors};
 use super::row::Context;
@@ -92,7 +91,7 @@ pub(super) fn all_halves<'p>(
 pub(super) fn step<E: FlatElement>(
     slices: Slices<'_, '_, E>,
     packed: &mut [PackedPart<'_>],
-    kernel: &impl Kernel<E>,
+    kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let Slices { x, grad, states } = slices;

@@ -13,6 +13,7 @@ pub(crate) mod key;
 mod leaf;
 mod literal;
 mod names;
+mod object;
 mod opaque;
 mod pointers;
 mod scalars;
@@ -34,6 +35,7 @@ pub(crate) use leaf::{MAX_AXES, Source};
 #[doc(hidden)]
 pub use literal::Literal;
 pub use names::DottedNames;
+pub(crate) use object::Object;
 #[doc(hidden)]
 pub use scalars::param;
 pub use state_dict::{StateArray, StateDict};

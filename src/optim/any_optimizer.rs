@@ -1,0 +1,363 @@
+//! The step of an optimiser, with its rule behind `dyn`.
+//!
+//! A rule's type is known in the crate that names it, so whatever is generic over it is compiled
+//! there, at every build. A step is much code: it walks two trees, plans, measures, shares the work
+//! among threads and says what is wrong. Of all that only the loops of the kernel know the rule
+//! ([`AnyKernel`](super::loops::AnyKernel)), and only what it counts its configuration
+//! ([`Groups`]). The rest is here, for both types of elements, and a user's crate calls it by
+//! [`steps`]. The page on design says what that is worth.
+
+use std::ops::Range;
+
+use super::gradient::Gradient;
+use super::packed::Form;
+use super::pass::{self, Part, StateVectors, StatesInOrder};
+use super::plan::Plan;
+use super::progress::Progress;
+use super::report::StepReport;
+use super::rule::Groups;
+use super::sharded::intersection;
+use super::show::{AllParts, LentParts};
+use super::states::KeptStates;
+use super::storage::Storage;
+use crate::element::{FlatElement, PerElement};
+use crate::error::{Error, Findings, Result};
+use crate::layout::Layout;
+use crate::memory;
+use crate::traversal::leaf_slices;
+use crate::traversal::tied_places::TiedGrads;
+use crate::tree::Tree;
+
+/// An optimiser, whatever its rule.
+pub(super) struct AnyOptimizer<'o, E> {
+    pub(super) layout: &'o Layout,
+    pub(super) groups: &'o dyn Groups<E>,
+    pub(super) progress: &'o mut Progress,
+    pub(super) range: &'o Range<usize>,
+    pub(super) states: &'o mut KeptStates<E>,
+    pub(super) denies_absent: bool,
+}
+
+/// Lends a leaf to be moved.
+pub(super) type Lend<'l, E> = &'l mut dyn FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>;
+
+/// What is done with an optimiser of any rule; its methods are those of
+/// [`Optimizer`](super::Optimizer) that have the same names.
+pub(super) trait Steps<E>: Sync {
+    fn step(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        flat: &mut [E],
+        grad: Gradient<'_, E>,
+    ) -> Result<StepReport>;
+
+    fn flush(&self, optimizer: AnyOptimizer<'_, E>, flat: &mut [E]) -> Result<StepReport>;
+
+    fn update(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+        grads: &dyn Tree,
+        tied: TiedGrads,
+    ) -> Result<StepReport>;
+
+    fn flush_tree(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+    ) -> Result<StepReport>;
+
+    fn update_each(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        grads: &[Option<&[E]>],
+        lend: Lend<'_, E>,
+    ) -> Result<StepReport>;
+
+    fn flush_each(&self, optimizer: AnyOptimizer<'_, E>, lend: Lend<'_, E>) -> Result<StepReport>;
+
+    /// The state vectors at step 0.
+    fn zeroed_states(
+        &self,
+        layout: &Layout,
+        range: &Range<usize>,
+        forms: &[Form],
+        storage: Storage,
+    ) -> Result<KeptStates<E>>;
+}
+
+/// The steps of optimisers of such elements, as they are compiled in this crate.
+pub(super) fn steps<E: FlatElement>() -> &'static dyn Steps<E> {
+    struct OfElement;
+
+    impl PerElement for OfElement {
+        type Of<E: FlatElement> = &'static dyn Steps<E>;
+    }
+
+    E::choose::<OfElement>((OF_F32, OF_F64))
+}
+
+// Statics and no constants: code that a constant refers to is compiled by whoever names it.
+static OF_F32: &dyn Steps<f32> = &Compiled;
+static OF_F64: &dyn Steps<f64> = &Compiled;
+
+struct Compiled;
+
+impl<E: FlatElement> Steps<E> for Compiled {
+    fn step(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        flat: &mut [E],
+        grad: Gradient<'_, E>,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        optimizer.layout.check_len("the flat vector", flat.len())?;
+        grad.check(optimizer.layout)?;
+        optimizer.check_absent(|leaf| grad.is_present(leaf))?;
+        let plan = optimizer.plan(|leaf| grad.is_present(leaf));
+        optimizer.move_flat(plan, flat, grad.elements())
+    }
+
+    fn flush(&self, optimizer: AnyOptimizer<'_, E>, flat: &mut [E]) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        optimizer.layout.check_len("the flat vector", flat.len())?;
+        let plan = optimizer.plan_flush();
+        let none = memory::try_zeroed(optimizer.layout.len())?;
+        optimizer.move_flat(plan, flat, &none)
+    }
+
+    fn update(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+        grads: &dyn Tree,
+        tied: TiedGrads,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        let grads = leaf_slices::gradients(optimizer.layout, grads, tied)?;
+        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
+        optimizer.move_tree(plan, model, grad)
+    }
+
+    fn flush_tree(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        let plan = optimizer.plan_flush();
+        let none = optimizer.no_gradient()?;
+        optimizer.move_tree(plan, model, |part| &none[..part.range.len()])
+    }
+
+    fn update_each(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        grads: &[Option<&[E]>],
+        lend: Lend<'_, E>,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        optimizer.check_gradients(grads)?;
+        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let gradient_of = |part: &Part| grads[part.leaf].expect("it is present");
+        optimizer.move_each(plan, gradient_of, lend)
+    }
+
+    fn flush_each(&self, optimizer: AnyOptimizer<'_, E>, lend: Lend<'_, E>) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        let plan = optimizer.plan_flush();
+        let none = optimizer.no_gradient()?;
+        optimizer.move_each(plan, |part| &none[..part.range.len()], lend)
+    }
+
+    fn zeroed_states(
+        &self,
+        layout: &Layout,
+        range: &Range<usize>,
+        forms: &[Form],
+        storage: Storage,
+    ) -> Result<KeptStates<E>> {
+        let kept = layout.leaves().iter();
+        let kept = kept.map(|leaf| intersection(&leaf.range(), range).len());
+        KeptStates::try_zeroed(forms, storage, kept)
+    }
+}
+
+impl<E: FlatElement> AnyOptimizer<'_, E> {
+    fn state_vectors(&self) -> StateVectors<'_, E> {
+        StateVectors {
+            states: self.states,
+            start: 0,
+        }
+    }
+
+    /// A gradient of zeros for the longest leaf.
+    fn no_gradient(&self) -> Result<Vec<E>> {
+        let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
+        memory::try_zeroed(lengths.max().unwrap_or(0))
+    }
+
+    fn check_is_whole(&self) -> Result<()> {
+        check_is_whole(self.layout, self.range)
+    }
+
+    pub(super) fn check_absent(&self, is_present: impl Fn(usize) -> bool) -> Result<()> {
+        if !self.denies_absent {
+            return Ok(());
+        }
+        let mut findings = Findings::default();
+        for (index, leaf) in self.layout.leaves().iter().enumerate() {
+            if !self.progress.leaves[index].is_frozen && !is_present(index) {
+                findings.add(Error::missing(leaf.path().to_owned(), "a gradient".into()));
+            }
+        }
+        findings.into_result()
+    }
+
+    fn check_gradients(&self, grads: &[Option<&[E]>]) -> Result<()> {
+        let leaves = self.layout.leaves();
+        if grads.len() != leaves.len() {
+            let expected = format!("one gradient for each of {} leaves", leaves.len());
+            return Err(Error::argument(&expected, grads.len()));
+        }
+        let mut findings = Findings::default();
+        for (leaf, grad) in leaves.iter().zip(grads) {
+            if let Some(grad) = grad.filter(|grad| grad.len() != leaf.len()) {
+                let error = Error::length("the gradient", leaf.len(), grad.len());
+                findings.add(error.at(leaf.path()));
+            }
+        }
+        findings.into_result()
+    }
+
+    pub(super) fn plan(&self, takes_part: impl Fn(usize) -> bool) -> Plan {
+        let sees_shape = self.groups.sees_shape();
+        Plan::new(self.layout, self.progress, sees_shape, takes_part)
+    }
+
+    /// The leaves of which a stage holds gradients back, marked so that it hands them on.
+    pub(super) fn plan_flush(&self) -> Plan {
+        let mut marked = self.progress.clone();
+        let mut holds = vec![false; self.layout.leaves().len()];
+        for (leaf, holds) in holds.iter_mut().enumerate() {
+            let group = marked.leaves[leaf].group as usize;
+            let counters = &mut marked.of_mut(leaf)[1..];
+            *holds = self.groups.begin_flush(group, counters) == Some(true);
+        }
+        let sees_shape = self.groups.sees_shape();
+        Plan::new(self.layout, &marked, sees_shape, |leaf| holds[leaf])
+    }
+
+    fn move_flat(self, plan: Plan, flat: &mut [E], grad: &[E]) -> Result<StepReport> {
+        let prepared = plan.prepare(self.groups);
+        let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
+        let mut shown = AllParts::of(of_part);
+        let (measured, report) =
+            plan.measure(self.layout, self.state_vectors(), &prepared, &mut shown)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        let advanced = plan.advanced(self.groups);
+        let states = StatesInOrder::of(self.states, 0, &prepared.steps);
+        let (parts, kernels) = (&plan.parts, &prepared.kernels);
+        pass::step_flat(parts, flat, grad, states, kernels, &measured);
+        for part in &plan.parts {
+            prepared.count(part, &advanced, self.progress);
+        }
+        Ok(report)
+    }
+
+    fn move_tree<'g>(
+        self,
+        plan: Plan,
+        model: &mut dyn Tree,
+        grad: impl Fn(&Part) -> &'g [E],
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(self.groups);
+        let mut moves = vec![false; self.layout.leaves().len()];
+        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
+        let change = |mut leaves: Vec<&mut [E]>| {
+            let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
+            let mut shown = AllParts::of(of_part);
+            let states = StateVectors {
+                states: self.states,
+                start: 0,
+            };
+            let (measured, report) = plan.measure(self.layout, states, &prepared, &mut shown)?;
+            if report.skipped {
+                return Ok((report, None));
+            }
+            let advanced = plan.advanced(self.groups);
+            let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
+            let slices = plan.parts.iter().map(take);
+            let kernels = &prepared.kernels;
+            let states = StatesInOrder::of(self.states, 0, &prepared.steps);
+            pass::step(&plan.parts, slices, states, kernels, &measured);
+            Ok((report, Some(advanced)))
+        };
+        let ((report, advanced), written) =
+            leaf_slices::change(self.layout, model, |leaf| moves[leaf], change)?;
+        let Some(advanced) = advanced else {
+            return Ok(report);
+        };
+        // The state has moved, so the step counts, also if a leaf could not take its new elements:
+        // taken again, the gradient would be in the state twice.
+        for part in &plan.parts {
+            prepared.count(part, &advanced, self.progress);
+        }
+        written.map(|()| report)
+    }
+
+    fn move_each<'g>(
+        self,
+        plan: Plan,
+        gradient_of: impl Fn(&Part) -> &'g [E],
+        lend: Lend<'_, E>,
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(self.groups);
+        let mut lent = LentParts {
+            layout: self.layout,
+            gradient_of,
+            lend,
+        };
+        let (measured, report) =
+            plan.measure(self.layout, self.state_vectors(), &prepared, &mut lent)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        let advanced = plan.advanced(self.groups);
+        let progress = self.progress;
+        let mut states = StatesInOrder::of(self.states, 0, &prepared.steps);
+        let mut findings = Findings::default();
+        for part in &plan.parts {
+            let mut states = states.next(part);
+            // Counted leaf by leaf, so that a count goes with its state even if `lend` panics.
+            let (has_moved, answer) = lent.lend(part, |x, grad| {
+                pass::step_part(part, (x, grad), &mut states, &prepared.kernels, &measured);
+                prepared.count(part, &advanced, progress);
+            });
+            // The others move all the same: a step that half of the model has taken is no step.
+            if let Err(error) = answer {
+                let first = findings.is_empty();
+                findings.add(error.in_a_step(has_moved, first));
+            }
+        }
+        findings.into_result().map(|()| report)
+    }
+}
+
+/// # Errors
+/// It keeps the state of some elements only, so that it takes no step without other members.
+pub(super) fn check_is_whole(layout: &Layout, range: &Range<usize>) -> Result<()> {
+    if *range == (0..layout.len()) {
+        return Ok(());
+    }
+    let expected = "an optimiser that keeps the state of the whole flat vector";
+    let Range { start, end } = range;
+    let found =
+        format!("that of elements {start}..{end} (`step_with` takes the step of all members)");
+    Err(Error::argument(expected, found))
+}
