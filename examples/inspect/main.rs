@@ -314,3 +314,28 @@ fn unpaired(comparison: &Comparison) -> String {
         .map(|(what, names)| format!("\n{what}: {}", printable(&names.join(", "))))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights of norm 5, positions of norm 1,000, and a flag.
+    #[test]
+    fn norms_are_of_floats_alone() {
+        let name = format!("flatleaf-inspect-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let model = (vec![3.0_f32, f32::NAN], vec![1000_i64], vec![4.0_f64], true);
+        checkpoint::save(&path, &model).unwrap();
+        let file = checkpoint::open(&path).unwrap();
+        let rows = look(&path, &file).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            totals(&rows),
+            "norm of all floats 5.000, 1 not finite, left out"
+        );
+        // In the order of the file, which begins with the widest types.
+        let norms = rows.iter().map(|(_, stats)| stats.as_ref().map(Stats::norm));
+        let norms: Vec<Option<f64>> = norms.collect();
+        assert_eq!(norms[..3], [Some(4.0), Some(1000.0), Some(3.0)]);
+    }
+}

@@ -383,3 +383,30 @@ mod platform {
         None
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Synchronising a device that keeps nothing is refused, as some network file systems refuse it
+    /// of a folder.
+    #[test]
+    fn where_the_folder_cannot_be_synchronised_the_new_file_is_there_and_the_error_says_so() {
+        let name = format!("flatleaf-unsynchronised-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, "old").unwrap();
+        let mut replacement = Replacement::begin(&path).unwrap();
+        replacement.file().write_all(b"new").unwrap();
+        replacement.folder = File::open("/dev/null").unwrap();
+        let new = replacement.new.clone();
+        let error = replacement.finish().unwrap_err();
+        let content = fs::read(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(error.is_io(), "{error}");
+        assert_eq!(error.path(), std::env::temp_dir().to_str());
+        let says = "the new file is in it, but may not outlive a crash";
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(content.unwrap(), b"new");
+        assert!(!new.exists());
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::ops::Range;
 
 use super::carried::Carried;
@@ -17,7 +18,7 @@ use super::sharded::intersection;
 use super::states::{LentVector, StateVector, forms};
 use super::storage::Storage;
 use crate::element::{Dtype, FlatElement};
-use crate::error::{Error, Findings, Result};
+use crate::error::{Error, Findings, Printable, Result};
 use crate::layout::{Layout, Leaf, Rename};
 
 /// All that an [`Optimizer`] knows, keyed by the paths of the leaves and the layout's fingerprint:
@@ -215,6 +216,7 @@ pub(crate) fn element_of(version: u32) -> Dtype {
 /// let (_, migration) = Optimizer::migrate(optimizer.snapshot(), &Layout::of(&tree!({ "body": [1.0], "new": [1.0] }))?)?;
 /// let expected = Migration { added: vec!["new".into()], removed: vec!["old".into()], ..Default::default() };
 /// assert_eq!(migration, expected);
+/// assert_eq!(migration.to_string(), "added: `new`; removed: `old`");
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -237,6 +239,35 @@ pub struct Migration {
     /// Names of state vectors that were carried over and are kept in other bytes than they were, as
     /// [`Snapshot::stored_in`] asked for.
     pub stored_otherwise: Vec<String>,
+}
+
+/// `nothing changed`, or `added: `new`; removed: `old`; reshaped: `head` from [1] to [2]; …`
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |name: &String| format!("`{}`", Printable(name));
+        let all = |names: &[String]| names.iter().map(quoted).collect::<Vec<_>>();
+        let reshaped = self.reshaped.iter().map(|leaf| {
+            let (path, before, now) = (quoted(&leaf.path), &leaf.before, &leaf.now);
+            format!("{path} from {before:?} to {now:?}")
+        });
+        let changes = [
+            ("added", all(&self.added)),
+            ("removed", all(&self.removed)),
+            ("reshaped", reshaped.collect()),
+            ("state vectors added", all(&self.added_states)),
+            ("state vectors removed", all(&self.removed_states)),
+            (
+                "state vectors stored otherwise",
+                all(&self.stored_otherwise),
+            ),
+        ];
+        let stated = changes.iter().filter(|(_, names)| !names.is_empty());
+        let stated = stated.map(|(what, names)| format!("{what}: {}", names.join(", ")));
+        match stated.collect::<Vec<_>>() {
+            nothing if nothing.is_empty() => write!(f, "nothing changed"),
+            stated => write!(f, "{}", stated.join("; ")),
+        }
+    }
 }
 
 /// A leaf that changed its shape between a snapshot and the layout that it was migrated to.

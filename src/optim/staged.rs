@@ -1,5 +1,6 @@
-//! Steps on state that is kept in fewer bytes: so many elements of each such vector at a time
-//! become f32 in a buffer, the stages run over it as over any other slice, and it is rounded back.
+//! Steps on state that is kept in 8 bits, or in fewer bytes in part only: so many elements of each
+//! such vector at a time become f32 in a buffer, the stages run over it as over any other slice,
+//! and it is rounded back. (State that is all in bf16 goes by registers, in `loops::step_halves`.)
 //!
 //! A buffer of 1,024 elements is 4 KB: those of AdamW lie in the L1 cache beside the parameters and
 //! gradients that go with them, so memory sees the fewer bytes only. Rules and kernels know nothing

@@ -213,6 +213,8 @@ fn a_migration_starts_reshaped_leaves_anew_and_says_so() {
         ..Migration::default()
     };
     assert_eq!(migration, expected);
+    let said = "reshaped: `head` from [3] to [2]";
+    assert_eq!(migration.to_string(), said);
     assert_eq!(migrated.step_count("head"), Some(0));
     assert_eq!(migrated.rule("head").unwrap().1.lr, 0.01);
     let range = layout.leaf("head").unwrap().range();
@@ -276,6 +278,8 @@ fn a_migration_carries_state_to_a_chain_that_grew() {
         ..Migration::default()
     };
     assert_eq!(migration, expected);
+    assert_eq!(migration.to_string(), "state vectors added: `average`");
+    assert_eq!(Migration::default().to_string(), "nothing changed");
     for name in ["exp_avg", "exp_avg_sq"] {
         assert_eq!(grown.state_of(name), optimizer.state_of(name));
     }
