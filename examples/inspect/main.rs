@@ -334,7 +334,9 @@ mod tests {
             "norm of all floats 5.000, 1 not finite, left out"
         );
         // In the order of the file, which begins with the widest types.
-        let norms = rows.iter().map(|(_, stats)| stats.as_ref().map(Stats::norm));
+        let norms = rows
+            .iter()
+            .map(|(_, stats)| stats.as_ref().map(Stats::norm));
         let norms: Vec<Option<f64>> = norms.collect();
         assert_eq!(norms[..3], [Some(4.0), Some(1000.0), Some(3.0)]);
     }

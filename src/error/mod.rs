@@ -11,7 +11,6 @@ mod problem;
 use std::fmt;
 
 pub(crate) use findings::{Findings, FirstError};
-#[cfg(feature = "safetensors")]
 pub(crate) use problem::Printable;
 pub(crate) use problem::{ErrorKind, Problem, Quoted};
 

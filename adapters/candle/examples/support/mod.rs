@@ -1,6 +1,8 @@
 //! What the examples share: the digits as tensors, a network, a progress bar, a plot of losses.
 #![allow(dead_code)] // Not every example uses all of it.
 
+pub mod transformer;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
