@@ -133,7 +133,7 @@ fn memory_for_paths_is_linear_however_long_they_are() {
 /// also where norms are measured leaf by leaf.
 #[test]
 fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
-    let allocated = |count: usize| {
+    let allocated = |count: usize, along: bool| {
         let mut leaves = vec![vec![1.0_f32; 64]; count];
         let layout = Layout::of(&leaves).unwrap();
         let rule = (ClipNorm::default(), Lamb::default());
@@ -141,6 +141,15 @@ fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
         let ones = vec![1.0_f32; 64];
         let grads: Vec<Option<&[f32]>> = vec![Some(&ones); count];
         let mut step = || {
+            if along {
+                let walk = |step: &mut dyn FnMut(usize, &mut [f32])| {
+                    let leaves = leaves.iter_mut().enumerate();
+                    leaves.for_each(|(leaf, elements)| step(leaf, elements));
+                    Ok(())
+                };
+                optimizer.update_along(&grads, walk).unwrap();
+                return;
+            }
             let lend = |leaf: usize, step: &mut dyn FnMut(&mut [f32])| {
                 step(&mut leaves[leaf]);
                 Ok(())
@@ -150,5 +159,6 @@ fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
         step();
         allocations(step)
     };
-    assert_eq!(allocated(10_000), allocated(1));
+    assert_eq!(allocated(10_000, false), allocated(1, false));
+    assert_eq!(allocated(10_000, true), allocated(1, true));
 }

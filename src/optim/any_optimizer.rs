@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::along::WalkedParts;
 use super::gradient::Gradient;
 use super::packed::Form;
 use super::pass::{self, Part, StateVectors, StatesInOrder};
@@ -40,6 +41,9 @@ pub(super) struct AnyOptimizer<'o, E> {
 
 /// Lends a leaf to be moved.
 pub(super) type Lend<'l, E> = &'l mut dyn FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>;
+
+/// Goes through the leaves, to be moved.
+pub(super) type Walk<'w, E> = &'w mut dyn FnMut(&mut dyn FnMut(usize, &mut [E])) -> Result<()>;
 
 /// What is done with an optimiser of any rule; its methods are those of
 /// [`Optimizer`](super::Optimizer) that have the same names.
@@ -75,6 +79,13 @@ pub(super) trait Steps<E>: Sync {
     ) -> Result<StepReport>;
 
     fn flush_each(&self, optimizer: AnyOptimizer<'_, E>, lend: Lend<'_, E>) -> Result<StepReport>;
+
+    fn update_along(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        grads: &[Option<&[E]>],
+        walk: Walk<'_, E>,
+    ) -> Result<StepReport>;
 
     /// The state vectors at step 0.
     fn zeroed_states(
@@ -171,6 +182,19 @@ impl<E: FlatElement> Steps<E> for Compiled {
         let plan = optimizer.plan_flush();
         let none = optimizer.no_gradient()?;
         optimizer.move_each(plan, |part| &none[..part.range.len()], lend)
+    }
+
+    fn update_along(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        grads: &[Option<&[E]>],
+        walk: Walk<'_, E>,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        optimizer.check_gradients(grads)?;
+        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        optimizer.move_along(plan, grads, walk)
     }
 
     fn zeroed_states(
@@ -344,6 +368,42 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
                 let first = findings.is_empty();
                 findings.add(error.in_a_step(has_moved, first));
             }
+        }
+        findings.into_result().map(|()| report)
+    }
+
+    fn move_along(
+        self,
+        plan: Plan,
+        grads: &[Option<&[E]>],
+        walk: Walk<'_, E>,
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(self.groups);
+        let mut walked = WalkedParts {
+            layout: self.layout,
+            grads,
+            walk,
+        };
+        let (measured, report) =
+            plan.measure(self.layout, self.state_vectors(), &prepared, &mut walked)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        let advanced = plan.advanced(self.groups);
+        let progress = self.progress;
+        let mut states = StatesInOrder::of(self.states, 0, &prepared.steps);
+        let (answer, faults) = walked.walk(&plan.parts, &mut |part, x, grad| {
+            let mut states = states.next(part);
+            pass::step_part(part, (x, grad), &mut states, &prepared.kernels, &measured);
+            // Counted leaf by leaf, so that a count goes with its state even if `walk` panics.
+            prepared.count(part, &advanced, progress);
+        });
+        let mut findings = Findings::default();
+        for (index, fault) in faults.into_iter().enumerate() {
+            findings.add(fault.error.in_a_step(fault.has_moved, index == 0));
+        }
+        if let Err(error) = answer {
+            findings.add(error);
         }
         findings.into_result().map(|()| report)
     }

@@ -73,6 +73,7 @@ mod swa;
 mod trust_ratio;
 
 // and what runs them.
+mod along;
 mod any_optimizer;
 mod carried;
 mod gradient;

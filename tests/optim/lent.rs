@@ -37,7 +37,7 @@ pub(crate) fn leaves_of(layout: &Layout, flat: &[f32]) -> Vec<Vec<f32>> {
 }
 
 /// The gradients of a flat one, leaf by leaf.
-fn slices_of(grad: &FlatGrad) -> Vec<Option<&[f32]>> {
+pub(crate) fn slices_of(grad: &FlatGrad) -> Vec<Option<&[f32]>> {
     let leaves = grad.layout().leaves().iter().enumerate();
     leaves
         .map(|(index, leaf)| grad.is_present(index).then(|| &grad[leaf.range()]))

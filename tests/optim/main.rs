@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod along;
 mod between_steps;
 mod chains;
 mod compact_state;
