@@ -73,6 +73,17 @@ impl Model {
         GradientsParams::from_grads(self.loss().backward(), self)
     }
 
+    /// What each place adds to the gradient: that of a model with these values at two parameters.
+    fn grads_of_places(&self) -> [Tensor<2>; 2] {
+        let head = Param::from_tensor(self.head.val().detach());
+        let untied = Model {
+            head,
+            ..self.clone()
+        };
+        let grads = untied.grads();
+        [&untied.embed, &untied.head].map(|place| grads.get(place.id).expect("a gradient"))
+    }
+
     /// How far the two places are apart.
     fn distance(&self) -> f32 {
         let difference = self.embed.val() - self.head.val();
@@ -80,9 +91,17 @@ impl Model {
     }
 }
 
-fn norm(grads: &GradientsParams, model: &Model) -> f32 {
-    let grad = grads.get::<2>(model.embed.id).expect("a gradient");
-    grad.powi_scalar(2).sum().sqrt().into_scalar::<f32>()
+/// Norms of the gradient: at each place, of their sum, and of what burn has for the parameter.
+fn norms(model: &Model) -> [f32; 4] {
+    let [embed, head] = model.grads_of_places();
+    let whole = embed.clone() + head.clone();
+    let kept = model.grads().get(model.embed.id).expect("a gradient");
+    [embed, head, whole, kept]
+        .map(|grad: Tensor<2>| grad.powi_scalar(2).sum().sqrt().into_scalar::<f32>())
+}
+
+fn print_norms(when: &str, [embed, head, whole, kept]: [f32; 4]) {
+    println!("{when:22} {embed:9.4}  {head:9.4}  {whole:9.4}  {kept:9.4}");
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -102,17 +121,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut optimizer = Optimizer::new(rule, flat.layout())?;
     optimizer.set_lr(0.02)?;
 
-    let whole = norm(&burns.grads(), &burns);
-    for _ in 0..STEPS {
+    println!("norms of the gradient      embed       head  their sum    burn has");
+    let before = norms(&burns);
+    print_norms("before the first step", before);
+    for step in 1..=STEPS {
         let grads = burns.grads();
         burns = adamw.step(0.02, burns, grads);
         let grads = ours.grads();
         flat.step(&mut optimizer, &mut ours, grads)?;
+        if step == 1 {
+            let [_, head, whole, kept] = norms(&burns);
+            print_norms("after one step of burn", norms(&burns));
+            // The last place's, and nothing of the other.
+            assert!((kept - head).abs() < 1e-5 && (kept - whole).abs() > 1e-2);
+            let [_, _, whole, kept] = norms(&ours);
+            print_norms("after one of flatleaf", norms(&ours));
+            assert!((kept - whole).abs() < 1e-5);
+        }
     }
 
     let [burns_loss, our_loss] = [&burns, &ours].map(|model| model.loss().into_scalar::<f32>());
-    println!("norm of the gradient at the start          {whole:.4}");
-    println!("after {STEPS} steps                burn   flatleaf");
+    println!("\nafter {STEPS} steps                burn   flatleaf");
     println!("  loss                   {burns_loss:9.4}  {our_loss:9.4}");
     println!(
         "  embed − head           {:9.4}  {:9.4}",

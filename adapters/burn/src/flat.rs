@@ -1,5 +1,6 @@
 //! A module as one vector: planned once, then gathered, written and stepped without paths.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,8 @@ use flatleaf::{Dtype, Error, FlatGrad, Layout, Planner, Result, TiedGrads};
 
 use crate::change::{Stripped, change};
 use crate::params::Params;
-use crate::route::{Route, Stop};
+use crate::route::{Look, Route, Stop};
+use crate::step::hollow_of;
 use crate::tensor::Handle;
 
 /// A module's trainable parameters as one vector, planned once.
@@ -45,6 +47,8 @@ pub struct Flat {
     layout: Layout,
     /// The way through the module that came last.
     route: Mutex<Arc<Route>>,
+    /// What stands in a module's place during a step, from the step before.
+    hollow: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Clone for Flat {
@@ -52,6 +56,7 @@ impl Clone for Flat {
         Flat {
             layout: self.layout.clone(),
             route: Mutex::new(self.known_route()),
+            hollow: Mutex::default(),
         }
     }
 }
@@ -113,6 +118,7 @@ impl Flat {
         Ok(Flat {
             layout,
             route: Mutex::new(Arc::new(route)),
+            hollow: Mutex::default(),
         })
     }
 
@@ -143,7 +149,8 @@ impl Flat {
     /// What the layout has against the module: paths, shapes, ties.
     pub(crate) fn route<M: Module>(&self, module: &M) -> Result<Arc<Route>> {
         let route = self.known_route();
-        if route.fits(module, &self.layout) {
+        let look = route.look(module, &self.layout);
+        if look.fits && look.ties_hold {
             return Ok(route);
         }
         let params = Params::of(module)?;
@@ -151,6 +158,46 @@ impl Flat {
         let route = Arc::new(Route::of(&params, &self.layout));
         *self.route.lock().unwrap_or_else(PoisonError::into_inner) = route.clone();
         Ok(route)
+    }
+
+    /// The way through a module whose ties may hold different values, and what there is to see.
+    ///
+    /// # Errors
+    /// What else the layout has against the module: paths and shapes.
+    pub(crate) fn route_whatever_ties<M: Module>(&self, module: &M) -> Result<(Arc<Route>, Look)> {
+        let route = self.known_route();
+        let look = route.look(module, &self.layout);
+        if look.fits {
+            return Ok((route, look));
+        }
+        let (route, refused) = match self.route(module) {
+            Ok(route) => (route, None),
+            Err(error) if error.is_broken_tie() => {
+                let route = Route::of(&Params::of(module)?, &self.layout);
+                (Arc::new(route), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
+        let look = route.look(module, &self.layout);
+        match refused {
+            // Its ties are not all that is wrong with it.
+            Some(error) if !look.fits => Err(error),
+            _ => Ok((route, look)),
+        }
+    }
+
+    /// A module of this type without elements: that of the step before, or, if there was none or
+    /// another thread has it, one of its own.
+    pub(crate) fn hollow<M: Module + 'static>(&self, module: &M) -> M {
+        let mut kept = self.hollow.lock().unwrap_or_else(PoisonError::into_inner);
+        let hollow = kept.take().and_then(|hollow| hollow.downcast::<M>().ok());
+        drop(kept);
+        hollow.map_or_else(|| hollow_of(module), |hollow| *hollow)
+    }
+
+    pub(crate) fn keep_hollow<M: Module + 'static>(&self, hollow: Option<M>) {
+        let mut kept = self.hollow.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = hollow.map(|hollow| Box::new(hollow) as Box<dyn Any + Send>);
     }
 
     /// The values of the trainable parameters, in a new vector.
@@ -262,7 +309,7 @@ impl Flat {
 
     /// Makes the module's tensors views of a vector.
     fn share_out<M: Module>(&self, module: &mut M, vector: Vec<f32>) -> Result<()> {
-        let route = self.route_whatever_ties(module)?;
+        let (route, _) = self.route_whatever_ties(module)?;
         let shape = [vector.len()];
         let vector = FlexTensor::from_data(TensorData::new(vector, shape));
         let view = |stop: &Stop| {
@@ -274,14 +321,18 @@ impl Flat {
         Ok(())
     }
 
-    /// The way through a module whose ties may hold different values, since they are to be written.
-    pub(crate) fn route_whatever_ties<M: Module>(&self, module: &M) -> Result<Arc<Route>> {
-        match self.route(module) {
-            Err(error) if error.is_broken_tie() => {
-                Ok(Arc::new(Route::of(&Params::of(module)?, &self.layout)))
-            }
-            route => route,
+    /// The way through a module that is to be stepped, and whether a map can go it.
+    ///
+    /// # Errors
+    /// What the layout has against the module; a tie that has come apart.
+    pub(crate) fn route_of_a_step<M: Module>(&self, module: &M) -> Result<(Arc<Route>, bool)> {
+        let (route, look) = self.route_whatever_ties(module)?;
+        route.check_nodes(module, &self.layout)?;
+        if !look.ties_hold {
+            // Autodiff, which would have told, does not know this module.
+            self.route(module)?;
         }
+        Ok((route, look.can_walk))
     }
 
     /// Makes each parameter that stands at several places one tensor again, after what takes them
@@ -374,7 +425,7 @@ impl Flat {
         module: &M,
         grads: &GradientsParams,
     ) -> Result<FlatGrad> {
-        let route = self.route_whatever_ties(module)?;
+        let (route, _) = self.route_whatever_ties(module)?;
         route.check_nodes(module, &self.layout)?;
         let grads = Params::grads(module, grads)?;
         self.layout

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
-use burn_core::tensor::Tensor;
+use burn_core::tensor::{DType, Device, Tensor};
 use flatleaf::{Error, Layout, Result};
 
 use crate::params::Params;
@@ -20,7 +20,22 @@ use crate::tensor::{Handle, node_of};
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) stops: Vec<Stop>,
-    has_ties: bool,
+    pub(crate) has_ties: bool,
+    /// Whether who goes along meets the leaves in their order. A tie that is frozen at the first of
+    /// its places stands further behind in the layout.
+    is_in_order: bool,
+}
+
+/// What a look at a module finds.
+pub(crate) struct Look {
+    /// Whether the route leads through this module: the same parameters in the same order, of the
+    /// shapes that the layout has.
+    pub(crate) fits: bool,
+    /// Whether all places of a tie hold equal values.
+    pub(crate) ties_hold: bool,
+    /// Whether the leaves are met in their order, and each of them is in host memory, as floats of
+    /// 32 bits or fewer: whoever takes one out then cannot fail.
+    pub(crate) can_walk: bool,
 }
 
 /// A float of the module.
@@ -61,23 +76,30 @@ impl Route {
             is_tied: counts[&float.id] > 1,
         };
         let stops: Vec<Stop> = floats.iter().map(stop).collect();
+        let first = stops.iter().filter(|stop| stop.is_first);
         Route {
             has_ties: stops.iter().any(|stop| stop.is_tied),
+            is_in_order: first.filter_map(|stop| stop.leaf).is_sorted(),
             stops,
         }
     }
 
-    /// Whether it leads through this module: the same parameters in the same order, of the shapes
-    /// and types that the layout has, and each tie one tensor.
-    pub(crate) fn fits<M: Module>(&self, module: &M, layout: &Layout) -> bool {
+    /// Looks at a module, and copies nothing.
+    pub(crate) fn look<M: Module>(&self, module: &M, layout: &Layout) -> Look {
         let mut check = Check {
             stops: self.stops.iter(),
             layout,
+            host: Device::flex(),
             first: HashMap::new(),
-            fits: true,
+            look: Look {
+                fits: true,
+                ties_hold: true,
+                can_walk: self.is_in_order,
+            },
         };
         module.visit(&mut check);
-        check.fits && check.stops.next().is_none()
+        check.look.fits &= check.stops.next().is_none();
+        check.look
     }
 
     /// Whether burn's autodiff holds every tie for one tensor, without which it loses gradients.
@@ -113,18 +135,19 @@ pub(crate) fn come_apart(places: &str) -> Error {
 struct Check<'r> {
     stops: std::slice::Iter<'r, Stop>,
     layout: &'r Layout,
+    host: Device,
     /// What the first place of each tie holds.
     first: HashMap<ParamId, Handle>,
-    fits: bool,
+    look: Look,
 }
 
 impl ModuleVisitor for Check<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(stop) = self.stops.next() else {
-            self.fits = false;
+            self.look.fits = false;
             return;
         };
-        self.fits &= stop.id == param.id && self.is_leaf(stop, param);
+        self.look.fits &= stop.id == param.id && self.is_leaf(stop, param);
     }
 }
 
@@ -137,13 +160,20 @@ impl Check<'_> {
         if param.shape().as_slice() != leaf.shape() {
             return false;
         }
-        if !stop.is_tied {
-            return true;
+        let is_narrow = matches!(param.dtype(), DType::F32 | DType::F16 | DType::BF16);
+        self.look.can_walk &= is_narrow && param.device() == self.host;
+        if stop.is_tied {
+            self.look.ties_hold &= self.is_as_before(param);
         }
+        true
+    }
+
+    /// Whether a place of a tie holds what its first place does.
+    fn is_as_before<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> bool {
         let Ok((handle, _)) = Handle::of_float(param.base()) else {
             return false;
         };
-        match self.first.entry(stop.id) {
+        match self.first.entry(param.id) {
             Entry::Vacant(first) => {
                 first.insert(handle);
                 true

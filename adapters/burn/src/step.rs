@@ -1,22 +1,35 @@
-//! A step of a module, in place.
+//! A step of a module, in place, in one walk.
 //!
 //! burn moves a module by mapping it, parameter by parameter, and a storage is written without a
-//! copy only by who has the one hold on it. So a step maps the module twice:
+//! copy only by who has the one hold on it. So the module itself is mapped and no clone of it, as
+//! burn's own optimisers have it; and in the place that the caller lends stands a hollow module
+//! meanwhile, one of the same type whose tensors are empty:
 //!
-//! 1. Gradients are taken out of burn's container by id, and held against the layout.
-//! 2. The first map takes the tensors of those that have one out of the module. They are kept by
-//!    leaf, so that the optimiser can ask for any of them, and as often as its norms need.
-//! 3. The optimiser is lent one after the other.
-//! 4. The second map puts them back. It runs in `Drop`, so that the module is whole after an error
-//!    and after a panic.
+//! ```text
+//! caller's place   module ──▶ hollow ─────────────────────────────────▶ module
+//! taken out               └──▶ map: take a, step a, put a back; the same for b, c ──┘
+//! ```
 //!
-//! Not a tree of handles in place of 2, as [`change`](crate::change) makes it: that has the name and the
-//! shape of each parameter, which a step does not ask for.
+//! A map cannot be turned back half-way, so all that can be wrong is looked at before: one visit
+//! holds the module against the layout and burn's autodiff against its ties
+//! ([`Route`](crate::route::Route)), the gradients are taken out of burn's container by id and held
+//! against the layout, and the optimiser measures its norms on them. A visit costs a few hundredths
+//! of a map. What cannot be known without moving, which is whether a device hands its tensors out,
+//! is not left to the map: such modules go through [`change`](crate::change), which takes all of
+//! them out first.
+//!
+//! Dropped: the module taken apart by one map and put together by another, as `change` does it.
+//! Each takes every parameter out of its box and makes a new one. Also dropped: to look at nothing
+//! in the second step of the same module. A module is the same only if its ids and shapes are, and
+//! to know that is to look.
+//!
+//! A tie has one storage with several holds, of which all but the first are let go in a map before.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use burn_core::module::{Module, ModuleMapper, Param};
-use burn_core::tensor::Tensor;
+use burn_core::tensor::{Bool, Int, Tensor};
 use burn_optim::GradientsParams;
 use flatleaf::optim::{Optimizer, Rule, StepReport};
 use flatleaf::{Layout, Result, StateArray, StateDict, TiedGrads};
@@ -25,7 +38,7 @@ use crate::change::change;
 use crate::flat::Flat;
 use crate::params::Params;
 use crate::route::{Route, Stop};
-use crate::tensor::{Handle, Tracking, with_rank};
+use crate::tensor::{Handle, with_rank};
 
 impl Flat {
     /// A step of any rule or chain of flatleaf, in place: norms are of the whole model, a parameter
@@ -60,16 +73,15 @@ impl Flat {
     /// assert_eq!(flat.flatten(&linear)?, [0.25, 0.0, 0.75]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn step<M: Module, R: Rule>(
+    pub fn step<M: Module + 'static, R: Rule>(
         &self,
         optimizer: &mut Optimizer<R>,
         module: &mut M,
         mut grads: GradientsParams,
     ) -> Result<StepReport> {
-        let route = self.route_whatever_ties(module)?;
-        route.check_nodes(module, self.layout())?;
+        let (route, can_walk) = self.route_of_a_step(module)?;
         // Whoever plans another layout than the optimiser's is told so by the optimiser.
-        if !self.has_narrow_floats() || optimizer.layout() != self.layout() {
+        if !can_walk || optimizer.layout() != self.layout() {
             let grads = Params::grads(module, &grads)?;
             return change(module, |params| {
                 optimizer.update_with(params, &grads, TiedGrads::AlreadyTotal)
@@ -80,12 +92,17 @@ impl Flat {
             .iter()
             .map(|grad| grad.as_ref().and_then(Handle::elements::<f32>))
             .collect();
-        let mut hollow = Hollow::of(module, &route, &slices)?;
-        optimizer.update_each(&slices, |leaf, step| {
-            let (handle, _) = hollow.taken[leaf].as_mut().expect("one with a gradient");
-            handle.with_f32(step);
-            Ok(())
-        })
+        let mut hollow = Some(self.hollow(module));
+        let report = optimizer.update_along(&slices, |step| {
+            let placeholder = hollow.take().expect("put back by the walk before");
+            let full = std::mem::replace(module, placeholder);
+            let (stepped, panic) = walk(full, &route, &slices, step);
+            hollow = Some(std::mem::replace(module, stepped));
+            // The module is whole again.
+            panic.map_or(Ok(()), |panic| resume_unwind(panic))
+        });
+        self.keep_hollow(hollow);
+        report
     }
 }
 
@@ -126,102 +143,138 @@ fn check_shape(layout: &Layout, leaf: usize, grad: &Handle) -> Result<()> {
     refused
 }
 
-/// A module without the parameters that move, and these.
-struct Hollow<'m, M: Module> {
-    module: &'m mut M,
-    route: &'m Route,
-    /// By leaf.
-    taken: Vec<Option<(Handle, Tracking)>>,
+/// What a panic says.
+type Panic = Box<dyn Any + Send>;
+
+/// Goes through a module that nobody else holds and calls `step` with each leaf that has a gradient.
+/// Gives the module back whole even if `step` panics, together with the panic.
+fn walk<M: Module>(
+    module: M,
+    route: &Route,
+    grads: &[Option<&[f32]>],
+    step: &mut dyn FnMut(usize, &mut [f32]),
+) -> (M, Option<Panic>) {
+    let stops = || Stops {
+        stops: route.stops.iter(),
+        grads,
+    };
+    let module = match route.has_ties {
+        true => module.map(&mut LetGo(stops())),
+        false => module,
+    };
+    let mut mapper = Walk {
+        stops: stops(),
+        step,
+        tied: Vec::new(),
+        panic: None,
+    };
+    (module.map(&mut mapper), mapper.panic)
 }
 
-impl<'m, M: Module> Hollow<'m, M> {
-    fn of(module: &'m mut M, route: &'m Route, grads: &[Option<&[f32]>]) -> Result<Self> {
-        let mut take = Take {
-            stops: route.stops.iter(),
-            grads,
-            taken: vec![None; grads.len()],
-            failed: Ok(()),
-        };
-        let hollow = module.clone().map(&mut take);
-        take.failed?;
-        // The module's own holds end here.
-        *module = hollow;
-        Ok(Hollow {
-            module,
-            route,
-            taken: take.taken,
-        })
+/// The floats of a module, in order.
+struct Stops<'w> {
+    stops: std::slice::Iter<'w, Stop>,
+    grads: &'w [Option<&'w [f32]>],
+}
+
+impl<'w> Stops<'w> {
+    /// The next one with its leaf, if it is one that moves.
+    fn next(&mut self) -> Option<(&'w Stop, usize)> {
+        let stop = self.stops.next()?;
+        let leaf = stop.leaf.filter(|&leaf| self.grads[leaf].is_some())?;
+        Some((stop, leaf))
     }
 }
 
-impl<M: Module> Drop for Hollow<'_, M> {
-    fn drop(&mut self) {
-        let mut back = PutBack {
-            stops: self.route.stops.iter(),
-            taken: std::mem::take(&mut self.taken),
-            tied: Vec::new(),
-        };
-        *self.module = self.module.clone().map(&mut back);
-    }
-}
+/// Leaves a tie to the first of its places.
+struct LetGo<'w>(Stops<'w>);
 
-struct Take<'r, 'g> {
-    stops: std::slice::Iter<'r, Stop>,
-    grads: &'r [Option<&'g [f32]>],
-    taken: Vec<Option<(Handle, Tracking)>>,
-    failed: Result<()>,
-}
-
-impl ModuleMapper for Take<'_, '_> {
+impl ModuleMapper for LetGo<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(leaf) = self.stops.next().and_then(|stop| stop.leaf) else {
-            return param;
-        };
-        if self.grads[leaf].is_none() {
-            return param;
+        match self.0.next() {
+            Some((stop, _)) if !stop.is_first => emptied(param),
+            _ => param,
         }
-        let (id, tensor, mapper) = param.consume();
-        // Another place of a tie is the same tensor.
-        if self.taken[leaf].is_none() {
-            match Handle::of_float(tensor) {
-                Ok(taken) => self.taken[leaf] = Some(taken),
-                Err(error) => self.failed = Err(error),
-            }
-        }
-        Param::from_mapped_value(id, Handle::empty(), mapper)
     }
 }
 
-struct PutBack<'r> {
-    stops: std::slice::Iter<'r, Stop>,
-    taken: Vec<Option<(Handle, Tracking)>>,
+struct Walk<'w> {
+    stops: Stops<'w>,
+    step: &'w mut dyn FnMut(usize, &mut [f32]),
     /// The new tensors that stand at several places, by leaf.
     tied: Vec<(usize, Box<dyn Any>)>,
+    panic: Option<Panic>,
 }
 
-impl ModuleMapper for PutBack<'_> {
+impl Walk<'_> {
+    /// Moves a leaf, unless one before has panicked: the others only go back to their places then.
+    fn step(&mut self, leaf: usize, handle: &mut Handle) {
+        if self.panic.is_some() {
+            return;
+        }
+        let step = &mut self.step;
+        let mut stepping = || handle.with_f32(&mut |elements| step(leaf, elements));
+        self.panic = catch_unwind(AssertUnwindSafe(&mut stepping)).err();
+    }
+
+    fn first_of_tie<const D: usize>(&self, leaf: usize) -> Tensor<D> {
+        let mut tied = self.tied.iter();
+        let (_, tensor) = tied
+            .find(|(tied, _)| *tied == leaf)
+            .expect("a place before");
+        tensor
+            .downcast_ref::<Tensor<D>>()
+            .expect("its rank")
+            .clone()
+    }
+}
+
+impl ModuleMapper for Walk<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((stop, leaf)) = self.stops.next().and_then(|stop| Some((stop, stop.leaf?))) else {
+        let Some((stop, leaf)) = self.stops.next() else {
             return param;
         };
-        if let Some((handle, tracking)) = self.taken[leaf].take() {
-            let (id, _, mapper) = param.consume();
-            let tensor: Tensor<D> = handle.into_float(tracking, id);
-            if stop.is_tied {
-                self.tied.push((leaf, Box::new(tensor.clone())));
-            }
-            return Param::from_mapped_value(id, tensor, mapper);
+        let (id, tensor, mapper) = param.consume();
+        if !stop.is_first {
+            return Param::from_mapped_value(id, self.first_of_tie(leaf), mapper);
         }
-        let first = self
-            .tied
-            .iter()
-            .find(|(tied, _)| stop.is_tied && *tied == leaf);
-        match first.and_then(|(_, tensor)| tensor.downcast_ref::<Tensor<D>>()) {
-            Some(tensor) => {
-                let (id, _, mapper) = param.consume();
-                Param::from_mapped_value(id, tensor.clone(), mapper)
-            }
-            None => param,
+        let (mut handle, tracking) = Handle::of_float(tensor).expect("on the host, as was seen");
+        self.step(leaf, &mut handle);
+        let tensor: Tensor<D> = handle.into_float(tracking, id);
+        if stop.is_tied {
+            self.tied.push((leaf, Box::new(tensor.clone())));
         }
+        Param::from_mapped_value(id, tensor, mapper)
     }
+}
+
+/// A module that has the type of this one and none of its elements.
+pub(crate) fn hollow_of<M: Module>(module: &M) -> M {
+    // Running statistics are shared by clones, and would be emptied in the module too; `valid` has
+    // some of its own.
+    module.valid().map(&mut Empty)
+}
+
+struct Empty;
+
+impl ModuleMapper for Empty {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        emptied(param)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        param.map(|tensor| Tensor::empty([0; D], &tensor.device()))
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        param.map(|tensor| Tensor::empty([0; D], &tensor.device()))
+    }
+}
+
+fn emptied<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    let (id, _, mapper) = param.consume();
+    Param::from_mapped_value(id, Handle::empty(), mapper)
 }

@@ -1,13 +1,15 @@
 //! Steps of flatleaf's rules on a module.
 
-use burn_core::module::Module;
-use burn_core::tensor::{Device, Tensor};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn_core::module::{Module, Param};
+use burn_core::tensor::{DType, Device, Tensor};
 use burn_optim::{AdamWConfig, GradientsParams};
 use flatleaf::ops::norm_l2;
-use flatleaf::optim::{Adam, AdamW, ClipNorm, Ema, Lamb, Optimizer, Sgd};
+use flatleaf::optim::{Adam, AdamW, ClipNorm, Ema, Kernel, Lamb, Optimizer, Rule, Sgd, each};
 use flatleaf_burn::Flat;
 
-use crate::models::{Mlp, Pair, Tied, addresses, device, grads_of};
+use crate::models::{Mlp, Pair, Tied, addresses, device, grads_of, parameter};
 
 fn sgd(lr: f64) -> Sgd {
     Sgd {
@@ -221,4 +223,124 @@ fn a_module_that_has_loaded_a_record_has_other_ids_and_goes_on() {
     let grads = grads_of([(&model.a, vec![2.0]), (&model.b, vec![2.0])]);
     flat.step(&mut optimizer, &mut model, grads).unwrap();
     assert_eq!(model.values(), [2.0, 3.0]);
+}
+
+/// Moves by the gradient, and panics where a parameter is 7.
+#[derive(Clone, PartialEq)]
+struct Touchy;
+
+impl Rule for Touchy {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        each(|x, dx, []| {
+            assert!(x != 7.0, "seven");
+            dx
+        })
+    }
+}
+
+#[test]
+fn a_module_is_whole_after_a_rule_panics_and_the_next_step_goes_on() {
+    let tie = parameter([3.0]);
+    let mut model = vec![parameter([1.0]), parameter([7.0]), tie.clone(), tie];
+    let flat = Flat::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(Touchy, flat.layout()).unwrap();
+    let ones = |model: &[Param<Tensor<1>>]| grads_of([0, 1, 2].map(|n| (&model[n], vec![1.0])));
+    let counts = |optimizer: &Optimizer<Touchy>| {
+        ["0", "1", "2"].map(|path| optimizer.step_count(path).unwrap())
+    };
+
+    let before = addresses(&model);
+    let grads = ones(&model);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        flat.step(&mut optimizer, &mut model, grads)
+    }));
+    let panic = panicked.unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"seven"));
+    // The first had moved; the others are as they were, where they were, at all of their places.
+    assert_eq!(flat.flatten(&model).unwrap(), [0.0, 7.0, 3.0]);
+    assert_eq!(addresses(&model), before);
+    assert_eq!(counts(&optimizer), [1, 0, 0]);
+    assert!(model.iter().all(|param| param.is_require_grad()));
+
+    flat.unflatten(&mut model, &[0.0, 5.0, 3.0][..]).unwrap();
+    let grads = ones(&model);
+    flat.step(&mut optimizer, &mut model, grads).unwrap();
+    assert_eq!(flat.flatten(&model).unwrap(), [-1.0, 4.0, 2.0]);
+    assert_eq!(counts(&optimizer), [2, 1, 1]);
+    assert_eq!(addresses(&model), before);
+}
+
+#[test]
+fn a_module_that_has_changed_since_it_was_planned_is_refused_and_has_not_moved() {
+    let mut model = Pair::of(1.0, 2.0);
+    let flat = Flat::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(sgd(1.0), flat.layout()).unwrap();
+    let grads = |model: &Pair| grads_of([(&model.a, vec![1.0]), (&model.b, vec![1.0])]);
+    let grads_now = grads(&model);
+    flat.step(&mut optimizer, &mut model, grads_now).unwrap();
+    assert_eq!(model.values(), [0.0, 1.0]);
+
+    // Of other shape, in the middle of a run: its id is the one that it had.
+    let mut longer = model.clone();
+    longer.b = longer
+        .b
+        .map(|b| Tensor::cat(vec![b.clone(), b], 0).detach().require_grad());
+    let error = flat
+        .step(&mut optimizer, &mut longer, grads(&model))
+        .unwrap_err();
+    assert_eq!(
+        (error.is_shape(), error.path()),
+        (true, Some("b")),
+        "{error}"
+    );
+    assert_eq!(longer.a.val().into_scalar::<f32>(), 0.0);
+
+    let mut wider = model.clone();
+    wider.b = wider.b.map(|b| b.cast(DType::F64).detach().require_grad());
+    let error = flat
+        .step(&mut optimizer, &mut wider, grads(&model))
+        .unwrap_err();
+    assert_eq!(
+        (error.is_element_type(), error.path()),
+        (true, Some("b")),
+        "{error}"
+    );
+    assert_eq!(wider.a.val().into_scalar::<f32>(), 0.0);
+    assert_eq!(optimizer.step_count("a"), Some(1));
+
+    // The module that is as it was goes on.
+    let grads_now = grads(&model);
+    flat.step(&mut optimizer, &mut model, grads_now).unwrap();
+    assert_eq!(model.values(), [-1.0, 0.0]);
+}
+
+#[test]
+fn modules_of_two_types_take_turns() {
+    let mut list = vec![parameter([1.0]), parameter([2.0])];
+    let mut pair = (parameter([3.0]), parameter([4.0]));
+    let flat = Flat::of(&list).unwrap();
+    let mut optimizer = Optimizer::new(sgd(1.0), flat.layout()).unwrap();
+    for _ in 0..2 {
+        let grads = grads_of([(&list[0], vec![1.0]), (&list[1], vec![1.0])]);
+        flat.step(&mut optimizer, &mut list, grads).unwrap();
+        let grads = grads_of([(&pair.0, vec![1.0]), (&pair.1, vec![1.0])]);
+        flat.step(&mut optimizer, &mut pair, grads).unwrap();
+    }
+    assert_eq!(flat.flatten(&list).unwrap(), [-1.0, 0.0]);
+    assert_eq!(flat.flatten(&pair).unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn running_statistics_are_those_of_before_the_step() {
+    let mut model = Tied::new();
+    let flat = Flat::of(&model).unwrap();
+    let mut optimizer = Optimizer::new(sgd(0.1), flat.layout()).unwrap();
+    for _ in 0..2 {
+        let grads = model.grads();
+        let mean = || model.norm.running_mean.value_sync().into_data();
+        let before = mean();
+        flat.step(&mut optimizer, &mut model, grads).unwrap();
+        let after = model.norm.running_mean.value_sync().into_data();
+        after.assert_eq(&before, true);
+    }
 }

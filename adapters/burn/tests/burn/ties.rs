@@ -6,7 +6,7 @@ use flatleaf::ops::norm_l2;
 use flatleaf::optim::{Optimizer, Sgd};
 use flatleaf_burn::Flat;
 
-use crate::models::{Pair, Tied, addresses, grads_of};
+use crate::models::{Pair, Tied, addresses, grads_of, parameter};
 
 fn sgd(lr: f64) -> Sgd {
     Sgd {
@@ -157,4 +157,36 @@ fn of_the_gradients_of_two_places_burn_keeps_the_last_and_flatleaf_the_sum() {
     for (norm, expected) in norms.into_iter().zip([0.1278, 0.0729, 0.1475]) {
         assert!((norm - expected).abs() < 1e-4, "{norms:?}");
     }
+}
+
+#[test]
+fn a_tie_that_burn_freezes_at_its_first_place_is_refused_and_has_not_moved() {
+    let tie = parameter([1.0]);
+    let first = tie.clone().set_require_grad(false);
+    let mut model = vec![first, parameter([5.0]), tie];
+    let flat = Flat::of(&model).unwrap();
+    // It stands where it is trainable, behind the other, and is two tensors to autodiff.
+    let leaves = flat.layout().leaves().iter();
+    assert_eq!(
+        leaves.map(|leaf| leaf.path()).collect::<Vec<_>>(),
+        ["1", "2"]
+    );
+    let mut optimizer = Optimizer::new(sgd(1.0), flat.layout()).unwrap();
+    let grads = grads_of([(&model[0], vec![2.0]), (&model[1], vec![3.0])]);
+    let error = flat.step(&mut optimizer, &mut model, grads).unwrap_err();
+    assert!(error.to_string().contains("several at"), "{error}");
+    assert_eq!(flat.flatten(&model).unwrap(), [5.0, 1.0]);
+}
+
+#[test]
+fn a_tie_of_two_values_is_refused_where_autodiff_knows_nothing_of_it() {
+    let model = Pair::tied(1.0);
+    let flat = Flat::of(&model).unwrap();
+    let mut plain = model.valid();
+    plain.b = plain.b.map(|b| b + 1.0);
+    let mut optimizer = Optimizer::new(sgd(1.0), flat.layout()).unwrap();
+    let grads = grads_of([(&plain.a, vec![1.0])]);
+    let error = flat.step(&mut optimizer, &mut plain, grads).unwrap_err();
+    assert!(error.is_broken_tie(), "{error}");
+    assert_eq!(plain.values(), [1.0, 2.0]);
 }
