@@ -133,6 +133,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         optimizer.check_is_whole()?;
         optimizer.layout.check_len("the flat vector", flat.len())?;
         let plan = optimizer.plan_flush();
+        // There is no gradient: what stages hold goes on as if zeros had come.
         let none = memory::try_zeroed(optimizer.layout.len())?;
         optimizer.move_flat(plan, flat, &none)
     }
@@ -264,6 +265,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
 
     /// The leaves of which a stage holds gradients back, marked so that it hands them on.
     pub(super) fn plan_flush(&self) -> Plan {
+        // On a copy: if the flush is refused, nobody has begun one.
         let mut marked = self.progress.clone();
         let mut holds = vec![false; self.layout.leaves().len()];
         for (leaf, holds) in holds.iter_mut().enumerate() {
@@ -284,6 +286,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         if report.skipped {
             return Ok(report);
         }
+        // What stages will count is found before anything moves, since a rule's own code may panic.
         let advanced = plan.advanced(self.groups);
         let states = StatesInOrder::of(self.states, 0, &prepared.steps);
         let (parts, kernels) = (&plan.parts, &prepared.kernels);
@@ -315,6 +318,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
                 return Ok((report, None));
             }
             let advanced = plan.advanced(self.groups);
+            // Every leaf has one part at most, so its slice can leave the list.
             let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
             let slices = plan.parts.iter().map(take);
             let kernels = &prepared.kernels;

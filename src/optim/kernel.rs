@@ -259,6 +259,7 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
     fn scan(&self, scan: &mut Scan<E>) {
         if self.condition {
             self.first.scan(scan);
+            // The numbers of the other option stay free, behind or in front of the one taken.
             scan.pass_norms(B::NORMS);
         } else {
             scan.pass_norms(A::NORMS);
@@ -537,6 +538,7 @@ impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
 
     fn states(&self) -> usize {
         match self.kernel.states() {
+            // One that keeps nothing needs no vector, wherever it stands in the chain.
             0 => 0,
             states => self.start + states,
         }
@@ -580,6 +582,7 @@ macro_rules! sequence {
             const WRITERS: usize = 0 $(+ $kernel::WRITERS)+;
 
             fn states(&self) -> usize {
+                // Not the sum: pieces share the vectors of their rule, and stages say where theirs end.
                 [$(self.$index.states()),+].into_iter().max().unwrap_or(0)
             }
 

@@ -229,6 +229,7 @@ impl Muon {
         };
         // Both ways are made, since an option does not change a kernel's type.
         let (rows, columns) = matrix.unwrap_or_default();
+        // Behind the first vector, which is the momentum of matrices.
         let averages = Stage {
             start: 1,
             len: 2,
@@ -252,7 +253,9 @@ impl Muon {
             each_leaf_as(move |direction: &mut [E]| {
                 newton_schulz.orthogonalize(rows, columns, direction)
             }),
+            // Behind the change: what comes before it is divided out by the matrix's norm.
             each_as::<E, _>(move |_, dx, []| rate * dx),
+            // Without the adjustment, which is for the length of directions; so in PyTorch.
             shrinkage(self.lr * self.weight_decay),
         )
     }

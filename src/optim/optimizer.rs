@@ -143,6 +143,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         Ok(Optimizer {
             layout: layout.clone(),
             progress: Progress::new(leaves, rule.counters().len()),
+            // All leaves are one group, until one of them is adjusted.
             groups: vec![rule],
             group_sizes: vec![leaves],
             range,
@@ -301,6 +302,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         grads: &G,
         tied: TiedGrads,
     ) -> Result<StepReport> {
+        // A reference to a tree is a tree whose size is known, as `dyn` wants it.
         steps().update(self.any(), &mut model, &Object(grads), tied)
     }
 
@@ -430,6 +432,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     pub fn state(&self) -> impl Iterator<Item = (&'static str, &[E])> {
         let names = self.groups[0].states().into_iter().enumerate();
         names.map(|(vector, name)| {
+            // There is no place for an error, and to leave the vector out would be silent.
             let Some(elements) = self.states.full(vector) else {
                 let storage = self.states.storage;
                 panic!(
@@ -490,6 +493,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let vector = self.index_of_state(name).ok_or_else(|| {
             Error::argument("the name of a state vector", format_args!("`{name}`"))
         })?;
+        // A leaf that never took a step has no average: its own value stands for it.
         let mut filled = flat.to_vec();
         for leaf in self.leaves_kept() {
             if self.has_state(leaf.leaf, name) {
@@ -504,11 +508,13 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     fn has_state(&self, leaf: usize, name: &str) -> bool {
         let mut has_state = None;
         let mut look_at = |stage: StageState<'_>| {
+            // Stages may keep vectors of one name; the first is the one that the name means.
             if stage.vectors.contains(&name) {
                 has_state.get_or_insert(stage.has_state);
             }
         };
         let rule = &self.groups[self.progress.leaves[leaf].group as usize];
+        // Of a copy: stages may change what they count, and this only asks.
         rule.for_each_stage(&mut self.progress.of(leaf).to_vec(), &mut look_at);
         has_state == Some(true)
     }

@@ -266,10 +266,12 @@ impl<'v, E> StatesInOrder<'v, E> {
             return Vec::new();
         };
         let (len, block) = (part.range.len(), self.blocks.start(part.leaf, 0));
+        // A block ends with its leaf, so blocks that are passed are not elements by 256.
         let passed_blocks = block - self.block;
         if self.has_blocks() {
             self.block = block + len.div_ceil(compact::BLOCK);
         }
+        // What is drawn depends on the leaf's own step, which leaves of one kernel share.
         let step = self.steps[part.kernel];
         let packed = self.packed.iter_mut().map(|(state, rest)| {
             rest.pass(passed, passed_blocks);
@@ -333,6 +335,7 @@ impl<'v, E: FlatElement> Piece<'v, E> {
         };
         let kernel = &*kernels[self.kernel];
         let packed = &mut self.states.packed[..];
+        // Three loops, the first for most steps; the last takes any mixture, and is the slowest.
         if packed.is_empty() {
             return loops::step(slices, kernel, context);
         }
@@ -416,6 +419,7 @@ impl<'m, E: FlatElement> Measuring<'m, E> {
     }
 
     fn measure_pieces(&mut self, parts: &[Part], slices: &[PartSlices<'_, E>]) -> Vec<Measurement> {
+        // Taken out to be lent to threads, and put back with its memory by who adds further parts.
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         pieces.reserve(parts.len());
@@ -535,6 +539,7 @@ fn make_direction<E: FlatElement>(
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
+    // A thread reads state that is packed into a buffer, so it takes no more than fits there.
     let len = match states.states.is_packed() {
         false => PIECE,
         true => STAGE,

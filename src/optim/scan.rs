@@ -80,6 +80,7 @@ impl<E: FlatElement> Scan<E> {
     /// A stage scales the direction by a norm of it.
     pub(super) fn norm(&mut self, measure: Measure) {
         let request = self.request(measure);
+        // Behind a closed gate too: what is held back now comes to this stage at a later step.
         self.non_finite = stricter(self.non_finite, measure.non_finite);
         if measure.max.is_some() {
             self.clips.push(ClipStage {
@@ -90,12 +91,14 @@ impl<E: FlatElement> Scan<E> {
         if self.closed.is_none() {
             self.requests.push(request);
         }
+        // A norm scales what it measures: the next one is not of the gradient as it came.
         self.is_changed = true;
     }
 
     /// A stage changes the direction of the whole leaf.
     pub(super) fn change_of_leaf(&mut self, change: ChangeOfLeaf<E>) {
         let number = self.next;
+        // Counted whether it is asked for or not, so that numbers do not depend on gates.
         self.next += 1;
         if self.closed.is_none() {
             self.changes.push((number, change));
@@ -105,6 +108,7 @@ impl<E: FlatElement> Scan<E> {
 
     /// A stage lets the direction pass or holds it back.
     pub(super) fn gate(&mut self, is_open: bool) {
+        // An open gate has a number too: leaves whose gates differ agree on the norms behind them.
         let request = self.request(Measure::leaf());
         if !is_open && self.closed.is_none() {
             self.closed = Some(request);
@@ -199,6 +203,7 @@ impl<E: FlatElement> Scan<E> {
 
     /// Whether anything has to be found before the step.
     pub(super) fn asks_for_anything(&self) -> bool {
+        // What a closed gate holds back is measured for nobody but to be finite.
         let is_checked = self.closed.is_some() && self.non_finite != NonFinite::Propagate;
         is_checked || !self.requests.is_empty() || !self.changes.is_empty()
     }
