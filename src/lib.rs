@@ -30,8 +30,9 @@
 //!     head: Arc<Array2<f32>>, // the array of `embed`: a tie
 //! }
 //!
-//! let embed = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]])); let mut net = Net { embed: embed.clone(),
-//! bias: Some(arr1(&[5.0])), mean: arr1(&[0.5]), head: embed };
+//! let embed = Arc::new(arr2(&[[1.0, 2.0], [3.0, 4.0]]));
+//! let (bias, mean, head) = (Some(arr1(&[5.0])), arr1(&[0.5]), embed.clone());
+//! let mut net = Net { embed, bias, mean, head };
 //!
 //! let (mut flat, layout) = destructure(&net)?;
 //! assert_eq!(flat, [1.0, 2.0, 3.0, 4.0, 5.0]); // the tie once, the frozen mean not at all

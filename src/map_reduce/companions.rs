@@ -29,13 +29,13 @@ use crate::tree::Tree;
 /// student that has an adapter beside its teacher's leaves:
 ///
 /// ```
-/// use flatleaf::Companion::ValuesBeside;
+/// use flatleaf::Companion::ValuesWithExtra;
 /// use flatleaf::{ops, tree, Layout};
 ///
 /// let mut teacher = tree!({ "w": [0.0] });
 /// let student = tree!({ "w": [1.0], "adapter": { "down": [9.0], "up": [9.0] } });
 /// let layout = Layout::of(&teacher)?;
-/// layout.map_into(&mut teacher, [ValuesBeside(&student, &["adapter.**"])], |_, t, [s]| ops::lerp(t, s, 0.5))?;
+/// layout.map_into(&mut teacher, [ValuesWithExtra(&student, &["adapter.**"])], |_, t, [s]| ops::lerp(t, s, 0.5))?;
 /// assert_eq!(teacher, tree!({ "w": [0.5] }));
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
@@ -51,9 +51,9 @@ pub enum Companion<'t> {
     /// there, and nothing else.
     Values(&'t dyn Tree),
     /// Values of a tree that may hold more than the model: every leaf of the model must be there,
-    /// and leaves that the model has not got are passed by if one of the patterns matches their
-    /// path. `**` matches all. A pattern that matches no leaf at all is an error.
-    ValuesBeside(&'t dyn Tree, &'t [&'t str]),
+    /// and extra leaves, which the model has not got, are passed by if one of the patterns matches
+    /// their path. `**` matches all. A pattern that matches no leaf at all is an error.
+    ValuesWithExtra(&'t dyn Tree, &'t [&'t str]),
 }
 
 /// A leaf as a closure meets it: a [`Leaf`], and which of the companions have it.
@@ -138,7 +138,9 @@ impl<'l, 'a, E: FlatElement, const K: usize> Companions<'l, 'a, E, K> {
                     leaf_slices::gradients(layout, tree, TiedGrads::AlreadyTotal)?
                 }
                 Companion::Values(tree) => leaf_slices::values(layout, tree)?,
-                Companion::ValuesBeside(tree, patterns) => values_beside(layout, tree, patterns)?,
+                Companion::ValuesWithExtra(tree, patterns) => {
+                    values_with_extra(layout, tree, patterns)?
+                }
             });
         }
         let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
@@ -173,7 +175,7 @@ impl<'l, 'a, E: FlatElement, const K: usize> Companions<'l, 'a, E, K> {
 }
 
 /// The values of a tree that may hold more leaves than the model.
-fn values_beside<'a, E: FlatElement>(
+fn values_with_extra<'a, E: FlatElement>(
     layout: &Layout,
     tree: &'a dyn Tree,
     patterns: &[&str],
@@ -183,7 +185,7 @@ fn values_beside<'a, E: FlatElement>(
         .map(|text| Pattern::parse(text))
         .collect::<Result<_>>()?;
     let mut is_used = vec![false; patterns.len()];
-    let values = leaf_slices::values_beside(layout, tree, |path| {
+    let values = leaf_slices::values_with_extra(layout, tree, |path| {
         let mut is_allowed = false;
         for (pattern, is_used) in patterns.iter().zip(&mut is_used) {
             let matches = pattern.matches_path(path);

@@ -45,7 +45,7 @@ pub(crate) fn values<'a, T: Tree + ?Sized, E: FlatElement>(
 ///
 /// # Errors
 /// A tree that does not agree with the layout otherwise.
-pub(crate) fn values_beside<'a, E: FlatElement>(
+pub(crate) fn values_with_extra<'a, E: FlatElement>(
     layout: &Layout,
     tree: &'a dyn Tree,
     is_allowed: impl FnMut(&str) -> bool,

@@ -60,8 +60,13 @@ impl Layout {
     ///
     /// #[derive(Tree)]
     /// #[tree(view)]
-    /// struct Net { layers: Vec<Dense>, #[tree(frozen)] mean: Array1<f32>, #[tree(skip)] act:
-    /// fn(f32) -> f32 }
+    /// struct Net {
+    ///     layers: Vec<Dense>,
+    ///     #[tree(frozen)]
+    ///     mean: Array1<f32>,
+    ///     #[tree(skip)]
+    ///     act: fn(f32) -> f32,
+    /// }
     ///
     /// #[derive(Tree)]
     /// #[tree(view)]
@@ -71,8 +76,10 @@ impl Layout {
     ///     net.layers.iter().fold(x - &net.mean, |x, layer| x.dot(&layer.weight).mapv(net.act))
     /// }
     ///
-    /// let net = Net { layers: vec![Dense { weight: arr2(&[[1.0]]) }], mean: arr1(&[0.5]), act:
-    /// f32::abs }; let (mut flat, layout) = destructure(&net)?; flat[0] = -4.0;
+    /// let layers = vec![Dense { weight: arr2(&[[1.0]]) }];
+    /// let net = Net { layers, mean: arr1(&[0.5]), act: f32::abs };
+    /// let (mut flat, layout) = destructure(&net)?;
+    /// flat[0] = -4.0;
     /// assert_eq!(forward(&layout.view_tree(&net, &flat)?, arr1(&[1.0])), arr1(&[2.0]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
@@ -167,12 +174,19 @@ impl Layout {
     ///     error * error
     /// }
     ///
-    /// let line = Line { slope: arr1(&[0.0]), offset: arr1(&[0.0]) }; let (mut flat, layout) =
-    /// destructure(&line)?; let mut grad: FlatGrad = FlatGrad::zeros(&layout); let mut optimizer =
-    /// Optimizer::new(Sgd { lr: 0.1, ..Default::default() }, &layout)?; let mut loss =
-    /// f32::INFINITY; for step in 0..200 { grad.reset(); let x = (step % 3) as f32 - 1.0; loss =
-    /// backward(&layout.view_tree(&line, &flat)?, x, &mut layout.view_grad(&line, &mut grad)?);
-    /// optimizer.step(&mut flat, &grad)?; } assert!(loss < 1e-6);
+    /// let line = Line { slope: arr1(&[0.0]), offset: arr1(&[0.0]) };
+    /// let (mut flat, layout) = destructure(&line)?;
+    /// let mut grad: FlatGrad = FlatGrad::zeros(&layout);
+    /// let mut optimizer = Optimizer::new(Sgd { lr: 0.1, ..Default::default() }, &layout)?;
+    /// let mut loss = f32::INFINITY;
+    /// for step in 0..200 {
+    ///     grad.reset();
+    ///     let x = (step % 3) as f32 - 1.0;
+    ///     let view = layout.view_tree(&line, &flat)?;
+    ///     loss = backward(&view, x, &mut layout.view_grad(&line, &mut grad)?);
+    ///     optimizer.step(&mut flat, &grad)?;
+    /// }
+    /// assert!(loss < 1e-6);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn view_grad<'v, T: Viewable, E: FlatElement>(

@@ -365,13 +365,13 @@ fn clipping_names_the_leaf_and_keeps_to_its_layout() {
 
 #[test]
 fn a_companion_may_hold_more_where_that_is_said() {
-    use flatleaf::Companion::ValuesBeside;
+    use flatleaf::Companion::ValuesWithExtra;
     let teacher = tree!({ "w": [0], "b": [0] });
     let student = tree!({ "b": [1], "w": [2], "lora": { "up": [3], "down": [4] }, "head": [5] });
     let layout = Layout::of(&teacher).unwrap();
     let copy = |patterns: &[&str]| {
         let mut target = teacher.clone();
-        let companions = [ValuesBeside(&student, patterns)];
+        let companions = [ValuesWithExtra(&student, patterns)];
         let copied = layout.map_into(&mut target, companions, |_, t, [s]| t.copy_from_slice(s));
         copied.map(|()| target)
     };
@@ -394,7 +394,11 @@ fn a_companion_may_hold_more_where_that_is_said() {
     let mut target = teacher.clone();
     let part = tree!({ "w": [2], "head": [5] });
     let error = layout
-        .map_into(&mut target, [ValuesBeside(&part, &["**"])], |_, _, [_]| ())
+        .map_into(
+            &mut target,
+            [ValuesWithExtra(&part, &["**"])],
+            |_, _, [_]| (),
+        )
         .unwrap_err();
     assert!(error.is_missing() && error.path() == Some("b"));
     assert_eq!(target, teacher);
