@@ -124,11 +124,11 @@ impl<'o> Bench<'o> {
             "read",
             "write",
             "triad",
-            "step",
             "rule",
             "rule_bf16",
-            "step_bf16",
             "rule_8_bits",
+            "step",
+            "step_bf16",
             "step_8_bits",
         ];
         if !limits.iter().any(|limit| self.wants(limit)) {
@@ -140,38 +140,34 @@ impl<'o> Bench<'o> {
         self.limit("read", || read(&self.flat));
         self.limit("write", || each_part(&mut to, |part| part.fill(1.0)));
         self.limit("triad", || triad(&mut other, &self.flat));
-        let mut vectors = [to, other, self.flat.clone(), self.flat.clone()];
-        let [a, b, c, _] = &mut vectors;
-        self.limit("rule", || stream_three([a, b, c], &self.flat));
-        self.limit("step", || {
-            (read(&self.flat), stream(&mut vectors, &self.flat))
-        });
-        self.limits_of_fewer_bytes(vectors);
+        let vectors = [to, other, self.flat.clone(), self.flat.clone()];
+        self.limits_of_steps(vectors);
     }
 
     /// In the order in which `peers/compare.py` comes to them.
-    fn limits_of_fewer_bytes(&self, vectors: [Vec<f32>; 4]) {
-        let [mut x, mut average, ..] = vectors;
-        let len = x.len();
+    fn limits_of_steps(&self, mut vectors: [Vec<f32>; 4]) {
+        let (from, len) = (&self.flat, self.flat.len());
         let (mut m, mut v, mut half_average) = (vec![0_u16; len], vec![0_u16; len], vec![0; len]);
         let (mut m_codes, mut v_codes) = (vec![0_u8; len], vec![0_u8; len]);
-        let from = &self.flat;
-        self.limit("rule_bf16", || {
-            stream_moments(&mut x, [&mut m, &mut v], from)
-        });
+        let [a, b, c, _] = &mut vectors;
+        self.limit("rule", || stream_three([a, b, c], from));
+        let x = &mut vectors[0];
+        self.limit("rule_bf16", || stream_moments(x, [&mut m, &mut v], from));
         self.limit("rule_8_bits", || {
-            stream_moments(&mut x, [&mut m_codes, &mut v_codes], from)
+            stream_moments(x, [&mut m_codes, &mut v_codes], from)
         });
+        self.limit("step", || (read(from), stream(&mut vectors, from)));
+        let [x, average, ..] = &mut vectors;
         self.limit("step_bf16", || {
-            stream_moments(&mut x, [&mut m, &mut v], from);
+            stream_moments(x, [&mut m, &mut v], from);
             each_part(&mut half_average, |part| {
                 part.iter_mut().for_each(|x| *x ^= 1_u16)
             });
             read(from)
         });
         self.limit("step_8_bits", || {
-            stream_moments(&mut x, [&mut m_codes, &mut v_codes], from);
-            each_part(&mut average, |part| part.iter_mut().for_each(|x| *x += 1.0));
+            stream_moments(x, [&mut m_codes, &mut v_codes], from);
+            each_part(average, |part| part.iter_mut().for_each(|x| *x += 1.0));
             read(from)
         });
     }

@@ -85,6 +85,9 @@ def compare(a, tree, ops):
         worker.start()
     for at, op in enumerate(ops):
         here = [worker for worker in all_workers if worker.op == row_of(worker.name, op)]
+        for worker in all_workers:
+            if worker.name in ("flatleaf", "limit") and worker not in here:
+                sys.exit(f"expected the row {row_of(worker.name, op)} of {worker.name}, found {worker.op}: are they in the order of LIMITS?")
         times = collections.defaultdict(list)
         for _ in range(a.rounds):
             for worker in here:
