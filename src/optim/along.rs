@@ -17,7 +17,7 @@ use super::optimizer::Optimizer;
 use super::pass::Part;
 use super::report::StepReport;
 use super::rule::RuleFor;
-use super::show::{See, ShowParts, non_finite};
+use super::show::{See, ShowParts, gradients_alone, non_finite};
 use crate::element::FlatElement;
 use crate::error::{Error, Findings, Result};
 use crate::layout::{Layout, Leaf};
@@ -167,8 +167,10 @@ impl<E: FlatElement> ShowParts<E> for WalkedParts<'_, E> {
         see: See<'_, E>,
     ) -> Result<()> {
         if !parts.iter().any(needs_parameters) {
-            let gradients = parts.iter().map(|part| (&[][..], self.gradient_of(part)));
-            return see(parts, &gradients.collect::<Vec<_>>());
+            return see(
+                parts,
+                &gradients_alone(parts, |part| self.gradient_of(part)),
+            );
         }
         let mut seen = Ok(());
         let (answer, faults) = self.walk(parts, &mut |part, x, gradient| {

@@ -170,10 +170,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         grads: &[Option<&[E]>],
         lend: Lend<'_, E>,
     ) -> Result<StepReport> {
-        optimizer.check_is_whole()?;
-        optimizer.check_gradients(grads)?;
-        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let plan = optimizer.plan_of_slices(grads)?;
         let gradient_of = |part: &Part| grads[part.leaf].expect("it is present");
         optimizer.move_each(plan, gradient_of, lend)
     }
@@ -191,10 +188,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         grads: &[Option<&[E]>],
         walk: Walk<'_, E>,
     ) -> Result<StepReport> {
-        optimizer.check_is_whole()?;
-        optimizer.check_gradients(grads)?;
-        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let plan = optimizer.plan_of_slices(grads)?;
         optimizer.move_along(plan, grads, walk)
     }
 
@@ -258,6 +252,14 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         findings.into_result()
     }
 
+    /// For gradients that are a slice for each leaf, once they are checked.
+    fn plan_of_slices(&self, grads: &[Option<&[E]>]) -> Result<Plan> {
+        self.check_is_whole()?;
+        self.check_gradients(grads)?;
+        self.check_absent(|leaf| grads[leaf].is_some())?;
+        Ok(self.plan(|leaf| grads[leaf].is_some()))
+    }
+
     pub(super) fn plan(&self, takes_part: impl Fn(usize) -> bool) -> Plan {
         let sees_shape = self.groups.sees_shape();
         Plan::new(self.layout, self.progress, sees_shape, takes_part)
@@ -304,16 +306,14 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         grad: impl Fn(&Part) -> &'g [E],
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
-        let mut moves = vec![false; self.layout.leaves().len()];
+        let layout = self.layout;
+        let mut moves = vec![false; layout.leaves().len()];
         plan.parts.iter().for_each(|part| moves[part.leaf] = true);
         let change = |mut leaves: Vec<&mut [E]>| {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
-            let states = StateVectors {
-                states: self.states,
-                start: 0,
-            };
-            let (measured, report) = plan.measure(self.layout, states, &prepared, &mut shown)?;
+            let (measured, report) =
+                plan.measure(layout, self.state_vectors(), &prepared, &mut shown)?;
             if report.skipped {
                 return Ok((report, None));
             }
@@ -327,7 +327,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
             Ok((report, Some(advanced)))
         };
         let ((report, advanced), written) =
-            leaf_slices::change(self.layout, model, |leaf| moves[leaf], change)?;
+            leaf_slices::change(layout, model, |leaf| moves[leaf], change)?;
         let Some(advanced) = advanced else {
             return Ok(report);
         };

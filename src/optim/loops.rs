@@ -244,11 +244,7 @@ pub(super) fn step_halves<E: FlatElement>(
     // The end is filled up to a row, as that of full vectors is.
     let start = context.start + x.len() * ROW;
     let (mut moved, grad) = ([filled_up(x_end)], [filled_up(grad_end)]);
-    let filled = ends.iter().map(|(end, _)| {
-        let mut row = [0; ROW];
-        row[..end.len()].copy_from_slice(end);
-        Cell::new(row)
-    });
+    let filled = ends.iter().map(|(end, _)| Cell::new(filled_up(end)));
     let filled: SmallVec<[Cell<[u16; ROW]>; 4]> = filled.collect();
     let columns = filled.iter().zip(&ends);
     let columns: SmallVec<[HalfColumn<'_>; 4]> = columns

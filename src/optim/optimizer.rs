@@ -324,12 +324,6 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             start: self.range.start,
         }
     }
-
-    /// # Errors
-    /// It keeps the state of some elements only, so that it takes no step without other members.
-    pub(super) fn check_is_whole(&self) -> Result<()> {
-        check_is_whole(&self.layout, &self.range)
-    }
 }
 
 impl<R, E> fmt::Debug for Optimizer<R, E> {
@@ -489,7 +483,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// ```
     pub fn state_over(&self, name: &str, flat: &[E]) -> Result<Vec<E>> {
         self.layout.check_len("the flat vector", flat.len())?;
-        self.check_is_whole()?;
+        check_is_whole(&self.layout, &self.range)?;
         let vector = self.index_of_state(name).ok_or_else(|| {
             Error::argument("the name of a state vector", format_args!("`{name}`"))
         })?;

@@ -10,6 +10,8 @@
 use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
 
+use bytemuck::Zeroable;
+
 use super::measure::Measured;
 use crate::element::{Dtype, FlatElement};
 use crate::ops::compact::{self, Sequence};
@@ -248,9 +250,9 @@ impl<E: FlatElement> States<'_, E> {
 
 /// The first elements; zeros where there are no more.
 #[inline(always)]
-pub(super) fn filled_up<E: FlatElement>(elements: &[E]) -> Elements<E> {
+pub(super) fn filled_up<T: Copy + Zeroable>(elements: &[T]) -> [T; ROW] {
     match elements.first_chunk() {
         Some(row) => *row,
-        None => std::array::from_fn(|i| elements.get(i).copied().unwrap_or(E::zeroed())),
+        None => std::array::from_fn(|i| elements.get(i).copied().unwrap_or(T::zeroed())),
     }
 }

@@ -106,6 +106,16 @@ where
     }
 }
 
+/// The slices of parts whose parameters nobody asks for. All gradients are there, so that all
+/// threads share them even where leaves are small.
+pub(super) fn gradients_alone<'g, E: 'g>(
+    parts: &[Part],
+    gradient_of: impl Fn(&Part) -> &'g [E],
+) -> Vec<PartSlices<'g, E>> {
+    let slices = parts.iter().map(|part| (&[][..], gradient_of(part)));
+    slices.collect()
+}
+
 /// Parts whose gradients are all there, and whose parameters are lent leaf by leaf.
 pub(super) struct LentParts<'s, G, L> {
     pub(super) layout: &'s Layout,
@@ -163,12 +173,7 @@ where
         see: See<'_, E>,
     ) -> Result<()> {
         if !parts.iter().any(needs_parameters) {
-            // All gradients are there, so that all threads share them even where leaves are small.
-            let slices: Vec<PartSlices<'_, E>> = parts
-                .iter()
-                .map(|part| (&[][..], (self.gradient_of)(part)))
-                .collect();
-            return see(parts, &slices);
+            return see(parts, &gradients_alone(parts, &self.gradient_of));
         }
         for part in parts {
             let one = std::slice::from_ref(part);
@@ -183,6 +188,7 @@ where
         }
         Ok(())
     }
+
     fn at_fault(&mut self, part: &Part) -> Result<Error> {
         Ok(non_finite((self.gradient_of)(part)))
     }

@@ -7,13 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flatleaf::ops::NonFinite;
 use flatleaf::optim::{
-    Accumulate, Adam, AdamW, ClipNorm, Ema, Lamb, Muon, Optimizer, Rule, Sgd, StepReport,
-    WeightDecay,
+    Accumulate, Adam, AdamW, ClipNorm, Ema, Lamb, Muon, Optimizer, Rule, StepReport, WeightDecay,
 };
 use flatleaf::{Error, FlatGrad, Layout, Result, tree};
 
 use crate::common::bits;
-use crate::lent::{leaves_of, slices_of};
+use crate::lent::{ONES, counts, descent, leaves_of, slices_of, three};
 use crate::numbers::{gradient, parameters};
 
 /// Matrices of one shape, a vector, a leaf without elements, and a large one.
@@ -112,27 +111,6 @@ fn one_walk_and_one_more_for_what_looks_at_parameters_before() {
     let decay = WeightDecay { weight_decay: 0.1 };
     assert_eq!(walks((decay, ClipNorm::default(), Lamb::default())), 3);
     assert_eq!(walks(Muon::default()), 2);
-}
-
-fn descent() -> Sgd {
-    Sgd {
-        lr: 1.0,
-        momentum: 0.5,
-        ..Sgd::default()
-    }
-}
-
-/// Three leaves of two, two and one elements, and an optimiser for them.
-fn three<R: Rule>(rule: R) -> (Vec<Vec<f32>>, Optimizer<R>) {
-    let leaves = vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![5.0]];
-    let layout = Layout::of(&leaves).unwrap();
-    (leaves, Optimizer::new(rule, &layout).unwrap())
-}
-
-const ONES: [Option<&[f32]>; 3] = [Some(&[1.0, 1.0]), Some(&[1.0, 1.0]), Some(&[1.0])];
-
-fn counts<R: Rule>(optimizer: &Optimizer<R>) -> [u64; 3] {
-    ["0", "1", "2"].map(|path| optimizer.step_count(path).unwrap())
 }
 
 /// Leaves in the order of a walk, and how many of their elements it shows.

@@ -179,7 +179,7 @@ fn leaves_are_lent_once_and_once_more_for_what_looks_at_them_before() {
     assert_eq!(lent_times(Accumulate { steps: 2 }), [1, 0, 1, 1, 1, 0]); // held back, and looked at
 }
 
-fn descent() -> Sgd {
+pub(crate) fn descent() -> Sgd {
     Sgd {
         lr: 1.0,
         momentum: 0.5,
@@ -188,15 +188,15 @@ fn descent() -> Sgd {
 }
 
 /// Three leaves of two, two and one elements, and an optimiser for them.
-fn three<R: Rule>(rule: R) -> (Vec<Vec<f32>>, Optimizer<R>) {
+pub(crate) fn three<R: Rule>(rule: R) -> (Vec<Vec<f32>>, Optimizer<R>) {
     let leaves = vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![5.0]];
     let layout = Layout::of(&leaves).unwrap();
     (leaves, Optimizer::new(rule, &layout).unwrap())
 }
 
-const ONES: [Option<&[f32]>; 3] = [Some(&[1.0, 1.0]), Some(&[1.0, 1.0]), Some(&[1.0])];
+pub(crate) const ONES: [Option<&[f32]>; 3] = [Some(&[1.0, 1.0]), Some(&[1.0, 1.0]), Some(&[1.0])];
 
-fn counts<R: Rule>(optimizer: &Optimizer<R>) -> [u64; 3] {
+pub(crate) fn counts<R: Rule>(optimizer: &Optimizer<R>) -> [u64; 3] {
     ["0", "1", "2"].map(|path| optimizer.step_count(path).unwrap())
 }
 
