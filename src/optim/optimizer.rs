@@ -9,6 +9,7 @@ use super::carried::Carried;
 use super::gradient::Gradient;
 use super::packed::Form;
 use super::pass::StateVectors;
+use super::plan::Plan;
 use super::progress::{LeafProgress, Progress};
 use super::report::StepReport;
 use super::rule::{Rule, RuleFor, StageState};
@@ -404,6 +405,33 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     pub fn rule(&self, path: &str) -> Option<&R> {
         self.progress_at(path)
             .map(|leaf| &self.groups[leaf.group as usize])
+    }
+
+    /// Whether a stage measures all leaves together, as [`ClipNorm`](super::ClipNorm) and
+    /// [`scale_by_global_norm`](super::scale_by_global_norm) do, so that how a leaf moves depends on
+    /// the others; one that no gradient reaches yet, behind [`Accumulate`](super::Accumulate), too.
+    ///
+    /// For whoever is shown one parameter at a time and has an optimiser for each: there such a rule
+    /// would measure one leaf alone and say nothing. Asked of the next step of all leaves.
+    ///
+    /// ```
+    /// use flatleaf::optim::{AdamW, ClipNorm, ClipNormPerLeaf, Optimizer};
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "w": [1.0, 2.0] }))?;
+    /// let together = Optimizer::new((ClipNorm::default(), AdamW::default()), &layout)?;
+    /// let each_alone = Optimizer::new((ClipNormPerLeaf::default(), AdamW::default()), &layout)?;
+    /// assert_eq!([together.measures_all_leaves(), each_alone.measures_all_leaves()], [true, false]);
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn measures_all_leaves(&self) -> bool {
+        let plan = Plan::new(
+            &self.layout,
+            &self.progress,
+            self.groups[0].sees_shape(),
+            |_| true,
+        );
+        plan.prepare::<E>(&self.groups).is_over_all_leaves()
     }
 
     /// The vectors that the rule keeps, each as long as the flat vector and in its order, with

@@ -92,6 +92,13 @@ pub(super) struct Advanced {
     counted: Vec<f64>,
 }
 
+impl<E: FlatElement> Prepared<'_, E> {
+    /// Whether what is measured for one leaf depends on the others.
+    pub(super) fn is_over_all_leaves(&self) -> bool {
+        self.scans.iter().any(Scan::is_over_all_leaves)
+    }
+}
+
 impl Plan {
     pub(super) fn new(
         layout: &Layout,

@@ -30,6 +30,8 @@ pub struct Scan<E> {
     clips: SmallVec<[ClipStage; 2]>,
     /// The strictest answer to norms that are not finite among all stages.
     non_finite: NonFinite,
+    /// Whether a stage, one behind a closed gate too, measures all leaves together.
+    is_over_all_leaves: bool,
 }
 
 /// What becomes of the direction of a whole leaf.
@@ -69,6 +71,7 @@ impl<E: FlatElement> Scan<E> {
             closed: None,
             clips: SmallVec::new(),
             non_finite: NonFinite::Propagate,
+            is_over_all_leaves: false,
         }
     }
 
@@ -82,6 +85,7 @@ impl<E: FlatElement> Scan<E> {
         let request = self.request(measure);
         // Behind a closed gate too: what is held back now comes to this stage at a later step.
         self.non_finite = stricter(self.non_finite, measure.non_finite);
+        self.is_over_all_leaves |= measure.is_global;
         if measure.max.is_some() {
             self.clips.push(ClipStage {
                 norm: request.norm,
@@ -133,6 +137,10 @@ impl<E: FlatElement> Scan<E> {
     /// Whether a gate is closed, so that the leaf does not move.
     pub(super) fn is_held_back(&self) -> bool {
         self.closed.is_some()
+    }
+
+    pub(super) fn is_over_all_leaves(&self) -> bool {
+        self.is_over_all_leaves
     }
 
     pub(super) fn clips(&self) -> &[ClipStage] {

@@ -8,8 +8,9 @@ use crate::common::bits;
 use crate::common::models::{self, Law};
 use flatleaf::ops::NonFinite;
 use flatleaf::optim::{
-    Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Optimizer, Rule,
-    Sgd, WeightDecay, choose, each, go_on_if, scale_by_global_norm, scale_by_leaf_norms,
+    Accumulate, Adam, AdamW, ClipNorm, ClipNormPerLeaf, ClipValue, Ema, Kernel, Lamb, Muon,
+    Optimizer, Rule, Sgd, WeightDecay, choose, each, go_on_if, scale_by_global_norm,
+    scale_by_leaf_norms,
 };
 use flatleaf::{Dtype, DynTree, FlatGrad, Layout, TiedGrads, Tree, tree};
 use ndarray::{Array1, arr1};
@@ -754,6 +755,43 @@ impl Rule for Optional {
             choose(self.by_leaf, scale_by_leaf_norms(|_, dx| 1.0 / dx), ()),
             scale_by_global_norm(|dx| 1.0 / dx),
         )
+    }
+}
+
+#[test]
+fn whoever_measures_all_leaves_says_so() {
+    fn asks<R: Rule>(rule: R) -> bool {
+        let layout = Layout::of(&tree!({ "a": [0.0], "b": [[0.0]] })).unwrap();
+        Optimizer::new(rule, &layout).unwrap().measures_all_leaves()
+    }
+    assert!(asks(clip(1.0)) && asks(long_chain()) && asks(Optional { by_leaf: true }));
+    let held_back = (Accumulate { steps: 9 }, clip(1.0));
+    assert!(asks(held_back), "behind a gate that is closed");
+    assert!(!asks(Lamb::default()) && !asks(Muon::default()) && !asks(adam(0.1)) && !asks(()));
+    assert!(!asks((
+        ClipNormPerLeaf::default(),
+        sgd(0.1),
+        Ema::default()
+    )));
+
+    // Of groups too, whatever the one that the optimiser was made with.
+    let layout = Layout::of(&tree!({ "a": [0.0], "b": [0.0] })).unwrap();
+    let chosen = Chosen { by_all: false };
+    let mut optimizer = Optimizer::new(chosen, &layout).unwrap();
+    assert!(!optimizer.measures_all_leaves());
+    optimizer.adjust("b", |rule| rule.by_all = true).unwrap();
+    assert!(optimizer.measures_all_leaves());
+}
+
+/// Scales by the norm of all only if it is told to.
+#[derive(Clone, PartialEq)]
+struct Chosen {
+    by_all: bool,
+}
+
+impl Rule for Chosen {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        choose(self.by_all, scale_by_global_norm(|dx| 1.0 / dx), ())
     }
 }
 
