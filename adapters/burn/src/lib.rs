@@ -26,3 +26,8 @@ pub use flat::Flat;
 pub use objective::objective;
 pub use params::Params;
 pub use per_tensor::PerTensor;
+
+/// The program of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

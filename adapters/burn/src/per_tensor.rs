@@ -51,9 +51,10 @@ impl<R: Rule> PerTensor<R> {
     /// The rule for this module.
     ///
     /// # Errors
-    /// The rule cannot be right one tensor at a time: it clips by the norm of the whole model, or it
-    /// keeps an average that could not be read. The module has a parameter at several places, which
-    /// burn would move at the first only. Those of [`Optimizer::new`].
+    /// The rule cannot be right one tensor at a time: a stage of it takes the norm of the whole model,
+    /// or it keeps an average that could not be read. The module has a parameter at several places,
+    /// which burn would move at the first only. `is_element_type`: a parameter of `f64`. Those of
+    /// [`Optimizer::new`].
     ///
     /// ```
     /// use burn_core::tensor::Device;
@@ -73,8 +74,9 @@ impl<R: Rule> PerTensor<R> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn of<M: Module>(rule: R, module: &M) -> Result<Self> {
+        let params = Params::of(module)?;
+        let layout = Layout::of(&params)?;
         check_rule(&rule)?;
-        let layout = Layout::of(&Params::of(module)?)?;
         let mut tied = layout
             .leaves()
             .iter()
@@ -86,21 +88,27 @@ impl<R: Rule> PerTensor<R> {
                 leaf.places().join("`, `")
             )));
         }
+        if layout
+            .leaves()
+            .iter()
+            .any(|leaf| leaf.dtype() == Dtype::F64)
+        {
+            // flatleaf refuses it with its path.
+            layout.gather(&params)?;
+        }
         Ok(PerTensor(rule))
     }
 }
 
 /// Whether a rule sees no more than a tensor at a time.
 fn check_rule<R: Rule>(rule: &R) -> Result<()> {
-    let mut parameter = [0.0_f32];
-    let mut optimizer = Optimizer::new(rule.clone(), &Layout::of(&parameter)?)?;
-    // The report has a place for every stage that clips by the norm of the whole model.
-    let report = optimizer.step(&mut parameter, &[0.0])?;
-    if !report.clips.is_empty() {
+    // Of one number, since there is no need of state for the whole model.
+    let layout = Layout::of(&[0.0_f32])?;
+    if Optimizer::new(rule.clone(), &layout)?.measures_all_leaves() {
         return Err(Error::custom(
-            "expected a rule that needs one tensor at a time, found one that clips by the norm of \
-             the whole model, of which burn shows one tensor at a time: `Flat::step` clips by it, \
-             and `Flat::clip_norm` clips for any optimiser",
+            "expected a rule that needs one tensor at a time, found one that takes the norm of the \
+             whole model, of which burn shows one tensor at a time: `Flat::step` takes it, and \
+             `Flat::clip_norm` clips by it for any optimiser",
         ));
     }
     if rule.states().contains(&"average") {
@@ -151,6 +159,7 @@ impl<R: Rule> PerTensor<R> {
         let mut optimizer = match state {
             Some(TensorState::Running(optimizer)) => optimizer,
             Some(TensorState::Stored(stored)) => stored.resume(&self.0, handle.shape())?,
+            Some(TensorState::Foreign) => return Err(foreign()),
             None => Box::new(new_optimizer(&self.0, handle.shape())?),
         };
         if self.0.lr().is_some() {
@@ -178,12 +187,17 @@ pub enum TensorState<R> {
     Running(Box<Optimizer<R>>),
     /// From a record, which does not know the rule.
     Stored(Stored),
+    /// From a record that another optimiser wrote.
+    Foreign,
 }
 
-/// The numbers of a [`LeafState`], in its order.
+/// The numbers of a [`LeafState`], in its order: burn's reader hands out what it is asked for by
+/// name, before there is a rule that knows its names.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Stored {
+    /// What [`hash_of_names`] makes of the names.
+    names: u64,
     steps: u64,
     counters: Vec<f64>,
     vectors: Vec<Vec<f32>>,
@@ -192,6 +206,7 @@ pub struct Stored {
 impl Stored {
     fn of(state: &LeafState<'_>) -> Self {
         Stored {
+            names: hash_of_names(state),
             steps: state.steps,
             counters: state.counters.iter().map(|(_, number)| *number).collect(),
             vectors: state
@@ -202,21 +217,44 @@ impl Stored {
         }
     }
 
+    /// `None` if something else wrote it.
+    fn read(prefix: &str, source: &mut StateSource) -> Option<Self> {
+        let mut count = |name: &str| u64::try_from(source.take_scalar(prefix, name)?).ok();
+        let (names, steps) = (count("names")?, count("steps")?);
+        let (counters, vectors) = (count("counters")?, count("vectors")?);
+        let counter =
+            |index| f64::try_from(source.take_scalar(prefix, &format!("counter_{index}"))?).ok();
+        let counters = (0..counters).map(counter).collect::<Option<_>>()?;
+        let vector = |index| {
+            let data = source.take_tensor(prefix, &format!("vector_{index}"))?;
+            data.try_to_vec::<f32>().ok()
+        };
+        let vectors = (0..vectors).map(vector).collect::<Option<_>>()?;
+        Some(Stored {
+            names,
+            steps,
+            counters,
+            vectors,
+        })
+    }
+
     /// # Errors
-    /// `is_invalid_state`: it is that of another rule.
+    /// It is the state of another rule; `is_invalid_state`: of another tensor.
     fn resume<R: Rule>(self, rule: &R, shape: &[usize]) -> Result<Box<Optimizer<R>>> {
         let mut optimizer = Box::new(new_optimizer(rule, shape)?);
-        let names = optimizer.leaf_state("").expect("of the only leaf");
-        let vectors: Vec<Cow<'static, str>> = names.vectors.iter().map(owned).collect();
-        let counters: Vec<Cow<'static, str>> = names.counters.iter().map(owned).collect();
-        // What is too many gets no name, and is refused.
-        let unnamed = || std::iter::repeat(Cow::Borrowed("?"));
-        let vector_names = vectors.into_iter().chain(unnamed());
-        let counter_names = counters.into_iter().chain(unnamed());
+        let own = optimizer.leaf_state("").expect("of the only leaf");
+        let is_of_rule = self.names == hash_of_names(&own)
+            && self.counters.len() == own.counters.len()
+            && self.vectors.len() == own.vectors.len();
+        if !is_of_rule {
+            return Err(foreign());
+        }
+        let (counters, vectors) = (own.counters.iter(), own.vectors.iter());
         let state = LeafState {
             steps: self.steps,
-            counters: counter_names.zip(self.counters).collect(),
-            vectors: vector_names
+            counters: counters.map(owned).zip(self.counters).collect(),
+            vectors: vectors
+                .map(owned)
                 .zip(self.vectors.into_iter().map(Cow::Owned))
                 .collect(),
         };
@@ -229,6 +267,26 @@ fn owned<T>((name, _): &(Cow<'_, str>, T)) -> Cow<'static, str> {
     Cow::Owned(name.to_string())
 }
 
+/// FNV-1a of the names of counters and vectors: a record holds numbers alone.
+fn hash_of_names(state: &LeafState<'_>) -> u64 {
+    let counters = state.counters.iter().map(|(name, _)| name);
+    let vectors = state.vectors.iter().map(|(name, _)| name);
+    let bytes = counters
+        .chain(vectors)
+        .flat_map(|name| name.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cold]
+fn foreign() -> Error {
+    Error::custom(
+        "expected this rule's state in burn's record, found that of another rule or optimiser: \
+         without the record of the optimiser training goes on from the module's, with new state",
+    )
+}
+
 impl<R: Rule + 'static> RecordState for TensorState<R> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         let stored = match self {
@@ -236,7 +294,10 @@ impl<R: Rule + 'static> RecordState for TensorState<R> {
                 Stored::of(&optimizer.leaf_state("").expect("of the only leaf"))
             }
             TensorState::Stored(stored) => stored.clone(),
+            // What it was is lost; that it is not of this optimiser is not.
+            TensorState::Foreign => return,
         };
+        out.push_scalar(prefix, "names", stored.names.into());
         out.push_scalar(prefix, "steps", stored.steps.into());
         out.push_scalar(prefix, "counters", (stored.counters.len() as u64).into());
         out.push_scalar(prefix, "vectors", (stored.vectors.len() as u64).into());
@@ -253,21 +314,9 @@ impl<R: Rule + 'static> RecordState for TensorState<R> {
         }
     }
 
+    /// burn takes `None` for no state, and would start anew in silence: the step has to refuse it.
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
-        let mut count = |name: &str| u64::try_from(source.take_scalar(prefix, name)?).ok();
-        let (steps, counters, vectors) = (count("steps")?, count("counters")?, count("vectors")?);
-        let counter =
-            |index| f64::try_from(source.take_scalar(prefix, &format!("counter_{index}"))?).ok();
-        let counters = (0..counters).map(counter).collect::<Option<_>>()?;
-        let vector = |index| {
-            let data = source.take_tensor(prefix, &format!("vector_{index}"))?;
-            data.try_to_vec::<f32>().ok()
-        };
-        let vectors = (0..vectors).map(vector).collect::<Option<_>>()?;
-        Some(TensorState::Stored(Stored {
-            steps,
-            counters,
-            vectors,
-        }))
+        let stored = Stored::read(prefix, source);
+        Some(stored.map_or(TensorState::Foreign, TensorState::Stored))
     }
 }

@@ -1,16 +1,22 @@
 //! A rule of flatleaf in burn's own training loop.
 
-use burn_core::module::Module;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn_core::module::{Module, Param};
+use burn_core::tensor::{DType, Tensor};
 use burn_optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
-use burn_optim::{GradientsParams, ModuleOptimizer};
+use burn_optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use flatleaf::ops::norm_l2;
-use flatleaf::optim::{AdamW, ClipNorm, ClipNormPerLeaf, Ema, Lamb, Optimizer};
+use flatleaf::optim::{
+    Accumulate, AdamW, ClipNorm, ClipNormPerLeaf, Ema, Kernel, Lamb, Lion, Optimizer, Rule, Sgd,
+    scale_by_global_norm,
+};
 use flatleaf_burn::{Flat, PerTensor};
 
 use crate::models::{Mlp, Pair, Tied, addresses, device};
 
 fn grads(model: &Mlp) -> GradientsParams {
-    let input = burn_core::tensor::Tensor::<2>::ones([2, 4], &device());
+    let input = Tensor::<2>::ones([2, 4], &device());
     let loss = model.forward(input).powi_scalar(2).mean();
     GradientsParams::from_grads(loss.backward(), model)
 }
@@ -77,6 +83,69 @@ fn what_needs_more_than_a_tensor_is_refused() {
     assert!(error.to_string().contains("`Flat::average`"), "{error}");
     let error = PerTensor::of(AdamW::default(), &Tied::new()).unwrap_err();
     assert!(error.to_string().contains("`embed`, `head`"), "{error}");
+}
+
+/// Steps of length 1: a norm of the whole model that no clip takes.
+#[derive(Clone, PartialEq)]
+struct Normalised;
+
+impl Rule for Normalised {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        scale_by_global_norm(|dx| 1.0 / dx)
+    }
+}
+
+#[test]
+fn a_rule_of_ones_own_that_asks_for_the_norm_of_the_model_is_refused() {
+    let model = Pair::of(1.0, 2.0);
+    let error = PerTensor::of(Normalised, &model).map(drop).unwrap_err();
+    assert!(
+        error.to_string().contains("the norm of the whole model"),
+        "{error}"
+    );
+    // Where no step comes to it for a while too.
+    let rule = (Accumulate { steps: 100 }, Normalised, AdamW::default());
+    assert!(PerTensor::of(rule, &model).is_err());
+}
+
+#[test]
+fn a_parameter_of_f64_is_refused_before_any_step() {
+    let tensor = Tensor::<1>::ones([2], (&device(), DType::F64));
+    let param = vec![Param::from_tensor(tensor.require_grad())];
+    let error = PerTensor::of(AdamW::default(), &param)
+        .map(drop)
+        .unwrap_err();
+    assert!(error.is_element_type(), "{error}");
+    assert_eq!(error.path(), Some("0"), "{error}");
+}
+
+/// What burn's checkpointer hands to who has changed the optimiser between two runs. burn itself
+/// passes by in silence what it cannot take, and starts anew.
+#[test]
+fn a_record_of_another_optimiser_is_refused_at_the_next_step() {
+    let model = Mlp::of(&[4, 3, 2]);
+    let record_after_a_step = |mut optimizer: ModuleOptimizer| {
+        let _ = optimizer.step(0.1, model.clone(), grads(&model));
+        optimizer.to_record()
+    };
+    let momentum = Sgd {
+        momentum: 0.9,
+        ..Default::default()
+    };
+    let of_burns = record_after_a_step(AdamWConfig::new().init());
+    let of_adamw = PerTensor::of(AdamW::default(), &model).unwrap();
+    let of_adamw = record_after_a_step(of_adamw.into());
+    // Of one vector, as Lion's is, which has another meaning.
+    let of_sgd = record_after_a_step(PerTensor::of(momentum, &model).unwrap().into());
+    let lion = || -> ModuleOptimizer { PerTensor::of(Lion::default(), &model).unwrap().into() };
+    for record in [of_burns, of_adamw, of_sgd] {
+        // It is no other when it has been written once more.
+        let mut optimizer = lion().load_record(lion().load_record(record).to_record());
+        let stepping = || optimizer.step(0.1, model.clone(), grads(&model));
+        let panic = catch_unwind(AssertUnwindSafe(stepping)).map(drop);
+        let message = *panic.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("of another rule"), "{message}");
+    }
 }
 
 /// What burn's `Learner` does in a step, from its source: the schedule, then `TrainStep::optimize`
