@@ -1,5 +1,6 @@
-//! State in fewer bytes: a step is that of full state, whose vectors are rounded after it, for every
-//! rule and chain; with the same bits for any number of threads and members, and after a resume.
+//! State in fewer bytes: a step is that of full state, whose vectors are rounded after it, for
+//! every rule and chain; with the same bits for any number of threads and members, and after a
+//! resume.
 
 use std::fmt::Debug;
 
@@ -30,6 +31,11 @@ const STEPS: usize = 5;
 /// Leaves around rows, blocks and stages, matrices of one shape, one without elements, and one of
 /// several pieces.
 fn layout() -> Layout {
+    layout_with(8192 + 1030)
+}
+
+/// With a long leaf of so many elements.
+fn layout_with(long: usize) -> Layout {
     let zeros = |len: usize| vec![0.0_f32; len];
     Layout::of(&tree!({
         "a": [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
@@ -37,7 +43,7 @@ fn layout() -> Layout {
         "c": (zeros(0)),
         "d": [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
         "e": (zeros(257)),
-        "f": (zeros(8192 + 1030)),
+        "f": (zeros(long)),
         "g": (zeros(16)),
     }))
     .unwrap()
@@ -169,18 +175,19 @@ fn trained_each<R: Rule>(rule: &R, layout: &Layout, storage: Storage) -> Everyth
     everything(&leaves.concat(), &optimizer)
 }
 
-struct LikeFullStateThatIsRounded;
+/// On a layout.
+struct LikeFullStateThatIsRounded(Layout);
 
 impl AnyLaw for LikeFullStateThatIsRounded {
     fn holds<R: Rule + Debug>(&self, rule: R) {
-        let layout = layout();
+        let LikeFullStateThatIsRounded(layout) = self;
         for storage in STORAGES {
-            let plain = plainly(&rule, &layout, storage);
-            let (flat, optimizer) = trained(&rule, &layout, storage);
+            let plain = plainly(&rule, layout, storage);
+            let (flat, optimizer) = trained(&rule, layout, storage);
             let what = format!("{rule:?} in {storage:?}");
             assert!(everything(&flat, &optimizer) == plain, "{what}");
             assert!(
-                trained_each(&rule, &layout, storage) == plain,
+                trained_each(&rule, layout, storage) == plain,
                 "{what}, leaves lent"
             );
         }
@@ -189,7 +196,9 @@ impl AnyLaw for LikeFullStateThatIsRounded {
 
 #[test]
 fn a_step_is_that_of_full_state_which_is_rounded_then() {
-    rules::every_rule_and_chain(&LikeFullStateThatIsRounded);
+    // A rule knows rows, blocks and stages; that a leaf is cut to pieces is the same code for all.
+    rules::every_rule_and_chain(&LikeFullStateThatIsRounded(layout_with(1030)));
+    rules::chains(&LikeFullStateThatIsRounded(layout()));
 }
 
 /// A rule whose second piece reads and changes a vector that its first one has changed.
@@ -220,10 +229,11 @@ fn a_piece_reads_what_the_one_before_wrote_and_not_what_is_kept_of_it() {
         max: 0.01,
         ..ClipNorm::default()
     };
-    LikeFullStateThatIsRounded.holds(TwoPieces);
-    LikeFullStateThatIsRounded.holds((TwoPieces,));
-    LikeFullStateThatIsRounded.holds((Sgd::default(), TwoPieces, last, Ema::default()));
-    LikeFullStateThatIsRounded.holds(((ClipNorm::default(), TwoPieces), AdamW::default()));
+    let like_full_state = LikeFullStateThatIsRounded(layout());
+    like_full_state.holds(TwoPieces);
+    like_full_state.holds((TwoPieces,));
+    like_full_state.holds((Sgd::default(), TwoPieces, last, Ema::default()));
+    like_full_state.holds(((ClipNorm::default(), TwoPieces), AdamW::default()));
 }
 
 struct AtEveryWidth;

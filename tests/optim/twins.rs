@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use flatleaf::Layout;
-use flatleaf::optim::{NAdam, Optimizer, Rule, RuleFor};
+use flatleaf::optim::{Kernel, NAdam, Optimizer, Rule, RuleFor};
 
 use crate::common::bits;
 use crate::common::widths::at_every_width;
@@ -17,18 +17,36 @@ use crate::rules::{self, Law};
 /// Elements that a kernel treats as one row.
 const LANES: usize = 16;
 
-/// Elements that one thread takes at a time.
-const PIECE: usize = 1 << 15;
+/// Elements that one thread moves at a time.
+const PIECE: usize = 1 << 13;
+
+/// Elements that one thread takes the norm of at a time: several of the other pieces.
+const NORM_PIECE: usize = 1 << 15;
 
 /// So many that RAdam has rectified and an accumulation has begun anew.
 const STEPS: usize = 8;
 
-/// Every length up to two rows and a bit, and those around the first pieces: in a debug build, where
-/// these take most of the time, only the one that begins another piece.
-fn lengths() -> impl Iterator<Item = usize> {
-    let around = [PIECE - 1, PIECE + LANES / 2];
+/// Every length up to two rows and a bit, and those around the first pieces: in a debug build,
+/// where these take most of the time, only the one that begins another piece.
+fn lengths<R: Rule>(rule: &R) -> impl Iterator<Item = usize> + use<R> {
     let left_out = usize::from(cfg!(debug_assertions));
+    let around = [piece_of(rule) - 1, beyond_a_piece(rule)];
     (0..=2 * LANES + 3).chain(around.into_iter().skip(left_out))
+}
+
+fn beyond_a_piece<R: Rule>(rule: &R) -> usize {
+    piece_of(rule) + LANES / 2
+}
+
+fn piece_of<R: Rule>(rule: &R) -> usize {
+    match norms_of(&rule.kernel(1)) {
+        0 => PIECE,
+        _ => NORM_PIECE,
+    }
+}
+
+fn norms_of<K: Kernel>(_: &K) -> usize {
+    K::NORMS
 }
 
 /// The parameters after the steps, and the states.
@@ -66,7 +84,7 @@ struct LikeItsLoop;
 
 impl Law for LikeItsLoop {
     fn holds<R: Rule + Debug>(&self, rule: R, twin: Twin<R>) {
-        for length in lengths() {
+        for length in lengths(&rule) {
             let (x, states) = trained(&rule, length);
             let (plain, plain_states) = trained_in_a_loop(&rule, twin, length);
             assert_close(&format!("{rule:?}, {length} elements"), &x, &plain);
@@ -91,7 +109,7 @@ struct LikeItsLoopInDoubles;
 
 impl Law for LikeItsLoopInDoubles {
     fn holds<R: RuleFor<f64> + Debug>(&self, rule: R, twin: Twin<R>) {
-        for length in [0, 1, 2 * LANES + 3, PIECE + LANES / 2] {
+        for length in [0, 1, 2 * LANES + 3, beyond_a_piece(&rule)] {
             let mut flat = widened(&parameters(length));
             let layout = Layout::of(&flat).unwrap();
             let mut optimizer = Optimizer::new_as::<f64>(rule.clone(), &layout).unwrap();
@@ -125,7 +143,7 @@ impl Law for AtEveryWidth {
                 states.iter().map(|state| bits(state)).collect::<Vec<_>>(),
             )
         };
-        for length in lengths() {
+        for length in lengths(&rule) {
             at_every_width(
                 || all_bits(length),
                 |width, found, widest| {
