@@ -68,14 +68,13 @@ impl<'e> Extras<'e> {
         name: impl Into<String>,
         optimizer: &'e Optimizer<R, E>,
     ) -> Self {
-        let mut snapshot = optimizer.snapshot();
-        snapshot.take_range();
+        let (snapshot, vectors) = optimizer.snapshot_apart();
         let keeper = Keeper {
             layout: optimizer.layout(),
             range: optimizer.range(),
         };
-        let states = snapshot.take_states().into_iter().enumerate();
-        let tensors = states.flat_map(|(index, (name, form, elements))| {
+        let vectors = vectors.into_iter().enumerate();
+        let tensors = vectors.flat_map(|(index, (name, form, elements))| {
             tensors_of((index, &name), form, elements, &keeper)
         });
         let part = ExtraPart::State {
@@ -198,8 +197,8 @@ impl Checkpoint {
     /// # Errors
     /// [`is_unknown`](Error::is_unknown): there is no optimiser here.
     /// [`is_invalid_state`](Error::is_invalid_state): it is one of another rule.
-    /// [`is_element_type`](Error::is_element_type): a vector is not of the type that it was kept in.
-    /// [`is_missing`](Error::is_missing): codes of 8 bits without their scales.
+    /// [`is_element_type`](Error::is_element_type): a vector is not of the type that it was kept
+    /// in. [`is_missing`](Error::is_missing): codes of 8 bits without their scales.
     ///
     /// ```
     /// use flatleaf::checkpoint::{self, Extras};
@@ -312,7 +311,7 @@ pub(crate) fn state_tensors<'s>(
     let text = (join(part, SNAPSHOT), safetensors::Dtype::U8, rest);
     let tensors = tensors.iter().filter_map(move |tensor| {
         // Whoever resumes begins with zeros.
-        let bytes = tensor.bytes.as_deref()?;
+        let bytes = tensor.bytes?;
         Some((join(part, &tensor.name), tensor.dtype, bytes))
     });
     tensors.collect::<Vec<_>>().into_iter().chain([text])

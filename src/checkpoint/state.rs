@@ -3,14 +3,16 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
+use bytemuck::cast_slice;
 use safetensors::Dtype;
 
 use super::open::Checkpoint;
 use crate::element::{self, Element, FlatElement, to_elements};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::optim::{BlockStarts, Form, PackedVector, SavedElements, blocks_before};
+use crate::optim::{BlockStarts, Form, LentVector, PackedVector, SavedElements, blocks_before};
 
 /// A tensor of an optimiser's state, of which a member of a run may have a part only.
 pub(crate) struct StateTensor<'e> {
@@ -18,7 +20,7 @@ pub(crate) struct StateTensor<'e> {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,
     /// None of zeros.
-    pub(crate) bytes: Option<Cow<'e, [u8]>>,
+    pub(crate) bytes: Option<&'e [u8]>,
     /// Which of its elements are here, and how many there are.
     pub(crate) range: Range<usize>,
     pub(crate) len: usize,
@@ -36,25 +38,16 @@ pub(crate) struct Keeper<'l> {
 pub(crate) fn tensors_of<'e, E: FlatElement>(
     (index, name): (usize, &str),
     form: Form,
-    elements: Option<SavedElements<'e, E>>,
+    elements: Option<LentVector<'e, E>>,
     keeper: &Keeper<'_>,
 ) -> Vec<StateTensor<'e>> {
-    let (values, scales) = match elements {
+    let (values, scales): (Option<&[u8]>, Option<&[u8]>) = match elements {
         None => (None, None),
-        Some(SavedElements::Full(elements)) => (Some(bytes(elements)), None),
-        Some(SavedElements::Packed(Cow::Borrowed(packed), _)) => match packed {
-            PackedVector::Bf16(halves) => (Some(bytes(Cow::Borrowed(&halves[..]))), None),
-            PackedVector::EightBits { codes, scales, .. } => (
-                Some(Cow::Borrowed(&codes[..])),
-                Some(bytes(Cow::Borrowed(&scales[..]))),
-            ),
-        },
-        Some(SavedElements::Packed(Cow::Owned(packed), _)) => match packed {
-            PackedVector::Bf16(halves) => (Some(bytes(Cow::Owned(halves))), None),
-            PackedVector::EightBits { codes, scales, .. } => {
-                (Some(Cow::Owned(codes)), Some(bytes(Cow::Owned(scales))))
-            }
-        },
+        Some(LentVector::Full(elements)) => (Some(cast_slice(elements)), None),
+        Some(LentVector::Packed(PackedVector::Bf16(halves), _)) => (Some(cast_slice(halves)), None),
+        Some(LentVector::Packed(PackedVector::EightBits { codes, scales, .. }, _)) => {
+            (Some(codes), Some(cast_slice(scales)))
+        }
     };
     let mut tensors = vec![StateTensor {
         name: super::optimizer::vector_name(index, name),
@@ -64,6 +57,7 @@ pub(crate) fn tensors_of<'e, E: FlatElement>(
         len: keeper.layout.len(),
         is_scales: false,
     }];
+    // Scales are listed for zeros too: all members of a run have to list as many tensors.
     if let Form::EightBits(_) = form {
         tensors.push(StateTensor {
             name: scales_name(index, name),
@@ -75,13 +69,6 @@ pub(crate) fn tensors_of<'e, E: FlatElement>(
         });
     }
     tensors
-}
-
-fn bytes<E: Element + bytemuck::Pod>(elements: Cow<'_, [E]>) -> Cow<'_, [u8]> {
-    match elements {
-        Cow::Borrowed(elements) => Cow::Borrowed(bytemuck::cast_slice(elements)),
-        Cow::Owned(elements) => Cow::Owned(bytemuck::cast_slice(&elements).to_vec()),
-    }
 }
 
 /// The blocks of elements of the flat vector that begin and end where blocks do.
@@ -112,10 +99,11 @@ impl Checkpoint {
         &self,
         (index, name): (usize, &str),
         form: Form,
-        blocks: &BlockStarts,
+        blocks: &Arc<BlockStarts>,
     ) -> Result<Option<SavedElements<'_, E>>> {
         let tensor = super::optimizer::vector_name(index, name);
         let dtype = dtype_of::<E>(form);
+        // Vectors of zeros are not written.
         if self.tensor(&tensor).is_none() {
             return Ok(None);
         }
@@ -137,8 +125,10 @@ impl Checkpoint {
                 }
             }
         };
-        let blocks = Cow::Owned(blocks.clone());
-        Ok(Some(SavedElements::Packed(Cow::Owned(packed), blocks)))
+        Ok(Some(SavedElements::Packed(
+            Cow::Owned(packed),
+            Arc::clone(blocks),
+        )))
     }
 
     /// The elements of a tensor of this type, whose numbers are `E`s or their bits.
@@ -147,6 +137,7 @@ impl Checkpoint {
         name: &str,
         dtype: Dtype,
     ) -> Result<Cow<'_, [E]>> {
+        // Bits of another type could be cast as well, and would be read as nonsense.
         let tensor = self.tensor(name);
         let found = tensor.map_or_else(String::new, |tensor| tensor.type_name());
         let expected = dtype.to_string();
@@ -156,6 +147,7 @@ impl Checkpoint {
         let bytes = self.bytes(name)?;
         Ok(match bytemuck::try_cast_slice(bytes) {
             Ok(elements) => Cow::Borrowed(elements),
+            // Nothing in the format aligns a tensor within a file.
             Err(_) => Cow::Owned(to_elements(bytes)),
         })
     }

@@ -183,6 +183,7 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
+        // Noted down first and copied then, so that a tree which does not agree writes nothing.
         let copies = values(&self.inner, tree)?;
         copies.copy_to(flat);
         Ok(())

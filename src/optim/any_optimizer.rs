@@ -215,6 +215,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
 
     /// A gradient of zeros for the longest leaf.
     fn no_gradient(&self) -> Result<Vec<E>> {
+        // A gradient is only read, so the zeros of the longest leaf serve all of them.
         let lengths = self.layout.leaves().iter().map(|leaf| leaf.len());
         memory::try_zeroed(lengths.max().unwrap_or(0))
     }

@@ -137,6 +137,8 @@ pub use sgd::Sgd;
 #[cfg(feature = "safetensors")]
 pub(crate) use snapshot::element_of;
 pub use snapshot::{Migration, Reshaped, Snapshot};
+#[cfg(feature = "safetensors")]
+pub(crate) use states::LentVector;
 pub use storage::{Moment, Rounding, StateElement, Storage};
 pub use swa::Swa;
 pub use trust_ratio::{Lamb, Lars};

@@ -5,6 +5,7 @@
 //! one their steps take a tenth longer in the cache.
 
 use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating};
+use super::storage::Moment;
 use crate::element::FlatElement;
 use crate::error::Result;
 
@@ -18,6 +19,11 @@ pub(super) fn validate(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) 
     check_eps("eps", eps)?;
     check_non_negative("weight_decay", weight_decay)
 }
+
+/// The state vectors of Adam and of most of its relatives, by PyTorch's names: the averages of the
+/// gradient and of its square.
+pub(super) const AVERAGES: [(&str, Moment); 2] =
+    [("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)];
 
 /// a ← β·a + (1 − β)·new. The complement is taken in f64: 1 − 0.999 in f32 is off by 1.3e-5.
 #[derive(Clone, Copy)]

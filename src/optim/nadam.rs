@@ -3,7 +3,7 @@
 use super::decay::{coupling, penalty, shrinkage};
 use super::kernel::{Kernel, each_as};
 use super::limits::check_non_negative;
-use super::moments::{Direction, Quotient, validate, weight};
+use super::moments::{AVERAGES, Direction, Quotient, validate, weight};
 use super::rule::{Rule, RuleFor};
 use super::storage::Moment;
 use crate::element::FlatElement;
@@ -85,7 +85,7 @@ impl Rule for NAdam {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
+        AVERAGES.to_vec()
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

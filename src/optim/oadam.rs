@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, choose, each_as};
 use super::limits::{check_decay_rates, check_eps, check_non_negative, saturating};
-use super::moments::{Direction, Quotient};
+use super::moments::{AVERAGES, Direction, Quotient};
 use super::rule::{Rule, RuleFor};
 use super::storage::Moment;
 use crate::element::FlatElement;
@@ -90,7 +90,7 @@ impl Rule for OAdam {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
+        AVERAGES.to_vec()
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

@@ -3,7 +3,7 @@
 use super::decay::{coupling, penalty, shrinkage};
 use super::kernel::{Kernel, choose, each_as};
 use super::limits::saturating;
-use super::moments::{Average, Direction, Quotient, validate, weight};
+use super::moments::{AVERAGES, Average, Direction, Quotient, validate, weight};
 use super::rule::{Rule, RuleFor};
 use super::storage::Moment;
 use crate::element::FlatElement;
@@ -82,7 +82,7 @@ impl Rule for RAdam {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
+        AVERAGES.to_vec()
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {

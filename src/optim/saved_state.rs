@@ -1,4 +1,5 @@
-//! A state vector in a snapshot: its elements, and in what an optimiser that takes it up keeps them.
+//! A state vector in a snapshot: its elements, and in what an optimiser that takes it up keeps
+//! them.
 //!
 //! In a format of serde the elements are numbers, whatever they were kept in: what a bf16 or a code
 //! with its scale stands for is an f32, and becomes the bf16 or the code again. What they were kept
@@ -6,6 +7,7 @@
 //! full are stored as they always were, also where a format names no fields.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 #[cfg(feature = "serde")]
 use super::packed::OfLeaf;
@@ -31,7 +33,7 @@ pub(super) struct SavedState<'s, E: Clone> {
 #[derive(Clone, Debug)]
 pub(crate) enum SavedElements<'s, E: Clone> {
     Full(Cow<'s, [E]>),
-    Packed(Cow<'s, PackedVector>, Cow<'s, BlockStarts>),
+    Packed(Cow<'s, PackedVector>, Arc<BlockStarts>),
 }
 
 /// In what a vector is kept, and how it is rounded to that.

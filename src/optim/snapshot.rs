@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::carried::Carried;
 use super::optimizer::Optimizer;
@@ -15,7 +16,9 @@ use super::progress::LeafProgress;
 use super::rule::{Rule, RuleFor};
 use super::saved_state::{Kept, SavedElements, SavedState};
 use super::sharded::intersection;
-use super::states::{LentVector, StateVector, forms};
+#[cfg(feature = "safetensors")]
+use super::states::LentVector;
+use super::states::{StateVector, forms};
 use super::storage::Storage;
 use crate::element::{Dtype, FlatElement};
 use crate::error::{Error, Findings, Printable, Result};
@@ -133,8 +136,8 @@ const VERSION: u32 = 2;
 /// That of a snapshot whose vectors are all full, which is what it always was.
 const VERSION_OF_FULL: u32 = 1;
 
-/// In the version of a snapshot whose vectors are of f64: a reader of one element type takes none of
-/// the other for its own, not even in a format that names no fields.
+/// In the version of a snapshot whose vectors are of f64: a reader of one element type takes none
+/// of the other for its own, not even in a format that names no fields.
 const OF_F64: u32 = 1 << 16;
 
 /// The version of a snapshot of these vectors.
@@ -150,8 +153,8 @@ fn version_of<E: FlatElement>(states: &[SavedState<'_, E>]) -> u32 {
     }
 }
 
-/// In place of a version that of a snapshot of a range, which is not stored: a reader could not tell
-/// it from one of the whole vector.
+/// In place of a version that of a snapshot of a range, which is not stored: a reader could not
+/// tell it from one of the whole vector.
 const OF_RANGE: u32 = 0;
 
 #[cfg(feature = "serde")]
@@ -326,12 +329,12 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             .map(|(vector, name)| self.saved_state(vector, name))
             .collect();
         let is_whole = self.range == (0..self.layout.len());
+        let version = match is_whole {
+            true => version_of(&states),
+            false => OF_RANGE,
+        };
         Snapshot {
-            version: if is_whole {
-                version_of(&states)
-            } else {
-                OF_RANGE
-            },
+            version,
             range: (!is_whole).then(|| self.range.clone()),
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
@@ -343,14 +346,16 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     fn saved_state(&self, vector: usize, name: &'static str) -> SavedState<'_, E> {
         let states = &self.states;
         let kept = Kept::new(states.vectors[vector].form(), states.storage);
-        let (is_zero, elements) = match states.lent(vector) {
-            LentVector::Full(elements) => (
+        // Many rules have vectors for options that are off: those of zeros are left out.
+        let (is_zero, elements) = match &states.vectors[vector] {
+            StateVector::Full(elements) => (
+                // Bits and not numbers: −0 has to come back as −0.
                 elements.iter().all(|x| x.bits() == 0),
                 SavedElements::Full(elements.into()),
             ),
-            LentVector::Packed(packed, blocks) => (
+            StateVector::Packed(packed) => (
                 packed.is_zero(),
-                SavedElements::Packed(Cow::Borrowed(packed), Cow::Borrowed(blocks)),
+                SavedElements::Packed(Cow::Borrowed(packed), Arc::clone(&states.blocks)),
             ),
         };
         SavedState {
@@ -390,6 +395,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let mut optimizer = snapshot.resumed_without_vectors(layout, 0..layout.len())?;
         let leaves: Vec<OfLeaf> = optimizer.leaves_kept().collect();
         for (vector, saved) in snapshot.states.into_iter().enumerate() {
+            // The optimiser's own are zeros already.
             let Some(elements) = saved.elements else {
                 continue;
             };
@@ -402,6 +408,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 {
                     *own = packed.into_owned();
                 }
+                // Kept otherwise from now on. A block ends with its leaf, so leaves go one by one.
                 (elements, _) => {
                     for leaf in &leaves {
                         let from = (elements.lent(), leaf);
@@ -450,8 +457,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// AdamW's from Adam's or Lamb's, behind whatever stages. One that would have only some of them
     /// begins anew with all, at step 0, as AdaBelief's behind Adam: an old count would correct the
     /// bias of moments that are new. So does one of which it is not clear from which of several it
-    /// goes on. The [`Migration`] lists the vectors that start at zero and those that were given up.
-    /// Leaves are found as by [`migrate`](Optimizer::migrate).
+    /// goes on. The [`Migration`] lists the vectors that start at zero and those that were given
+    /// up. Leaves are found as by [`migrate`](Optimizer::migrate).
     ///
     /// # Errors
     /// `is_invalid_state`: the snapshot contradicts itself. `is_argument`: a configuration, old or
@@ -480,10 +487,12 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         snapshot.check_is_whole()?;
         snapshot.validate()?;
         let groups: Vec<R> = snapshot.groups.iter().map(change).collect();
+        // `change` is the caller's own code: what it made may be out of range.
         groups.iter().try_for_each(Rule::validate)?;
         let carried = Carried::between(&snapshot.groups[0], &groups[0]);
         let storage = snapshot.storage();
         let mut forms = forms(&groups[0], storage);
+        // What is carried over stays in what it is kept in, and what is new follows the setting.
         for (form, carried) in forms.iter_mut().zip(&carried.vectors) {
             if let Some(carried) = carried {
                 *form = snapshot.states[*carried].kept.form;
@@ -497,6 +506,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         snapshot.note_states(&optimizer, &carried, &mut migration);
         let mut is_found = vec![false; layout.leaves().len()];
         for (saved, from) in snapshot.leaves.iter().zip(snapshot.of_leaves()) {
+            // Two leaves of before may be places of one tie now: the first one gives its state.
             let index = layout.index_of(&saved.path);
             let Some(index) = index.filter(|&index| !is_found[index]) else {
                 migration.removed.push(saved.path.clone());
@@ -537,6 +547,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
 impl<R, E: FlatElement> Snapshot<'_, R, E> {
     /// How the vectors that are in fewer bytes are kept.
     fn storage(&self) -> Storage {
+        // Vectors that are no moments stay full at 8 bits, so one that is packed tells the setting.
         let storages = self.states.iter().map(|state| state.kept.storage());
         let mut packed = storages.filter(|storage| *storage != Storage::Full);
         packed.next().unwrap_or_default()
@@ -578,6 +589,7 @@ impl<R, E: FlatElement> Snapshot<'_, R, E> {
             .collect();
         let (from, to) = (from.into(), to.into());
         Rename::Pattern { from, to }.apply(&mut paths)?;
+        // Two leaves of one name would both claim the state of one leaf of the layout.
         let mut seen = HashSet::new();
         if let Some(twice) = paths.iter().find(|path| !seen.insert(&***path)) {
             return Err(Error::duplicate(twice.to_string()));
@@ -640,24 +652,31 @@ impl<R: Rule> Snapshot<'_, R> {
 
 /// For those who store the state vectors apart from all else: a file of tensors.
 #[cfg(feature = "safetensors")]
-impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
-    /// Makes it one of the whole vector, for who keeps the range beside it.
-    pub(crate) fn take_range(&mut self) {
-        self.range = None;
-        self.version = version_of(&self.states);
-    }
-
-    /// Takes the state vectors out, with their names and in what they are kept, in their order. None
-    /// is one of zeros.
-    pub(crate) fn take_states(&mut self) -> Vec<(String, Form, Option<SavedElements<'s, E>>)> {
-        let states = self.states.iter_mut();
-        let take = |state: &mut SavedState<'s, E>| {
-            let name = state.name.to_string();
-            (name, state.kept.form, state.elements.take())
+impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
+    /// All that is no state vector, and the vectors, with their names and in what they are kept, in
+    /// their order. None is one of zeros. The range is not part of it: it is kept beside the
+    /// vectors.
+    pub(crate) fn snapshot_apart(&self) -> (Snapshot<'_, R, E>, Vec<NamedVector<'_, E>>) {
+        let mut snapshot = self.snapshot();
+        snapshot.range = None;
+        snapshot.version = version_of(&snapshot.states);
+        let states = snapshot.states.iter_mut().enumerate();
+        let take = |(vector, state): (usize, &mut SavedState<'_, E>)| {
+            let saved = state.elements.take();
+            let elements = saved.map(|_| self.states.lent(vector));
+            (state.name.to_string(), state.kept.form, elements)
         };
-        states.map(take).collect()
+        let vectors = states.map(take).collect();
+        (snapshot, vectors)
     }
+}
 
+/// The name of a state vector, in what it is kept, and its elements unless they are all zeros.
+#[cfg(feature = "safetensors")]
+type NamedVector<'s, E> = (String, Form, Option<LentVector<'s, E>>);
+
+#[cfg(feature = "safetensors")]
+impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
     /// The names of the state vectors, in their order, and in what they are kept.
     pub(crate) fn state_forms(&self) -> impl Iterator<Item = (&str, Form)> {
         let states = self.states.iter();
@@ -665,8 +684,8 @@ impl<'s, R, E: FlatElement> Snapshot<'s, R, E> {
     }
 
     /// Where the blocks of the leaves are in a vector of 8 bits.
-    pub(crate) fn blocks(&self) -> BlockStarts {
-        BlockStarts::of(self.leaves.iter().map(SavedLeaf::len))
+    pub(crate) fn blocks(&self) -> Arc<BlockStarts> {
+        Arc::new(BlockStarts::of(self.leaves.iter().map(SavedLeaf::len)))
     }
 
     /// Puts state vectors in again, in their order.
@@ -722,50 +741,42 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
             return Err(Error::invalid_state("no configuration"));
         };
         self.groups.iter().try_for_each(Rule::validate)?;
-        if let Some(leaf) = self
-            .leaves
-            .iter()
-            .find(|leaf| leaf.group as usize >= self.groups.len())
-        {
-            return Err(Error::invalid_state(format!(
-                "group {} of {}",
-                leaf.group,
-                self.groups.len()
-            ))
-            .at(&leaf.path));
+        let groups = self.groups.len();
+        let is_beyond = |leaf: &&SavedLeaf| leaf.group as usize >= groups;
+        if let Some(leaf) = self.leaves.iter().find(is_beyond) {
+            let found = format!("group {} of {groups}", leaf.group);
+            return Err(Error::invalid_state(found).at(&leaf.path));
         }
         let names: Vec<&str> = self.states.iter().map(|state| &*state.name).collect();
-        if names != first.states() {
-            return Err(Error::invalid_state(format!(
-                "state vectors {names:?}, the rule keeps {:?}",
-                first.states()
-            )));
+        let expected = first.states();
+        if names != expected {
+            let found = format!("state vectors {names:?}, the rule keeps {expected:?}");
+            return Err(Error::invalid_state(found));
         }
-        let elements = |leaf: &SavedLeaf| {
-            leaf.shape
-                .iter()
-                .try_fold(1_usize, |product, &len| product.checked_mul(len))
-        };
-        let len = self
-            .leaves
-            .iter()
-            .try_fold(0_usize, |sum, leaf| sum.checked_add(elements(leaf)?));
-        let Some(len) = len else {
+        let Some(all) = self.checked_len() else {
             return Err(Error::invalid_state("shapes beyond any memory"));
         };
-        let len = self.range.as_ref().map_or(len, Range::len);
+        let len = self.range.as_ref().map_or(all, Range::len);
         let is_wrong = |state: &&SavedState<'_, E>| {
             let elements = state.elements.as_ref();
             elements.is_some_and(|elements| !elements.has_len(len))
         };
         self.check_kept()?;
-        match self.states.iter().find(is_wrong) {
-            Some(state) => Err(Error::invalid_state(format!(
-                "a state vector `{}` of another length than {len}",
-                state.name
-            ))),
-            None => Ok(()),
-        }
+        let Some(SavedState { name, .. }) = self.states.iter().find(is_wrong) else {
+            return Ok(());
+        };
+        let found = format!("a state vector `{name}` of another length than {len}");
+        Err(Error::invalid_state(found))
+    }
+
+    /// How many elements all leaves have; none if no number says it.
+    fn checked_len(&self) -> Option<usize> {
+        let mut leaves = self.leaves.iter();
+        leaves.try_fold(0_usize, |sum, leaf| {
+            let mut axes = leaf.shape.iter();
+            let len = axes.try_fold(1_usize, |product, &axis| product.checked_mul(axis))?;
+            sum.checked_add(len)
+        })
     }
 
     /// # Errors
@@ -809,6 +820,7 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     pub(super) fn difference_from(&self, other: &Self) -> Option<&'static str> {
         let mut leaves = self.leaves.iter().zip(&other.leaves);
         let is_alike = |(a, b): (&SavedLeaf, &SavedLeaf)| {
+            // By content: members may have made like groups in another order.
             let same_rule = self.groups[a.group as usize] == other.groups[b.group as usize];
             same_rule && a.frozen == b.frozen
         };
@@ -837,6 +849,7 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         let (rule, kept) = (self.groups[0].clone(), (&forms[..], self.storage()));
         let mut optimizer = Optimizer::with_forms(rule, layout, range, kept)?;
         optimizer.groups = self.groups.clone();
+        // The rule is the one of before, so every vector and counter stays in its place.
         let carried = Carried::between(&self.groups[0], &self.groups[0]);
         for (index, saved) in self.leaves.iter().enumerate() {
             optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
@@ -871,66 +884,54 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
 
     /// Lists the leaves that differ.
     fn check_same(&self, layout: &Layout) -> Result<()> {
-        if self.fingerprint == layout.fingerprint()
-            && self.leaves.len() == layout.leaves().len()
-            && self.agrees(layout)
-        {
+        // A file may name the fingerprint of one layout and the leaves of another.
+        let is_same_length = self.leaves.len() == layout.leaves().len();
+        let is_same = is_same_length && self.agrees(layout);
+        if self.fingerprint == layout.fingerprint() && is_same {
             return Ok(());
         }
         let differences = self.differences(layout);
-        let same_shapes = differences
-            .iter()
-            .all(|(_, expected, found)| expected.is_none() || found.is_none());
-        let advice = |findings: &Findings| {
-            if same_shapes && findings.is_empty() {
-                ADVICE
-            } else {
-                ""
-            }
+        // Migrated, a leaf of another shape would begin anew, so that is not advised.
+        let is_reshaped =
+            |(_, expected, found): &Difference<'_>| expected.is_some() && found.is_some();
+        let same_shapes = !differences.iter().any(is_reshaped);
+        // Said once, behind the first of what may be thousands of leaves.
+        let advice = |findings: &Findings| match same_shapes && findings.is_empty() {
+            true => ADVICE,
+            false => "",
         };
         let mut findings = Findings::default();
         for (path, expected, found) in differences {
             let found = state(found) + advice(&findings);
             findings.add(Error::other_layout(state(expected), found).at(path));
         }
+        // Leaf by leaf all is alike, so it is something else that goes into the fingerprint.
         if findings.is_empty() {
             let expected = "a snapshot whose ties, order, element types and frozen leaves have the fingerprint";
-            let (expected, found) = (
-                format!("{expected} {:016x}", layout.fingerprint()),
-                format!("{:016x}{ADVICE}", self.fingerprint),
-            );
+            let expected = format!("{expected} {:016x}", layout.fingerprint());
+            let found = format!("{:016x}{ADVICE}", self.fingerprint);
             findings.add(Error::other_layout(expected, found));
         }
         findings.into_result()
     }
 
     fn differences<'d>(&'d self, layout: &'d Layout) -> Vec<Difference<'d>> {
-        let saved: HashMap<&str, &[usize]> = self
-            .leaves
-            .iter()
-            .map(|leaf| (&*leaf.path, &leaf.shape[..]))
-            .collect();
+        let saved = self.leaves.iter();
+        let shapes = saved.map(|leaf| (&*leaf.path, &leaf.shape[..]));
+        let shapes: HashMap<&str, &[usize]> = shapes.collect();
         let expected = layout.leaves().iter().map(|leaf| {
-            (
-                leaf.path(),
-                Some(leaf.shape()),
-                saved.get(leaf.path()).copied(),
-            )
+            let found = shapes.get(leaf.path()).copied();
+            (leaf.path(), Some(leaf.shape()), found)
         });
+        let differing = expected.filter(|(_, expected, found)| expected != found);
+        // A layout finds a tied leaf by any of its places, and only one of them is its name.
         let is_gone = |saved: &&SavedLeaf| {
-            layout
-                .leaf(&saved.path)
-                .is_none_or(|leaf| leaf.path() != saved.path)
+            let leaf = layout.leaf(&saved.path);
+            leaf.is_none_or(|leaf| leaf.path() != saved.path)
         };
-        let gone = self
-            .leaves
-            .iter()
-            .filter(is_gone)
-            .map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
-        expected
-            .filter(|(_, expected, found)| expected != found)
-            .chain(gone)
-            .collect()
+        let gone = self.leaves.iter().filter(is_gone);
+        let gone = gone.map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
+        differing.chain(gone).collect()
     }
 
     fn agrees(&self, layout: &Layout) -> bool {

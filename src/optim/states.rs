@@ -1,6 +1,7 @@
 //! The state vectors of an optimiser, each kept full or in fewer bytes, leaf by leaf.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::packed::{BlockStarts, Form, OfLeaf, Packed, PackedVector};
 use super::rule::{Rule, StageState};
@@ -15,7 +16,8 @@ use crate::ops::compact::Codes;
 pub(super) struct KeptStates<E> {
     pub(super) vectors: Vec<StateVector<E>>,
     pub(super) storage: Storage,
-    pub(super) blocks: BlockStarts,
+    /// Shared with the snapshots of these vectors.
+    pub(super) blocks: Arc<BlockStarts>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ pub(super) enum StateVector<E> {
 
 /// A state vector that is read, and the blocks of its leaves.
 #[derive(Clone, Copy)]
-pub(super) enum LentVector<'s, E> {
+pub(crate) enum LentVector<'s, E> {
     Full(&'s [E]),
     Packed(&'s PackedVector, &'s BlockStarts),
 }
@@ -65,10 +67,10 @@ impl<E: FlatElement> KeptStates<E> {
         leaves: impl Iterator<Item = usize> + Clone,
     ) -> Result<Self> {
         let has_blocks = forms.iter().any(|form| matches!(form, Form::EightBits(_)));
-        let blocks = match has_blocks {
+        let blocks = Arc::new(match has_blocks {
             true => BlockStarts::of(leaves.clone()),
             false => BlockStarts::default(),
-        };
+        });
         let len = leaves.sum();
         let zeroed = |form: &Form| {
             Ok(

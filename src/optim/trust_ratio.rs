@@ -3,7 +3,7 @@
 use super::decay::penalty;
 use super::kernel::{Kernel, choose, each_as, scale_by_leaf_norms};
 use super::limits::{check_decay_rates, check_eps, check_non_negative};
-use super::moments::{Direction, Quotient};
+use super::moments::{AVERAGES, Direction, Quotient};
 use super::rule::{Rule, RuleFor};
 use super::storage::Moment;
 use crate::element::FlatElement;
@@ -84,7 +84,7 @@ impl Rule for Lamb {
     }
 
     fn moments(&self) -> Vec<(&'static str, Moment)> {
-        vec![("exp_avg", Moment::First), ("exp_avg_sq", Moment::Second)]
+        AVERAGES.to_vec()
     }
 
     fn kernel(&self, step: u64) -> impl Kernel {
@@ -160,8 +160,8 @@ pub struct Lars {
     /// The length of a leaf's step as a share of the leaf's norm, before `lr` and momentum. Finite
     /// and 0 or more; 0.001, Optax' default and the paper's.
     pub trust_coefficient: f64,
-    /// Added to the norm that is divided by, in the gradient's unit. Finite and 0 or more; 0, Optax'
-    /// default, is safe, since a norm of 0 has a ratio of 1.
+    /// Added to the norm that is divided by, in the gradient's unit. Finite and 0 or more; 0,
+    /// Optax' default, is safe, since a norm of 0 has a ratio of 1.
     pub eps: f64,
     /// What share of the buffer, the sum of past steps, is kept at a step. Finite and 0 or more;
     /// 0.9, Optax' default. With 0 no buffer is kept.

@@ -1,5 +1,5 @@
-//! The trainable leaves of a tree, all at once: read as slices of f32 or f64, and changed where they
-//! are.
+//! The trainable leaves of a tree, all at once: read as slices of f32 or f64, and changed where
+//! they are.
 //!
 //! A leaf is a slice where the tree lends one, otherwise a copy: a tie's summed gradient, what is
 //! behind a guard, what is strided or of another type.
@@ -310,6 +310,7 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
         leaf: &LeafRef<'_, 'a>,
         holder: Holder,
     ) -> Result<()> {
+        // What the places add up to depends on which objects hold them: known after the walk.
         let elements = elements_of(self.layout, place, leaf)?;
         self.tied.push(place, elements, holder);
         Ok(())
@@ -361,6 +362,7 @@ impl<'a, E: FlatElement> WriteLeaf<'a> for BorrowSome<'_, 'a, E> {
     }
 
     fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
+        // Between two walks a tree may change its mind: a slice that was lent may be none now.
         let slice = match leaf.sink {
             Sink::Bytes(bytes) => bytemuck::try_cast_slice_mut(bytes).ok(),
             _ => None,

@@ -111,6 +111,7 @@ impl<'a, E: Copy> TiedPlaces<'a, E> {
     /// Every leaf with its terms in the order of the places, so that a sum does not depend on the
     /// order of the walk.
     pub(crate) fn by_leaf(mut self, tied: TiedGrads) -> Vec<TiedGradient<'a, E>> {
+        // A sum of floats depends on its order, and the layout's does not depend on the tree.
         self.0.sort_by_key(|place| (place.leaf, place.order));
         let mut gradients = Vec::new();
         let mut places = self.0.into_iter().peekable();
@@ -164,6 +165,7 @@ fn has_same_object<E: Copy>(places: &[PlaceGradient<'_, E>]) -> bool {
 
 /// Leaves the first place of every cell.
 fn drop_repeated_cells<E: Copy>(places: &mut Vec<PlaceGradient<'_, E>>) {
+    // Memory outside of a cell is kept: nobody can have added to it by way of another place.
     let mut met: Vec<Holder> = Vec::new();
     places.retain(|place| {
         let is_repeated = met.contains(&place.holder);
