@@ -18,7 +18,7 @@ pub fn device() -> Device {
 }
 
 /// Pixels, and the digits that they show.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Rows {
     pub pixels: Tensor<2>,
     pub digits: Tensor<1, Int>,
