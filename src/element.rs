@@ -273,16 +273,49 @@ pub trait PerElement {
     type Of<E: FlatElement>;
 }
 
-/// Any float: what leaves may be trained of, and what a bare field may be a parameter of.
-#[doc(hidden)]
-pub trait FloatElement: Element {}
+/// A float that leaves may be trained of, and that a flat gradient may be kept in: `f32`, `f64` and,
+/// with the feature `half`, `f16` and `bf16`.
+///
+/// Parameters are a vector of a [`FlatElement`], `f32` or `f64`. A gradient is read once by a step,
+/// which computes in the type of the parameters, so a [`FlatGrad`](crate::FlatGrad) may be of fewer
+/// bytes: half of them in `bf16`. Sealed.
+///
+/// ```
+/// use flatleaf::{FlatGrad, FloatElement, Layout};
+///
+/// fn bytes<E: FloatElement>(grad: &FlatGrad<E>) -> usize {
+///     grad.len() * E::DTYPE.size()
+/// }
+///
+/// let layout = Layout::of(&vec![0.0_f32; 3])?;
+/// assert_eq!(bytes(&FlatGrad::<f32>::zeros(&layout)), 12);
+/// # #[cfg(feature = "half")]
+/// assert_eq!(bytes(&FlatGrad::<half::bf16>::zeros(&layout)), 6);
+/// # Ok::<(), flatleaf::Error>(())
+/// ```
+pub trait FloatElement: Element + Pod {
+    /// The type in which such elements are added up.
+    #[doc(hidden)]
+    type Sum: FlatElement;
+}
 
-impl FloatElement for f32 {}
-impl FloatElement for f64 {}
+impl FloatElement for f32 {
+    type Sum = f32;
+}
+
+impl FloatElement for f64 {
+    type Sum = f64;
+}
+
 #[cfg(feature = "half")]
-impl FloatElement for half::f16 {}
+impl FloatElement for half::f16 {
+    type Sum = f32;
+}
+
 #[cfg(feature = "half")]
-impl FloatElement for half::bf16 {}
+impl FloatElement for half::bf16 {
+    type Sum = f32;
+}
 
 /// Elements of a flat vector, across a call that is not generic, so that the loops behind it are
 /// compiled once, here, and not by everybody who calls.

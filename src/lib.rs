@@ -130,7 +130,7 @@ pub use solvers::argmin;
 pub mod checkpoint;
 
 pub use communicator::{Alone, Communicator, Threads, elastic_average};
-pub use element::{Dtype, Element, FlatElement};
+pub use element::{Dtype, Element, FlatElement, FloatElement};
 pub use error::{Error, Result};
 pub use flat::gather::{destructure, destructure_as};
 pub use flat::gradient::FlatGrad;

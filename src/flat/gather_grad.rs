@@ -2,15 +2,15 @@
 
 use super::gradient::FlatGrad;
 use super::presence::{Presence, Zeros};
-use crate::element::FlatElement;
+use crate::element::FloatElement;
 use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
 use crate::ops;
+use crate::slices::FloatsMut;
 use crate::slices::copies;
-use crate::slices::{Floats, FloatsMut};
 use crate::traversal::deferred_copies::DeferredCopies;
 use crate::traversal::holder::Holder;
-use crate::traversal::place_elements::elements_of;
+use crate::traversal::place_elements::PlaceElements;
 use crate::traversal::purpose::Purpose;
 use crate::traversal::read_leaf::ReadLeaf;
 use crate::traversal::tied_places::{TiedGrads, TiedPlaces};
@@ -60,7 +60,8 @@ impl Layout {
 
     /// The flat gradient of a gradient tree in another element type. `f64` holds gradients of any
     /// float type without loss, so for it no float type is an error; it is the type for a model
-    /// that has leaves of f64.
+    /// that has leaves of f64. `bf16` and `f16`, with the feature `half`, take half of the bytes for
+    /// gradients that come in them; others are rounded, and a tie's are added up in `f32` first.
     ///
     /// # Errors
     /// [`is_unknown`](crate::Error::is_unknown), [`is_shape`](crate::Error::is_shape),
@@ -80,7 +81,7 @@ impl Layout {
     /// assert_eq!(*grad, [0.1, 0.2]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_as<E: FlatElement>(
+    pub fn gather_grad_as<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
     ) -> Result<FlatGrad<E>> {
@@ -143,7 +144,7 @@ impl Layout {
     /// assert_eq!(*grad, [0.1]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_with_as<E: FlatElement>(
+    pub fn gather_grad_with_as<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
         tied: TiedGrads,
@@ -203,7 +204,7 @@ impl Layout {
     /// assert_eq!((grad[0], grad.is_present(1)), (0.1, false));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_into_as<E: FlatElement>(
+    pub fn gather_grad_into_as<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
         grad: &mut FlatGrad<E>,
@@ -235,7 +236,7 @@ impl Layout {
     /// assert!(presence.is_present_at("w") && !presence.is_present_at("b"));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_into_slice<E: FlatElement>(
+    pub fn gather_grad_into_slice<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
         row: &mut [E],
@@ -265,7 +266,7 @@ impl Layout {
     /// assert_eq!(row, [3.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_into_slice_with<E: FlatElement>(
+    pub fn gather_grad_into_slice_with<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
         row: &mut [E],
@@ -281,7 +282,7 @@ impl Layout {
         Ok(presence)
     }
 
-    pub(crate) fn gather_grad_into_tied<E: FlatElement>(
+    pub(crate) fn gather_grad_into_tied<E: FloatElement>(
         &self,
         grads: &(impl Tree + ?Sized),
         grad: &mut FlatGrad<E>,
@@ -300,14 +301,15 @@ impl Layout {
 }
 
 /// Which gradients a tree has, as slices that wait for the walk to be over.
-struct GatherGrad<'l, 'a, E: Copy> {
+struct GatherGrad<'l, 'a, E: FloatElement> {
     layout: &'l LayoutData,
     /// Of leaves with one place.
     untied: DeferredCopies<'a, E>,
-    tied: TiedPlaces<'a, E>,
+    /// What stands at the places of ties, to be added in a type that holds sums.
+    tied: TiedPlaces<PlaceElements<'a, E::Sum>>,
 }
 
-impl<'a, E: FlatElement> ReadLeaf<'a> for GatherGrad<'_, 'a, E> {
+impl<'a, E: FloatElement> ReadLeaf<'a> for GatherGrad<'_, 'a, E> {
     #[inline]
     fn wants(&self, place: &Place) -> bool {
         place.leaf.trainable && !place.frozen
@@ -324,13 +326,13 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for GatherGrad<'_, 'a, E> {
         leaf: &LeafRef<'_, 'a>,
         holder: Holder,
     ) -> Result<()> {
-        let elements = elements_of(self.layout, place, leaf)?;
+        let elements = PlaceElements::of(self.layout, place, leaf)?;
         self.tied.push(place, elements, holder);
         Ok(())
     }
 }
 
-impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
+impl<'l, 'a, E: FloatElement> GatherGrad<'l, 'a, E> {
     fn walk(layout: &'l LayoutData, grads: &'a (impl Tree + ?Sized)) -> Result<Self> {
         let mut gather = GatherGrad {
             layout,
@@ -349,13 +351,33 @@ impl<'l, 'a, E: FlatElement> GatherGrad<'l, 'a, E> {
         self.untied.copy_to(flat);
         for gradient in self.tied.by_leaf(tied) {
             presence.found_tied(gradient.leaf, gradient.reading);
-            let sum = &mut flat[self.layout.leaves[gradient.leaf].range()];
-            let (first, rest) = gradient.terms.split_first().expect("a tie that was met");
-            // The first term is copied and not added to zeros: 0 + −0 is 0.
-            copies::copy_all(vec![(FloatsMut::of(sum), Floats::of(first))]);
+            let to = &mut flat[self.layout.leaves[gradient.leaf].range()];
+            write_sum(gradient.terms, to);
+        }
+    }
+}
+
+/// Writes the sum of a tie's gradients, of which there is at least one.
+fn write_sum<E: FloatElement>(terms: Vec<PlaceElements<'_, E::Sum>>, to: &mut [E]) {
+    let copy = |from: &PlaceElements<'_, E::Sum>, to: FloatsMut<'_>| {
+        copies::copy_all(vec![(to, from.floats())]);
+    };
+    let (first, rest) = terms.split_first().expect("a tie that was met");
+    if rest.is_empty() {
+        return copy(first, FloatsMut::of(to));
+    }
+    match FloatsMut::of(to).into_slice::<E::Sum>() {
+        // The first term is copied and not added to zeros: 0 + −0 is 0.
+        Some(sum) => {
+            copy(first, FloatsMut::of(sum));
             for term in rest {
-                ops::add_elements(sum, term);
+                ops::add_elements(sum, &term.floats().elements());
             }
+        }
+        // Halves are added up in f32 and rounded once.
+        None => {
+            let sum = PlaceElements::sum(terms).expect("a tie that was met");
+            copy(&sum, FloatsMut::of(to));
         }
     }
 }

@@ -6,16 +6,17 @@ use ndarray::{ArrayViewD, ArrayViewMutD};
 
 use super::presence::{Presence, Zeros};
 use super::views;
-use crate::element::FlatElement;
+use crate::element::{FlatElement, FloatElement};
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory;
 use crate::ops;
 use crate::slices::copies;
-use crate::slices::{Floats, FloatsMut};
+use crate::slices::{self, Floats, FloatsMut};
 use crate::traversal::tied_places::TieReading;
 
-/// A flat gradient that remembers which leaves had none. Dereferences to its elements.
+/// A flat gradient that remembers which leaves had none. Dereferences to its elements, which are of
+/// any float type: `bf16` takes half of the bytes, and a step reads it as it is.
 ///
 /// An absent leaf is zeros here, but it is not a gradient of zero: an optimiser leaves an absent
 /// leaf and its state alone. Whoever writes a leaf makes it present: [`leaf_mut`](Self::leaf_mut)
@@ -45,7 +46,7 @@ pub struct FlatGrad<E = f32> {
 
 /// Two are equal if they have equal elements and the same leaves of equal layouts, however the
 /// places of ties were read.
-impl<E: FlatElement> PartialEq for FlatGrad<E> {
+impl<E: FloatElement> PartialEq for FlatGrad<E> {
     fn eq(&self, other: &Self) -> bool {
         if self.layout() != other.layout() || self.elements != other.elements {
             return false;
@@ -55,7 +56,7 @@ impl<E: FlatElement> PartialEq for FlatGrad<E> {
     }
 }
 
-impl<E: FlatElement> FlatGrad<E> {
+impl<E: FloatElement> FlatGrad<E> {
     /// A gradient that is absent at every leaf: a buffer for [`Layout::gather_grad_into`], or the
     /// beginning of a sum. Memory that nobody writes is not touched.
     ///
@@ -306,74 +307,6 @@ impl<E: FlatElement> FlatGrad<E> {
         self.presence.layout()
     }
 
-    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is
-    /// in either; one that is in the other only is copied, bit for bit.
-    ///
-    /// Reads both once; large vectors are added by all threads.
-    ///
-    /// # Errors
-    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout; this one
-    /// is as it was.
-    ///
-    /// ```
-    /// use flatleaf::{tree, Layout};
-    ///
-    /// let layout = Layout::of(&tree!({ "x": [1.0], "y": [2.0], "z": [3.0] }))?;
-    /// let mut grad = layout.gather_grad(&tree!({ "x": [1.0], "y": [2.0] }))?;
-    /// grad.add(&layout.gather_grad(&tree!({ "y": [10.0] }))?)?;
-    /// assert_eq!(*grad, [1.0, 12.0, 0.0]);
-    /// assert!(grad.is_present(0) && grad.is_present(1) && !grad.is_present(2));
-    /// # Ok::<(), flatleaf::Error>(())
-    /// ```
-    pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
-        self.layout().check_same(other.layout())?;
-        let count = self.layout().leaves().len();
-        let present = (0..count).filter(|&leaf| other.is_present(leaf));
-        let leaves: Vec<usize> = present.collect();
-        // Neighbours that are in both, or both in the other only, are one slice.
-        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.is_present(a) == self.is_present(b);
-        let runs: Vec<(usize, usize)> = leaves
-            .chunk_by(meet)
-            .map(|run| (run[0], run[run.len() - 1]))
-            .collect();
-        for (first, last) in runs {
-            let is_present = self.is_present(first);
-            let leaves = self.presence.layout().leaves();
-            let start = leaves[first].range().start;
-            let end = leaves[last].range().end;
-            let to = &mut self.elements[start..end];
-            let from = &other.elements[start..end];
-            if is_present {
-                ops::add_elements(to, from)
-            } else {
-                // Zero plus −0 is 0: what is alone is not added to a zero.
-                to.copy_from_slice(from)
-            }
-        }
-        for leaf in leaves {
-            self.presence.set(leaf, true);
-        }
-        Ok(())
-    }
-
-    /// Takes over another gradient's elements, converted where its type is another, and its
-    /// presence.
-    pub(crate) fn copy_from<F: FlatElement>(&mut self, other: &FlatGrad<F>) -> Result<()>
-    where
-        E: FlatElement,
-    {
-        self.layout().check_same(other.layout())?;
-        copies::copy_all(vec![(
-            FloatsMut::of(&mut self.elements),
-            Floats::of(&other.elements),
-        )]);
-        for leaf in 0..other.layout().leaves().len() {
-            self.presence.set(leaf, other.is_present(leaf));
-        }
-        self.was_lent = false;
-        Ok(())
-    }
-
     /// The elements, without what is known of them. Nothing is copied.
     ///
     /// ```
@@ -429,6 +362,117 @@ impl<E: FlatElement> FlatGrad<E> {
                 self.elements[leaf.range()].fill(E::zeroed());
             }
         }
+    }
+}
+
+/// Sums, which need a type that holds them.
+impl<E: FlatElement> FlatGrad<E> {
+    /// Adds another gradient: accumulation over the batches of one step. A leaf is present if it is
+    /// in either; one that is in the other only is copied, bit for bit.
+    ///
+    /// Reads both once; large vectors are added by all threads.
+    ///
+    /// # Errors
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout; this one
+    /// is as it was.
+    ///
+    /// ```
+    /// use flatleaf::{tree, Layout};
+    ///
+    /// let layout = Layout::of(&tree!({ "x": [1.0], "y": [2.0], "z": [3.0] }))?;
+    /// let mut grad = layout.gather_grad(&tree!({ "x": [1.0], "y": [2.0] }))?;
+    /// grad.add(&layout.gather_grad(&tree!({ "y": [10.0] }))?)?;
+    /// assert_eq!(*grad, [1.0, 12.0, 0.0]);
+    /// assert!(grad.is_present(0) && grad.is_present(1) && !grad.is_present(2));
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn add(&mut self, other: &FlatGrad<E>) -> Result<()> {
+        self.add_as(other)
+    }
+
+    /// Adds a gradient of another element type: what batches gave in `bf16` to a sum in `f32`. A leaf
+    /// is present if it is in either; one that is in the other only is copied.
+    ///
+    /// Cost: both are read once; a block at a time is converted, so there is no copy of the other.
+    ///
+    /// # Errors
+    /// [`is_other_layout`](crate::Error::is_other_layout): a gradient of another layout; this one
+    /// is as it was.
+    ///
+    /// ```
+    /// # #[cfg(feature = "half")] {
+    /// use flatleaf::{FlatGrad, Layout};
+    /// use half::bf16;
+    ///
+    /// let layout = Layout::of(&vec![0.0_f32])?;
+    /// let batch = FlatGrad::<bf16>::from_flat(&layout, vec![bf16::ONE])?;
+    /// let mut sum = FlatGrad::<f32>::zeros(&layout);
+    /// for _ in 0..1_000 {
+    ///     sum.add_as(&batch)?;
+    /// }
+    /// assert_eq!(*sum, [1_000.0]); // a sum in bf16 ends at 256
+    /// # }
+    /// # Ok::<(), flatleaf::Error>(())
+    /// ```
+    pub fn add_as<F: FloatElement>(&mut self, other: &FlatGrad<F>) -> Result<()> {
+        self.layout().check_same(other.layout())?;
+        let count = self.layout().leaves().len();
+        let present = (0..count).filter(|&leaf| other.is_present(leaf));
+        let leaves: Vec<usize> = present.collect();
+        // Neighbours that are in both, or both in the other only, are one slice.
+        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.is_present(a) == self.is_present(b);
+        let runs: Vec<(usize, usize)> = leaves
+            .chunk_by(meet)
+            .map(|run| (run[0], run[run.len() - 1]))
+            .collect();
+        for (first, last) in runs {
+            let is_present = self.is_present(first);
+            let leaves = self.presence.layout().leaves();
+            let start = leaves[first].range().start;
+            let end = leaves[last].range().end;
+            let to = &mut self.elements[start..end];
+            let from = Floats::of(&other.elements[start..end]);
+            if is_present {
+                add_floats(to, from);
+            } else {
+                // Zero plus −0 is 0: what is alone is not added to a zero.
+                copies::copy_all(vec![(FloatsMut::of(to), from)]);
+            }
+        }
+        for leaf in leaves {
+            self.presence.set(leaf, true);
+        }
+        Ok(())
+    }
+
+    /// Takes over another gradient's elements, converted where its type is another, and its
+    /// presence.
+    pub(crate) fn copy_from<F: FloatElement>(&mut self, other: &FlatGrad<F>) -> Result<()> {
+        self.layout().check_same(other.layout())?;
+        copies::copy_all(vec![(
+            FloatsMut::of(&mut self.elements),
+            Floats::of(&other.elements),
+        )]);
+        for leaf in 0..other.layout().leaves().len() {
+            self.presence.set(leaf, other.is_present(leaf));
+        }
+        self.was_lent = false;
+        Ok(())
+    }
+}
+
+/// to ← to + from, of any float type.
+fn add_floats<E: FlatElement>(to: &mut [E], from: Floats<'_>) {
+    /// So many elements are converted beside the sum, in the cache.
+    const BLOCK: usize = 1 << 10;
+    if let Some(from) = from.typed() {
+        return ops::add_elements(to, from);
+    }
+    let mut buffer = [E::zeroed(); BLOCK];
+    for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(BLOCK)) {
+        let converted = &mut buffer[..to.len()];
+        slices::copy(from, FloatsMut::of(converted));
+        ops::add_elements(to, converted);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Layout;
 use super::display::counted;
-use crate::element::{Dtype, FlatElement};
+use crate::element::{Dtype, FloatElement};
 use crate::error::{Error, Findings, Result};
 
 /// Added to the first leaf of an error that lists them.
@@ -42,7 +42,7 @@ impl Layout {
 
     /// # Errors
     /// Trainable leaves that a vector of `E` does not hold.
-    pub(crate) fn check_element<E: FlatElement>(&self) -> Result<()> {
+    pub(crate) fn check_element<E: FloatElement>(&self) -> Result<()> {
         if E::DTYPE == Dtype::F64 || self.inner.takes_f32 {
             Ok(())
         } else {

@@ -26,7 +26,38 @@ const LANES: usize = 16;
 /// Σ `term(x)` over one chunk.
 #[inline]
 pub(super) fn sum<E: FlatElement>(x: &[E], term: impl Fn(E) -> f64) -> f64 {
-    dispatch::run(Sum, x, (), &term)
+    fold(add_terms([0.0; LANES], x, &term))
+}
+
+/// Elements of a chunk that are read into a buffer together: whole rows of lanes, 4 KB of f32, so
+/// that they are still in the L1 cache when they are added.
+const BLOCK: usize = 1 << 10;
+
+/// Σ `term(x)` over one chunk of which `read` hands out elements from a place on: the bits of
+/// [`sum`].
+pub(super) fn sum_read<E: FlatElement>(
+    len: usize,
+    read: impl Fn(usize, &mut [E]),
+    term: impl Fn(E) -> f64,
+) -> f64 {
+    let mut buffer = [E::zeroed(); BLOCK];
+    let mut lanes = [0.0; LANES];
+    for start in (0..len).step_by(BLOCK) {
+        let block = &mut buffer[..(len - start).min(BLOCK)];
+        read(start, block);
+        lanes = add_terms(lanes, block, &term);
+    }
+    fold(lanes)
+}
+
+/// Adds the terms of further elements, of which the first goes to lane 0.
+#[inline]
+fn add_terms<E: FlatElement, F: Fn(E) -> f64>(
+    lanes: [f64; LANES],
+    x: &[E],
+    term: &F,
+) -> [f64; LANES] {
+    dispatch::run(Sum, x, lanes, term)
 }
 
 /// Σ `x·y` over one chunk of both.
@@ -61,12 +92,11 @@ impl<K: Ord> Range<K> {
 
 struct Sum;
 
-impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], (), &F> for Sum {
-    type Output = f64;
+impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], [f64; LANES], &F> for Sum {
+    type Output = [f64; LANES];
 
     #[inline(always)]
-    fn run(x: &[E], (): (), term: &F) -> f64 {
-        let mut lanes = [0.0; LANES];
+    fn run(x: &[E], mut lanes: [f64; LANES], term: &F) -> [f64; LANES] {
         let (rows, end) = x.as_chunks::<LANES>();
         // Indices and a constant bound: the compiler makes the inner loop a few vector additions.
         for row in rows {
@@ -77,7 +107,7 @@ impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], (), &F> for Sum {
         for i in 0..end.len() {
             lanes[i] += term(end[i]);
         }
-        fold(lanes)
+        lanes
     }
 }
 

@@ -64,8 +64,8 @@ pub use clip::{Clip, NonFinite, clip_norm, clip_norm_with, clip_value};
 pub(crate) use elementwise::add_elements;
 pub use elementwise::{add, axpy, clamp, fill, lerp, map, scale, sub, zip_map};
 pub use norms::{norm, norm_inf, norm_l1, norm_l2};
-pub(crate) use reduce::sum_of_squares;
 pub use reduce::{all_finite, dot, first_non_finite, mean_square, min_max, sum};
+pub(crate) use reduce::{sum_of_squares, sum_of_squares_read};
 
 #[track_caller]
 fn assert_equal_lengths<E>(what: &str, a: &[E], b: &[E]) {

@@ -14,6 +14,8 @@
 //! rounding error of a sum at log₂ of the number of chunks (Higham, *The accuracy of floating point
 //! summation*, 1993), and there is no list of partial results to allocate.
 
+use std::ops::Range;
+
 #[cfg(feature = "rayon")]
 use crate::threads;
 
@@ -44,6 +46,18 @@ impl<E: Send> Cut for &mut [E] {
 
     fn cut(self, at: usize) -> (Self, Self) {
         self.split_at_mut(at)
+    }
+}
+
+/// Of elements that are not there yet, their places.
+impl Cut for Range<usize> {
+    fn len(&self) -> usize {
+        ExactSizeIterator::len(self)
+    }
+
+    fn cut(self, at: usize) -> (Self, Self) {
+        let middle = self.start + at;
+        (self.start..middle, middle..self.end)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sums, products, extremes, and whether all is finite.
 
-use super::lanes::{self, Range};
+use std::ops::Range;
+
+use super::lanes;
 use super::{assert_equal_lengths, parallel};
 use crate::element::{FlatElement, FlatSlice};
 
@@ -73,7 +75,7 @@ pub fn mean_square<E: FlatElement>(x: &[E]) -> f64 {
 /// assert!(ops::min_max(&[1.0, f32::NAN]).is_some_and(|(min, max)| min.is_nan() && max.is_nan()));
 /// ```
 pub fn min_max<E: FlatElement>(x: &[E]) -> Option<(E, E)> {
-    let Range { least, greatest } = range_of(x, E::ordered);
+    let lanes::Range { least, greatest } = range_of(x, E::ordered);
     let (min, max) = (E::of_ordered(least), E::of_ordered(greatest));
     let any_nan = min.is_nan() || max.is_nan();
     (!x.is_empty()).then_some(if any_nan {
@@ -143,13 +145,29 @@ pub(crate) fn sum_of_squares<E: FlatElement>(x: &[E]) -> f64 {
     of_either(E::slice(x))
 }
 
+/// Σ x² of elements that `read` hands out from a place on, as many as there is room for: the bits of
+/// [`sum_of_squares`] of all of them, which need not be there at once.
+pub(crate) fn sum_of_squares_read<E: FlatElement>(
+    len: usize,
+    read: impl Fn(usize, &mut [E]) + Sync,
+) -> f64 {
+    let of_chunk = |chunk: Range<usize>| {
+        let read = |start: usize, to: &mut [E]| read(chunk.start + start, to);
+        lanes::sum_read(chunk.len(), read, square)
+    };
+    settle(parallel::fold(0..len, of_chunk, |a, b| a + b))
+}
+
 #[inline(always)]
 pub(super) fn square<E: FlatElement>(x: E) -> f64 {
     lanes::product(x, x)
 }
 
-pub(super) fn range_of<E: FlatElement>(x: &[E], key: impl Fn(E) -> E::Key + Sync) -> Range<E::Key> {
-    parallel::fold(x, |x| lanes::range(x, &key), Range::with)
+pub(super) fn range_of<E: FlatElement>(
+    x: &[E],
+    key: impl Fn(E) -> E::Key + Sync,
+) -> lanes::Range<E::Key> {
+    parallel::fold(x, |x| lanes::range(x, &key), lanes::Range::with)
 }
 
 /// Which NaN comes out of an addition of two is the compiler's choice; the same one always comes

@@ -14,6 +14,7 @@
 
 use super::any_optimizer::{Walk, steps};
 use super::optimizer::Optimizer;
+use super::part_gradient::PartGradient;
 use super::pass::Part;
 use super::report::StepReport;
 use super::rule::RuleFor;
@@ -91,25 +92,21 @@ pub(super) struct Fault {
 }
 
 /// What is done with a part, its elements and its gradient.
-pub(super) type Work<'w, E> = &'w mut dyn FnMut(&Part, &mut [E], &[E]);
+pub(super) type Work<'w, E> = &'w mut dyn FnMut(&Part, &mut [E], PartGradient<'_, E>);
 
 /// Parts whose gradients are all there, and through whose parameters their owner goes.
-pub(super) struct WalkedParts<'s, E> {
+pub(super) struct WalkedParts<'s, 'g, E> {
     pub(super) layout: &'s Layout,
-    pub(super) grads: &'s [Option<&'s [E]>],
+    pub(super) gradient_of: &'s dyn Fn(&Part) -> PartGradient<'g, E>,
     pub(super) walk: Walk<'s, E>,
 }
 
-impl<E: FlatElement> WalkedParts<'_, E> {
-    fn gradient_of(&self, part: &Part) -> &[E] {
-        self.grads[part.leaf].expect("it is present")
-    }
-
+impl<E: FlatElement> WalkedParts<'_, '_, E> {
     /// Has the owner go through the parts and calls `work` with each. What the owner returns, and
     /// the parts that were not met as agreed.
     pub(super) fn walk(&mut self, parts: &[Part], work: Work<'_, E>) -> (Result<()>, Vec<Fault>) {
         let leaves = self.layout.leaves();
-        let grads = self.grads;
+        let gradient_of = self.gradient_of;
         let mut faults: Vec<Fault> = Vec::new();
         let mut ahead = 0;
         let answer = (self.walk)(&mut |leaf, elements| {
@@ -141,7 +138,7 @@ impl<E: FlatElement> WalkedParts<'_, E> {
                     error: error.at(leaves[leaf].path()),
                 });
             }
-            work(part, elements, grads[leaf].expect("it is present"));
+            work(part, elements, gradient_of(part));
         });
         let never_met = parts[ahead..].iter();
         faults.extend(never_met.map(|part| Fault::not_walked(part.leaf, leaves)));
@@ -159,7 +156,7 @@ impl Fault {
     }
 }
 
-impl<E: FlatElement> ShowParts<E> for WalkedParts<'_, E> {
+impl<E: FlatElement> ShowParts<E> for WalkedParts<'_, '_, E> {
     fn show(
         &mut self,
         parts: &[Part],
@@ -167,10 +164,7 @@ impl<E: FlatElement> ShowParts<E> for WalkedParts<'_, E> {
         see: See<'_, E>,
     ) -> Result<()> {
         if !parts.iter().any(needs_parameters) {
-            return see(
-                parts,
-                &gradients_alone(parts, |part| self.gradient_of(part)),
-            );
+            return see(parts, &gradients_alone(parts, self.gradient_of));
         }
         let mut seen = Ok(());
         let (answer, faults) = self.walk(parts, &mut |part, x, gradient| {
@@ -186,7 +180,7 @@ impl<E: FlatElement> ShowParts<E> for WalkedParts<'_, E> {
     }
 
     fn at_fault(&mut self, part: &Part) -> Result<Error> {
-        Ok(non_finite(self.gradient_of(part)))
+        Ok(non_finite((self.gradient_of)(part)))
     }
 }
 

@@ -11,7 +11,9 @@ use std::ops::Range;
 
 use super::along::WalkedParts;
 use super::gradient::Gradient;
+use super::loss_scale::unscale;
 use super::packed::Form;
+use super::part_gradient::PartGradient;
 use super::pass::{self, Part, StateVectors, StatesInOrder};
 use super::plan::Plan;
 use super::progress::Progress;
@@ -25,7 +27,9 @@ use crate::element::{FlatElement, PerElement};
 use crate::error::{Error, Findings, Result};
 use crate::layout::Layout;
 use crate::memory;
+use crate::slices::FloatsMut;
 use crate::traversal::leaf_slices;
+use crate::traversal::place_elements::PlaceElements;
 use crate::traversal::tied_places::TiedGrads;
 use crate::tree::Tree;
 
@@ -37,6 +41,8 @@ pub(super) struct AnyOptimizer<'o, E> {
     pub(super) range: &'o Range<usize>,
     pub(super) states: &'o mut KeptStates<E>,
     pub(super) denies_absent: bool,
+    /// What the loss was multiplied with of which a gradient is, if that may have overflowed.
+    pub(super) loss_scale: Option<f64>,
 }
 
 /// Lends a leaf to be moved.
@@ -63,6 +69,14 @@ pub(super) trait Steps<E>: Sync {
         model: &mut dyn Tree,
         grads: &dyn Tree,
         tied: TiedGrads,
+    ) -> Result<StepReport>;
+
+    fn update_with_master(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+        master: &mut [E],
+        grads: &dyn Tree,
     ) -> Result<StepReport>;
 
     fn flush_tree(
@@ -126,7 +140,8 @@ impl<E: FlatElement> Steps<E> for Compiled {
         grad.check(optimizer.layout)?;
         optimizer.check_absent(|leaf| grad.is_present(leaf))?;
         let plan = optimizer.plan(|leaf| grad.is_present(leaf));
-        optimizer.move_flat(plan, flat, grad.elements())
+        let grad = grad.elements().times(optimizer.unscale());
+        optimizer.move_flat(plan, flat, grad)
     }
 
     fn flush(&self, optimizer: AnyOptimizer<'_, E>, flat: &mut [E]) -> Result<StepReport> {
@@ -135,7 +150,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         let plan = optimizer.plan_flush();
         // There is no gradient: what stages hold goes on as if zeros had come.
         let none = memory::try_zeroed(optimizer.layout.len())?;
-        optimizer.move_flat(plan, flat, &none)
+        optimizer.move_flat(plan, flat, PartGradient::of(&none))
     }
 
     fn update(
@@ -146,11 +161,49 @@ impl<E: FlatElement> Steps<E> for Compiled {
         tied: TiedGrads,
     ) -> Result<StepReport> {
         optimizer.check_is_whole()?;
-        let grads = leaf_slices::gradients(optimizer.layout, grads, tied)?;
+        let grads = leaf_slices::gradients_as_they_come(optimizer.layout, grads, tied)?;
         optimizer.check_absent(|leaf| grads[leaf].is_some())?;
         let plan = optimizer.plan(|leaf| grads[leaf].is_some());
-        let grad = |part: &Part| grads[part.leaf].as_deref().expect("it is present");
-        optimizer.move_tree(plan, model, grad)
+        let unscale = optimizer.unscale();
+        let gradient_of = |part: &Part| as_it_came(part, &grads).times(unscale);
+        optimizer.move_tree(plan, model, gradient_of)
+    }
+
+    fn update_with_master(
+        &self,
+        optimizer: AnyOptimizer<'_, E>,
+        model: &mut dyn Tree,
+        master: &mut [E],
+        grads: &dyn Tree,
+    ) -> Result<StepReport> {
+        optimizer.check_is_whole()?;
+        let layout = optimizer.layout;
+        layout.check_len("the master vector", master.len())?;
+        let grads = leaf_slices::gradients_as_they_come(layout, grads, TiedGrads::Sum)?;
+        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let unscale = optimizer.unscale();
+        let gradient_of = |part: &Part| as_it_came(part, &grads).times(unscale);
+        let parts = plan.parts.clone();
+        // A plain model is written piece by piece, as the master vector moves.
+        if let Some(mut leaves) = leaf_slices::borrow_all_as_they_are(layout, model) {
+            let written = parts.iter().map(|part| leaves[part.leaf].take());
+            let written = written.collect();
+            return optimizer.move_master(plan, master, gradient_of, written);
+        }
+        let mut moves = vec![false; layout.leaves().len()];
+        parts.iter().for_each(|part| moves[part.leaf] = true);
+        let change = |mut leaves: Vec<&mut [E]>| {
+            let report = optimizer.move_master(plan, master, gradient_of, Vec::new())?;
+            if !report.skipped {
+                for part in &parts {
+                    leaves[part.leaf].copy_from_slice(&master[part.range.clone()]);
+                }
+            }
+            Ok(report)
+        };
+        let (report, written) = leaf_slices::change(layout, model, |leaf| moves[leaf], change)?;
+        written.map(|()| report)
     }
 
     fn flush_tree(
@@ -161,7 +214,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         optimizer.check_is_whole()?;
         let plan = optimizer.plan_flush();
         let none = optimizer.no_gradient()?;
-        optimizer.move_tree(plan, model, |part| &none[..part.range.len()])
+        optimizer.move_tree(plan, model, |part| zeros_of(part, &none))
     }
 
     fn update_each(
@@ -171,7 +224,8 @@ impl<E: FlatElement> Steps<E> for Compiled {
         lend: Lend<'_, E>,
     ) -> Result<StepReport> {
         let plan = optimizer.plan_of_slices(grads)?;
-        let gradient_of = |part: &Part| grads[part.leaf].expect("it is present");
+        let unscale = optimizer.unscale();
+        let gradient_of = |part: &Part| slice_of(part, grads).times(unscale);
         optimizer.move_each(plan, gradient_of, lend)
     }
 
@@ -179,7 +233,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         optimizer.check_is_whole()?;
         let plan = optimizer.plan_flush();
         let none = optimizer.no_gradient()?;
-        optimizer.move_each(plan, |part| &none[..part.range.len()], lend)
+        optimizer.move_each(plan, |part| zeros_of(part, &none), lend)
     }
 
     fn update_along(
@@ -189,7 +243,9 @@ impl<E: FlatElement> Steps<E> for Compiled {
         walk: Walk<'_, E>,
     ) -> Result<StepReport> {
         let plan = optimizer.plan_of_slices(grads)?;
-        optimizer.move_along(plan, grads, walk)
+        let unscale = optimizer.unscale();
+        let gradient_of = |part: &Part| slice_of(part, grads).times(unscale);
+        optimizer.move_along(plan, &gradient_of, walk)
     }
 
     fn zeroed_states(
@@ -263,7 +319,14 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
 
     pub(super) fn plan(&self, takes_part: impl Fn(usize) -> bool) -> Plan {
         let sees_shape = self.groups.sees_shape();
-        Plan::new(self.layout, self.progress, sees_shape, takes_part)
+        let mut plan = Plan::new(self.layout, self.progress, sees_shape, takes_part);
+        plan.may_overflow = self.loss_scale.is_some();
+        plan
+    }
+
+    /// What the gradient is to be multiplied with to be that of the loss itself.
+    fn unscale(&self) -> Option<E> {
+        unscale(self.loss_scale)
     }
 
     /// The leaves of which a stage holds gradients back, marked so that it hands them on.
@@ -280,9 +343,14 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         Plan::new(self.layout, &marked, sees_shape, |leaf| holds[leaf])
     }
 
-    fn move_flat(self, plan: Plan, flat: &mut [E], grad: &[E]) -> Result<StepReport> {
+    fn move_flat(
+        self,
+        plan: Plan,
+        flat: &mut [E],
+        grad: PartGradient<'_, E>,
+    ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
-        let of_part = |part: &Part| (&flat[part.range.clone()], &grad[part.range.clone()]);
+        let of_part = |part: &Part| (&flat[part.range.clone()], grad.slice(part.range.clone()));
         let mut shown = AllParts::of(of_part);
         let (measured, report) =
             plan.measure(self.layout, self.state_vectors(), &prepared, &mut shown)?;
@@ -304,7 +372,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         self,
         plan: Plan,
         model: &mut dyn Tree,
-        grad: impl Fn(&Part) -> &'g [E],
+        grad: impl Fn(&Part) -> PartGradient<'g, E>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
         let layout = self.layout;
@@ -340,10 +408,40 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         written.map(|()| report)
     }
 
+    /// Moves the flat vector, and writes every part that has moved to where it is wanted: to one place
+    /// for each part, or to none.
+    fn move_master<'g>(
+        self,
+        plan: Plan,
+        master: &mut [E],
+        gradient_of: impl Fn(&Part) -> PartGradient<'g, E>,
+        written: Vec<Option<FloatsMut<'_>>>,
+    ) -> Result<StepReport> {
+        let prepared = plan.prepare(self.groups);
+        let of_part = |part: &Part| (&master[part.range.clone()], gradient_of(part));
+        let mut shown = AllParts::of(of_part);
+        let (measured, report) =
+            plan.measure(self.layout, self.state_vectors(), &prepared, &mut shown)?;
+        if report.skipped {
+            return Ok(report);
+        }
+        let advanced = plan.advanced(self.groups);
+        let states = StatesInOrder::of(self.states, 0, &prepared.steps);
+        let gradients = plan.parts.iter();
+        let gradients = gradients.map(|part| -> PartGradient<'_, E> { gradient_of(part) });
+        let slices = pass::slices_mut(master, &plan.parts).zip(gradients);
+        let (parts, kernels) = (&plan.parts, &prepared.kernels);
+        pass::step_and_write(parts, slices, written, states, kernels, &measured);
+        for part in &plan.parts {
+            prepared.count(part, &advanced, self.progress);
+        }
+        Ok(report)
+    }
+
     fn move_each<'g>(
         self,
         plan: Plan,
-        gradient_of: impl Fn(&Part) -> &'g [E],
+        gradient_of: impl Fn(&Part) -> PartGradient<'g, E>,
         lend: Lend<'_, E>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
@@ -377,16 +475,16 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         findings.into_result().map(|()| report)
     }
 
-    fn move_along(
+    fn move_along<'g>(
         self,
         plan: Plan,
-        grads: &[Option<&[E]>],
+        gradient_of: &dyn Fn(&Part) -> PartGradient<'g, E>,
         walk: Walk<'_, E>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
         let mut walked = WalkedParts {
             layout: self.layout,
-            grads,
+            gradient_of,
             walk,
         };
         let (measured, report) =
@@ -412,6 +510,25 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         }
         findings.into_result().map(|()| report)
     }
+}
+
+/// The gradient of a leaf, of those of a tree.
+fn as_it_came<'g, E: FlatElement>(
+    part: &Part,
+    grads: &'g [Option<PlaceElements<'_, E>>],
+) -> PartGradient<'g, E> {
+    let gradient = grads[part.leaf].as_ref().expect("it is present");
+    PartGradient::of_floats(gradient.floats())
+}
+
+/// The gradient of a leaf, of those that are slices.
+fn slice_of<'g, E: FlatElement>(part: &Part, grads: &[Option<&'g [E]>]) -> PartGradient<'g, E> {
+    PartGradient::of(grads[part.leaf].expect("it is present"))
+}
+
+/// Zeros as the gradient of a leaf, of those of the longest.
+fn zeros_of<'g, E: FlatElement>(part: &Part, zeros: &'g [E]) -> PartGradient<'g, E> {
+    PartGradient::of(&zeros[..part.range.len()])
 }
 
 /// # Errors

@@ -10,6 +10,16 @@ impl Error {
             .into()
     }
 
+    pub(crate) fn overflow_at_least_scale(scale: f64) -> Self {
+        let expected = "a finite gradient at the least loss scale (a loss that overflows whatever it \
+                        is multiplied with is seldom a matter of its scale: look at the loss, or \
+                        lower `min_scale`)";
+        Problem::new(ErrorKind::NonFinite)
+            .expected(expected)
+            .found(format!("one that is infinite or NaN, at the scale {scale}"))
+            .into()
+    }
+
     pub(crate) fn lent_length(expected: usize, found: usize) -> Self {
         Problem::new(ErrorKind::Length)
             .expected(format!("a slice of {expected} elements to be lent"))

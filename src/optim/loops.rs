@@ -2,11 +2,13 @@
 //! chain, which is found without writing anything.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::slice;
 
 use smallvec::SmallVec;
 
 use super::kernel::Kernel;
+use super::part_gradient::{GRADIENT_BLOCK, PartGradient};
 use super::row::{Context, Copied, Elements, HalfColumn, ROW, Row, States, filled_up};
 use super::scan::Scan;
 use crate::element::{Dtype, FlatElement};
@@ -16,7 +18,7 @@ use crate::ops::dispatch;
 /// Elements that are at the same step, with their slices of the state vectors.
 pub(super) struct Slices<'v, 's, E> {
     pub(super) x: &'s mut [E],
-    pub(super) grad: &'s [E],
+    pub(super) grad: PartGradient<'s, E>,
     pub(super) states: &'s mut [&'v mut [E]],
 }
 
@@ -25,6 +27,28 @@ pub(super) struct Slices<'v, 's, E> {
 pub(super) enum Columns<'c, E> {
     Full(&'c [&'c [Cell<Elements<E>>]]),
     Halves(&'c [HalfColumn<'c>]),
+}
+
+impl<E> Columns<'_, E> {
+    /// Calls `work` with some of the rows.
+    fn with_rows(self, rows: Range<usize>, work: impl FnOnce(Columns<'_, E>)) {
+        match self {
+            Columns::Full(columns) => {
+                let columns = columns.iter().map(|column| &column[rows.clone()]);
+                let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = columns.collect();
+                work(Columns::Full(&columns));
+            }
+            Columns::Halves(columns) => {
+                let behind = rows.start * ROW;
+                let columns = columns.iter().map(|(column, random)| {
+                    let random = random.map(|random| random.behind(behind));
+                    (&column[rows.clone()], random)
+                });
+                let columns: SmallVec<[HalfColumn<'_>; 4]> = columns.collect();
+                work(Columns::Halves(&columns));
+            }
+        }
+    }
 }
 
 /// Those of vectors that are only read, with a place for what stages make of a row of each.
@@ -126,7 +150,6 @@ pub(super) fn step<E: FlatElement>(
     context: Context<'_, E>,
 ) {
     let (x, x_end) = slices.x.as_chunks_mut();
-    let (grad, grad_end) = slices.grad.as_chunks();
     let mut columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = SmallVec::new();
     let mut ends: SmallVec<[&mut [E]; 4]> = SmallVec::new();
     for state in slices.states {
@@ -135,18 +158,49 @@ pub(super) fn step<E: FlatElement>(
         columns.push(Cell::from_mut(column).as_slice_of_cells());
         ends.push(end);
     }
-    kernel.step_rows(x, grad, Columns::Full(&columns), context);
+    step_rows(x, slices.grad, Columns::Full(&columns), kernel, context);
     if !x_end.is_empty() {
         let start = context.start + x.len() * ROW;
-        step_end(
-            Slices {
-                x: x_end,
-                grad: grad_end,
-                states: &mut ends,
-            },
-            kernel,
-            Context { start, ..context },
-        );
+        let grad = slices.grad.end_row();
+        let context = Context { start, ..context };
+        step_end((x_end, grad), &mut ends, kernel, context);
+    }
+}
+
+/// Takes the step of whole rows, which are the first of the gradient's.
+fn step_rows<E: FlatElement>(
+    x: &mut [Elements<E>],
+    grad: PartGradient<'_, E>,
+    columns: Columns<'_, E>,
+    kernel: &dyn AnyKernel<E>,
+    context: Context<'_, E>,
+) {
+    match grad.elements() {
+        Some(grad) => kernel.step_rows(x, grad.as_chunks().0, columns, context),
+        None => step_rows_by_blocks(x, grad, columns, kernel, context),
+    }
+}
+
+/// Takes the step where the gradient's elements have to be made, block by block.
+// The buffer makes a large frame, which a step by a slice does without.
+#[inline(never)]
+fn step_rows_by_blocks<E: FlatElement>(
+    x: &mut [Elements<E>],
+    grad: PartGradient<'_, E>,
+    columns: Columns<'_, E>,
+    kernel: &dyn AnyKernel<E>,
+    context: Context<'_, E>,
+) {
+    const ROWS: usize = GRADIENT_BLOCK / ROW;
+    let mut buffer = [[E::zeroed(); ROW]; ROWS];
+    for (block, x) in x.chunks_mut(ROWS).enumerate() {
+        let rows = block * ROWS..block * ROWS + x.len();
+        let elements = rows.start * ROW..rows.end * ROW;
+        let block = &mut buffer[..x.len()];
+        let start = context.start + elements.start;
+        grad.slice(elements).read(block.as_flattened_mut());
+        let context = Context { start, ..context };
+        columns.with_rows(rows, |columns| kernel.step_rows(x, block, columns, context));
     }
 }
 
@@ -197,16 +251,16 @@ impl<'c, E: FlatElement, K: Kernel<E>, C: Rows<'c, E>>
 /// with zeros, through the loop that all rows go through. (A loop of its own, over copies that are
 /// made as stages ask, was one more version of the whole chain to compile.)
 fn step_end<E: FlatElement>(
-    slices: Slices<'_, '_, E>,
+    (x, grad): (&mut [E], Elements<E>),
+    states: &mut [&mut [E]],
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
-    let Slices { x, grad, states } = slices;
-    let (mut moved, grad) = ([filled_up(x)], [filled_up(grad)]);
+    let mut moved = [filled_up(x)];
     let filled = states.iter().map(|state| Cell::new(filled_up(state)));
     let filled: SmallVec<[Cell<Elements<E>>; 4]> = filled.collect();
     let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = filled.iter().map(slice::from_ref).collect();
-    kernel.step_rows(&mut moved, &grad, Columns::Full(&columns), context);
+    kernel.step_rows(&mut moved, &[grad], Columns::Full(&columns), context);
     x.copy_from_slice(&moved[0][..x.len()]);
     for (state, filled) in states.iter_mut().zip(&filled) {
         let changed = &filled.get()[..state.len()];
@@ -223,13 +277,12 @@ pub(super) type Halves<'v> = (&'v mut [u16], Option<Sequence>);
 
 /// Takes the step where every state vector is kept as bf16.
 pub(super) fn step_halves<E: FlatElement>(
-    (x, grad): (&mut [E], &[E]),
+    (x, grad): (&mut [E], PartGradient<'_, E>),
     states: &mut [Halves<'_>],
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let (x, x_end) = x.as_chunks_mut();
-    let (grad, grad_end) = grad.as_chunks();
     let mut columns: SmallVec<[HalfColumn<'_>; 4]> = SmallVec::new();
     let mut ends: SmallVec<[Halves<'_>; 4]> = SmallVec::new();
     for (state, random) in states {
@@ -237,13 +290,13 @@ pub(super) fn step_halves<E: FlatElement>(
         columns.push((Cell::from_mut(column).as_slice_of_cells(), *random));
         ends.push((end, random.map(|random| random.behind(x.len() * ROW))));
     }
-    kernel.step_rows(x, grad, Columns::Halves(&columns), context);
+    step_rows(x, grad, Columns::Halves(&columns), kernel, context);
     if x_end.is_empty() {
         return;
     }
     // The end is filled up to a row, as that of full vectors is.
     let start = context.start + x.len() * ROW;
-    let (mut moved, grad) = ([filled_up(x_end)], [filled_up(grad_end)]);
+    let (mut moved, grad) = ([filled_up(x_end)], [grad.end_row()]);
     let filled = ends.iter().map(|(end, _)| Cell::new(filled_up(end)));
     let filled: SmallVec<[Cell<[u16; ROW]>; 4]> = filled.collect();
     let columns = filled.iter().zip(&ends);

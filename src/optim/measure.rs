@@ -2,6 +2,7 @@
 //! about one that is not finite. Taken leaf by leaf, so that their bits depend neither on the number
 //! of threads nor on where a step begins and ends a slice.
 
+use super::part_gradient::PartGradient;
 use crate::element::FlatElement;
 use crate::ops::{self, NonFinite};
 
@@ -85,15 +86,32 @@ impl Measure {
     }
 
     /// What a slice adds, of its parameters and of its direction: sums of squares, or norms.
-    pub(super) fn slice<E: FlatElement>(self, x: &[E], dx: &[E]) -> [f64; 2] {
-        let total = |slice| {
-            if self.adds_squares::<E>() {
-                ops::sum_of_squares(slice)
-            } else {
-                ops::norm(slice, self.p)
-            }
+    pub(super) fn slice<E: FlatElement>(self, x: &[E], dx: PartGradient<'_, E>) -> [f64; 2] {
+        let of_parameters = match self.of_parameters {
+            true => self.total(x),
+            false => 0.0,
         };
-        [if self.of_parameters { total(x) } else { 0.0 }, total(dx)]
+        let of_direction = match dx.elements() {
+            Some(elements) => self.total(elements),
+            None => self.total_read(dx),
+        };
+        [of_parameters, of_direction]
+    }
+
+    fn total<E: FlatElement>(self, slice: &[E]) -> f64 {
+        match self.adds_squares::<E>() {
+            true => ops::sum_of_squares(slice),
+            false => ops::norm(slice, self.p),
+        }
+    }
+
+    fn total_read<E: FlatElement>(self, dx: PartGradient<'_, E>) -> f64 {
+        if !self.adds_squares::<E>() {
+            // Orders that are read twice, and seldom asked for.
+            return ops::norm(&dx.to_vec(), self.p);
+        }
+        let read = |start: usize, to: &mut [E]| dx.slice(start..start + to.len()).read(to);
+        ops::sum_of_squares_read(dx.len(), read)
     }
 
     pub(super) fn merge<E: FlatElement>(self, a: [f64; 2], b: [f64; 2]) -> [f64; 2] {

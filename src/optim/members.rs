@@ -21,7 +21,9 @@
 
 use std::ops::Range;
 
+use super::loss_scale::unscale;
 use super::optimizer::Optimizer;
+use super::part_gradient::PartGradient;
 use super::pass::{self, Measuring, Part, PartSlices, StatesInOrder, pieces_of};
 use super::plan::{Plan, Prepared};
 use super::report::StepReport;
@@ -125,11 +127,22 @@ impl<R: Rule> Optimizer<R> {
         grad: &mut FlatGrad,
         weight: f64,
     ) -> Result<StepReport> {
+        self.step_members(communicator, flat, grad, (weight, None))
+    }
+
+    /// Takes the step, of gradients of a loss that was multiplied with a scale or not.
+    pub(super) fn step_members(
+        &mut self,
+        communicator: &mut impl Communicator,
+        flat: &mut [f32],
+        grad: &mut FlatGrad,
+        (weight, loss_scale): (f64, Option<f64>),
+    ) -> Result<StepReport> {
         let checked = self.check_own(flat, Some(grad), weight);
         let plan = self.any().plan(|_| true);
         let counts = checked.is_ok() && weight > 0.0;
         let lacks_leaf = counts && plan.parts.iter().any(|part| !grad.is_present(part.leaf));
-        let said = self.said(&plan, (weight, lacks_leaf));
+        let said = self.said(&plan, (weight, lacks_leaf), loss_scale);
         let met = meet(communicator, &self.layout, said, checked)?;
 
         let plan = match met.lacks_leaf {
@@ -155,6 +168,9 @@ impl<R: Rule> Optimizer<R> {
                 grad.set_present(part.leaf, is_present[part.leaf]);
             }
         }
+        let mut plan = plan;
+        plan.may_overflow = loss_scale.is_some();
+        let grad = PartGradient::of(grad).times(unscale(loss_scale));
         self.move_with(communicator, plan, flat, grad, &met)
     }
 
@@ -190,9 +206,9 @@ impl<R: Rule> Optimizer<R> {
             Err(error) => (Vec::new(), checked.and(Err(error))),
         };
         let plan = self.any().plan_flush();
-        let said = self.said(&plan, (1.0, false));
+        let said = self.said(&plan, (1.0, false), None);
         let met = meet(communicator, &self.layout, said, checked)?;
-        self.move_with(communicator, plan, flat, &none, &met)
+        self.move_with(communicator, plan, flat, PartGradient::of(&none), &met)
     }
 
     /// What this member alone can find wrong.
@@ -204,11 +220,18 @@ impl<R: Rule> Optimizer<R> {
         check_weight(weight)
     }
 
-    fn said(&self, plan: &Plan, (weight, lacks_leaf): (f64, bool)) -> Said {
+    fn said(
+        &self,
+        plan: &Plan,
+        (weight, lacks_leaf): (f64, bool),
+        loss_scale: Option<f64>,
+    ) -> Said {
         let prepared = plan.prepare::<f32>(&self.groups);
         let mut settings = plan.fingerprint(&prepared);
         settings ^= self.states.storage.fingerprint();
-        for rate in self.groups.iter().filter_map(Rule::lr) {
+        // Members whose losses have other scales would add up gradients of other sizes.
+        let rates = self.groups.iter().filter_map(Rule::lr);
+        for rate in rates.chain(loss_scale) {
             settings = settings.rotate_left(7) ^ rate.to_bits();
         }
         Said {
@@ -227,7 +250,7 @@ impl<R: Rule> Optimizer<R> {
         communicator: &mut impl Communicator,
         plan: Plan,
         flat: &mut [f32],
-        grad: &[f32],
+        grad: PartGradient<'_, f32>,
         met: &Met,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(&self.groups);
@@ -433,7 +456,7 @@ struct OwnParts<'s, C> {
     own: &'s [Part],
     is_sharded: bool,
     flat: &'s [f32],
-    grad: &'s [f32],
+    grad: PartGradient<'s, f32>,
 }
 
 impl<C: Communicator> OwnParts<'_, C> {
@@ -441,7 +464,7 @@ impl<C: Communicator> OwnParts<'_, C> {
         let of_part = |part: &Part| {
             (
                 &self.flat[part.range.clone()],
-                &self.grad[part.range.clone()],
+                self.grad.slice(part.range.clone()),
             )
         };
         self.own.iter().map(of_part).collect()
@@ -490,13 +513,13 @@ impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
 
     fn at_fault(&mut self, part: &Part) -> Result<Error> {
         if !self.is_sharded {
-            return Ok(non_finite(&self.grad[part.range.clone()]));
+            return Ok(non_finite(self.grad.slice(part.range.clone())));
         }
         // Only who keeps an element knows it, and all are to say the same.
         let mut own = self.own.iter();
         let found = own.find(|own| own.leaf == part.leaf).and_then(|own| {
-            let grad = &self.grad[own.range.clone()];
-            let index = ops::first_non_finite(grad)?;
+            let grad = self.grad.slice(own.range.clone()).to_vec();
+            let index = ops::first_non_finite(&grad)?;
             Some((own.start + index, grad[index]))
         });
         let mut told = vec![0.0; 3 * self.communicator.size()];

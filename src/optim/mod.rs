@@ -15,6 +15,7 @@
 //! | stages in front | [`ClipValue`], [`ClipNorm`], [`ClipNormPerLeaf`], [`WeightDecay`], [`SignDecay`], [`Accumulate`] |
 //! | stage behind | [`Ema`], [`Swa`] |
 //! | state in fewer bytes | [`Storage`], [`Rounding`]; [`Moment`] for rules of one's own |
+//! | gradients of a scaled loss | [`LossScale`], [`ScaledLoss`] |
 //! | for rules of one's own | [`each`], [`choose`], [`scale_by_leaf_norms`], [`scale_by_global_norm`], [`each_leaf`], [`go_on_if`], [`sign`] |
 //!
 //! Formulas and defaults are PyTorch 2.9's; where PyTorch has none, those of Optax 0.2.8, then of
@@ -80,6 +81,8 @@ mod gradient;
 mod leaf_state;
 mod lent;
 mod loops;
+mod loss_scale;
+mod master;
 mod measure;
 mod members;
 #[cfg(feature = "serde")]
@@ -87,6 +90,7 @@ mod non_finite;
 mod optimizer;
 mod outer;
 mod packed;
+mod part_gradient;
 mod pass;
 mod plan;
 mod progress;
@@ -119,6 +123,7 @@ pub use limits::{
     check_decay_rate, check_decay_rates, check_eps, check_non_negative, check_positive,
 };
 pub use lion::Lion;
+pub use loss_scale::{LossScale, ScaledLoss};
 pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
 pub use oadam::OAdam;

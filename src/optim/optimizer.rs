@@ -315,6 +315,7 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             progress: &mut self.progress,
             range: &self.range,
             states: &mut self.states,
+            loss_scale: None,
             denies_absent: self.denies_absent,
         }
     }

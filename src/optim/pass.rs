@@ -1,6 +1,7 @@
 //! All elements of a step: cut to pieces for the threads, measured and moved. Knows nothing of
 //! trees.
 
+use std::iter;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -8,6 +9,7 @@ use smallvec::SmallVec;
 use super::loops::{self, AnyKernel, Kernels, Slices};
 use super::measure::{Measure, Measured};
 use super::packed::{BlockStarts, Draw, PackedMut};
+use super::part_gradient::PartGradient;
 use super::row::Context;
 use super::scan::{ChangeOfLeaf, Request};
 use super::staged::{self, Buffers, PackedPart, STAGE};
@@ -18,6 +20,7 @@ use crate::element::FlatElement;
 use crate::error::Result;
 use crate::memory;
 use crate::ops::compact;
+use crate::slices::{self, Floats, FloatsMut};
 use crate::threads;
 
 /// Elements that are moved together: few, so that no thread waits long for another's last ones.
@@ -109,7 +112,7 @@ impl<'v, E> PartStates<'v, E> {
 }
 
 /// The slices of a part, of its parameters and its gradient.
-pub(super) type PartSlices<'s, E> = (&'s [E], &'s [E]);
+pub(super) type PartSlices<'s, E> = (&'s [E], PartGradient<'s, E>);
 
 /// A part with its slices.
 struct Piece<'v, E> {
@@ -118,22 +121,41 @@ struct Piece<'v, E> {
     start: usize,
     kernel: usize,
     x: &'v mut [E],
-    grad: &'v [E],
+    grad: PartGradient<'v, E>,
     states: PartStates<'v, E>,
+    /// Where the parameters are written to as well, once they have moved.
+    written: Option<FloatsMut<'v>>,
 }
 
 /// Takes the step. The slices of parameters and gradients are those of the parts, in ascending
 /// order of their ranges.
 pub(super) fn step<'v, E: FlatElement>(
     parts: &[Part],
-    slices: impl Iterator<Item = (&'v mut [E], &'v [E])>,
+    slices: impl Iterator<Item = (&'v mut [E], PartGradient<'v, E>)>,
+    states: StatesInOrder<'v, E>,
+    kernels: &Kernels<'_, E>,
+    measured: &[Option<Measured<E>>],
+) {
+    step_and_write(parts, slices, Vec::new(), states, kernels, measured);
+}
+
+/// Takes the step, and writes the parameters of each part to a place of any float type too, if there
+/// is one.
+pub(super) fn step_and_write<'v, E: FlatElement>(
+    parts: &[Part],
+    slices: impl Iterator<Item = (&'v mut [E], PartGradient<'v, E>)>,
+    written: Vec<Option<FloatsMut<'v>>>,
     mut states: StatesInOrder<'v, E>,
     kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     let mut pieces = Vec::with_capacity(parts.len());
-    for (part, (x, grad)) in parts.iter().zip(slices) {
-        let piece = Piece::of(part, x, grad, states.next(part));
+    let written = written.into_iter().chain(iter::repeat_with(|| None));
+    for ((part, (x, grad)), written) in parts.iter().zip(slices).zip(written) {
+        let piece = Piece {
+            written,
+            ..Piece::of(part, x, grad, states.next(part))
+        };
         piece.cut_into(&mut pieces);
     }
     step_pieces(&mut pieces, kernels, measured);
@@ -143,7 +165,7 @@ pub(super) fn step<'v, E: FlatElement>(
 pub(super) fn step_flat<'v, E: FlatElement>(
     parts: &[Part],
     flat: &'v mut [E],
-    grad: &'v [E],
+    grad: PartGradient<'v, E>,
     states: StatesInOrder<'v, E>,
     kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
@@ -156,26 +178,22 @@ pub(super) fn step_flat<'v, E: FlatElement>(
         true => None,
     };
     let parts = merged.as_deref().unwrap_or(parts);
-    step(
-        parts,
-        slices_mut(flat, grad, parts),
-        states,
-        kernels,
-        measured,
-    );
+    let gradients = parts.iter().map(|part| grad.slice(part.range.clone()));
+    let slices = slices_mut(flat, parts).zip(gradients);
+    step(parts, slices, states, kernels, measured);
 }
 
-fn slices_mut<'v, E>(
+/// The slices of a flat vector that are those of parts in ascending order.
+pub(super) fn slices_mut<'v, E>(
     flat: &'v mut [E],
-    grad: &'v [E],
     parts: &[Part],
-) -> impl Iterator<Item = (&'v mut [E], &'v [E])> {
+) -> impl Iterator<Item = &'v mut [E]> {
     let (mut rest, mut at) = (flat, 0);
     parts.iter().map(move |part| {
         let (x, after) =
             std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
         (rest, at) = (after, part.range.end);
-        (x, &grad[part.range.clone()])
+        x
     })
 }
 
@@ -183,7 +201,7 @@ fn slices_mut<'v, E>(
 /// threads share it if it is large; a small one costs no allocation.
 pub(super) fn step_part<E: FlatElement>(
     part: &Part,
-    (x, grad): (&mut [E], &[E]),
+    (x, grad): (&mut [E], PartGradient<'_, E>),
     states: &mut PartStates<'_, E>,
     kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
@@ -303,7 +321,12 @@ fn take<'v, E>(rest: &mut &'v mut [E], len: usize) -> &'v mut [E] {
 }
 
 impl<'v, E: FlatElement> Piece<'v, E> {
-    fn of(part: &Part, x: &'v mut [E], grad: &'v [E], states: PartStates<'v, E>) -> Self {
+    fn of(
+        part: &Part,
+        x: &'v mut [E],
+        grad: PartGradient<'v, E>,
+        states: PartStates<'v, E>,
+    ) -> Self {
         Piece {
             leaf: part.leaf,
             start: part.start,
@@ -311,6 +334,7 @@ impl<'v, E: FlatElement> Piece<'v, E> {
             x,
             grad,
             states,
+            written: None,
         }
     }
 
@@ -323,6 +347,14 @@ impl<'v, E: FlatElement> Piece<'v, E> {
     }
 
     fn step(&mut self, kernels: &Kernels<'_, E>, measured: &[Option<Measured<E>>]) {
+        self.step_vector(kernels, measured);
+        if let Some(written) = &mut self.written {
+            // While the piece is in the cache.
+            slices::copy(Floats::of(self.x), written.reborrow());
+        }
+    }
+
+    fn step_vector(&mut self, kernels: &Kernels<'_, E>, measured: &[Option<Measured<E>>]) {
         let slices = Slices {
             x: &mut *self.x,
             grad: self.grad,
@@ -349,15 +381,15 @@ impl<'v, E: FlatElement> Piece<'v, E> {
     }
 
     fn split_off(&mut self, len: usize) -> Piece<'v, E> {
-        let grad = self
-            .grad
-            .split_off(..len)
-            .expect("as long as the parameters");
+        let grad = self.grad.slice(0..len);
+        self.grad = self.grad.slice(len..self.grad.len());
         let states = self.states.split_off(len);
+        let written = self.written.as_mut().map(|written| written.split_off(len));
         let first = Piece {
             x: take(&mut self.x, len),
             grad,
             states,
+            written,
             ..*self
         };
         self.start += len;
@@ -452,7 +484,7 @@ impl<'m, E: FlatElement> Measuring<'m, E> {
         let Some(request) = self.requests[part.kernel] else {
             return [0.0; 2];
         };
-        let grad = &grad[piece.clone()];
+        let grad = grad.slice(piece.clone());
         if !request.needs_parameters() {
             return request.measure.slice(&[], grad);
         }
@@ -487,7 +519,7 @@ impl<'m, E: FlatElement> Measuring<'m, E> {
 /// the stages that make it and the norm that reads it.
 fn of_direction<E: FlatElement>(
     measure: Measure,
-    (x, grad): (&[E], &[E]),
+    (x, grad): PartSlices<'_, E>,
     (states, (part, place)): (StateVectors<'_, E>, (&Part, usize)),
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
@@ -496,14 +528,15 @@ fn of_direction<E: FlatElement>(
     let mut buffer = [E::zeroed(); BLOCK];
     let mut buffers = Buffers::new();
     staged::make_buffers(&mut buffers, states);
-    let blocks = x.chunks(BLOCK).zip(grad.chunks(BLOCK)).enumerate();
-    blocks.fold([0.0; 2], |total, (block, (x, grad))| {
+    let blocks = x.chunks(BLOCK).enumerate();
+    blocks.fold([0.0; 2], |total, (block, x)| {
         let (dx, offset) = (&mut buffer[..x.len()], block * BLOCK);
-        dx.copy_from_slice(grad);
+        grad.slice(offset..offset + x.len()).read(dx);
         let states = staged::read(states, part, (place + offset, x.len()), &mut buffers);
         let start = context.start + offset;
         loops::direction(x, dx, &states, kernel, Context { start, ..context });
-        measure.merge::<E>(total, measure.slice(x, dx))
+        let of_block = measure.slice(x, PartGradient::of(dx));
+        measure.merge::<E>(total, of_block)
     })
 }
 
@@ -524,8 +557,8 @@ pub(super) fn change_leaf<E: FlatElement>(
         start: 0,
         measured,
     };
-    let mut direction = memory::try_with_capacity(grad.len())?;
-    direction.extend_from_slice(grad);
+    let mut direction = memory::try_zeroed(grad.len())?;
+    grad.read(&mut direction);
     make_direction(x, &mut direction, (states, part), kernel, context);
     change(&mut direction)?;
     Ok(direction)

@@ -63,6 +63,8 @@ pub(super) struct Plan {
     /// One for each leaf, in flat order.
     pub(super) parts: Vec<Part>,
     runs: Vec<Run>,
+    /// Whether the gradient is that of a loss that was multiplied, which may have overflowed.
+    pub(super) may_overflow: bool,
 }
 
 /// Neighbouring leaves of one configuration that are equally far, and of one shape if the rule sees
@@ -109,6 +111,7 @@ impl Plan {
         let mut plan = Plan {
             parts: Vec::with_capacity(progress.leaves.len()),
             runs: Vec::new(),
+            may_overflow: false,
         };
         for (index, leaf) in layout.leaves().iter().enumerate() {
             let LeafProgress {
@@ -225,6 +228,13 @@ impl Plan {
         let norms = 0..prepared.norms;
         let mut measured: Vec<Option<Measured<E>>> = norms.clone().map(|_| None).collect();
         let mut report = self.report(layout, prepared);
+        let first_norm = self.first_norm_of_gradient(prepared);
+        if self.may_overflow && first_norm.is_none() {
+            let totals = self.totals_of_gradient(states, prepared, shown)?;
+            if let Some(leaf) = self.overflow(&totals) {
+                return Ok((measured, report.overflow(leaf)));
+            }
+        }
         if !prepared.scans.iter().any(Scan::asks_for_anything) {
             return Ok((measured, report));
         }
@@ -245,6 +255,14 @@ impl Plan {
             let parts = self.parts.len();
             let measuring = Measuring::of(parts, states, kernels, &requests, &measured);
             let totals = shown.totals(&self.parts, measuring, &requests)?;
+            if self.may_overflow
+                && first_norm == Some(norm)
+                && let Some(leaf) = self.overflow(&totals)
+            {
+                let norms = self.norms(layout, &requests, &totals);
+                prepared.note(&mut report, norm, &self.parts, &requests, &norms);
+                return Ok((measured, report.overflow(leaf)));
+            }
             let goes_on = self.goes_on(layout, &requests, &totals, shown)?;
             let norms: Measured<E> = self.norms(layout, &requests, &totals);
             prepared.note(&mut report, norm, &self.parts, &requests, &norms);
@@ -255,6 +273,47 @@ impl Plan {
             measured[norm] = Some(norms);
         }
         Ok((measured, report))
+    }
+
+    /// The norm that is measured first, if it is that of the gradient as it came, at every leaf: it
+    /// tells whether the gradient has overflowed.
+    fn first_norm_of_gradient<E: FlatElement>(&self, prepared: &Prepared<'_, E>) -> Option<usize> {
+        let scans = &prepared.scans;
+        let asks = |norm: &usize| {
+            let mut scans = scans.iter();
+            scans.any(|scan| scan.request_for(*norm).is_some() || scan.change_for(*norm).is_some())
+        };
+        let first = (0..prepared.norms).find(asks)?;
+        let is_of_gradient = |scan: &Scan<E>| {
+            let request = scan.request_for(first);
+            // Of an order above 0, so that one infinite element makes it infinite.
+            request.is_some_and(|request| request.is_of_gradient && request.measure.p > 0.0)
+        };
+        scans.iter().all(is_of_gradient).then_some(first)
+    }
+
+    /// What every part adds to the norm of the gradient as it came.
+    ///
+    /// # Errors
+    /// Another member of the run.
+    fn totals_of_gradient<E: FlatElement>(
+        &self,
+        states: StateVectors<'_, E>,
+        prepared: &Prepared<'_, E>,
+        shown: &mut dyn ShowParts<E>,
+    ) -> Result<Vec<[f64; 2]>> {
+        let requests = vec![Some(Request::of_gradient()); prepared.scans.len()];
+        let parts = self.parts.len();
+        let kernels: &Kernels<'_, E> = &prepared.kernels;
+        let measuring = Measuring::of(parts, states, kernels, &requests, &[]);
+        shown.totals(&self.parts, measuring, &requests)
+    }
+
+    /// The first leaf whose gradient is infinite or NaN.
+    fn overflow(&self, totals: &[[f64; 2]]) -> Option<usize> {
+        let is_finite = |[_, of_gradient]: &[f64; 2]| of_gradient.is_finite();
+        let part = totals.iter().position(|total| !is_finite(total))?;
+        Some(self.parts[part].leaf)
     }
 
     /// Changes the directions of whole leaves, of those whose kernels ask for it by this number;
@@ -302,6 +361,7 @@ impl Plan {
             prepared.clips.iter().partition(|stage| stage.is_global);
         StepReport {
             skipped: false,
+            overflow: None,
             leaves: self.parts.len() - held_back,
             held_back,
             clips: vec![unreached(); global.len()],

@@ -31,8 +31,13 @@ use crate::ops::Clip;
 #[non_exhaustive]
 pub struct StepReport {
     /// Whether it was left out, because a norm was infinite or NaN and its stage says
-    /// [`NonFinite::Skip`](crate::ops::NonFinite::Skip): nothing has moved and nothing is counted.
+    /// [`NonFinite::Skip`](crate::ops::NonFinite::Skip), or for an
+    /// [`overflow`](StepReport::overflow): nothing has moved and nothing is counted.
     pub skipped: bool,
+    /// The first leaf, by its index in [`Layout::leaves`](crate::Layout::leaves), whose gradient is
+    /// infinite or NaN, if the step was left out for it: of a step by the gradient of a
+    /// [scaled loss](super::LossScale).
+    pub overflow: Option<usize>,
     /// How many leaves took the step: not those that are frozen, had no gradient, or were held
     /// back.
     pub leaves: usize,
@@ -58,6 +63,14 @@ impl StepReport {
             leaves: 0,
             held_back: 0,
             ..self
+        }
+    }
+
+    /// The step was left out for the gradient of this leaf.
+    pub(super) fn overflow(self, leaf: usize) -> Self {
+        StepReport {
+            overflow: Some(leaf),
+            ..self.skip()
         }
     }
 }

@@ -47,6 +47,15 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// For the norm of the gradient as it came, which no stage asks for.
+    pub(super) fn of_gradient() -> Self {
+        Request {
+            norm: 0,
+            measure: Measure::global(),
+            is_of_gradient: true,
+        }
+    }
+
     /// Whether it takes more than the gradient as it came: stages may look at the parameters.
     pub(super) fn needs_parameters(&self) -> bool {
         !self.is_of_gradient || self.measure.of_parameters

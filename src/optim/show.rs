@@ -1,6 +1,7 @@
 //! How the parameters and gradients of a step are shown while norms are measured: all at once, or
 //! one leaf after the other where nobody holds more than one of them at a time.
 
+use super::part_gradient::PartGradient;
 use super::pass::{Measuring, Part, PartSlices};
 use super::scan::Request;
 use crate::element::FlatElement;
@@ -66,7 +67,15 @@ pub(super) trait ShowParts<E: FlatElement> {
 /// What is wrong with a leaf whose norm is not finite: the first element of its gradient that is
 /// not, or a norm that no element explains.
 #[cold]
-pub(super) fn non_finite<E: FlatElement>(grad: &[E]) -> Error {
+pub(super) fn non_finite<E: FlatElement>(grad: PartGradient<'_, E>) -> Error {
+    let copy;
+    let grad = match grad.elements() {
+        Some(elements) => elements,
+        None => {
+            copy = grad.to_vec();
+            &copy[..]
+        }
+    };
     match ops::first_non_finite(grad) {
         Some(index) => Error::non_finite(index, grad[index]),
         None => Error::non_finite_step(),
@@ -110,7 +119,7 @@ where
 /// threads share them even where leaves are small.
 pub(super) fn gradients_alone<'g, E: 'g>(
     parts: &[Part],
-    gradient_of: impl Fn(&Part) -> &'g [E],
+    gradient_of: impl Fn(&Part) -> PartGradient<'g, E>,
 ) -> Vec<PartSlices<'g, E>> {
     let slices = parts.iter().map(|part| (&[][..], gradient_of(part)));
     slices.collect()
@@ -129,11 +138,11 @@ impl<G, L> LentParts<'_, G, L> {
     pub(super) fn lend<'g, E>(
         &mut self,
         part: &Part,
-        work: impl FnOnce(&mut [E], &'g [E]),
+        work: impl FnOnce(&mut [E], PartGradient<'g, E>),
     ) -> (bool, Result<()>)
     where
         E: FlatElement,
-        G: Fn(&Part) -> &'g [E],
+        G: Fn(&Part) -> PartGradient<'g, E>,
         L: FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
     {
         let leaf = &self.layout.leaves()[part.leaf];
@@ -163,7 +172,7 @@ impl<G, L> LentParts<'_, G, L> {
 impl<'g, E, G, L> ShowParts<E> for LentParts<'_, G, L>
 where
     E: FlatElement,
-    G: Fn(&Part) -> &'g [E],
+    G: Fn(&Part) -> PartGradient<'g, E>,
     L: FnMut(usize, &mut dyn FnMut(&mut [E])) -> Result<()>,
 {
     fn show(

@@ -100,9 +100,9 @@ pub(super) fn step<E: FlatElement>(
     packed
         .iter()
         .for_each(|_| buffers.push([E::zeroed(); STAGE]));
-    let stages = x.chunks_mut(STAGE).zip(grad.chunks(STAGE)).enumerate();
-    for (stage, (x, grad)) in stages {
+    for (stage, x) in x.chunks_mut(STAGE).enumerate() {
         let (start, len) = (stage * STAGE, x.len());
+        let grad = grad.slice(start..start + len);
         for (packed, buffer) in packed.iter().zip(&mut buffers) {
             // A vector that an option leaves alone costs nothing.
             if kernel.changes(packed.state) {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytemuck::checked;
 
 use super::conversion::convert_floats;
-use crate::element::{Dtype, Element, FlatElement, Sink};
+use crate::element::{Dtype, Element, FloatElement, Sink};
 use crate::memory::{self, streamed};
 
 /// Elements of one float type.
@@ -23,7 +23,7 @@ pub(crate) struct Floats<'a> {
 
 impl<'a> Floats<'a> {
     #[inline]
-    pub(crate) fn of<E: FlatElement>(elements: &'a [E]) -> Self {
+    pub(crate) fn of<E: FloatElement>(elements: &'a [E]) -> Self {
         Floats {
             dtype: E::DTYPE,
             bytes: bytemuck::cast_slice(elements),
@@ -118,8 +118,9 @@ impl<'a> Floats<'a> {
         Cow::Owned(bytes)
     }
 
+    /// The elements as they are, if `T` is their type.
     #[inline]
-    fn typed<T: Element>(self) -> Option<&'a [T]> {
+    pub(crate) fn typed<T: Element>(self) -> Option<&'a [T]> {
         if self.dtype == T::DTYPE {
             checked::try_cast_slice(self.bytes).ok()
         } else {
@@ -136,7 +137,7 @@ pub(crate) struct FloatsMut<'a> {
 
 impl<'a> FloatsMut<'a> {
     #[inline]
-    pub(crate) fn of<E: FlatElement>(elements: &'a mut [E]) -> Self {
+    pub(crate) fn of<E: FloatElement>(elements: &'a mut [E]) -> Self {
         FloatsMut {
             dtype: E::DTYPE,
             bytes: bytemuck::cast_slice_mut(elements),
@@ -160,11 +161,22 @@ impl<'a> FloatsMut<'a> {
     }
 
     /// The elements as `E`, if that is their type.
-    pub(crate) fn into_slice<E: FlatElement>(self) -> Option<&'a mut [E]> {
+    pub(crate) fn into_slice<E: FloatElement>(self) -> Option<&'a mut [E]> {
         if self.dtype == E::DTYPE {
             bytemuck::try_cast_slice_mut(self.bytes).ok()
         } else {
             None
+        }
+    }
+
+    /// The first elements, which leave.
+    ///
+    /// ***Panics*** if there are not as many.
+    pub(crate) fn split_off(&mut self, len: usize) -> FloatsMut<'a> {
+        let bytes = self.bytes.split_off_mut(..len * self.dtype.size());
+        FloatsMut {
+            bytes: bytes.expect("there are as many elements"),
+            ..*self
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use crate::element::FlatElement;
+use crate::element::FloatElement;
 use crate::error::Result;
 use crate::layout::{LayoutData, Place};
 use crate::memory;
@@ -44,7 +44,7 @@ struct BufferedLeaf {
     leaf: u32,
 }
 
-impl<'a, E: FlatElement> DeferredCopies<'a, E> {
+impl<'a, E: FloatElement> DeferredCopies<'a, E> {
     pub(crate) fn new(layout: &LayoutData) -> Self {
         let mut lent: Vec<LentLeaf<'a>> = Pool::take(&LENT);
         lent.reserve_exact(layout.leaves.len());

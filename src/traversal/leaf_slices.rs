@@ -9,14 +9,13 @@ use std::borrow::Cow;
 use crate::element::{FlatElement, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, LayoutData, Leaf, Place};
-use crate::ops;
 use crate::slices::copies::{self, Copies};
 use crate::slices::{Floats, FloatsMut};
 use crate::threads;
 use crate::traversal::borrow_all::borrow_all_mut;
 use crate::traversal::holder::Holder;
 use crate::traversal::in_place::{self, WriteLeaf};
-use crate::traversal::place_elements::{elements_of, write_floats};
+use crate::traversal::place_elements::{PlaceElements, elements_of, write_floats};
 use crate::traversal::purpose::Purpose;
 use crate::traversal::read_leaf::ReadLeaf;
 use crate::traversal::rebuild::{Rebuilding, Values};
@@ -54,6 +53,23 @@ pub(crate) fn values_with_extra<'a, E: FlatElement>(
     let purpose = Purpose::ReadValues;
     validate::validate_but_for(&layout.inner, tree, purpose, &mut collect, is_allowed)?;
     Ok(collect.finish(TiedGrads::Sum))
+}
+
+/// The gradients of the leaves as they come: in the float type in which the tree lends them. Those
+/// of a tie are summed; of an absent leaf there is `None`.
+///
+/// # Errors
+/// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
+pub(crate) fn gradients_as_they_come<'a, T: Tree + ?Sized, E: FlatElement>(
+    layout: &Layout,
+    tree: &'a T,
+    tied: TiedGrads,
+) -> Result<Vec<Option<PlaceElements<'a, E>>>> {
+    let mut collect = Collect::new(layout, Purpose::ReadGradients)?;
+    collect.as_they_come = true;
+    let (layout, purpose) = (&layout.inner, Purpose::ReadGradients);
+    validate::validate_and_read(layout, tree, purpose, &mut collect)?;
+    Ok(collect.finish_as_they_come(tied))
 }
 
 /// The gradients of the leaves, those of a tie summed.
@@ -96,6 +112,16 @@ pub(crate) fn change<T: Tree + ?Sized, R, E: FlatElement>(
     let changed = change(copied.slices(layout, tree)?)?;
     let written = copied.write_back(layout, tree, &is_wanted);
     Ok((changed, written))
+}
+
+/// The leaves of a plain tree where they are, each in the float type that it has; `None` if the tree
+/// does not lend all of them at once.
+pub(crate) fn borrow_all_as_they_are<'a, T: Tree + ?Sized>(
+    layout: &Layout,
+    tree: &'a mut T,
+) -> Option<Vec<Option<FloatsMut<'a>>>> {
+    let leaves = borrow_all_mut(&layout.inner, tree)?.into_iter();
+    Some(leaves.map(Some).collect())
 }
 
 fn borrow_all<'a, T: Tree + ?Sized, E: FlatElement>(
@@ -222,9 +248,10 @@ struct Collect<'l, 'a, E: FlatElement> {
     purpose: Purpose,
     slices: LeafSlices<'a, E>,
     is_lent: Vec<bool>,
-    /// Leaves that are lent, but not of `E`.
+    /// Leaves that are lent, but not of `E`: large ones, or all if they are wanted as they come.
     other_types: Vec<(usize, Floats<'a>)>,
-    tied: TiedPlaces<'a, E>,
+    as_they_come: bool,
+    tied: TiedPlaces<PlaceElements<'a, E>>,
     /// Shared nodes around what is visited.
     shared: usize,
 }
@@ -240,6 +267,7 @@ impl<'l, 'a, E: FlatElement> Collect<'l, 'a, E> {
             slices: (0..leaves).map(|_| None).collect(),
             is_lent: vec![false; if is_changed { leaves } else { 0 }],
             other_types: Vec::new(),
+            as_they_come: false,
             tied: TiedPlaces::default(),
             shared: 0,
         })
@@ -262,14 +290,24 @@ impl<'l, 'a, E: FlatElement> Collect<'l, 'a, E> {
             self.slices[leaf] = Some(Cow::Owned(copy));
         }
         for gradient in self.tied.by_leaf(tied) {
-            // The first term is the sum's beginning and not added to zeros: 0 + −0 is 0.
-            let sum = gradient.terms.into_iter().reduce(|mut sum, term| {
-                ops::add_elements(sum.to_mut(), &term);
-                sum
-            });
-            self.slices[gradient.leaf] = sum;
+            let sum = PlaceElements::sum(gradient.terms);
+            self.slices[gradient.leaf] = sum.map(PlaceElements::into_elements);
         }
         self.slices
+    }
+
+    fn finish_as_they_come(self, tied: TiedGrads) -> Vec<Option<PlaceElements<'a, E>>> {
+        let slices = self.slices.into_iter();
+        let mut gradients: Vec<Option<PlaceElements<'a, E>>> = slices
+            .map(|slice| slice.map(PlaceElements::Elements))
+            .collect();
+        for (leaf, floats) in self.other_types {
+            gradients[leaf] = Some(PlaceElements::OtherType(floats));
+        }
+        for gradient in self.tied.by_leaf(tied) {
+            gradients[gradient.leaf] = PlaceElements::sum(gradient.terms);
+        }
+        gradients
     }
 }
 
@@ -287,8 +325,12 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
     #[inline]
     fn read_leaf(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
         let index = place.leaf.index as usize;
-        if let Some(floats) = lent_of_other_type::<E>(place, leaf) {
-            self.other_types.push((index, floats));
+        // Most leaves are of the vector's type, and small ones cost little to copy at once.
+        if leaf.dtype != E::DTYPE && (self.as_they_come || copies::is_large(place.len)) {
+            match PlaceElements::<E>::of(self.layout, place, leaf)? {
+                PlaceElements::OtherType(floats) => self.other_types.push((index, floats)),
+                PlaceElements::Elements(copy) => self.slices[index] = Some(copy),
+            }
             return Ok(());
         }
         let elements = elements_of(self.layout, place, leaf)?;
@@ -311,7 +353,7 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
         holder: Holder,
     ) -> Result<()> {
         // What the places add up to depends on which objects hold them: known after the walk.
-        let elements = elements_of(self.layout, place, leaf)?;
+        let elements = PlaceElements::of(self.layout, place, leaf)?;
         self.tied.push(place, elements, holder);
         Ok(())
     }
@@ -323,19 +365,6 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
     fn leave_shared(&mut self) {
         self.shared -= 1;
     }
-}
-
-/// The elements of a leaf of another type than `E`, if it is large, lent, and shown as it is:
-/// such leaves are converted together.
-#[inline]
-fn lent_of_other_type<'a, E: FlatElement>(
-    place: &Place,
-    leaf: &LeafRef<'_, 'a>,
-) -> Option<Floats<'a>> {
-    if leaf.dtype == E::DTYPE || place.axes.is_some() || !copies::is_large(place.len) {
-        return None;
-    }
-    leaf.borrowed_floats()
 }
 
 /// Copies as `E`, made by all threads if they are many.

@@ -5,17 +5,64 @@ use std::borrow::Cow;
 
 use ndarray::{ArrayViewD, IxDyn};
 
-use crate::element::{FlatElement, Sink};
+use crate::element::{FlatElement, FloatElement, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{LayoutData, Place};
 use crate::memory;
+use crate::ops;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafMut, LeafRef};
 
+/// A place's elements in the order of its leaf, of the vector's type or as the tree lends them.
+#[derive(Clone)]
+pub(crate) enum PlaceElements<'a, E: Copy> {
+    Elements(Cow<'a, [E]>),
+    /// Floats of another type, which nobody has converted yet.
+    OtherType(Floats<'a>),
+}
+
+impl<'a, E: FlatElement> PlaceElements<'a, E> {
+    /// What the tree lends, of whatever float type; a copy of what it does not lend.
+    pub(crate) fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
+        match (&place.axes, leaf.borrowed_floats()) {
+            (None, Some(floats)) if leaf.dtype != E::DTYPE && floats.has_len(place.len) => {
+                Ok(PlaceElements::OtherType(floats))
+            }
+            _ => elements_of(layout, place, leaf).map(PlaceElements::Elements),
+        }
+    }
+
+    /// The elements in the type that they have.
+    pub(crate) fn floats(&self) -> Floats<'_> {
+        match self {
+            PlaceElements::Elements(elements) => Floats::of(elements),
+            PlaceElements::OtherType(floats) => *floats,
+        }
+    }
+
+    /// All elements as `E`, with a copy where they are not.
+    pub(crate) fn into_elements(self) -> Cow<'a, [E]> {
+        match self {
+            PlaceElements::Elements(elements) => elements,
+            PlaceElements::OtherType(floats) => floats.elements(),
+        }
+    }
+
+    /// The sum of all terms, of which there is at least one; a single term stays as it is.
+    pub(crate) fn sum(terms: Vec<Self>) -> Option<Self> {
+        // The first term is the sum's beginning and not added to zeros: 0 + −0 is 0.
+        terms.into_iter().reduce(|sum, term| {
+            let mut sum = sum.into_elements();
+            ops::add_elements(sum.to_mut(), &term.into_elements());
+            PlaceElements::Elements(sum)
+        })
+    }
+}
+
 /// A place's elements in the order of its leaf: the slice that the tree lends, or a copy.
 #[inline]
-pub(crate) fn elements_of<'a, E: FlatElement>(
+pub(crate) fn elements_of<'a, E: FloatElement>(
     layout: &LayoutData,
     place: &Place,
     leaf: &LeafRef<'_, 'a>,
@@ -27,7 +74,7 @@ pub(crate) fn elements_of<'a, E: FlatElement>(
 }
 
 #[inline(never)]
-fn copy_of<E: FlatElement>(
+fn copy_of<E: FloatElement>(
     layout: &LayoutData,
     place: &Place,
     leaf: &LeafRef<'_, '_>,
@@ -68,7 +115,7 @@ pub(crate) fn other_elements_of(
 }
 
 /// Reads a leaf of any float type, rounded to nearest where it does not fit.
-pub(crate) fn read_floats<E: FlatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()> {
+pub(crate) fn read_floats<E: FloatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()> {
     if leaf.dtype == E::DTYPE {
         return leaf.read(out);
     }

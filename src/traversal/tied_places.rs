@@ -1,7 +1,5 @@
 //! What stands at the places of a tie in a gradient, and what that means.
 
-use std::borrow::Cow;
-
 use crate::layout::Place;
 use crate::traversal::holder::Holder;
 
@@ -67,34 +65,34 @@ pub enum TieReading {
     AlreadyTotal,
 }
 
-/// What stands at the places of ties, noted down as it is met.
-pub(crate) struct TiedPlaces<'a, E: Copy>(Vec<PlaceGradient<'a, E>>);
+/// What stands at the places of ties, noted down as it is met; `T` is the elements of one place.
+pub(crate) struct TiedPlaces<T>(Vec<PlaceGradient<T>>);
 
-struct PlaceGradient<'a, E: Copy> {
+struct PlaceGradient<T> {
     leaf: u32,
     /// The place that names the leaf comes first, the others as in the layout.
     order: (bool, u32),
     holder: Holder,
-    elements: Cow<'a, [E]>,
+    elements: T,
 }
 
 /// A tied leaf, the gradients to be added, and how they were chosen.
-pub(crate) struct TiedGradient<'a, E: Copy> {
+pub(crate) struct TiedGradient<T> {
     pub(crate) leaf: usize,
     /// At least one.
-    pub(crate) terms: Vec<Cow<'a, [E]>>,
+    pub(crate) terms: Vec<T>,
     /// None where one place alone has a gradient.
     pub(crate) reading: Option<TieReading>,
 }
 
-impl<E: Copy> Default for TiedPlaces<'_, E> {
+impl<T> Default for TiedPlaces<T> {
     fn default() -> Self {
         TiedPlaces(Vec::new())
     }
 }
 
-impl<'a, E: Copy> TiedPlaces<'a, E> {
-    pub(crate) fn push(&mut self, place: &Place, elements: Cow<'a, [E]>, holder: Holder) {
+impl<T> TiedPlaces<T> {
+    pub(crate) fn push(&mut self, place: &Place, elements: T, holder: Holder) {
         // One object seen in two orientations is two different gradients.
         let holder = match &place.axes {
             Some(_) => Holder::Unknown,
@@ -110,7 +108,7 @@ impl<'a, E: Copy> TiedPlaces<'a, E> {
 
     /// Every leaf with its terms in the order of the places, so that a sum does not depend on the
     /// order of the walk.
-    pub(crate) fn by_leaf(mut self, tied: TiedGrads) -> Vec<TiedGradient<'a, E>> {
+    pub(crate) fn by_leaf(mut self, tied: TiedGrads) -> Vec<TiedGradient<T>> {
         // A sum of floats depends on its order, and the layout's does not depend on the tree.
         self.0.sort_by_key(|place| (place.leaf, place.order));
         let mut gradients = Vec::new();
@@ -127,8 +125,8 @@ impl<'a, E: Copy> TiedPlaces<'a, E> {
     }
 }
 
-impl<'a, E: Copy> TiedGradient<'a, E> {
-    fn new(leaf: usize, mut places: Vec<PlaceGradient<'a, E>>, tied: TiedGrads) -> Self {
+impl<T> TiedGradient<T> {
+    fn new(leaf: usize, mut places: Vec<PlaceGradient<T>>, tied: TiedGrads) -> Self {
         let count = places.len();
         let mut reading = TieReading::Summed;
         if tied == TiedGrads::AlreadyTotal {
@@ -150,8 +148,8 @@ impl<'a, E: Copy> TiedGradient<'a, E> {
     }
 }
 
-fn has_same_object<E: Copy>(places: &[PlaceGradient<'_, E>]) -> bool {
-    let is_known = |place: &&PlaceGradient<'_, E>| place.holder != Holder::Unknown;
+fn has_same_object<T>(places: &[PlaceGradient<T>]) -> bool {
+    let is_known = |place: &&PlaceGradient<T>| place.holder != Holder::Unknown;
     let mut known = places
         .iter()
         .enumerate()
@@ -164,7 +162,7 @@ fn has_same_object<E: Copy>(places: &[PlaceGradient<'_, E>]) -> bool {
 }
 
 /// Leaves the first place of every cell.
-fn drop_repeated_cells<E: Copy>(places: &mut Vec<PlaceGradient<'_, E>>) {
+fn drop_repeated_cells<T>(places: &mut Vec<PlaceGradient<T>>) {
     // Memory outside of a cell is kept: nobody can have added to it by way of another place.
     let mut met: Vec<Holder> = Vec::new();
     places.retain(|place| {
