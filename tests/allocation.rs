@@ -162,3 +162,25 @@ fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
     assert_eq!(allocated(10_000, false), allocated(1, false));
     assert_eq!(allocated(10_000, true), allocated(1, true));
 }
+
+/// Gradients of halves are read where they are: what is allocated beside a step by gradients of f32
+/// is a list of them, which grows a few times, and nothing for a leaf.
+#[cfg(feature = "half")]
+#[test]
+fn a_step_by_gradients_of_halves_copies_none_of_them() {
+    fn allocated<E: flatleaf::FloatElement>(one: E) -> usize
+    where
+        Vec<Vec<E>>: flatleaf::Tree,
+    {
+        let mut model = vec![vec![1.0_f32; 64]; 10_000];
+        let layout = Layout::of(&model).unwrap();
+        let rule = (ClipNorm::default(), Lamb::default());
+        let mut optimizer = Optimizer::new(rule, &layout).unwrap();
+        let grads = vec![vec![one; 64]; 10_000];
+        optimizer.update(&mut model, &grads).unwrap();
+        allocations(|| {
+            optimizer.update(&mut model, &grads).unwrap();
+        })
+    }
+    assert!(allocated(half::bf16::ONE) < allocated(1.0_f32) + 20);
+}

@@ -55,7 +55,7 @@ use crate::tree::{Object, Tree};
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
+    serde(default, deny_unknown_fields)
 )]
 pub struct LossScale {
     /// What the next loss is to be multiplied with: above 0 and finite as an f32; 65,536 at first.

@@ -19,7 +19,10 @@ mod fields;
 mod golden;
 mod leaf_state;
 mod lent;
+mod loss_scale;
 mod members;
+#[cfg(feature = "half")]
+mod mixed_precision;
 #[cfg(feature = "serde")]
 mod muon;
 mod naive;
