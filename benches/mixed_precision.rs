@@ -47,6 +47,8 @@ fn widened(arrays: &Halves) -> Arrays {
 /// What the ways have between them: the gradients, in each form in which one of them takes them.
 struct Gradients<'g> {
     layout: Layout,
+    /// Of the model whose leaves are halves.
+    layout_of_halves: Layout,
     halves: &'g Halves,
     full: Arrays,
     scaled: FlatGrad,
@@ -72,14 +74,16 @@ struct Way<R> {
 }
 
 fn ways<R: Rule>(rule: R, model: &Halves, gradients: &Gradients<'_>) -> [Way<R>; 7] {
-    let nothing = || Kept {
-        optimizer: Optimizer::new(rule.clone(), &gradients.layout).expect("a valid rule"),
+    let (layout, layout_of_halves) = (&gradients.layout, &gradients.layout_of_halves);
+    let nothing_on = |layout: &Layout| Kept {
+        optimizer: Optimizer::new(rule.clone(), layout).expect("a valid rule"),
         model: Vec::new(),
         flat: Vec::new(),
         halves: Vec::new(),
         full_gradient: Vec::new(),
         divided: None,
     };
+    let nothing = || nothing_on(layout);
     let full = || widened(model);
     let flat = || concatenate(&full());
     [
@@ -163,7 +167,7 @@ fn ways<R: Rule>(rule: R, model: &Halves, gradients: &Gradients<'_>) -> [Way<R>;
             kept: Kept {
                 flat: flat(),
                 halves: model.clone(),
-                ..nothing()
+                ..nothing_on(layout_of_halves)
             },
             step: |kept, gradients| {
                 let Kept {
@@ -182,8 +186,8 @@ fn ways<R: Rule>(rule: R, model: &Halves, gradients: &Gradients<'_>) -> [Way<R>;
             kept: Kept {
                 flat: flat(),
                 halves: model.clone(),
-                divided: Some(gradients.scaled.clone()),
-                ..nothing()
+                divided: Some(FlatGrad::zeros(layout_of_halves)),
+                ..nothing_on(layout_of_halves)
             },
             step: |kept, gradients| {
                 let Kept {
@@ -192,7 +196,7 @@ fn ways<R: Rule>(rule: R, model: &Halves, gradients: &Gradients<'_>) -> [Way<R>;
                     flat,
                     ..
                 } = kept;
-                let layout = &gradients.layout;
+                let layout = &gradients.layout_of_halves;
                 let grad = kept.divided.as_mut().expect("kept for this way");
                 let gathered = layout.gather_grad_into(gradients.halves, grad);
                 gathered.expect("the layout's");
@@ -210,6 +214,7 @@ fn compare<R: Rule>(name: &str, rule: R, model: &Halves, grads: &Halves) {
     ops::scale(&mut scaled, SCALE as f32);
     let gradients = Gradients {
         layout,
+        layout_of_halves: Layout::of(model).expect("a plain tree"),
         halves: grads,
         full,
         scaled,

@@ -33,6 +33,10 @@ pub(super) fn sum<E: FlatElement>(x: &[E], term: impl Fn(E) -> f64) -> f64 {
 /// that they are still in the L1 cache when they are added.
 const BLOCK: usize = 1 << 10;
 
+/// So few are read in one go into a buffer of their own: to fill a long one with zeros would take
+/// longer than to add them.
+const SHORT: usize = 1 << 7;
+
 /// Σ `term(x)` over one chunk of which `read` hands out elements from a place on: the bits of
 /// [`sum`].
 pub(super) fn sum_read<E: FlatElement>(
@@ -40,10 +44,21 @@ pub(super) fn sum_read<E: FlatElement>(
     read: impl Fn(usize, &mut [E]),
     term: impl Fn(E) -> f64,
 ) -> f64 {
-    let mut buffer = [E::zeroed(); BLOCK];
+    match len {
+        0..=SHORT => sum_blocks::<E, SHORT>(len, read, term),
+        _ => sum_blocks::<E, BLOCK>(len, read, term),
+    }
+}
+
+fn sum_blocks<E: FlatElement, const LEN: usize>(
+    len: usize,
+    read: impl Fn(usize, &mut [E]),
+    term: impl Fn(E) -> f64,
+) -> f64 {
+    let mut buffer = [E::zeroed(); LEN];
     let mut lanes = [0.0; LANES];
-    for start in (0..len).step_by(BLOCK) {
-        let block = &mut buffer[..(len - start).min(BLOCK)];
+    for start in (0..len).step_by(LEN) {
+        let block = &mut buffer[..(len - start).min(LEN)];
         read(start, block);
         lanes = add_terms(lanes, block, &term);
     }

@@ -177,21 +177,28 @@ fn step_rows<E: FlatElement>(
 ) {
     match grad.elements() {
         Some(grad) => kernel.step_rows(x, grad.as_chunks().0, columns, context),
-        None => step_rows_by_blocks(x, grad, columns, kernel, context),
+        // To fill a long buffer with zeros would take longer than the step of a small leaf.
+        None if x.len() <= FEW_ROWS => {
+            step_rows_by_blocks::<E, FEW_ROWS>(x, grad, columns, kernel, context)
+        }
+        None => step_rows_by_blocks::<E, MANY_ROWS>(x, grad, columns, kernel, context),
     }
 }
+
+/// Rows whose gradient is made together, of small leaves and of others.
+const FEW_ROWS: usize = 8;
+const MANY_ROWS: usize = GRADIENT_BLOCK / ROW;
 
 /// Takes the step where the gradient's elements have to be made, block by block.
 // The buffer makes a large frame, which a step by a slice does without.
 #[inline(never)]
-fn step_rows_by_blocks<E: FlatElement>(
+fn step_rows_by_blocks<E: FlatElement, const ROWS: usize>(
     x: &mut [Elements<E>],
     grad: PartGradient<'_, E>,
     columns: Columns<'_, E>,
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
-    const ROWS: usize = GRADIENT_BLOCK / ROW;
     let mut buffer = [[E::zeroed(); ROW]; ROWS];
     for (block, x) in x.chunks_mut(ROWS).enumerate() {
         let rows = block * ROWS..block * ROWS + x.len();

@@ -62,6 +62,11 @@ impl<'g, E: FlatElement> PartGradient<'g, E> {
         PartGradient { factor, ..self }
     }
 
+    /// Each element is read as it came.
+    pub(super) fn undivided(self) -> Self {
+        self.times(None)
+    }
+
     /// The elements as they are, if nothing has to be done to them.
     #[inline]
     pub(super) fn elements(self) -> Option<&'g [E]> {

@@ -484,6 +484,10 @@ impl<'m, E: FlatElement> Measuring<'m, E> {
         let Some(request) = self.requests[part.kernel] else {
             return [0.0; 2];
         };
+        let grad = match request.is_undivided {
+            true => grad.undivided(),
+            false => grad,
+        };
         let grad = grad.slice(piece.clone());
         if !request.needs_parameters() {
             return request.measure.slice(&[], grad);

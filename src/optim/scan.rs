@@ -44,6 +44,9 @@ pub(super) struct Request {
     pub(super) measure: Measure,
     /// Whether it is of the gradient as it came, so that no stage has to run to measure it.
     pub(super) is_of_gradient: bool,
+    /// Whether it is of the gradient of a loss that was multiplied, which nobody has divided: to know
+    /// whether it is finite that need not be done.
+    pub(super) is_undivided: bool,
 }
 
 impl Request {
@@ -53,6 +56,7 @@ impl Request {
             norm: 0,
             measure: Measure::global(),
             is_of_gradient: true,
+            is_undivided: true,
         }
     }
 
@@ -140,6 +144,7 @@ impl<E: FlatElement> Scan<E> {
             norm,
             measure,
             is_of_gradient: !self.is_changed,
+            is_undivided: false,
         }
     }
 
@@ -198,6 +203,7 @@ impl<E: FlatElement> Scan<E> {
             norm,
             measure,
             is_of_gradient,
+            ..
         } in requests
         {
             number(*norm as u64);
