@@ -232,7 +232,7 @@ impl Plan {
         if self.may_overflow && first_norm.is_none() {
             let totals = self.totals_of_gradient(states, prepared, shown)?;
             if let Some(leaf) = self.overflow(&totals) {
-                return Ok((measured, report.overflow(leaf)));
+                return Ok((measured, report.skip_for(leaf)));
             }
         }
         if !prepared.scans.iter().any(Scan::asks_for_anything) {
@@ -261,7 +261,7 @@ impl Plan {
             {
                 let norms = self.norms(layout, &requests, &totals);
                 prepared.note(&mut report, norm, &self.parts, &requests, &norms);
-                return Ok((measured, report.overflow(leaf)));
+                return Ok((measured, report.skip_for(leaf)));
             }
             let goes_on = self.goes_on(layout, &requests, &totals, shown)?;
             let norms: Measured<E> = self.norms(layout, &requests, &totals);

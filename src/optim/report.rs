@@ -67,7 +67,7 @@ impl StepReport {
     }
 
     /// The step was left out for the gradient of this leaf.
-    pub(super) fn overflow(self, leaf: usize) -> Self {
+    pub(super) fn skip_for(self, leaf: usize) -> Self {
         StepReport {
             overflow: Some(leaf),
             ..self.skip()
