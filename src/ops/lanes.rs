@@ -26,7 +26,7 @@ const LANES: usize = 16;
 /// Σ `term(x)` over one chunk.
 #[inline]
 pub(super) fn sum<E: FlatElement>(x: &[E], term: impl Fn(E) -> f64) -> f64 {
-    fold(add_terms([0.0; LANES], x, &term))
+    dispatch::run(Sum, x, (), &term)
 }
 
 /// Elements of a chunk that are read into a buffer together: whole rows of lanes, 4 KB of f32, so
@@ -60,19 +60,9 @@ fn sum_blocks<E: FlatElement, const LEN: usize>(
     for start in (0..len).step_by(LEN) {
         let block = &mut buffer[..(len - start).min(LEN)];
         read(start, block);
-        lanes = add_terms(lanes, block, &term);
+        lanes = dispatch::run(AddTerms, block, lanes, &term);
     }
     fold(lanes)
-}
-
-/// Adds the terms of further elements, of which the first goes to lane 0.
-#[inline]
-fn add_terms<E: FlatElement, F: Fn(E) -> f64>(
-    lanes: [f64; LANES],
-    x: &[E],
-    term: &F,
-) -> [f64; LANES] {
-    dispatch::run(Sum, x, lanes, term)
 }
 
 /// Σ `x·y` over one chunk of both.
@@ -107,7 +97,20 @@ impl<K: Ord> Range<K> {
 
 struct Sum;
 
-impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], [f64; LANES], &F> for Sum {
+impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], (), &F> for Sum {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(x: &[E], (): (), term: &F) -> f64 {
+        fold(AddTerms::run(x, [0.0; LANES], term))
+    }
+}
+
+/// Adds further elements to the lanes, the first to lane 0. Lanes that go from call to call go by
+/// memory, which a norm of 64 elements would feel.
+struct AddTerms;
+
+impl<E: FlatElement, F: Fn(E) -> f64> Kernel<&[E], [f64; LANES], &F> for AddTerms {
     type Output = [f64; LANES];
 
     #[inline(always)]

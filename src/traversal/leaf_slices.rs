@@ -309,6 +309,17 @@ impl<'l, 'a, E: FlatElement> Collect<'l, 'a, E> {
         }
         gradients
     }
+
+    // Beside the walk, which is a loop over leaves of the vector's type most often.
+    #[inline(never)]
+    fn read_other_type(&mut self, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<()> {
+        let index = place.leaf.index as usize;
+        match PlaceElements::of(self.layout, place, leaf)? {
+            PlaceElements::OtherType(floats) => self.other_types.push((index, floats)),
+            PlaceElements::Elements(copy) => self.slices[index] = Some(copy),
+        }
+        Ok(())
+    }
 }
 
 impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
@@ -327,11 +338,7 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for Collect<'_, 'a, E> {
         let index = place.leaf.index as usize;
         // Most leaves are of the vector's type, and small ones cost little to copy at once.
         if leaf.dtype != E::DTYPE && (self.as_they_come || copies::is_large(place.len)) {
-            match PlaceElements::<E>::of(self.layout, place, leaf)? {
-                PlaceElements::OtherType(floats) => self.other_types.push((index, floats)),
-                PlaceElements::Elements(copy) => self.slices[index] = Some(copy),
-            }
-            return Ok(());
+            return self.read_other_type(place, leaf);
         }
         let elements = elements_of(self.layout, place, leaf)?;
         // In a shared node a slice can be read but not written in place, and what may overlap
