@@ -97,11 +97,11 @@ fn bytes_as_models() {
             .count()
             >= 4
     );
-    assert!(accepted_at_random(400, model::agrees) > 300);
+    assert!(accepted_at_random(800, model::agrees) > 600);
 }
 
 #[test]
 fn bytes_as_programs_of_an_optimizer() {
-    let stepped = accepted_at_random(500, optimizer::agrees);
-    assert!(stepped > 300, "{stepped}");
+    let stepped = accepted_at_random(1_000, optimizer::agrees);
+    assert!(stepped > 600, "{stepped}");
 }
