@@ -5,9 +5,8 @@ use super::presence::{Presence, Zeros};
 use crate::element::FloatElement;
 use crate::error::Result;
 use crate::layout::{Layout, LayoutData, Place};
-use crate::ops;
-use crate::slices::FloatsMut;
 use crate::slices::copies;
+use crate::slices::{self, FloatsMut};
 use crate::traversal::deferred_copies::DeferredCopies;
 use crate::traversal::holder::Holder;
 use crate::traversal::place_elements::PlaceElements;
@@ -371,7 +370,7 @@ fn write_sum<E: FloatElement>(terms: Vec<PlaceElements<'_, E::Sum>>, to: &mut [E
         Some(sum) => {
             copy(first, FloatsMut::of(sum));
             for term in rest {
-                ops::add_elements(sum, &term.floats().elements());
+                slices::add(sum, term.floats());
             }
         }
         // Halves are added up in f32 and rounded once.

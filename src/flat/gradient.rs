@@ -10,7 +10,6 @@ use crate::element::{FlatElement, FloatElement};
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory;
-use crate::ops;
 use crate::slices::copies;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::traversal::tied_places::TieReading;
@@ -433,7 +432,7 @@ impl<E: FlatElement> FlatGrad<E> {
             let to = &mut self.elements[start..end];
             let from = Floats::of(&other.elements[start..end]);
             if is_present {
-                add_floats(to, from);
+                slices::add(to, from);
             } else {
                 // Zero plus −0 is 0: what is alone is not added to a zero.
                 copies::copy_all(vec![(FloatsMut::of(to), from)]);
@@ -458,21 +457,6 @@ impl<E: FlatElement> FlatGrad<E> {
         }
         self.was_lent = false;
         Ok(())
-    }
-}
-
-/// to ← to + from, of any float type.
-fn add_floats<E: FlatElement>(to: &mut [E], from: Floats<'_>) {
-    /// So many elements are converted beside the sum, in the cache.
-    const BLOCK: usize = 1 << 10;
-    if let Some(from) = from.typed() {
-        return ops::add_elements(to, from);
-    }
-    let mut buffer = [E::zeroed(); BLOCK];
-    for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(BLOCK)) {
-        let converted = &mut buffer[..to.len()];
-        slices::copy(from, FloatsMut::of(converted));
-        ops::add_elements(to, converted);
     }
 }
 

@@ -160,10 +160,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
         grads: &dyn Tree,
         tied: TiedGrads,
     ) -> Result<StepReport> {
-        optimizer.check_is_whole()?;
-        let grads = leaf_slices::gradients_as_they_come(optimizer.layout, grads, tied)?;
-        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let (grads, plan) = optimizer.plan_of_tree(grads, tied)?;
         let unscale = optimizer.unscale();
         let gradient_of = |part: &Part| as_it_came(part, &grads).times(unscale);
         optimizer.move_tree(plan, model, gradient_of)
@@ -176,23 +173,19 @@ impl<E: FlatElement> Steps<E> for Compiled {
         master: &mut [E],
         grads: &dyn Tree,
     ) -> Result<StepReport> {
-        optimizer.check_is_whole()?;
         let layout = optimizer.layout;
         layout.check_len("the master vector", master.len())?;
-        let grads = leaf_slices::gradients_as_they_come(layout, grads, TiedGrads::Sum)?;
-        optimizer.check_absent(|leaf| grads[leaf].is_some())?;
-        let plan = optimizer.plan(|leaf| grads[leaf].is_some());
+        let (grads, plan) = optimizer.plan_of_tree(grads, TiedGrads::Sum)?;
         let unscale = optimizer.unscale();
         let gradient_of = |part: &Part| as_it_came(part, &grads).times(unscale);
-        let parts = plan.parts.clone();
+        let moving = plan.moving(layout);
         // A plain model is written piece by piece, as the master vector moves.
-        if let Some(mut leaves) = leaf_slices::borrow_all_as_they_are(layout, model) {
-            let written = parts.iter().map(|part| leaves[part.leaf].take());
-            let written = written.collect();
-            return optimizer.move_master(plan, master, gradient_of, written);
+        if let Some(leaves) = leaf_slices::borrow_all_as_they_are(layout, model) {
+            let leaves = leaves.into_iter().zip(&moving);
+            let written = leaves.filter_map(|(leaf, moves)| moves.then_some(leaf));
+            return optimizer.move_master(plan, master, gradient_of, written.collect());
         }
-        let mut moves = vec![false; layout.leaves().len()];
-        parts.iter().for_each(|part| moves[part.leaf] = true);
+        let parts = plan.parts.clone();
         let change = |mut leaves: Vec<&mut [E]>| {
             let report = optimizer.move_master(plan, master, gradient_of, Vec::new())?;
             if !report.skipped {
@@ -202,7 +195,7 @@ impl<E: FlatElement> Steps<E> for Compiled {
             }
             Ok(report)
         };
-        let (report, written) = leaf_slices::change(layout, model, |leaf| moves[leaf], change)?;
+        let (report, written) = leaf_slices::change(layout, model, |leaf| moving[leaf], change)?;
         written.map(|()| report)
     }
 
@@ -309,6 +302,19 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         findings.into_result()
     }
 
+    /// The gradients of a tree, as they come, and the plan for them.
+    fn plan_of_tree<'g>(
+        &self,
+        grads: &'g dyn Tree,
+        tied: TiedGrads,
+    ) -> Result<(Vec<Option<PlaceElements<'g, E>>>, Plan)> {
+        self.check_is_whole()?;
+        let grads = leaf_slices::gradients_as_they_come(self.layout, grads, tied)?;
+        self.check_absent(|leaf| grads[leaf].is_some())?;
+        let plan = self.plan(|leaf| grads[leaf].is_some());
+        Ok((grads, plan))
+    }
+
     /// For gradients that are a slice for each leaf, once they are checked.
     fn plan_of_slices(&self, grads: &[Option<&[E]>]) -> Result<Plan> {
         self.check_is_whole()?;
@@ -376,8 +382,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
         let layout = self.layout;
-        let mut moves = vec![false; layout.leaves().len()];
-        plan.parts.iter().for_each(|part| moves[part.leaf] = true);
+        let moving = plan.moving(layout);
         let change = |mut leaves: Vec<&mut [E]>| {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
@@ -396,7 +401,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
             Ok((report, Some(advanced)))
         };
         let ((report, advanced), written) =
-            leaf_slices::change(layout, model, |leaf| moves[leaf], change)?;
+            leaf_slices::change(layout, model, |leaf| moving[leaf], change)?;
         let Some(advanced) = advanced else {
             return Ok(report);
         };
@@ -415,7 +420,7 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         plan: Plan,
         master: &mut [E],
         gradient_of: impl Fn(&Part) -> PartGradient<'g, E>,
-        written: Vec<Option<FloatsMut<'_>>>,
+        written: Vec<FloatsMut<'_>>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
         let of_part = |part: &Part| (&master[part.range.clone()], gradient_of(part));

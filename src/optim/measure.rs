@@ -108,7 +108,7 @@ impl Measure {
     fn total_read<E: FlatElement>(self, dx: PartGradient<'_, E>) -> f64 {
         if !self.adds_squares::<E>() {
             // Orders that are read twice, and seldom asked for.
-            return ops::norm(&dx.to_vec(), self.p);
+            return ops::norm(&dx.all(), self.p);
         }
         let read = |start: usize, to: &mut [E]| dx.slice(start..start + to.len()).read(to);
         ops::sum_of_squares_read(dx.len(), read)

@@ -518,7 +518,7 @@ impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
         // Only who keeps an element knows it, and all are to say the same.
         let mut own = self.own.iter();
         let found = own.find(|own| own.leaf == part.leaf).and_then(|own| {
-            let grad = self.grad.slice(own.range.clone()).to_vec();
+            let grad = self.grad.slice(own.range.clone()).all();
             let index = ops::first_non_finite(&grad)?;
             Some((own.start + index, grad[index]))
         });

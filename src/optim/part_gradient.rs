@@ -14,6 +14,7 @@
 //! Rules see rows of the vector's own type, and are not compiled again for other ones. The bits are
 //! those of a step by the converted vector.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::row::{Elements, ROW};
@@ -115,10 +116,13 @@ impl<'g, E: FlatElement> PartGradient<'g, E> {
         row
     }
 
-    /// All elements in a vector of their own.
-    pub(super) fn to_vec(self) -> Vec<E> {
+    /// All elements at once, with a copy where they have to be made.
+    pub(super) fn all(self) -> Cow<'g, [E]> {
+        if let Some(elements) = self.elements() {
+            return Cow::Borrowed(elements);
+        }
         let mut elements = vec![E::zeroed(); self.len()];
         self.read(&mut elements);
-        elements
+        Cow::Owned(elements)
     }
 }

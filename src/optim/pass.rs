@@ -144,13 +144,16 @@ pub(super) fn step<'v, E: FlatElement>(
 pub(super) fn step_and_write<'v, E: FlatElement>(
     parts: &[Part],
     slices: impl Iterator<Item = (&'v mut [E], PartGradient<'v, E>)>,
-    written: Vec<Option<FloatsMut<'v>>>,
+    written: Vec<FloatsMut<'v>>,
     mut states: StatesInOrder<'v, E>,
     kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
     let mut pieces = Vec::with_capacity(parts.len());
-    let written = written.into_iter().chain(iter::repeat_with(|| None));
+    let written = written
+        .into_iter()
+        .map(Some)
+        .chain(iter::repeat_with(|| None));
     for ((part, (x, grad)), written) in parts.iter().zip(slices).zip(written) {
         let piece = Piece {
             written,

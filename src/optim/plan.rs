@@ -143,6 +143,13 @@ impl Plan {
         plan
     }
 
+    /// Whether each leaf takes part.
+    pub(super) fn moving(&self, layout: &Layout) -> Vec<bool> {
+        let mut moving = vec![false; layout.leaves().len()];
+        self.parts.iter().for_each(|part| moving[part.leaf] = true);
+        moving
+    }
+
     /// The kernels of all runs.
     pub(super) fn prepare<'p, E: FlatElement>(
         &'p self,
@@ -228,8 +235,11 @@ impl Plan {
         let norms = 0..prepared.norms;
         let mut measured: Vec<Option<Measured<E>>> = norms.clone().map(|_| None).collect();
         let mut report = self.report(layout, prepared);
-        let first_norm = self.first_norm_of_gradient(prepared);
-        if self.may_overflow && first_norm.is_none() {
+        let overflow_shows_in = match self.may_overflow {
+            true => self.first_norm_of_gradient(prepared),
+            false => None,
+        };
+        if self.may_overflow && overflow_shows_in.is_none() {
             let totals = self.totals_of_gradient(states, prepared, shown)?;
             if let Some(leaf) = self.overflow(&totals) {
                 return Ok((measured, report.skip_for(leaf)));
@@ -255,8 +265,7 @@ impl Plan {
             let parts = self.parts.len();
             let measuring = Measuring::of(parts, states, kernels, &requests, &measured);
             let totals = shown.totals(&self.parts, measuring, &requests)?;
-            if self.may_overflow
-                && first_norm == Some(norm)
+            if overflow_shows_in == Some(norm)
                 && let Some(leaf) = self.overflow(&totals)
             {
                 let norms = self.norms(layout, &requests, &totals);

@@ -68,15 +68,8 @@ pub(super) trait ShowParts<E: FlatElement> {
 /// not, or a norm that no element explains.
 #[cold]
 pub(super) fn non_finite<E: FlatElement>(grad: PartGradient<'_, E>) -> Error {
-    let copy;
-    let grad = match grad.elements() {
-        Some(elements) => elements,
-        None => {
-            copy = grad.to_vec();
-            &copy[..]
-        }
-    };
-    match ops::first_non_finite(grad) {
+    let grad = grad.all();
+    match ops::first_non_finite(&grad) {
         Some(index) => Error::non_finite(index, grad[index]),
         None => Error::non_finite_step(),
     }

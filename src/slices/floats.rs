@@ -11,8 +11,9 @@ use std::ops::Range;
 use bytemuck::checked;
 
 use super::conversion::convert_floats;
-use crate::element::{Dtype, Element, FloatElement, Sink};
+use crate::element::{Dtype, Element, FlatElement, FloatElement, Sink};
 use crate::memory::{self, streamed};
+use crate::ops;
 
 /// Elements of one float type.
 #[derive(Clone, Copy)]
@@ -228,5 +229,23 @@ pub(crate) fn copy_streamed(from: Floats<'_>, to: FloatsMut<'_>) {
         streamed::copy(to.bytes, from.bytes)
     } else {
         convert_floats(from.dtype, from.bytes, to.dtype, to.bytes)
+    }
+}
+
+/// Adds elements of any float type to others, a block at a time, so that nothing is copied as a whole.
+///
+/// ***Panics*** if they are not as many.
+pub(crate) fn add<E: FlatElement>(to: &mut [E], from: Floats<'_>) {
+    /// So many elements are converted beside the sum, in the cache.
+    const BLOCK: usize = 1 << 10;
+    if let Some(from) = from.typed() {
+        return ops::add_elements(to, from);
+    }
+    assert_eq!(to.len(), from.len(), "as many elements to add");
+    let mut buffer = [E::zeroed(); BLOCK];
+    for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(BLOCK)) {
+        let converted = &mut buffer[..to.len()];
+        copy(from, FloatsMut::of(converted));
+        ops::add_elements(to, converted);
     }
 }

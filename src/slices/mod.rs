@@ -6,4 +6,4 @@ pub(crate) mod copies;
 mod floats;
 
 pub(crate) use any_vec::AnyVec;
-pub(crate) use floats::{Floats, FloatsMut, copy};
+pub(crate) use floats::{Floats, FloatsMut, add, copy};

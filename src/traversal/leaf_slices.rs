@@ -119,16 +119,15 @@ pub(crate) fn change<T: Tree + ?Sized, R, E: FlatElement>(
 pub(crate) fn borrow_all_as_they_are<'a, T: Tree + ?Sized>(
     layout: &Layout,
     tree: &'a mut T,
-) -> Option<Vec<Option<FloatsMut<'a>>>> {
-    let leaves = borrow_all_mut(&layout.inner, tree)?.into_iter();
-    Some(leaves.map(Some).collect())
+) -> Option<Vec<FloatsMut<'a>>> {
+    borrow_all_mut(&layout.inner, tree)
 }
 
 fn borrow_all<'a, T: Tree + ?Sized, E: FlatElement>(
     layout: &Layout,
     tree: &'a mut T,
 ) -> Option<Vec<&'a mut [E]>> {
-    borrow_all_mut(&layout.inner, tree)?
+    borrow_all_as_they_are(layout, tree)?
         .into_iter()
         .map(FloatsMut::into_slice)
         .collect()

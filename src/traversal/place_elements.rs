@@ -9,13 +9,11 @@ use crate::element::{FlatElement, FloatElement, Sink};
 use crate::error::{Error, Result};
 use crate::layout::{LayoutData, Place};
 use crate::memory;
-use crate::ops;
 use crate::slices::{self, Floats, FloatsMut};
 use crate::tree::axes::AxisMap;
 use crate::tree::{LeafMut, LeafRef};
 
 /// A place's elements in the order of its leaf, of the vector's type or as the tree lends them.
-#[derive(Clone)]
 pub(crate) enum PlaceElements<'a, E: Copy> {
     Elements(Cow<'a, [E]>),
     /// Floats of another type, which nobody has converted yet.
@@ -54,7 +52,7 @@ impl<'a, E: FlatElement> PlaceElements<'a, E> {
         // The first term is the sum's beginning and not added to zeros: 0 + −0 is 0.
         terms.into_iter().reduce(|sum, term| {
             let mut sum = sum.into_elements();
-            ops::add_elements(sum.to_mut(), &term.into_elements());
+            slices::add(sum.to_mut(), term.floats());
             PlaceElements::Elements(sum)
         })
     }

@@ -489,6 +489,6 @@ fn trees_of_any_kind_are_moved() {
         scaled.update(&mut model, grads).unwrap();
         model
     }
-    let model = (vec![1.0_f32], [2.0_f64; 1].map(|x| x as f32));
+    let model = (vec![1.0_f32], [2.0_f32]);
     assert_eq!(moved(&model, &(vec![8.0], [4.0])), (vec![0.0], [1.5]));
 }
