@@ -134,11 +134,11 @@ fn memory_for_paths_is_linear_however_long_they_are() {
 #[test]
 fn a_step_of_lent_leaves_allocates_nothing_for_a_leaf() {
     let allocated = |count: usize, along: bool| {
-        let mut leaves = vec![vec![1.0_f32; 64]; count];
+        let mut leaves = vec![vec![1.0_f32; 24]; count];
         let layout = Layout::of(&leaves).unwrap();
         let rule = (ClipNorm::default(), Lamb::default());
         let mut optimizer = Optimizer::new(rule, &layout).unwrap();
-        let ones = vec![1.0_f32; 64];
+        let ones = vec![1.0_f32; 24];
         let grads: Vec<Option<&[f32]>> = vec![Some(&ones); count];
         let mut step = || {
             if along {
@@ -172,11 +172,11 @@ fn a_step_by_gradients_of_halves_copies_none_of_them() {
     where
         Vec<Vec<E>>: flatleaf::Tree,
     {
-        let mut model = vec![vec![1.0_f32; 64]; 10_000];
+        let mut model = vec![vec![1.0_f32; 24]; 10_000];
         let layout = Layout::of(&model).unwrap();
         let rule = (ClipNorm::default(), Lamb::default());
         let mut optimizer = Optimizer::new(rule, &layout).unwrap();
-        let grads = vec![vec![one; 64]; 10_000];
+        let grads = vec![vec![one; 24]; 10_000];
         optimizer.update(&mut model, &grads).unwrap();
         allocations(|| {
             optimizer.update(&mut model, &grads).unwrap();

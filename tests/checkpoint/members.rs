@@ -28,14 +28,20 @@ fn layout() -> Layout {
 }
 
 fn parameters(len: usize) -> Vec<f32> {
-    (0..len)
-        .map(|index| (index % 37) as f32 * 0.1 - 1.5)
-        .collect()
+    again_and_again(len, 37, |index| index as f32 * 0.1 - 1.5)
 }
 
 fn gradient(layout: &Layout, step: usize) -> FlatGrad {
     let element = |index: usize| ((index * 29 + step * 13) % 23) as f32 / 11.0 - 1.0;
-    FlatGrad::from_flat(layout, (0..layout.len()).map(element).collect()).unwrap()
+    FlatGrad::from_flat(layout, again_and_again(layout.len(), 23, element)).unwrap()
+}
+
+/// Copies one period, since these vectors are made many times, in debug builds too.
+fn again_and_again(len: usize, period: usize, of: impl Fn(usize) -> f32) -> Vec<f32> {
+    let period: Vec<f32> = (0..period).map(of).collect();
+    let mut elements = period.repeat(len.div_ceil(period.len()));
+    elements.truncate(len);
+    elements
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -51,7 +57,7 @@ fn train(
 ) {
     let weight = if member.rank() == 0 { 1.0 } else { 0.0 };
     for step in steps {
-        let mut grad = gradient(&layout(), step);
+        let mut grad = gradient(optimizer.layout(), step);
         let report = optimizer.step_weighted_with(member, flat, &mut grad, weight);
         report.unwrap();
     }

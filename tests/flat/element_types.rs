@@ -555,8 +555,8 @@ fn f64_is_rounded_to_f32_as_a_cast_does() {
 /// 1.2 million elements: moved by all threads.
 fn large<E>(of: impl Fn(f64) -> E) -> Vec<ArrayD<E>> {
     let array = |seed: usize| {
-        ArrayD::from_shape_fn([600, 1000].to_vec(), |at| {
-            of(((at[0] * 1000 + at[1] + seed) as f64).sin())
+        ArrayD::from_shape_fn([400, 700].to_vec(), |at| {
+            of(((at[0] * 700 + at[1] + seed) as f64).sin())
         })
     };
     vec![array(0), array(1)]

@@ -30,8 +30,9 @@ fn everything_of<E: FlatElement>(length: usize) -> Vec<(String, Vec<u64>)> {
         .filter(|_| length < LARGE)
         .map(|&p| (format!("norm {p}"), vec![ops::norm(&x, p).to_bits()]));
     let changes = changes::<E>();
+    let before: Vec<E> = exact_too(length);
     let changes = changes.iter().map(|(name, kernel, _)| {
-        let mut y = exact_too(length);
+        let mut y = before.clone();
         kernel(&mut y, &x);
         (name.to_string(), bits_of(&y))
     });
@@ -44,8 +45,8 @@ fn everything_of<E: FlatElement>(length: usize) -> Vec<(String, Vec<u64>)> {
 
 /// As f64, which keeps two numbers apart that are.
 fn bits_of<E: FlatElement>(x: &[E]) -> Vec<u64> {
-    let wide = x.iter().map(|&x| x.into());
-    wide.map(f64::to_bits).collect()
+    let bits = |&x: &E| -> u64 { Into::<f64>::into(x).to_bits() };
+    x.iter().map(bits).collect()
 }
 
 fn clipped<E: FlatElement>(x: &[E]) -> (String, Vec<u64>) {
@@ -83,13 +84,18 @@ fn widths_agree() {
 #[cfg(feature = "rayon")]
 #[test]
 fn numbers_of_threads_agree() {
-    // Fewer in a debug build, in which a length takes ten times as long: one thread, and a number
-    // by which nothing can be divided evenly.
-    let counts: &[usize] = match cfg!(debug_assertions) {
-        true => &[1, 3],
-        false => &[1, 2, 3, 8],
+    // Fewer in a debug build, in which a length takes ten times as long: a number by which nothing
+    // can be divided evenly, against one thread, which is what takes `SPLIT` from outside; and of
+    // `LARGE` one type, as how work is shared does not depend on it.
+    let (counts, everything_of_large): (&[usize], fn(usize) -> _) = match cfg!(debug_assertions) {
+        true => (&[3], everything_of::<f32>),
+        false => (&[1, 2, 3, 8], everything),
     };
-    for (length, counts) in [(SPLIT, counts), (LARGE, &[3])] {
+    let lengths: [(usize, &[usize], fn(usize) -> _); 2] = [
+        (SPLIT, counts, everything),
+        (LARGE, &[3], everything_of_large),
+    ];
+    for (length, counts, everything) in lengths {
         let outside = everything(length);
         for &threads in counts {
             let pool = rayon::ThreadPoolBuilder::new()

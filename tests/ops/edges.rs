@@ -5,11 +5,16 @@ use flatleaf::FlatElement;
 const LANES: usize = 16;
 const CHUNK: usize = 16 * 1024;
 
-/// Every length up to two rows of lanes and a bit, and those around the first chunks.
+/// Every length up to two rows of lanes and a bit, and those around the first chunks: in a debug
+/// build, where these take most of the time, around the first one, and one length each of two,
+/// three and four chunks.
 pub(crate) fn lengths() -> impl Iterator<Item = usize> {
     let around = |n: usize| [n - 1, n, n + 1];
+    let further = [2 * CHUNK, 3 * CHUNK].into_iter().flat_map(around);
+    let is_tried = |&length: &usize| !cfg!(debug_assertions) || length == 2 * CHUNK + 1;
     (0..=2 * LANES + 3)
-        .chain([CHUNK, 2 * CHUNK, 3 * CHUNK].into_iter().flat_map(around))
+        .chain(around(CHUNK))
+        .chain(further.filter(is_tried))
         .chain([3 * CHUNK + LANES / 2])
 }
 

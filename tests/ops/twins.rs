@@ -13,11 +13,11 @@ fn measures_are_exact_where_sums_are() {
 }
 
 fn measures_are_exact_where_sums_are_of<E: FlatElement>() {
-    for &(name, kernel, twin) in &measures::<E>() {
-        slices(exact::<E>, |x| {
-            assert_eq!(kernel(x), twin(x), "{name} of {} elements", x.len())
-        });
-    }
+    slices(exact::<E>, |x| {
+        for &(name, kernel, twin) in &measures::<E>() {
+            assert_eq!(kernel(x), twin(x), "{name} of {} elements", x.len());
+        }
+    });
 }
 
 #[test]
@@ -46,14 +46,15 @@ fn changes_give_the_bits_of_the_loop() {
 }
 
 fn changes_give_the_bits_of_the_loop_of<E: FlatElement>() {
-    for &(name, kernel, twin) in &changes::<E>() {
-        slices(exact::<E>, |y| {
-            let (mut fast, mut plain, x) = (y.to_vec(), y.to_vec(), exact_too(y.len()));
+    slices(exact::<E>, |y| {
+        let x = exact_too(y.len());
+        for &(name, kernel, twin) in &changes::<E>() {
+            let (mut fast, mut plain) = (y.to_vec(), y.to_vec());
             kernel(&mut fast, &x);
             naive::each(&mut plain, &x, twin);
             assert_eq!(fast, plain, "{name} of {} elements", y.len());
-        });
-    }
+        }
+    });
 }
 
 #[test]
@@ -84,9 +85,9 @@ fn what_is_not_finite_is_found_at_every_place() {
 }
 
 fn what_is_not_finite_is_found_at_every_place_of<E: FlatElement>() {
-    for bad in [E::nan(), -E::nan(), E::infinity(), E::neg_infinity()] {
-        slices(exact::<E>, |x| {
-            assert_eq!(ops::first_non_finite(x), None);
+    slices(exact::<E>, |x| {
+        assert_eq!(ops::first_non_finite(x), None);
+        for bad in [E::nan(), -E::nan(), E::infinity(), E::neg_infinity()] {
             for place in [0, x.len() / 2, x.len().saturating_sub(1)]
                 .into_iter()
                 .filter(|&place| place < x.len())
@@ -96,8 +97,8 @@ fn what_is_not_finite_is_found_at_every_place_of<E: FlatElement>() {
                 assert!(!ops::all_finite(&x));
                 assert_eq!(ops::first_non_finite(&x), Some(place));
             }
-        });
-    }
+        }
+    });
 }
 
 #[test]

@@ -39,11 +39,18 @@ fn layout_of(len: usize) -> Layout {
 fn gradient_of(layout: &Layout, rank: usize, step: usize) -> FlatGrad {
     let elements = gradient(layout.len(), 10 * step + rank);
     let mut grad = FlatGrad::from_flat(layout, elements).unwrap();
-    if step == 2 {
-        grad.set_present(1, rank == 1);
-        grad.set_present(3, false);
+    for leaf in 0..layout.leaves().len() {
+        grad.set_present(leaf, is_present(leaf, rank, step));
     }
     grad
+}
+
+fn is_present(leaf: usize, rank: usize, step: usize) -> bool {
+    match (leaf, step) {
+        (1, 2) => rank == 1,
+        (3, 2) => false,
+        _ => true,
+    }
 }
 
 fn mean_of(layout: &Layout, size: usize, step: usize) -> FlatGrad {
@@ -53,15 +60,15 @@ fn mean_of(layout: &Layout, size: usize, step: usize) -> FlatGrad {
 
 /// The plain loop: in the order of the ranks, in `f64`, rounded once, divided by the number.
 pub(crate) fn mean(layout: &Layout, members: &[FlatGrad]) -> FlatGrad {
-    let mean = |index: usize| {
-        let mut sum = 0.0;
-        for member in members {
-            sum += f64::from(member[index]);
+    let mut sums = vec![0.0_f64; layout.len()];
+    for member in members {
+        let elements: &[f32] = member;
+        for (sum, &x) in sums.iter_mut().zip(elements) {
+            *sum += f64::from(x);
         }
-        (f64::from(sum as f32) / members.len() as f64) as f32
-    };
-    let elements = (0..layout.len()).map(mean).collect();
-    let mut grad = FlatGrad::from_flat(layout, elements).unwrap();
+    }
+    let mean = |sum: &f64| (f64::from(*sum as f32) / members.len() as f64) as f32;
+    let mut grad = FlatGrad::from_flat(layout, sums.iter().map(mean).collect()).unwrap();
     for leaf in 0..layout.leaves().len() {
         grad.set_present(leaf, members.iter().any(|member| member.is_present(leaf)));
     }
@@ -119,9 +126,9 @@ fn trained<R: Rule>(member: &mut Threads, layout: &Layout, rule: &R, is_sharded:
         change(&mut optimizer, step);
         let mut grad = gradient_of(layout, member.rank(), step);
         let report = optimizer.step_with(member, &mut flat, &mut grad).unwrap();
-        let mean = mean_of(layout, member.size(), step);
         for leaf in [0, 1, 2, 4] {
-            assert_eq!(grad.is_present(leaf), mean.is_present(leaf), "leaf {leaf}");
+            let on_any = (0..member.size()).any(|rank| is_present(leaf, rank, step));
+            assert_eq!(grad.is_present(leaf), on_any, "leaf {leaf}");
         }
         reports.push(report);
     }
@@ -672,7 +679,7 @@ fn a_run_goes_on_with_another_number_of_members() {
             .into_iter()
             .map(|(optimizer, _)| owned(optimizer))
             .collect();
-        for after in 1..=4 {
+        for after in (1..=4).filter(|after| !cfg!(debug_assertions) || after % 2 == 1) {
             let ends = run_from(after, &rule, Some((&snapshots, &flat)), 3..7);
             for (optimizer, flat) in ends {
                 let what = format!("from {before} to {after}");

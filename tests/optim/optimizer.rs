@@ -148,10 +148,15 @@ fn steps_give_the_same_bits_for_any_number_of_threads() {
             bits(&flat)
         })
     };
+    // Fewer in a debug build: a number by which nothing can be divided evenly.
+    let counts: &[usize] = match cfg!(debug_assertions) {
+        true => &[3],
+        false => &[2, 3, 8],
+    };
     let one = run(1);
-    [2, 3, 8]
-        .into_iter()
-        .for_each(|threads| assert!(run(threads) == one, "{threads} threads"));
+    for &threads in counts {
+        assert!(run(threads) == one, "{threads} threads");
+    }
 }
 
 #[test]
