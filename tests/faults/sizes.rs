@@ -54,8 +54,11 @@ fn a_million_places_of_one_leaf() {
     assert_eq!(layout.gather_grad(&model).unwrap()[0], PLACES as f32);
     layout.restructure_into(&mut model, &[2.0]).unwrap();
     assert!(Rc::ptr_eq(&model[0], &model[PLACES - 1]));
-    let too_many = vec![model[0].clone(); (1 << 20) + 2];
-    assert!(Layout::of(&too_many).unwrap_err().is_too_many_places());
+    // In a debug build this takes seconds, and the diamond below has it too.
+    if !cfg!(debug_assertions) {
+        let too_many = vec![model[0].clone(); (1 << 20) + 2];
+        assert!(Layout::of(&too_many).unwrap_err().is_too_many_places());
+    }
 }
 
 #[derive(Tree)]
@@ -99,7 +102,10 @@ fn a_diamond_below_the_bound_works_and_beyond_it_is_an_error() {
 
     let huge = diamond(30);
     assert!(Layout::of(&huge).unwrap_err().is_too_many_places());
-    assert!(DynTree::of(&huge).unwrap_err().is_too_many_places());
+    // In a debug build this takes seconds, and `contract` has it of another diamond.
+    if !cfg!(debug_assertions) {
+        assert!(DynTree::of(&huge).unwrap_err().is_too_many_places());
+    }
     // The layout of another tree knows none of its places.
     assert!(layout.gather(&huge).unwrap_err().is_unknown());
     assert!(layout.gather_grad(&huge).unwrap_err().is_unknown());

@@ -29,7 +29,8 @@ const STORAGES: [Storage; 4] = [
 /// Those that draw, as the draws tell apart where an element is.
 const STOCHASTIC: [Storage; 2] = [STORAGES[1], STORAGES[3]];
 
-const STEPS: usize = 5;
+/// One is of an absent leaf, the third, and one comes after it.
+const STEPS: usize = if cfg!(debug_assertions) { 4 } else { 5 };
 
 /// Leaves around rows, blocks and stages, matrices of one shape, one without elements, and one of
 /// several pieces.
@@ -322,9 +323,14 @@ fn numbers_of_threads_agree() {
     }
 }
 
-/// A leaf that shards cut, among small ones.
+/// A leaf that shards cut, among small ones: in a debug build, once.
 fn long_layout() -> Layout {
-    Layout::of(&(vec![0.0_f32; 300], vec![0.0_f32; 70_000], vec![0.0_f32; 5])).unwrap()
+    let long = if cfg!(debug_assertions) {
+        40_000
+    } else {
+        70_000
+    };
+    Layout::of(&(vec![0.0_f32; 300], vec![0.0_f32; long], vec![0.0_f32; 5])).unwrap()
 }
 
 /// Every member's gradients are others.
@@ -397,6 +403,11 @@ fn members_keep_shards_of_what_one_keeps() {
             let all = alone.state_to_vec(name).unwrap();
             let own = part.state_to_vec(name).unwrap();
             assert!(own == all[again.clone()], "`{name}` in {what}");
+        }
+        // Whoever has all of the state draws as one member does; in a release build the storages that
+        // do not draw are tried too.
+        if cfg!(debug_assertions) && !STOCHASTIC.contains(&storage) {
+            continue;
         }
         let ends = Threads::run(size, |member| member_of(member, &rule, storage, false));
         for (flat, optimizer) in &ends {

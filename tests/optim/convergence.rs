@@ -8,8 +8,6 @@ use flatleaf::optim::{
     Optimizer, RAdam, RmsProp, Rprop, Rule, Sgd,
 };
 
-use crate::numbers::flat_grad;
-
 /// A start, and the loss and gradient at a point.
 struct Problem {
     start: [f32; 2],
@@ -47,9 +45,8 @@ impl Problem {
             optimizer
                 .set_lr(lr * (1.0 - f64::from(step) / f64::from(steps)))
                 .unwrap();
-            optimizer
-                .step(&mut flat, &flat_grad(&layout, &gradient.map(|g| g as f32)))
-                .unwrap();
+            let gradient = gradient.map(|g| g as f32);
+            optimizer.step(&mut flat, &gradient).unwrap();
         }
         (self.loss)(flat[0].into(), flat[1].into()).0
     }

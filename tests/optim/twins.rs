@@ -109,7 +109,10 @@ struct LikeItsLoopInDoubles;
 
 impl Law for LikeItsLoopInDoubles {
     fn holds<R: RuleFor<f64> + Debug>(&self, rule: R, twin: Twin<R>) {
-        for length in [0, 1, 2 * LANES + 3, beyond_a_piece(&rule)] {
+        // How a vector is cut does not depend on its type: a debug build is spared the last one.
+        let lengths = [0, 1, 2 * LANES + 3, beyond_a_piece(&rule)];
+        let left_out = usize::from(cfg!(debug_assertions));
+        for &length in &lengths[..lengths.len() - left_out] {
             let mut flat = widened(&parameters(length));
             let layout = Layout::of(&flat).unwrap();
             let mut optimizer = Optimizer::new_as::<f64>(rule.clone(), &layout).unwrap();
