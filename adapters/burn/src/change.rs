@@ -95,7 +95,7 @@ pub(crate) struct Stripped<'m, M: Module> {
 }
 
 /// What a place needs to get its parameter back.
-pub(crate) struct Taken {
+struct Taken {
     tracking: Tracking,
     /// Where the elements were, if the module still holds them.
     kept: Option<usize>,

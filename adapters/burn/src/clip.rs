@@ -6,6 +6,7 @@ use flatleaf::ops::Clip;
 use flatleaf::{Error, Result, ops};
 
 use crate::flat::Flat;
+use crate::route::refused_at;
 use crate::tensor::{Handle, Tracking, with_rank};
 
 impl Flat {
@@ -55,9 +56,12 @@ impl Flat {
         let mut sum = 0.0;
         for stop in leaves() {
             let grad = with_rank!(stop.rank, D => grads.get::<D>(stop.id).map(Handle::of_float));
-            if let Some(grad) = grad {
-                sum += grad?.0.sum_of_squares();
-            }
+            let (Some(grad), Some(leaf)) = (grad, stop.leaf) else {
+                continue;
+            };
+            let (grad, _) =
+                grad.map_err(|error| refused_at(self.layout().leaves()[leaf].path(), &error))?;
+            sum += grad.sum_of_squares();
         }
         let norm = f64::sqrt(sum);
         if !norm.is_finite() || max.is_nan() || max < 0.0 {

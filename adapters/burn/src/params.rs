@@ -26,7 +26,7 @@ use flatleaf::{
     Builder, Dtype, Error, Identity, Key, LeafMut, LeafRef, Result, Tree, Visitor, VisitorMut,
 };
 
-use crate::route::come_apart;
+use crate::route::{come_apart, refused_at};
 use crate::tensor::{Handle, node_of, written_elsewhere};
 
 /// A module's parameters as a tree of handles: with burn's paths, and with its `ParamId`s as
@@ -538,8 +538,7 @@ impl Recorder {
     #[cold]
     fn fail(&mut self, error: Error) {
         let path = self.path();
-        self.failed
-            .get_or_insert_with(|| Error::custom(format_args!("`{path}`: {error}")));
+        self.failed.get_or_insert_with(|| refused_at(&path, &error));
     }
 
     /// Where the stream is.

@@ -6,14 +6,14 @@
 //! that has loaded a record, has others. It gets a route of its own, after its tree has been held
 //! against the layout.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::tensor::{DType, Device, Tensor};
-use flatleaf::{Error, Layout, Result};
+use flatleaf::{Dtype, Error, Layout, Result};
 
-use crate::params::Params;
+use crate::params::{Float, Params};
 use crate::tensor::{Handle, node_of};
 
 /// Every float of a module, in burn's order.
@@ -56,23 +56,15 @@ impl Route {
     pub(crate) fn of(params: &Params, layout: &Layout) -> Self {
         let mut counts: HashMap<ParamId, usize> = HashMap::new();
         let floats: Vec<_> = params.floats().collect();
-        floats
-            .iter()
-            .for_each(|float| *counts.entry(float.id).or_default() += 1);
-        let mut seen = HashMap::new();
-        let stop = |float: &crate::params::Float| Stop {
+        for float in &floats {
+            *counts.entry(float.id).or_default() += 1;
+        }
+        let mut seen = HashSet::new();
+        let stop = |float: &Float| Stop {
             id: float.id,
             rank: float.rank,
-            leaf: layout
-                .index_of(&float.path)
-                .filter(|&leaf| leaf < layout.leaves().len()),
-            is_first: match seen.entry(float.id) {
-                Entry::Vacant(first) => {
-                    first.insert(());
-                    true
-                }
-                Entry::Occupied(_) => false,
-            },
+            leaf: layout.index_of(&float.path),
+            is_first: seen.insert(float.id),
             is_tied: counts[&float.id] > 1,
         };
         let stops: Vec<Stop> = floats.iter().map(stop).collect();
@@ -132,6 +124,12 @@ pub(crate) fn come_apart(places: &str) -> Error {
     ))
 }
 
+/// What is wrong with the elements of a parameter, or of its gradient, with its path.
+#[cold]
+pub(crate) fn refused_at(path: &str, error: &Error) -> Error {
+    Error::custom(format_args!("`{path}`: {error}"))
+}
+
 struct Check<'r> {
     stops: std::slice::Iter<'r, Stop>,
     layout: &'r Layout,
@@ -161,6 +159,10 @@ impl Check<'_> {
             return false;
         }
         let is_narrow = matches!(param.dtype(), DType::F32 | DType::F16 | DType::BF16);
+        if !is_narrow && leaf.dtype() != Dtype::F64 {
+            // It has become wider, or has been quantised, since it was planned.
+            return false;
+        }
         self.look.can_walk &= is_narrow && param.device() == self.host;
         if stop.is_tied {
             self.look.ties_hold &= self.is_as_before(param);

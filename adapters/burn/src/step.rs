@@ -18,12 +18,23 @@
 //! is not left to the map: such modules go through [`change`](crate::change), which takes all of
 //! them out first.
 //!
+//! A tie has one storage with several holds, of which all but the first are let go in a map before.
+//!
 //! Dropped: the module taken apart by one map and put together by another, as `change` does it.
 //! Each takes every parameter out of its box and makes a new one. Also dropped: to look at nothing
 //! in the second step of the same module. A module is the same only if its ids and shapes are, and
 //! to know that is to look.
 //!
-//! A tie has one storage with several holds, of which all but the first are let go in a map before.
+//! Of ten thousand small leaves, almost all of a step is burn's. By samples: 29 % makes each leaf
+//! known to autodiff (a dozen allocations, four hash maps of one entry each), 20 % is to take
+//! tensors out of their parameters and to make new ones, 10 % to take gradients out of their
+//! container, 11 % is the rule; the look is 6 %, the rest is to let go. Looked for in burn's
+//! interface, and not there: a way to write the elements of a tensor that keeps its node
+//! (autodiff's tensor gives both away and is made with a node of its own, and a `FlexTensor` is
+//! copied by whoever writes to it while it is shared); a parameter's mapper without its tensor
+//! (`consume` clones it, and `Param::initialized` would lose the mapper); a leaf in the graph of
+//! another. Handles that are kept between steps would be second holds, which have everybody else
+//! copy. An allocator that gives nothing back to the system makes no difference.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -37,7 +48,7 @@ use flatleaf::{Layout, Result, StateArray, StateDict, TiedGrads};
 use crate::change::change;
 use crate::flat::Flat;
 use crate::params::Params;
-use crate::route::{Route, Stop};
+use crate::route::{Route, Stop, refused_at};
 use crate::tensor::{Handle, with_rank};
 
 impl Flat {
@@ -51,7 +62,8 @@ impl Flat {
     /// # Errors
     /// Nothing has moved then. A parameter whose places burn's autodiff takes for several tensors:
     /// [`retie`](Flat::retie) the module. `is_shape`, `is_missing`, `is_unknown`: another module
-    /// than the layout's; `is_shape`: a gradient of another shape than its parameter.
+    /// than the layout's; `is_shape`: a gradient of another shape than its parameter. A gradient
+    /// that is quantised; one of another float type than its parameter is read as `f32`.
     /// `is_non_finite`: a gradient that is infinite or NaN, where a stage refuses that.
     /// `is_element_type`: a parameter of `f64`.
     ///
@@ -109,7 +121,8 @@ impl Flat {
 /// The gradient of each leaf, as `f32`.
 ///
 /// # Errors
-/// `is_shape`: a gradient of another shape than its parameter.
+/// With the parameter's path. `is_shape`: a gradient of another shape than its parameter; elements
+/// that no leaf can have, such as quantised ones.
 fn take_grads(
     route: &Route,
     layout: &Layout,
@@ -120,7 +133,8 @@ fn take_grads(
         let Some(leaf) = stop.leaf else { continue };
         let grad = with_rank!(stop.rank, D => grads.remove::<D>(stop.id).map(Handle::of_float));
         let Some(grad) = grad else { continue };
-        let grad = grad?.0.into_f32();
+        let (grad, _) = grad.map_err(|error| refused_at(layout.leaves()[leaf].path(), &error))?;
+        let grad = grad.into_f32();
         check_shape(layout, leaf, &grad)?;
         taken[leaf] = Some(grad);
     }
@@ -146,8 +160,8 @@ fn check_shape(layout: &Layout, leaf: usize, grad: &Handle) -> Result<()> {
 /// What a panic says.
 type Panic = Box<dyn Any + Send>;
 
-/// Goes through a module that nobody else holds and calls `step` with each leaf that has a gradient.
-/// Gives the module back whole even if `step` panics, together with the panic.
+/// Goes through a module that nobody else holds and calls `step` with each leaf that has a
+/// gradient. Gives the module back whole even if `step` panics, together with the panic.
 fn walk<M: Module>(
     module: M,
     route: &Route,

@@ -139,7 +139,7 @@ impl Handle {
     fn downloaded<const D: usize, K: Basic>(tensor: Tensor<D, K>) -> Result<Self> {
         if let DType::QFloat(_) = tensor.dtype() {
             return Err(Error::custom(
-                "expected floats, found quantised elements: dequantise the module first",
+                "expected floats, found quantised elements: dequantise them first",
             ));
         }
         let device = tensor.device();
@@ -418,24 +418,14 @@ impl Handle {
     /// # Panics
     /// If they are of another number, or no floats.
     pub(crate) fn copy_to(&self, to: &mut [f32]) {
-        let pairs = |len: usize| assert_eq!(len, to.len(), "elements of a leaf");
         if let Some(elements) = self.elements::<f32>() {
             to.copy_from_slice(elements);
         } else if let Some(elements) = self.elements::<f16>() {
-            pairs(elements.len());
-            to.iter_mut()
-                .zip(elements)
-                .for_each(|(to, x)| *to = x.to_f32());
+            convert(elements, to, f16::to_f32);
         } else if let Some(elements) = self.elements::<bf16>() {
-            pairs(elements.len());
-            to.iter_mut()
-                .zip(elements)
-                .for_each(|(to, x)| *to = x.to_f32());
+            convert(elements, to, bf16::to_f32);
         } else if let Some(elements) = self.elements::<f64>() {
-            pairs(elements.len());
-            to.iter_mut()
-                .zip(elements)
-                .for_each(|(to, x)| *to = *x as f32);
+            convert(elements, to, |x| x as f32);
         } else {
             unreachable!("floats")
         }
@@ -451,14 +441,8 @@ impl Handle {
         self.copy_to(&mut wide);
         step(&mut wide);
         match self.dtype() {
-            Some(Dtype::F16) => {
-                let elements = self.elements_mut::<f16>().iter_mut().zip(wide);
-                elements.for_each(|(to, x)| *to = f16::from_f32(x));
-            }
-            _ => {
-                let elements = self.elements_mut::<bf16>().iter_mut().zip(wide);
-                elements.for_each(|(to, x)| *to = bf16::from_f32(x));
-            }
+            Some(Dtype::F16) => convert(&wide, self.elements_mut(), f16::from_f32),
+            _ => convert(&wide, self.elements_mut(), bf16::from_f32),
         }
     }
 
@@ -528,6 +512,15 @@ pub(crate) fn node_of<const D: usize>(tensor: Tensor<D>) -> Option<NodeId> {
         DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => Some(tensor.id()),
         _ => None,
     }
+}
+
+/// Writes each element in another type.
+///
+/// # Panics
+/// If there are not as many of both.
+fn convert<From: Copy, To>(from: &[From], to: &mut [To], one: impl Fn(From) -> To) {
+    assert_eq!(from.len(), to.len(), "elements of a leaf");
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = one(*x));
 }
 
 /// Writes a matrix of so many columns the other way round.

@@ -1,12 +1,14 @@
 //! A module's parameters as a tree.
 
+use std::process::Command;
+
 use burn_core::module::{Lora, Module};
 use burn_core::tensor::{DType, Device, Tensor};
 use burn_nn::{BatchNormConfig, LayerNormConfig, LinearConfig, LinearLayout};
 use flatleaf::{Dtype, Layout, deep_clone};
 use flatleaf_burn::{Flat, Params, change};
 
-use crate::models::{Mlp, Pair, Tied, device, paths};
+use crate::models::{Mlp, Pair, Tied, device, parameter, paths};
 
 #[test]
 fn a_network_has_266_610_parameters_in_6_leaves_in_its_own_order() {
@@ -26,6 +28,50 @@ fn a_network_has_266_610_parameters_in_6_leaves_in_its_own_order() {
     // Ids are random, and no part of a layout.
     let another = Layout::of(&Params::of(&Mlp::of(&[784, 300, 100, 10])).unwrap()).unwrap();
     assert_eq!(layout.fingerprint(), another.fingerprint());
+}
+
+/// Names, order and values of modules whose ids this process has drawn.
+fn names_order_and_values() -> String {
+    let tied = Layout::of(&Params::of(&Tied::new()).unwrap()).unwrap();
+    let adapted = Mlp::of(&[4, 3, 2]).apply_lora(Lora::new(2, 4.0));
+    let adapted = Layout::of(&Params::of(&adapted).unwrap()).unwrap();
+    // Each holds its number, and a third of them stand at a second place.
+    let mut numbers: Vec<_> = (0..30).map(|n| parameter([n as f32])).collect();
+    numbers.extend_from_within(10..20);
+    let flat = Flat::of(&numbers).unwrap();
+
+    let mut text = String::new();
+    for layout in [&tied, &adapted, flat.layout()] {
+        let leaves = layout.leaves().iter().chain(layout.others());
+        let places: Vec<_> = leaves.map(|leaf| leaf.places().join("=")).collect();
+        text += &format!("{} {:?} ", places.join(" "), layout.fingerprint());
+    }
+    text + &format!("{:?}", flat.flatten(&numbers).unwrap())
+}
+
+/// burn draws ids at random, and Rust the seeds of hash maps, anew in every process.
+#[test]
+fn names_order_and_values_are_the_same_in_ten_processes() {
+    const NAME: &str = "params::names_order_and_values_are_the_same_in_ten_processes";
+    const IS_OTHER: &str = "FLATLEAF_BURN_IS_OTHER_PROCESS";
+    let here = names_order_and_values();
+    if std::env::var_os(IS_OTHER).is_some() {
+        println!("found: {here}");
+        return;
+    }
+    assert!(here.contains("embed=head norm.gamma"), "{here}");
+    assert!(
+        here.contains("layers.0.weight.lora.a layers.0.weight.lora.b"),
+        "{here}"
+    );
+    for _ in 0..10 {
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        let other = other.args(["--exact", NAME, "--nocapture"]);
+        let output = other.env(IS_OTHER, "1").output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (_, there) = printed.split_once("found: ").expect(&printed);
+        assert_eq!(there.lines().next(), Some(&here[..]));
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! A rule of flatleaf in burn's own training loop.
 
+use std::f64::consts::PI;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{DType, Tensor};
 use burn_optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn_optim::lr_scheduler::exponential::ExponentialLrSchedulerConfig;
 use burn_optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use flatleaf::ops::norm_l2;
 use flatleaf::optim::{
@@ -186,4 +188,52 @@ fn the_steps_of_burns_learner_with_a_clip_are_those_of_a_chain() {
     );
     let difference: Vec<f32> = learned.iter().zip(&ours).map(|(a, b)| a - b).collect();
     assert!(norm_l2(&difference) < 1e-6 * norm_l2(&ours));
+}
+
+/// As whoever finds the rate too high does: all goes on from the files, by a schedule with another
+/// peak.
+#[test]
+fn another_peak_rate_acts_from_the_first_step_after_a_resume_and_moments_go_on() {
+    const STEPS: usize = 6;
+    let rule = AdamW::default();
+    let mut learned = Mlp::of(&[4, 3, 2]);
+    let flat = Flat::of(&learned).unwrap();
+    let mut ours = learned.valid().train();
+    let mut optimizer = Optimizer::new(rule, flat.layout()).unwrap();
+    let new_of = |model: &Mlp| -> ModuleOptimizer { PerTensor::of(rule, model).unwrap().into() };
+    let mut module_optimizer = new_of(&learned);
+    let cosine = |peak| {
+        let config = CosineAnnealingLrSchedulerConfig::new(peak, STEPS);
+        config.init().unwrap()
+    };
+    let (mut peak, mut schedule) = (0.1, cosine(0.1));
+    for step in 0..STEPS {
+        if step == STEPS / 2 {
+            learned = Mlp::of(&[4, 3, 2]).load_record(learned.into_record());
+            module_optimizer = new_of(&learned).load_record(module_optimizer.to_record());
+            peak = 0.02;
+            schedule = cosine(peak).load_record(schedule.to_record());
+        }
+        let learned_grads = grads(&learned);
+        learned = module_optimizer.step(schedule.step(), learned, learned_grads);
+
+        // Without a stop, by the formula: where the new cosine is at this step, not its beginning.
+        let cos = (step as f64 / STEPS as f64 * PI).cos();
+        optimizer.set_lr(0.5 * peak * (1.0 + cos)).unwrap();
+        let our_grads = grads(&ours);
+        flat.step(&mut optimizer, &mut ours, our_grads).unwrap();
+        let (learned, ours) = (flat.flatten(&learned), flat.flatten(&ours));
+        assert_eq!(learned.unwrap(), ours.unwrap(), "step {step}");
+    }
+}
+
+/// Of all schedules of burn, this one keeps its rate in its record, which is no matter of the
+/// optimiser.
+#[test]
+fn burns_exponential_schedule_goes_on_at_its_old_rate_whatever_the_new_one_is() {
+    let of = |rate| ExponentialLrSchedulerConfig::new(rate, 0.5).init().unwrap();
+    let mut schedule = of(0.1);
+    schedule.step();
+    let mut resumed = of(0.001).load_record(schedule.to_record());
+    assert_eq!(resumed.step().base(), schedule.step().base());
 }
