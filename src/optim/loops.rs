@@ -7,9 +7,11 @@ use std::slice;
 
 use smallvec::SmallVec;
 
-use super::kernel::Kernel;
+use super::kernel::{BoundKernel, Kernel, Norms};
 use super::part_gradient::{GRADIENT_BLOCK, PartGradient};
-use super::row::{Context, Copied, Elements, HalfColumn, ROW, Row, States, filled_up};
+use super::row::{
+    Context, Copied, CopiedStates, Elements, FullStates, HalfStates, ROW, Row, States, filled_up,
+};
 use super::scan::Scan;
 use crate::element::{Dtype, FlatElement};
 use crate::ops::compact::Sequence;
@@ -26,7 +28,8 @@ pub(super) struct Slices<'v, 's, E> {
 #[derive(Clone, Copy)]
 pub(super) enum Columns<'c, E> {
     Full(&'c [&'c [Cell<Elements<E>>]]),
-    Halves(&'c [HalfColumn<'c>]),
+    /// With what is drawn for them.
+    Halves(&'c [&'c [Cell<[u16; ROW]>]], Option<Sequence>),
 }
 
 impl<E> Columns<'_, E> {
@@ -38,21 +41,18 @@ impl<E> Columns<'_, E> {
                 let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = columns.collect();
                 work(Columns::Full(&columns));
             }
-            Columns::Halves(columns) => {
-                let behind = rows.start * ROW;
-                let columns = columns.iter().map(|(column, random)| {
-                    let random = random.map(|random| random.behind(behind));
-                    (&column[rows.clone()], random)
-                });
-                let columns: SmallVec<[HalfColumn<'_>; 4]> = columns.collect();
-                work(Columns::Halves(&columns));
+            Columns::Halves(columns, random) => {
+                let random = random.map(|random| random.behind(rows.start * ROW));
+                let columns = columns.iter().map(|column| &column[rows.clone()]);
+                let columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = columns.collect();
+                work(Columns::Halves(&columns, random));
             }
         }
     }
 }
 
 /// Those of vectors that are only read, with a place for what stages make of a row of each.
-type Read<'c, E> = (&'c [&'c [Elements<E>]], &'c [Copied<E>]);
+type Read<'c, E> = &'c [(&'c [Elements<E>], Copied<E>)];
 
 /// A [`Kernel`] behind `dyn`: its loops over rows are all of a step that is compiled for a rule, in
 /// the crate that names it, and everything around them is compiled once, here.
@@ -118,12 +118,22 @@ impl<E: FlatElement, K: Kernel<E>> AnyKernel<E> for K {
         states: Columns<'_, E>,
         context: Context<'_, E>,
     ) {
+        let rows = x.len();
         match states {
-            Columns::Full(columns) => dispatch::run(Step, x, grad, (self, columns, context)),
-            Columns::Halves(columns) => {
+            Columns::Full(columns) => {
+                let states = FullStates { columns, rows };
+                dispatch::run(Step, x, grad, (self, states, context));
+            }
+            Columns::Halves(columns, random) => {
                 // A constant, so that a loop that never runs is not compiled.
                 if const { takes_halves::<E, K>() } {
-                    dispatch::run(Step, x, grad, (self, columns, context));
+                    let states = HalfStates {
+                        columns,
+                        rows,
+                        random,
+                        state: 0,
+                    };
+                    dispatch::run(Step, x, grad, (self, states, context));
                 } else {
                     unreachable!("it says that it takes none");
                 }
@@ -213,28 +223,8 @@ fn step_rows_by_blocks<E: FlatElement, const ROWS: usize>(
 
 struct Step;
 
-/// Rows of every state vector, of one kind.
-trait Rows<'c, E>: Copy {
-    /// Those of the row at this place.
-    fn at(self, at: usize) -> States<'c, E>;
-}
-
-impl<'c, E> Rows<'c, E> for &'c [&'c [Cell<Elements<E>>]] {
-    #[inline(always)]
-    fn at(self, at: usize) -> States<'c, E> {
-        States::Live { columns: self, at }
-    }
-}
-
-impl<'c, E> Rows<'c, E> for &'c [HalfColumn<'c>] {
-    #[inline(always)]
-    fn at(self, at: usize) -> States<'c, E> {
-        States::Halves { columns: self, at }
-    }
-}
-
-impl<'c, E: FlatElement, K: Kernel<E>, C: Rows<'c, E>>
-    dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&K, C, Context<'c, E>)> for Step
+impl<'c, E: FlatElement, K: Kernel<E>, S: States<'c, E>>
+    dispatch::Kernel<&mut [Elements<E>], &[Elements<E>], (&'c K, S, Context<'c, E>)> for Step
 {
     type Output = ();
 
@@ -242,13 +232,17 @@ impl<'c, E: FlatElement, K: Kernel<E>, C: Rows<'c, E>>
     fn run(
         x: &mut [Elements<E>],
         grad: &[Elements<E>],
-        (kernel, columns, context): (&K, C, Context<'c, E>),
+        (kernel, states, context): (&'c K, S, Context<'c, E>),
     ) {
-        for (at, (x, grad)) in x.iter_mut().zip(grad).enumerate() {
+        // As many rows as the states have, which the compiler has to know.
+        let rows = x.len();
+        let grad = &grad[..rows];
+        let kernel = kernel.bind(states.of_rows(rows), Norms::of(context));
+        for at in 0..rows {
+            let mut row = Row::new(x[at], grad[at], at);
             // Parameters are written last: a row that is held back leaves them as they were.
-            let mut row = Row::new(*x, *grad, columns.at(at), context);
             if kernel.run(&mut row).is_continue() {
-                *x = row.moved();
+                x[at] = row.moved();
             }
         }
     }
@@ -279,41 +273,37 @@ fn step_end<E: FlatElement>(
     }
 }
 
-/// Elements of state vectors that are kept as bf16, with what is drawn for them.
-pub(super) type Halves<'v> = (&'v mut [u16], Option<Sequence>);
-
-/// Takes the step where every state vector is kept as bf16.
+/// Takes the step where every state vector is kept as bf16, with what is drawn for them.
 pub(super) fn step_halves<E: FlatElement>(
     (x, grad): (&mut [E], PartGradient<'_, E>),
-    states: &mut [Halves<'_>],
+    (states, random): (&mut [&mut [u16]], Option<Sequence>),
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
     let (x, x_end) = x.as_chunks_mut();
-    let mut columns: SmallVec<[HalfColumn<'_>; 4]> = SmallVec::new();
-    let mut ends: SmallVec<[Halves<'_>; 4]> = SmallVec::new();
-    for (state, random) in states {
+    let mut columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = SmallVec::new();
+    let mut ends: SmallVec<[&mut [u16]; 4]> = SmallVec::new();
+    for state in states {
         let (column, end) = state.as_chunks_mut();
-        columns.push((Cell::from_mut(column).as_slice_of_cells(), *random));
-        ends.push((end, random.map(|random| random.behind(x.len() * ROW))));
+        columns.push(Cell::from_mut(column).as_slice_of_cells());
+        ends.push(end);
     }
-    step_rows(x, grad, Columns::Halves(&columns), kernel, context);
+    step_rows(x, grad, Columns::Halves(&columns, random), kernel, context);
     if x_end.is_empty() {
         return;
     }
     // The end is filled up to a row, as that of full vectors is.
     let start = context.start + x.len() * ROW;
     let (mut moved, grad) = ([filled_up(x_end)], [grad.end_row()]);
-    let filled = ends.iter().map(|(end, _)| Cell::new(filled_up(end)));
+    let filled = ends.iter().map(|end| Cell::new(filled_up(end)));
     let filled: SmallVec<[Cell<[u16; ROW]>; 4]> = filled.collect();
-    let columns = filled.iter().zip(&ends);
-    let columns: SmallVec<[HalfColumn<'_>; 4]> = columns
-        .map(|(row, (_, random))| (slice::from_ref(row), *random))
-        .collect();
+    let columns = filled.iter().map(slice::from_ref);
+    let columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = columns.collect();
+    let columns = Columns::Halves(&columns, random.map(|random| random.behind(x.len() * ROW)));
     let context = Context { start, ..context };
-    kernel.step_rows(&mut moved, &grad, Columns::Halves(&columns), context);
+    kernel.step_rows(&mut moved, &grad, columns, context);
     x_end.copy_from_slice(&moved[0][..x_end.len()]);
-    for ((end, _), filled) in ends.iter_mut().zip(&filled) {
+    for (end, filled) in ends.iter_mut().zip(&filled) {
         let changed = &filled.get()[..end.len()];
         // A vector that no stage touches costs no memory.
         if changed != *end {
@@ -332,35 +322,34 @@ pub(super) fn direction<E: FlatElement>(
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
-    let copies: SmallVec<[Copied<E>; 4]> = states.iter().map(|_| Cell::default()).collect();
     let (x, x_end) = x.as_chunks();
     let (dx, dx_end) = dx.as_chunks_mut();
     let columns = states.iter().map(|state| state.as_chunks().0);
-    let columns: SmallVec<[&[Elements<E>]; 4]> = columns.collect();
-    kernel.direct_rows(x, dx, (&columns, &copies), context);
+    kernel.direct_rows(x, dx, &with_copies(columns), context);
     if !x_end.is_empty() {
         let start = context.start + x.len() * ROW;
         let ends = states
             .iter()
             .map(|state| filled_up(state.as_chunks::<ROW>().1));
         let ends: SmallVec<[Elements<E>; 4]> = ends.collect();
-        let columns: SmallVec<[&[Elements<E>]; 4]> = ends.iter().map(slice::from_ref).collect();
+        let columns = with_copies(ends.iter().map(slice::from_ref));
         let mut direction = [filled_up(dx_end)];
         let context = Context { start, ..context };
-        kernel.direct_rows(
-            &[filled_up(x_end)],
-            &mut direction,
-            (&columns, &copies),
-            context,
-        );
+        kernel.direct_rows(&[filled_up(x_end)], &mut direction, &columns, context);
         dx_end.copy_from_slice(&direction[0][..dx_end.len()]);
     }
 }
 
+fn with_copies<'c, E: FlatElement>(
+    columns: impl Iterator<Item = &'c [Elements<E>]>,
+) -> SmallVec<[(&'c [Elements<E>], Copied<E>); 4]> {
+    columns.map(|column| (column, Cell::default())).collect()
+}
+
 struct Direction;
 
-impl<E: FlatElement, K: Kernel<E>>
-    dispatch::Kernel<&[Elements<E>], &mut [Elements<E>], (&K, Read<'_, E>, Context<'_, E>)>
+impl<'c, E: FlatElement, K: Kernel<E>>
+    dispatch::Kernel<&[Elements<E>], &mut [Elements<E>], (&'c K, Read<'c, E>, Context<'c, E>)>
     for Direction
 {
     type Output = ();
@@ -369,15 +358,19 @@ impl<E: FlatElement, K: Kernel<E>>
     fn run(
         x: &[Elements<E>],
         dx: &mut [Elements<E>],
-        (kernel, (real, copies), context): (&K, Read<'_, E>, Context<'_, E>),
+        (kernel, columns, context): (&'c K, Read<'c, E>, Context<'c, E>),
     ) {
-        for (at, (x, dx)) in x.iter().zip(dx).enumerate() {
+        let rows = dx.len();
+        let x = &x[..rows];
+        let states = CopiedStates { columns, rows };
+        let kernel = kernel.bind(states, Norms::of(context));
+        for at in 0..rows {
             // Another stage may read what one has written, so copies last for the row, not longer.
-            copies.iter().for_each(|copy| copy.set(None));
-            let mut row = Row::new(*x, *dx, States::Copied { real, at, copies }, context);
+            columns.iter().for_each(|(_, copy)| copy.set(None));
+            let mut row = Row::new(x[at], dx[at], at);
             // It stops at the norm that is wanted, or runs through; the row has the direction.
             let _ = kernel.run(&mut row);
-            *dx = row.dx;
+            dx[at] = row.dx;
         }
     }
 }

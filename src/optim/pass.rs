@@ -376,9 +376,10 @@ impl<'v, E: FlatElement> Piece<'v, E> {
         }
         if kernel.takes_halves()
             && slices.states.is_empty()
-            && let Some(mut halves) = staged::all_halves(packed)
+            && let Some((mut halves, random)) = staged::all_halves(packed)
         {
-            return loops::step_halves((slices.x, slices.grad), &mut halves, kernel, context);
+            let (x, grad) = (slices.x, slices.grad);
+            return loops::step_halves((x, grad), (&mut halves, random), kernel, context);
         }
         staged::step(slices, packed, kernel, context)
     }

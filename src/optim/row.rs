@@ -7,36 +7,20 @@
 //! one cannot begin to read.)
 #![allow(clippy::needless_range_loop)] // indices vectorise better than iterators here
 
+use std::array;
 use std::cell::Cell;
-use std::ops::{ControlFlow, Range};
 
 use bytemuck::Zeroable;
 
 use super::measure::Measured;
 use crate::element::{Dtype, FlatElement};
-use crate::ops::compact::{self, Sequence};
+use crate::ops::compact::{self, Sequence, SequenceRow};
 
 /// Elements of a row: the widest registers hold as many.
 pub(super) const ROW: usize = 16;
 
 /// The elements of a row.
 pub(super) type Elements<E> = [E; ROW];
-
-/// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they
-/// are, the direction that is subtracted from them in the end (at first the gradient), and the
-/// state of the stage at hand.
-///
-/// The end of a leaf is filled up with zeros, and what becomes of them is dropped.
-pub struct Row<'r, E> {
-    x: Elements<E>,
-    pub(super) dx: Elements<E>,
-    states: States<'r, E>,
-    /// Which of the states are those of the stage at hand.
-    stage: Range<usize>,
-    context: Context<'r, E>,
-    /// The number of the next norm.
-    norm: usize,
-}
 
 /// What is the same for all rows of a part.
 #[derive(Clone, Copy)]
@@ -48,31 +32,238 @@ pub(super) struct Context<'r, E> {
     pub(super) measured: &'r [Option<Measured<E>>],
 }
 
-/// The vectors that the stages keep. A vector is read and written only where a stage asks for it.
-pub(super) enum States<'r, E> {
-    Live {
-        columns: &'r [&'r [Cell<Elements<E>>]],
-        at: usize,
-    },
-    Halves {
-        columns: &'r [HalfColumn<'r>],
-        at: usize,
-    },
-    /// Stages write to copies, made as they ask.
-    Copied {
-        real: &'r [&'r [Elements<E>]],
-        at: usize,
-        copies: &'r [Copied<E>],
-    },
+/// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they
+/// are, and the direction that is subtracted from them in the end (at first the gradient).
+///
+/// The end of a leaf is filled up with zeros, and what becomes of them is dropped.
+pub struct Row<E> {
+    x: Elements<E>,
+    pub(super) dx: Elements<E>,
+    /// Which row of the part it is.
+    at: usize,
 }
 
-/// The rows of a state vector that is kept as bf16, of vectors of f32 only, and what is drawn for
-/// them. A row is widened and rounded in registers, so memory is read and written in the order in
-/// which full vectors are. (By way of a buffer in the L1 cache for 1,024 elements of each vector, a
-/// step of AdamW took twice as long; of copies that are rounded when all stages have run, 1.4 times
-/// as long as of what is rounded as it is written, which is why kernels whose pieces read what
-/// others of them wrote go by the buffer.)
-pub(super) type HalfColumn<'c> = (&'c [Cell<[u16; ROW]>], Option<Sequence>);
+impl<E: FlatElement> Row<E> {
+    #[inline(always)]
+    pub(super) fn new(x: Elements<E>, dx: Elements<E>, at: usize) -> Self {
+        Row { x, dx, at }
+    }
+
+    /// See [`each`](super::each).
+    #[inline(always)]
+    pub(super) fn each<const N: usize>(
+        &mut self,
+        change: &impl Fn(E, E, &mut [E; N]) -> E,
+        vectors: &impl Vectors<E, N>,
+    ) {
+        // Local arrays and plain loops, so that the compiler keeps all of it in registers. States
+        // are read before the loop and written behind it: within, every one is a register.
+        let (x, mut dx, mut columns) = (self.x, self.dx, vectors.read(self.at));
+        for i in 0..ROW {
+            let mut elements = [E::zeroed(); N];
+            for k in 0..N {
+                elements[k] = columns[k][i];
+            }
+            dx[i] = change(x[i], dx[i], &mut elements);
+            for k in 0..N {
+                columns[k][i] = elements[k];
+            }
+        }
+        vectors.write(self.at, columns);
+        self.dx = dx;
+    }
+
+    /// Multiplies the direction by a factor, in f64.
+    #[inline(always)]
+    pub(super) fn scale(&mut self, factor: f64) {
+        for i in 0..ROW {
+            self.dx[i] = E::from_f64(self.dx[i].into() * factor);
+        }
+    }
+
+    /// Takes the direction from that of the part, as it has been changed.
+    #[inline(always)]
+    pub(super) fn replace(&mut self, direction: &[E]) {
+        self.dx = filled_up(&direction[self.at * ROW..]);
+    }
+
+    #[inline(always)]
+    pub(super) fn moved(&self) -> Elements<E> {
+        let mut moved = self.x;
+        // Not masked at the end of a leaf: what becomes of the zeros there is dropped.
+        for i in 0..ROW {
+            moved[i] -= self.dx[i];
+        }
+        moved
+    }
+}
+
+/// The state vectors that a stage sees, of so many rows.
+///
+/// A stage asks once a part for those that it changes, and not once a row: then their places are in
+/// registers, and the compiler knows that a row is within them.
+pub trait States<'s, E>: Copy {
+    /// So many of them.
+    type First<const N: usize>: Vectors<E, N>;
+
+    /// The first ones.
+    fn first<const N: usize>(self) -> Self::First<N>;
+
+    /// Those of one stage alone.
+    fn of_stage(self, start: usize, len: usize) -> Self;
+
+    /// As many rows as the parameters have: said once more in the loop itself, where the compiler
+    /// is to know it.
+    fn of_rows(self, rows: usize) -> Self;
+}
+
+/// State vectors whose rows are read and written together.
+pub trait Vectors<E, const N: usize> {
+    /// Those of the row at this place.
+    fn read(&self, at: usize) -> [Elements<E>; N];
+
+    fn write(&self, at: usize, elements: [Elements<E>; N]);
+}
+
+/// The first of some columns, if a stage has as many.
+#[inline(always)]
+fn first<T: Copy, const N: usize>(columns: &[T]) -> [T; N] {
+    let found = columns.len();
+    match columns.first_chunk() {
+        Some(columns) => *columns,
+        None => panic!("`each`: expected a rule with {N} state vectors, found {found}"),
+    }
+}
+
+/// Vectors of the parameters' own type.
+#[derive(Clone, Copy)]
+pub(super) struct FullStates<'s, E> {
+    pub(super) columns: &'s [&'s [Cell<Elements<E>>]],
+    pub(super) rows: usize,
+}
+
+impl<'s, E: FlatElement> States<'s, E> for FullStates<'s, E> {
+    type First<const N: usize> = [&'s [Cell<Elements<E>>]; N];
+
+    #[inline(always)]
+    fn first<const N: usize>(self) -> Self::First<N> {
+        let columns: [_; N] = first(self.columns);
+        array::from_fn(|k| &columns[k][..self.rows])
+    }
+
+    #[inline(always)]
+    fn of_stage(self, start: usize, len: usize) -> Self {
+        let columns = &self.columns[start..start + len];
+        FullStates { columns, ..self }
+    }
+
+    #[inline(always)]
+    fn of_rows(self, rows: usize) -> Self {
+        FullStates { rows, ..self }
+    }
+}
+
+impl<E: FlatElement, const N: usize> Vectors<E, N> for [&[Cell<Elements<E>>]; N] {
+    #[inline(always)]
+    fn read(&self, at: usize) -> [Elements<E>; N] {
+        let mut elements = [[E::zeroed(); ROW]; N];
+        for k in 0..N {
+            elements[k] = self[k][at].get();
+        }
+        elements
+    }
+
+    #[inline(always)]
+    fn write(&self, at: usize, elements: [Elements<E>; N]) {
+        for k in 0..N {
+            self[k][at].set(elements[k]);
+        }
+    }
+}
+
+/// Vectors that are kept as bf16, of parameters of f32 only, and what is drawn for them.
+///
+/// A row is widened and rounded in registers, so memory is read and written in the order in which
+/// full vectors are. (By way of a buffer in the L1 cache for 1,024 elements of each vector, a step
+/// of AdamW took twice as long; of copies that are rounded when all stages have run, 1.4 times as
+/// long as of what is rounded as it is written, which is why kernels whose pieces read what others
+/// of them wrote go by the buffer.)
+#[derive(Clone, Copy)]
+pub(super) struct HalfStates<'s> {
+    pub(super) columns: &'s [&'s [Cell<[u16; ROW]>]],
+    pub(super) rows: usize,
+    /// What is drawn for all of the vectors, none where they are rounded to the nearest.
+    pub(super) random: Option<Sequence>,
+    /// Which of all vectors the first is.
+    pub(super) state: usize,
+}
+
+/// Some of the vectors of [`HalfStates`].
+pub(super) struct HalfVectors<'s, const N: usize> {
+    columns: [&'s [Cell<[u16; ROW]>]; N],
+    random: Option<SequenceRow<ROW>>,
+    /// What makes each vector's bits of those that all share.
+    multipliers: [u32; N],
+}
+
+impl<'s, E: FlatElement> States<'s, E> for HalfStates<'s> {
+    type First<const N: usize> = HalfVectors<'s, N>;
+
+    #[inline(always)]
+    fn first<const N: usize>(self) -> HalfVectors<'s, N> {
+        let columns: [_; N] = first(self.columns);
+        HalfVectors {
+            columns: array::from_fn(|k| &columns[k][..self.rows]),
+            random: self.random.map(Sequence::row),
+            multipliers: array::from_fn(|k| compact::multiplier(self.state + k)),
+        }
+    }
+
+    #[inline(always)]
+    fn of_stage(self, start: usize, len: usize) -> Self {
+        HalfStates {
+            columns: &self.columns[start..start + len],
+            state: self.state + start,
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    fn of_rows(self, rows: usize) -> Self {
+        HalfStates { rows, ..self }
+    }
+}
+
+impl<E: FlatElement, const N: usize> Vectors<E, N> for HalfVectors<'_, N> {
+    #[inline(always)]
+    fn read(&self, at: usize) -> [Elements<E>; N] {
+        let mut elements = [[E::zeroed(); ROW]; N];
+        for k in 0..N {
+            elements[k] = from_f32(compact::widened(self.columns[k][at].get()));
+        }
+        elements
+    }
+
+    #[inline(always)]
+    fn write(&self, at: usize, elements: [Elements<E>; N]) {
+        match &self.random {
+            Some(random) => {
+                // Mixed once for all vectors.
+                let mixed = random.mixed(at * ROW);
+                for k in 0..N {
+                    let bits = compact::multiplied(mixed, self.multipliers[k]);
+                    let elements = to_f32(elements[k]);
+                    self.columns[k][at].set(compact::narrowed_at_random(elements, bits));
+                }
+            }
+            None => {
+                for k in 0..N {
+                    self.columns[k][at].set(compact::narrowed(to_f32(elements[k])));
+                }
+            }
+        }
+    }
+}
 
 /// What is kept as bf16 is of f32, so a vector of another type has no such column.
 #[inline(always)]
@@ -94,156 +285,54 @@ fn to_f32<E: FlatElement>(elements: Elements<E>) -> [f32; ROW] {
 /// A state's elements of this row as a stage has changed them; `None` as long as none has.
 pub(super) type Copied<E> = Cell<Option<Elements<E>>>;
 
-impl<'r, E: FlatElement> Row<'r, E> {
-    #[inline(always)]
-    pub(super) fn new(
-        x: Elements<E>,
-        dx: Elements<E>,
-        states: States<'r, E>,
-        context: Context<'r, E>,
-    ) -> Self {
-        let stage = 0..states.len();
-        Row {
-            x,
-            dx,
-            states,
-            stage,
-            context,
-            norm: 0,
-        }
-    }
+/// Vectors that are only read, with a place for what stages make of a row of each: they write to
+/// copies.
+#[derive(Clone, Copy)]
+pub(super) struct CopiedStates<'s, E> {
+    pub(super) columns: &'s [(&'s [Elements<E>], Copied<E>)],
+    pub(super) rows: usize,
+}
 
-    /// See [`each`](super::each).
-    #[inline(always)]
-    pub(super) fn each<const N: usize, F: Fn(E, E, &mut [E; N]) -> E>(&mut self, change: &F) {
-        assert!(
-            N <= self.stage.len(),
-            "`each`: expected a rule with {N} state vectors, found {}",
-            self.stage.len()
-        );
-        // Local arrays and plain loops, so that the compiler keeps all of it in registers.
-        let (x, mut dx, mut columns) = (self.x, self.dx, [[E::zeroed(); ROW]; N]);
-        // Read before the loop and written behind it: within, every state is a register.
-        for k in 0..N {
-            columns[k] = self.states.get(self.stage.start + k);
-        }
-        for i in 0..ROW {
-            let mut elements = [E::zeroed(); N];
-            for k in 0..N {
-                elements[k] = columns[k][i];
-            }
-            dx[i] = change(x[i], dx[i], &mut elements);
-            for k in 0..N {
-                columns[k][i] = elements[k];
-            }
-        }
-        for k in 0..N {
-            self.states.set(self.stage.start + k, columns[k]);
-        }
-        self.dx = dx;
-    }
+impl<'s, E: FlatElement> States<'s, E> for CopiedStates<'s, E> {
+    type First<const N: usize> = [(&'s [Elements<E>], &'s Copied<E>); N];
 
-    /// The norms of this leaf's parameters and of the direction here. Stops where they are still to
-    /// be measured: then the row has the direction that they are measured of.
     #[inline(always)]
-    pub(super) fn norms(&mut self) -> ControlFlow<(), [f64; 2]> {
-        // Counted up also where it stops, so that numbers are those of the scan.
-        let norm = self.norm;
-        self.norm += 1;
-        match &self.context.measured[norm] {
-            Some(measured) => ControlFlow::Continue(measured.at(self.context.leaf)),
-            None => ControlFlow::Break(()),
-        }
-    }
-
-    /// Takes the direction from that of the whole leaf, as it has been changed. Stops where that is
-    /// still to be done: then the row has the direction that is to be changed.
-    #[inline(always)]
-    pub(super) fn replace(&mut self) -> ControlFlow<()> {
-        let norm = self.norm;
-        self.norm += 1;
-        let Some(measured) = &self.context.measured[norm] else {
-            return ControlFlow::Break(());
-        };
-        let at = self.context.start + self.states.at();
-        self.dx = filled_up(&measured.direction(self.context.leaf)[at..]);
-        ControlFlow::Continue(())
-    }
-
-    /// Leaves out the norms that another choice would have asked for.
-    #[inline(always)]
-    pub(super) fn pass_norms(&mut self, count: usize) {
-        self.norm += count;
-    }
-
-    /// Narrows the states to those of one stage; gives back what they were.
-    #[inline(always)]
-    pub(super) fn enter(&mut self, start: usize, len: usize) -> Range<usize> {
-        let start = self.stage.start + start;
-        std::mem::replace(&mut self.stage, start..start + len)
+    fn first<const N: usize>(self) -> Self::First<N> {
+        assert!(N <= self.columns.len());
+        array::from_fn(|k| {
+            let (real, copy) = &self.columns[k];
+            (&real[..self.rows], copy)
+        })
     }
 
     #[inline(always)]
-    pub(super) fn leave(&mut self, before: Range<usize>) {
-        self.stage = before;
+    fn of_stage(self, start: usize, len: usize) -> Self {
+        let columns = &self.columns[start..start + len];
+        CopiedStates { columns, ..self }
     }
 
     #[inline(always)]
-    pub(super) fn moved(&self) -> Elements<E> {
-        let mut moved = self.x;
-        // Not masked at the end of a leaf: what becomes of the zeros there is dropped.
-        for i in 0..ROW {
-            moved[i] -= self.dx[i];
-        }
-        moved
+    fn of_rows(self, rows: usize) -> Self {
+        CopiedStates { rows, ..self }
     }
 }
 
-impl<E: FlatElement> States<'_, E> {
+impl<E: FlatElement, const N: usize> Vectors<E, N> for [(&[Elements<E>], &Copied<E>); N] {
+    /// A piece of a kernel reads what the pieces before it wrote.
     #[inline(always)]
-    fn len(&self) -> usize {
-        match self {
-            States::Live { columns, .. } => columns.len(),
-            States::Halves { columns, .. } => columns.len(),
-            States::Copied { real, .. } => real.len(),
+    fn read(&self, at: usize) -> [Elements<E>; N] {
+        let mut elements = [[E::zeroed(); ROW]; N];
+        for k in 0..N {
+            let (real, copy) = self[k];
+            elements[k] = copy.get().unwrap_or_else(|| real[at]);
         }
-    }
-
-    /// Where in the slices the row begins, in elements.
-    #[inline(always)]
-    fn at(&self) -> usize {
-        match self {
-            States::Live { at, .. } | States::Halves { at, .. } | States::Copied { at, .. } => {
-                at * ROW
-            }
-        }
+        elements
     }
 
     #[inline(always)]
-    fn get(&self, state: usize) -> Elements<E> {
-        match self {
-            States::Live { columns, at } => columns[state][*at].get(),
-            States::Halves { columns, at } => {
-                let (rows, _) = columns[state];
-                from_f32(compact::widened(rows[*at].get()))
-            }
-            // A piece of a kernel reads what the pieces before it wrote.
-            States::Copied { real, at, copies } => {
-                copies[state].get().unwrap_or_else(|| real[state][*at])
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn set(&self, state: usize, elements: Elements<E>) {
-        match self {
-            States::Live { columns, at } => columns[state][*at].set(elements),
-            States::Halves { columns, at } => {
-                let (rows, random) = columns[state];
-                let random = random.map(|random| random.behind(at * ROW));
-                rows[*at].set(compact::narrowed(to_f32(elements), random));
-            }
-            States::Copied { copies, .. } => copies[state].set(Some(elements)),
+    fn write(&self, _at: usize, elements: [Elements<E>; N]) {
+        for k in 0..N {
+            self[k].1.set(Some(elements[k]));
         }
     }
 }

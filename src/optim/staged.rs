@@ -10,12 +10,13 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::loops::{self, AnyKernel, Halves, Slices};
+use super::loops::{self, AnyKernel, Slices};
 use super::packed::{Draw, OfLeaf, PackedMut, Random};
 use super::pass::{Part, StateVectors};
 use super::row::Context;
 use super::states::{LentVector, StateVector, as_f32_mut};
 use crate::element::FlatElement;
+use crate::ops::compact::{SHARING, Sequence};
 
 /// Elements that are in buffers together: whole blocks, and whole rows.
 pub(super) const STAGE: usize = 1 << 10;
@@ -49,15 +50,11 @@ impl<'v> PackedPart<'v> {
         }
     }
 
-    fn halves(&mut self) -> Option<Halves<'_>> {
-        let PackedMut::Bf16(halves) = &mut self.slices else {
-            return None;
-        };
-        let Some((bits, first)) = self.random else {
-            return Some((halves, None));
-        };
-        let run = bits.one_run(first, halves.len())?;
-        Some((halves, Some(run)))
+    fn halves(&mut self) -> Option<&mut [u16]> {
+        match &mut self.slices {
+            PackedMut::Bf16(halves) => Some(halves),
+            PackedMut::EightBits { .. } => None,
+        }
     }
 
     /// The first elements, which leave.
@@ -77,13 +74,25 @@ fn behind(random: Random, places: usize) -> Random {
     random.map(|(bits, first)| (bits, first + places as u64))
 }
 
-/// All of them, if all are kept as bf16 and draw from one run of random bits. (Indices of elements
-/// have two halves of 32 bits, and where the upper one changes another run begins: once in 2³²
-/// elements.)
+/// All of them with what is drawn for them, if all are kept as bf16 and draw from one run of random
+/// bits. (Indices of elements have two halves of 32 bits, and where the upper one changes another
+/// run begins: once in 2³² elements. And a run serves so many vectors, which is more than all but
+/// the longest chains keep.)
 pub(super) fn all_halves<'p>(
     packed: &'p mut [PackedPart<'_>],
-) -> Option<SmallVec<[Halves<'p>; 4]>> {
-    packed.iter_mut().map(PackedPart::halves).collect()
+) -> Option<(SmallVec<[&'p mut [u16]; 4]>, Option<Sequence>)> {
+    if packed.len() > SHARING {
+        return None;
+    }
+    let random = packed.first().and_then(|vector| vector.random);
+    let halves: Option<SmallVec<[&mut [u16]; 4]>> =
+        packed.iter_mut().map(PackedPart::halves).collect();
+    let halves = halves?;
+    let Some((bits, first)) = random else {
+        return Some((halves, None));
+    };
+    let run = bits.one_run(first, halves[0].len())?;
+    Some((halves, Some(run)))
 }
 
 /// Takes the step: `slices` has the state vectors that are full, in their order.

@@ -96,23 +96,22 @@ pub(crate) fn widened<const N: usize>(from: [u16; N]) -> [f32; N] {
     to
 }
 
-/// Some elements that stay in registers, rounded as [`narrow`] does, by the bits of a sequence or to
-/// the nearest.
+/// Some elements that stay in registers, rounded to the nearest as [`narrow`] does.
 #[inline(always)]
-pub(crate) fn narrowed<const N: usize>(from: [f32; N], random: Option<Sequence>) -> [u16; N] {
+pub(crate) fn narrowed<const N: usize>(from: [f32; N]) -> [u16; N] {
     let mut to = [0; N];
-    match random {
-        Some(random) => {
-            let bits: [u32; N] = random.row();
-            for i in 0..N {
-                to[i] = carried(from[i], bits[i]);
-            }
-        }
-        None => {
-            for i in 0..N {
-                to[i] = f32_to_bf16(from[i]);
-            }
-        }
+    for i in 0..N {
+        to[i] = f32_to_bf16(from[i]);
+    }
+    to
+}
+
+/// Some elements that stay in registers, rounded at random as [`narrow`] does.
+#[inline(always)]
+pub(crate) fn narrowed_at_random<const N: usize>(from: [f32; N], random: [u32; N]) -> [u16; N] {
+    let mut to = [0; N];
+    for i in 0..N {
+        to[i] = carried(from[i], random[i]);
     }
     to
 }

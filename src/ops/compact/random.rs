@@ -1,22 +1,26 @@
 //! Random bits of an element by its index.
 //!
 //! ```text
-//! key        ← mix64(mix64(mix64(seed) + step) + state)         once a vector and step
+//! key        ← mix64(mix64(mix64(seed) + step) + state / 8)     once a vector and step
 //! k₁, k₂     ← halves of mix64(key + upper half of the index)   once for 2³² elements
 //! x          ← k₁ + (index + 1) · 0x9e3779b1                    a sum an element: they follow each other
-//! bits       ← (x ⊕ (x >> 15) ⊕ k₂) · 0x846ca68b                of which the upper half is used
+//! mixed      ← x ⊕ (x >> 15) ⊕ k₂                               once for the vectors of a step
+//! bits       ← mixed · mₛ, s = state mod 8                      of which the upper half is used
 //! ```
 //!
 //! Keys are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, *Fast splittable
-//! pseudorandom number generators*, 2014), so steps, vectors and seeds have nothing to do with each
-//! other. Elements of one vector and step only have to be rounded without a pattern, and a step
-//! with compact state is bound by arithmetic, so they are mixed once: multiples of 2³² over the
-//! golden ratio are spread evenly, and one round of a shift and a product (the last of Wellons'
-//! `lowbias32`, 2018) breaks up their order. The upper halves of neighbours up to 2,000 elements
-//! apart are not correlated by more than as many true random numbers are. (With both rounds of
-//! `lowbias32` half of the time of rounding went into random bits; with the product alone
-//! neighbours 256 apart were correlated. And one draw was once to serve two vectors, 16 bits for
-//! each: then their rounding errors would be correlated.)
+//! pseudorandom number generators*, 2014), so steps and seeds have nothing to do with each other.
+//! Elements of one step only have to be rounded without a pattern, and a step with compact state is
+//! bound by arithmetic, so they are mixed once: multiples of 2³² over the golden ratio are spread
+//! evenly, and one round of a shift and a product (as in Wellons' `lowbias32`, 2018) breaks up
+//! their order. The vectors of a step share the round up to the product and have a multiplier each:
+//! those that mixing functions of the kind are known to be good with. For each of them, and for
+//! each two of them, the upper halves of elements up to 2,000 apart are not correlated by more than
+//! as many true random numbers are. (With both rounds of `lowbias32` half of the time of rounding
+//! went into random bits; with the product alone neighbours 256 apart were correlated; with one
+//! multiplier and keys of their own two vectors were, by up to 0.04 under some keys. And one draw
+//! was once to serve two vectors, 16 bits for each: then their rounding errors would be
+//! correlated.)
 #![allow(clippy::needless_range_loop)] // indices vectorise better than iterators here
 
 use std::ops::Range;
@@ -34,6 +38,7 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBits {
     key: u64,
+    multiplier: u32,
 }
 
 impl RandomBits {
@@ -47,7 +52,8 @@ impl RandomBits {
     pub fn new(seed: u64, step: u64, state: u64) -> Self {
         let key = mix64(mix64(seed).wrapping_add(step));
         RandomBits {
-            key: mix64(key.wrapping_add(state)),
+            key: mix64(key.wrapping_add(state / SHARING as u64)),
+            multiplier: MULTIPLIERS[(state % SHARING as u64) as usize],
         }
     }
 
@@ -61,7 +67,7 @@ impl RandomBits {
     /// assert!((450..550).contains(&ones));
     /// ```
     pub fn of(self, index: u64) -> u32 {
-        Sequence::from(self.keys((index >> 32) as u32), index as u32).next()
+        self.sequence(index).next()
     }
 
     /// Those of elements that follow each other, if their indices have one upper half.
@@ -71,11 +77,13 @@ impl RandomBits {
         (elements.len() == len).then_some(sequence)
     }
 
-    fn keys(self, upper: u32) -> Keys {
-        let key = mix64(self.key.wrapping_add(u64::from(upper)));
-        Keys {
-            first: key as u32,
-            second: (key >> 32) as u32,
+    /// From an element on.
+    fn sequence(self, index: u64) -> Sequence {
+        let keys = mix64(self.key.wrapping_add(index >> 32));
+        Sequence {
+            x: (keys as u32).wrapping_add((index as u32).wrapping_mul(GOLDEN)),
+            key: (keys >> 32) as u32,
+            multiplier: self.multiplier,
         }
     }
 
@@ -94,21 +102,37 @@ impl RandomBits {
             let index = first + start as u64;
             let to_border = (1 << 32) - (index & u64::from(u32::MAX));
             let end = (start as u64).saturating_add(to_border).min(len as u64) as usize;
-            let run = Sequence::from(self.keys((index >> 32) as u32), index as u32);
-            Some((std::mem::replace(&mut start, end)..end, run))
+            Some((
+                std::mem::replace(&mut start, end)..end,
+                self.sequence(index),
+            ))
         })
     }
 }
 
-/// What the bits of elements are made of, beside the lower half of their index.
-#[derive(Clone, Copy)]
-struct Keys {
-    first: u32,
-    second: u32,
-}
-
 /// 2³² over the golden ratio.
 const GOLDEN: u32 = 0x9e37_79b1;
+
+/// One for each vector of a step.
+const MULTIPLIERS: [u32; 8] = [
+    0x846c_a68b,
+    0xac4c_1b51,
+    0x3184_8bab,
+    0xed5a_d4bb,
+    0x2c1b_3c6d,
+    0xc2b2_ae35,
+    0xd168_aaad,
+    0xb278_e4ad,
+];
+
+/// As many vectors, from the first on, have bits of one sequence that is mixed once.
+pub(crate) const SHARING: usize = MULTIPLIERS.len();
+
+/// That of a state vector.
+#[inline(always)]
+pub(crate) fn multiplier(state: usize) -> u32 {
+    MULTIPLIERS[state % SHARING]
+}
 
 /// Bits of elements that follow each other.
 #[derive(Clone, Copy)]
@@ -116,17 +140,10 @@ pub(crate) struct Sequence {
     /// Of the one before.
     x: u32,
     key: u32,
+    multiplier: u32,
 }
 
 impl Sequence {
-    /// From the element on whose index has this lower half.
-    fn from(keys: Keys, lower: u32) -> Self {
-        Sequence {
-            x: keys.first.wrapping_add(lower.wrapping_mul(GOLDEN)),
-            key: keys.second,
-        }
-    }
-
     /// From the element on that is so many places further.
     #[inline(always)]
     pub(crate) fn behind(self, places: usize) -> Self {
@@ -141,29 +158,53 @@ impl Sequence {
     pub(super) fn next(&mut self) -> u32 {
         // A sum and not a product with the place, which the compiler would not make one.
         self.x = self.x.wrapping_add(GOLDEN);
-        self.mixed(self.x)
+        mixed(self.x, self.key).wrapping_mul(self.multiplier)
     }
 
-    /// Those of the next elements, all at once: in registers, where one after the other they would
-    /// be made one by one.
+    /// Those of the next elements.
     #[inline(always)]
-    pub(super) fn row<const N: usize>(self) -> [u32; N] {
-        let mut bits = [0; N];
-        for i in 0..N {
-            // Nothing is added to nothing: a first sum that is left out would be one for itself,
-            // and the others no longer fill registers.
-            bits[i] = self.x.wrapping_add((i as u32 + 1).wrapping_mul(GOLDEN));
+    pub(crate) fn row<const N: usize>(self) -> SequenceRow<N> {
+        SequenceRow {
+            x: std::array::from_fn(|i| self.x.wrapping_add((i as u32 + 1).wrapping_mul(GOLDEN))),
+            key: self.key,
         }
+    }
+}
+
+#[inline(always)]
+fn mixed(x: u32, key: u32) -> u32 {
+    x ^ (x >> 15) ^ key
+}
+
+/// Some elements of a sequence that follow each other: those of a first row, from which those of
+/// the others are made all at once, in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct SequenceRow<const N: usize> {
+    x: [u32; N],
+    key: u32,
+}
+
+impl<const N: usize> SequenceRow<N> {
+    /// The bits, up to the product, of the row that is so many places further.
+    #[inline(always)]
+    pub(crate) fn mixed(&self, places: usize) -> [u32; N] {
+        let behind = (places as u32).wrapping_mul(GOLDEN);
+        let mut bits = self.x;
         for i in 0..N {
-            bits[i] = self.mixed(bits[i]);
+            bits[i] = mixed(bits[i].wrapping_add(behind), self.key);
         }
         bits
     }
+}
 
-    #[inline(always)]
-    fn mixed(self, x: u32) -> u32 {
-        (x ^ (x >> 15) ^ self.key).wrapping_mul(0x846c_a68b)
+/// The bits of elements of one vector.
+#[inline(always)]
+pub(crate) fn multiplied<const N: usize>(mixed: [u32; N], multiplier: u32) -> [u32; N] {
+    let mut bits = mixed;
+    for i in 0..N {
+        bits[i] = bits[i].wrapping_mul(multiplier);
     }
+    bits
 }
 
 fn mix64(x: u64) -> u64 {
