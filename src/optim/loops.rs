@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::kernel::{BoundKernel, Kernel, Norms};
 use super::part_gradient::{GRADIENT_BLOCK, PartGradient};
 use super::row::{
-    Context, Copied, CopiedStates, Elements, FullStates, HalfStates, ROW, Row, States, filled_up,
+    Context, CopiedStates, Elements, FullStates, HalfStates, ROW, Row, States, WithCopy, filled_up,
 };
 use super::scan::Scan;
 use crate::element::{Dtype, FlatElement};
@@ -51,9 +51,6 @@ impl<E> Columns<'_, E> {
     }
 }
 
-/// Those of vectors that are only read, with a place for what stages make of a row of each.
-type Read<'c, E> = &'c [(&'c [Elements<E>], Copied<E>)];
-
 /// A [`Kernel`] behind `dyn`: its loops over rows are all of a step that is compiled for a rule, in
 /// the crate that names it, and everything around them is compiled once, here.
 pub(super) trait AnyKernel<E>: Send + Sync {
@@ -80,7 +77,7 @@ pub(super) trait AnyKernel<E>: Send + Sync {
         &self,
         x: &[Elements<E>],
         dx: &mut [Elements<E>],
-        states: Read<'_, E>,
+        states: &[WithCopy<'_, E>],
         context: Context<'_, E>,
     );
 }
@@ -145,7 +142,7 @@ impl<E: FlatElement, K: Kernel<E>> AnyKernel<E> for K {
         &self,
         x: &[Elements<E>],
         dx: &mut [Elements<E>],
-        states: Read<'_, E>,
+        states: &[WithCopy<'_, E>],
         context: Context<'_, E>,
     ) {
         dispatch::run(Direction, x, dx, (self, states, context));
@@ -342,15 +339,18 @@ pub(super) fn direction<E: FlatElement>(
 
 fn with_copies<'c, E: FlatElement>(
     columns: impl Iterator<Item = &'c [Elements<E>]>,
-) -> SmallVec<[(&'c [Elements<E>], Copied<E>); 4]> {
+) -> SmallVec<[WithCopy<'c, E>; 4]> {
     columns.map(|column| (column, Cell::default())).collect()
 }
 
 struct Direction;
 
 impl<'c, E: FlatElement, K: Kernel<E>>
-    dispatch::Kernel<&[Elements<E>], &mut [Elements<E>], (&'c K, Read<'c, E>, Context<'c, E>)>
-    for Direction
+    dispatch::Kernel<
+        &[Elements<E>],
+        &mut [Elements<E>],
+        (&'c K, &'c [WithCopy<'c, E>], Context<'c, E>),
+    > for Direction
 {
     type Output = ();
 
@@ -358,7 +358,7 @@ impl<'c, E: FlatElement, K: Kernel<E>>
     fn run(
         x: &[Elements<E>],
         dx: &mut [Elements<E>],
-        (kernel, columns, context): (&'c K, Read<'c, E>, Context<'c, E>),
+        (kernel, columns, context): (&'c K, &'c [WithCopy<'c, E>], Context<'c, E>),
     ) {
         let rows = dx.len();
         let x = &x[..rows];

@@ -285,11 +285,14 @@ fn to_f32<E: FlatElement>(elements: Elements<E>) -> [f32; ROW] {
 /// A state's elements of this row as a stage has changed them; `None` as long as none has.
 pub(super) type Copied<E> = Cell<Option<Elements<E>>>;
 
+/// The rows of a vector that is only read, with a place for what stages make of one.
+pub(super) type WithCopy<'s, E> = (&'s [Elements<E>], Copied<E>);
+
 /// Vectors that are only read, with a place for what stages make of a row of each: they write to
 /// copies.
 #[derive(Clone, Copy)]
 pub(super) struct CopiedStates<'s, E> {
-    pub(super) columns: &'s [(&'s [Elements<E>], Copied<E>)],
+    pub(super) columns: &'s [WithCopy<'s, E>],
     pub(super) rows: usize,
 }
 

@@ -74,19 +74,21 @@ fn behind(random: Random, places: usize) -> Random {
     random.map(|(bits, first)| (bits, first + places as u64))
 }
 
+/// Elements of vectors that are kept as bf16.
+type Halves<'v> = SmallVec<[&'v mut [u16]; 4]>;
+
 /// All of them with what is drawn for them, if all are kept as bf16 and draw from one run of random
 /// bits. (Indices of elements have two halves of 32 bits, and where the upper one changes another
 /// run begins: once in 2³² elements. And a run serves so many vectors, which is more than all but
 /// the longest chains keep.)
 pub(super) fn all_halves<'p>(
     packed: &'p mut [PackedPart<'_>],
-) -> Option<(SmallVec<[&'p mut [u16]; 4]>, Option<Sequence>)> {
+) -> Option<(Halves<'p>, Option<Sequence>)> {
     if packed.len() > SHARING {
         return None;
     }
     let random = packed.first().and_then(|vector| vector.random);
-    let halves: Option<SmallVec<[&mut [u16]; 4]>> =
-        packed.iter_mut().map(PackedPart::halves).collect();
+    let halves: Option<Halves<'p>> = packed.iter_mut().map(PackedPart::halves).collect();
     let halves = halves?;
     let Some((bits, first)) = random else {
         return Some((halves, None));
