@@ -115,27 +115,35 @@ impl<'n, E: FlatElement> Norms<'n, E> {
         }
     }
 
-    /// So many of them, which leave.
+    /// So many of them, which leave; fewer if there are no more.
     #[inline(always)]
     fn take(&mut self, count: usize) -> Self {
-        let (measured, rest) = self.measured.split_at(count);
+        let (measured, rest) = self.measured.split_at(count.min(self.measured.len()));
         self.measured = rest;
         Norms { measured, ..*self }
+    }
+
+    /// These, or none at all for what is not to run: nobody's closure is called with the norms of
+    /// another option.
+    #[inline(always)]
+    fn only_if(self, condition: bool) -> Self {
+        let measured = if condition { self.measured } else { &[] };
+        Norms { measured, ..self }
     }
 
     /// The first: that of the leaf's parameters and that of the direction, if they have been
     /// measured.
     #[inline(always)]
     fn first(self) -> Option<[f64; 2]> {
-        self.measured[0].as_ref().map(|norms| norms.at(self.leaf))
+        let first = self.measured.first()?.as_ref()?;
+        Some(first.at(self.leaf))
     }
 
     /// The direction from the part on, if the leaf's has been changed, which is the first.
     #[inline(always)]
     fn first_direction(self) -> Option<&'n [E]> {
-        // Empty where another option is taken.
-        let changed = self.measured[0].as_ref()?;
-        changed.direction(self.leaf).get(self.start..)
+        let first = self.measured.first()?.as_ref()?;
+        Some(&first.direction(self.leaf)[self.start..])
     }
 }
 
@@ -355,11 +363,12 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
     #[inline(always)]
     fn bind<'k, S: States<'k, E>>(&'k self, states: S, norms: Norms<'k, E>) -> impl BoundKernel<E> {
         // Norms have the same numbers whichever option is taken.
-        let mut norms = norms;
+        let mut of_second = norms;
+        let of_first = of_second.take(A::NORMS).only_if(self.condition);
         BoundChoice {
             condition: self.condition,
-            first: self.first.bind(states, norms.take(A::NORMS)),
-            second: self.second.bind(states, norms),
+            first: self.first.bind(states, of_first),
+            second: (self.second).bind(states, of_second.only_if(!self.condition)),
         }
     }
 }

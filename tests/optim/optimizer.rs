@@ -1154,3 +1154,33 @@ fn averages_of_the_parameters() {
         );
     }
 }
+
+/// Two ways to scale by leaf norms, each of which looks at the norms that it gets.
+#[derive(Clone, PartialEq)]
+struct Wary {
+    halved: bool,
+}
+
+impl Rule for Wary {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let whole = scale_by_leaf_norms(|x, dx| {
+            assert_eq!([x, dx], [1.0, 8.0], "not its leaf");
+            1.0 / dx
+        });
+        let halved = scale_by_leaf_norms(|x, dx| {
+            assert_eq!([x, dx], [2.0, 3.0], "not its leaf");
+            0.5 / dx
+        });
+        choose(self.halved, halved, whole)
+    }
+}
+
+#[test]
+fn an_option_is_not_asked_about_norms_of_leaves_that_take_another() {
+    let layout = Layout::of(&tree!({ "a": [2.0], "b": [1.0] })).unwrap();
+    let mut optimizer = Optimizer::new(Wary { halved: false }, &layout).unwrap();
+    optimizer.adjust("a", |rule| rule.halved = true).unwrap();
+    let mut flat = vec![2.0, 1.0];
+    optimizer.step(&mut flat, &[3.0, 8.0]).unwrap();
+    assert_eq!(flat, [1.5, 0.0]);
+}
