@@ -123,6 +123,7 @@ impl Layout {
     /// ```
     pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
         self.check_element::<E>()?;
+        // The vector is made when the whole tree has agreed: a mistake costs no memory.
         let copies = values(&self.inner, tree)?;
         copies.into_vec(&self.inner)
     }
@@ -194,6 +195,7 @@ fn values<'a, E: FlatElement>(
     layout: &LayoutData,
     tree: &'a (impl Tree + ?Sized),
 ) -> Result<DeferredCopies<'a, E>> {
+    // Slices are noted down in the layout's order, whatever the order in which the tree shows them.
     let copies = DeferredCopies::new(layout);
     let mut values = GatherValues(copies);
     validate::validate_and_read(layout, tree, Purpose::ReadValues, &mut values)?;
@@ -206,6 +208,7 @@ impl<'a, E: FlatElement> ReadLeaf<'a> for GatherValues<'a, E> {
     /// Every place of a tie holds the same bits: the first one is read.
     #[inline]
     fn wants(&self, place: &Place) -> bool {
+        // A frozen leaf is validated all the same, but nobody reads its elements.
         place.first && place.leaf.trainable
     }
 

@@ -275,6 +275,8 @@ impl Layout {
         self.check_len("the row", row.len())?;
         let gathered = GatherGrad::walk(&self.inner, grads)?;
         let mut presence = Presence::none(self);
+        // The row may hold anything: what is not gathered is filled with zeros, and only that, so that
+        // every element is written once.
         presence.begin(Zeros::Nowhere);
         gathered.copy_to(row, &mut presence, tied);
         presence.take_stale(|range| row[range].fill(E::zeroed()));
@@ -289,7 +291,9 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_same(grad.layout())?;
+        // Walked before anything is written: a gradient that does not fit leaves the last one there.
         let gathered = GatherGrad::walk(&self.inner, grads)?;
+        // Leaves that were absent the last time are zero still, unless somebody wrote by hand.
         let zeros = grad.known_zeros();
         let (flat, presence) = grad.parts_mut();
         presence.begin(zeros);
@@ -344,6 +348,7 @@ impl<'l, 'a, E: FloatElement> GatherGrad<'l, 'a, E> {
 
     /// Writes what is there. What is not is left stale in `presence`, which has begun.
     fn copy_to(self, flat: &mut [E], presence: &mut Presence, tied: TiedGrads) {
+        // All copies at once, so that large ones can be shared among threads.
         for leaf in self.untied.leaves() {
             presence.set(leaf, true);
         }

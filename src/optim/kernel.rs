@@ -118,6 +118,7 @@ impl<'n, E: FlatElement> Norms<'n, E> {
     /// So many of them, which leave; fewer if there are no more.
     #[inline(always)]
     fn take(&mut self, count: usize) -> Self {
+        // Taken away in front, so that a piece finds its own at 0, wherever it stands in the chain.
         let (measured, rest) = self.measured.split_at(count.min(self.measured.len()));
         self.measured = rest;
         Norms { measured, ..*self }
@@ -136,6 +137,7 @@ impl<'n, E: FlatElement> Norms<'n, E> {
     #[inline(always)]
     fn first(self) -> Option<[f64; 2]> {
         let first = self.measured.first()?.as_ref()?;
+        // A global norm is the same for all leaves; which kind it is the norms know themselves.
         Some(first.at(self.leaf))
     }
 
@@ -270,6 +272,7 @@ where
         states: S,
         _norms: Norms<'k, E>,
     ) -> impl BoundKernel<E> {
+        // By reference, since a closure need not be one that can be copied.
         BoundEach {
             change: &self.0,
             vectors: states.first(),
@@ -475,6 +478,7 @@ impl<E: FlatElement, F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel<E> for Scale<F
         _states: S,
         norms: Norms<'k, E>,
     ) -> impl BoundKernel<E> {
+        // Once a part and not once a row: a root or a quotient of f64 takes as long as some elements.
         BoundScale(norms.first().map(&self.factor))
     }
 }

@@ -149,6 +149,7 @@ pub(super) fn step_and_write<'v, E: FlatElement>(
     kernels: &Kernels<'_, E>,
     measured: &[Option<Measured<E>>],
 ) {
+    // Cut before threads take them, so that none is left with one large leaf at the end.
     let mut pieces = Vec::with_capacity(parts.len());
     let written = written
         .into_iter()
@@ -191,6 +192,7 @@ pub(super) fn slices_mut<'v, E>(
     flat: &'v mut [E],
     parts: &[Part],
 ) -> impl Iterator<Item = &'v mut [E]> {
+    // What lies between two parts is cut off too, and nobody gets it.
     let (mut rest, mut at) = (flat, 0);
     parts.iter().map(move |part| {
         let (x, after) =
@@ -210,6 +212,7 @@ pub(super) fn step_part<E: FlatElement>(
     measured: &[Option<Measured<E>>],
 ) {
     let mut piece = Piece::of(part, x, grad, states.reborrow());
+    // Most leaves: no vector is made for a single piece.
     if piece.x.len() <= PIECE {
         return piece.step(kernels, measured);
     }

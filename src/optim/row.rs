@@ -84,6 +84,7 @@ impl<E: FlatElement> Row<E> {
     /// Takes the direction from that of the part, as it has been changed.
     #[inline(always)]
     pub(super) fn replace(&mut self, direction: &[E]) {
+        // The direction ends with the leaf, and its last row may be shorter than this one.
         self.dx = filled_up(&direction[self.at * ROW..]);
     }
 
@@ -147,6 +148,7 @@ impl<'s, E: FlatElement> States<'s, E> for FullStates<'s, E> {
 
     #[inline(always)]
     fn first<const N: usize>(self) -> Self::First<N> {
+        // Cut to the rows that there are, which tells the compiler that no row lies beyond.
         let columns: [_; N] = first(self.columns);
         array::from_fn(|k| &columns[k][..self.rows])
     }
@@ -214,6 +216,8 @@ impl<'s, E: FlatElement> States<'s, E> for HalfStates<'s> {
         let columns: [_; N] = first(self.columns);
         HalfVectors {
             columns: array::from_fn(|k| &columns[k][..self.rows]),
+            // The bits of a first row are made here, and each row adds its place to them: made anew
+            // in every row, the first of its elements was one for itself, and all left registers.
             random: self.random.map(Sequence::row),
             multipliers: array::from_fn(|k| compact::multiplier(self.state + k)),
         }
