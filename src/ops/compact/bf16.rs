@@ -74,7 +74,8 @@ impl Kernel<&[f32], &mut [u16], Sequence> for AtRandom {
 }
 
 /// By masks and without a choice: of an `if` the compiler makes a branch for some of the elements
-/// of a row, and then none of them stay in a register.
+/// of a row, and then none of them stay in a register. (To ask once a row whether any is a NaN, and
+/// to call a function if so, took 1.6 times as long for the same reason.)
 #[inline(always)]
 fn carried(from: f32, random: u32) -> u16 {
     const QUIET: u32 = 0x40_0000;
