@@ -226,7 +226,7 @@ const INTERNAL: [&str; 9] = [
     "src/ops/dispatch.rs: Width",
     "src/ops/dispatch.rs: limit",
     "src/optim/kernel.rs: BoundKernel",
-    "src/optim/kernel.rs: Norms",
+    "src/optim/row.rs: Context",
     "src/optim/row.rs: Row",
     "src/optim/row.rs: States",
     "src/optim/row.rs: Vectors",

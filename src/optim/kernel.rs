@@ -22,7 +22,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::measure::{Measure, Measured};
+use super::measure::Measure;
 use super::row::{Context, Row, States, Vectors};
 use super::scan::Scan;
 use crate::element::FlatElement;
@@ -85,68 +85,17 @@ pub trait Kernel<E: FlatElement = f32>: Send + Sync {
 
     /// What it does to the rows of a part, with the part's state vectors and norms at hand.
     #[doc(hidden)]
-    fn bind<'k, S: States<'k, E>>(&'k self, states: S, norms: Norms<'k, E>) -> impl BoundKernel<E>;
+    fn bind<'k, S: States<'k, E>>(
+        &'k self,
+        states: S,
+        context: Context<'k, E>,
+    ) -> impl BoundKernel<E>;
 }
 
 /// A [`Kernel`] for the rows of one part.
 pub trait BoundKernel<E> {
     #[doc(hidden)]
     fn run(&self, row: &mut Row<E>) -> Flow;
-}
-
-/// The norms of a part that a piece and those behind it ask for, in the order in which
-/// [`Kernel::scan`] lists them.
-#[derive(Clone, Copy)]
-pub struct Norms<'n, E> {
-    /// Those that have not been measured yet are not there.
-    measured: &'n [Option<Measured<E>>],
-    leaf: usize,
-    /// Where in the leaf the part begins, in elements.
-    start: usize,
-}
-
-impl<'n, E: FlatElement> Norms<'n, E> {
-    #[inline(always)]
-    pub(super) fn of(context: Context<'n, E>) -> Self {
-        Norms {
-            measured: context.measured,
-            leaf: context.leaf,
-            start: context.start,
-        }
-    }
-
-    /// So many of them, which leave; fewer if there are no more.
-    #[inline(always)]
-    fn take(&mut self, count: usize) -> Self {
-        // Taken away in front, so that a piece finds its own at 0, wherever it stands in the chain.
-        let (measured, rest) = self.measured.split_at(count.min(self.measured.len()));
-        self.measured = rest;
-        Norms { measured, ..*self }
-    }
-
-    /// These, or none at all for what is not to run: nobody's closure is called with the norms of
-    /// another option.
-    #[inline(always)]
-    fn only_if(self, condition: bool) -> Self {
-        let measured = if condition { self.measured } else { &[] };
-        Norms { measured, ..self }
-    }
-
-    /// The first: that of the leaf's parameters and that of the direction, if they have been
-    /// measured.
-    #[inline(always)]
-    fn first(self) -> Option<[f64; 2]> {
-        let first = self.measured.first()?.as_ref()?;
-        // A global norm is the same for all leaves; which kind it is the norms know themselves.
-        Some(first.at(self.leaf))
-    }
-
-    /// The direction from the part on, if the leaf's has been changed, which is the first.
-    #[inline(always)]
-    fn first_direction(self) -> Option<&'n [E]> {
-        let first = self.measured.first()?.as_ref()?;
-        Some(&first.direction(self.leaf)[self.start..])
-    }
 }
 
 /// Whether the stages behind are to run.
@@ -270,7 +219,7 @@ where
     fn bind<'k, S: States<'k, E>>(
         &'k self,
         states: S,
-        _norms: Norms<'k, E>,
+        _context: Context<'k, E>,
     ) -> impl BoundKernel<E> {
         // By reference, since a closure need not be one that can be copied.
         BoundEach {
@@ -364,9 +313,13 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
     }
 
     #[inline(always)]
-    fn bind<'k, S: States<'k, E>>(&'k self, states: S, norms: Norms<'k, E>) -> impl BoundKernel<E> {
+    fn bind<'k, S: States<'k, E>>(
+        &'k self,
+        states: S,
+        context: Context<'k, E>,
+    ) -> impl BoundKernel<E> {
         // Norms have the same numbers whichever option is taken.
-        let mut of_second = norms;
+        let mut of_second = context;
         let of_first = of_second.take(A::NORMS).only_if(self.condition);
         BoundChoice {
             condition: self.condition,
@@ -476,10 +429,10 @@ impl<E: FlatElement, F: Fn([f64; 2]) -> f64 + Send + Sync> Kernel<E> for Scale<F
     fn bind<'k, S: States<'k, E>>(
         &'k self,
         _states: S,
-        norms: Norms<'k, E>,
+        context: Context<'k, E>,
     ) -> impl BoundKernel<E> {
         // Once a part and not once a row: a root or a quotient of f64 takes as long as some elements.
-        BoundScale(norms.first().map(&self.factor))
+        BoundScale(context.norms().map(&self.factor))
     }
 }
 
@@ -594,9 +547,9 @@ where
     fn bind<'k, S: States<'k, E>>(
         &'k self,
         _states: S,
-        norms: Norms<'k, E>,
+        context: Context<'k, E>,
     ) -> impl BoundKernel<E> {
-        BoundDirection(norms.first_direction())
+        BoundDirection(context.direction())
     }
 }
 
@@ -665,7 +618,7 @@ impl<E: FlatElement> Kernel<E> for Gate {
     fn bind<'k, S: States<'k, E>>(
         &'k self,
         _states: S,
-        _norms: Norms<'k, E>,
+        _context: Context<'k, E>,
     ) -> impl BoundKernel<E> {
         // The norm of what a closed gate holds back is measured, and then nobody asks for it: it only
         // has to be finite.
@@ -716,10 +669,14 @@ impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
     }
 
     #[inline(always)]
-    fn bind<'k, S: States<'k, E>>(&'k self, states: S, norms: Norms<'k, E>) -> impl BoundKernel<E> {
+    fn bind<'k, S: States<'k, E>>(
+        &'k self,
+        states: S,
+        context: Context<'k, E>,
+    ) -> impl BoundKernel<E> {
         // A stage sees the vectors that it names and no others, also within a chain of chains.
         self.kernel
-            .bind(states.of_stage(self.start, self.len), norms)
+            .bind(states.of_stage(self.start, self.len), context)
     }
 }
 
@@ -732,7 +689,7 @@ impl<E: FlatElement> Kernel<E> for () {
     fn bind<'k, S: States<'k, E>>(
         &'k self,
         _states: S,
-        _norms: Norms<'k, E>,
+        _context: Context<'k, E>,
     ) -> impl BoundKernel<E> {
     }
 }
@@ -768,10 +725,10 @@ macro_rules! sequence {
             fn bind<'k, V: States<'k, Z>>(
                 &'k self,
                 states: V,
-                norms: Norms<'k, Z>,
+                context: Context<'k, Z>,
             ) -> impl BoundKernel<Z> {
-                let mut norms = norms;
-                ($(self.$index.bind(states, norms.take($kernel::NORMS)),)+)
+                let mut context = context;
+                ($(self.$index.bind(states, context.take($kernel::NORMS)),)+)
             }
         }
 

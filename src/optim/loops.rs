@@ -7,7 +7,7 @@ use std::slice;
 
 use smallvec::SmallVec;
 
-use super::kernel::{BoundKernel, Kernel, Norms};
+use super::kernel::{BoundKernel, Kernel};
 use super::part_gradient::{GRADIENT_BLOCK, PartGradient};
 use super::row::{
     Context, CopiedStates, Elements, FullStates, HalfStates, ROW, Row, States, WithCopy, filled_up,
@@ -234,7 +234,7 @@ impl<'c, E: FlatElement, K: Kernel<E>, S: States<'c, E>>
         // As many rows as the states have, which the compiler has to know.
         let rows = x.len();
         let grad = &grad[..rows];
-        let kernel = kernel.bind(states.of_rows(rows), Norms::of(context));
+        let kernel = kernel.bind(states.of_rows(rows), context);
         for at in 0..rows {
             let mut row = Row::new(x[at], grad[at], at);
             // Parameters are written last: a row that is held back leaves them as they were.
@@ -363,7 +363,7 @@ impl<'c, E: FlatElement, K: Kernel<E>>
         let rows = dx.len();
         let x = &x[..rows];
         let states = CopiedStates { columns, rows };
-        let kernel = kernel.bind(states, Norms::of(context));
+        let kernel = kernel.bind(states, context);
         for at in 0..rows {
             // Another stage may read what one has written, so copies last for the row, not longer.
             columns.iter().for_each(|(_, copy)| copy.set(None));

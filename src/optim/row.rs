@@ -24,12 +24,49 @@ pub(super) type Elements<E> = [E; ROW];
 
 /// What is the same for all rows of a part.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'r, E> {
+pub struct Context<'r, E> {
     pub(super) leaf: usize,
     /// Where in the leaf the slices begin, in elements.
     pub(super) start: usize,
-    /// Norms by their number; those that have not been measured yet are not there.
+    /// The norms that a piece and those behind it ask for, in the order in which
+    /// [`Kernel::scan`](super::Kernel::scan) lists them; those that have not been measured yet are
+    /// not there.
     pub(super) measured: &'r [Option<Measured<E>>],
+}
+
+impl<'r, E: FlatElement> Context<'r, E> {
+    /// With so many of the norms, which leave this one; fewer if there are no more.
+    #[inline(always)]
+    pub(super) fn take(&mut self, count: usize) -> Self {
+        // Taken away in front, so that a piece finds its own at 0, wherever it stands in the chain.
+        let (measured, rest) = self.measured.split_at(count.min(self.measured.len()));
+        self.measured = rest;
+        Context { measured, ..*self }
+    }
+
+    /// With these norms, or none at all for what is not to run: nobody's closure is called with the
+    /// norms of another option.
+    #[inline(always)]
+    pub(super) fn only_if(self, condition: bool) -> Self {
+        let measured = if condition { self.measured } else { &[] };
+        Context { measured, ..self }
+    }
+
+    /// The first norms: that of the leaf's parameters and that of the direction, if they have been
+    /// measured.
+    #[inline(always)]
+    pub(super) fn norms(self) -> Option<[f64; 2]> {
+        let first = self.measured.first()?.as_ref()?;
+        // A global norm is the same for all leaves; which kind it is the norms know themselves.
+        Some(first.at(self.leaf))
+    }
+
+    /// The direction from the part on, if the leaf's has been changed, which is the first.
+    #[inline(always)]
+    pub(super) fn direction(self) -> Option<&'r [E]> {
+        let first = self.measured.first()?.as_ref()?;
+        Some(&first.direction(self.leaf)[self.start..])
+    }
 }
 
 /// Sixteen consecutive elements on their way through the stages of a rule: the parameters as they

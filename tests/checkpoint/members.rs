@@ -28,16 +28,16 @@ fn layout() -> Layout {
 }
 
 fn parameters(len: usize) -> Vec<f32> {
-    again_and_again(len, 37, |index| index as f32 * 0.1 - 1.5)
+    periodic(len, 37, |index| index as f32 * 0.1 - 1.5)
 }
 
 fn gradient(layout: &Layout, step: usize) -> FlatGrad {
     let element = |index: usize| ((index * 29 + step * 13) % 23) as f32 / 11.0 - 1.0;
-    FlatGrad::from_flat(layout, again_and_again(layout.len(), 23, element)).unwrap()
+    FlatGrad::from_flat(layout, periodic(layout.len(), 23, element)).unwrap()
 }
 
 /// Copies one period, since these vectors are made many times, in debug builds too.
-fn again_and_again(len: usize, period: usize, of: impl Fn(usize) -> f32) -> Vec<f32> {
+fn periodic(len: usize, period: usize, of: impl Fn(usize) -> f32) -> Vec<f32> {
     let period: Vec<f32> = (0..period).map(of).collect();
     let mut elements = period.repeat(len.div_ceil(period.len()));
     elements.truncate(len);

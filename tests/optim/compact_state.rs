@@ -210,6 +210,25 @@ fn a_step_is_that_of_full_state_which_is_rounded_then() {
     rules::chains(&LikeFullStateThatIsRounded(layout(), storages));
 }
 
+/// As many vectors as share one draw, and one more: then they are drawn for one by one.
+#[test]
+fn eight_vectors_and_nine_are_rounded_by_what_each_of_them_draws() {
+    fn holds<R: Rule + Debug>(rule: R, vectors: usize) {
+        assert_eq!(rule.states().len(), vectors, "{rule:?}");
+        LikeFullStateThatIsRounded(layout_with(1030), &STOCHASTIC).holds(rule);
+    }
+    let amsgrad = || AdamW {
+        amsgrad: true,
+        ..AdamW::default()
+    };
+    let sgd = Sgd {
+        momentum: 0.9,
+        ..Sgd::default()
+    };
+    holds((amsgrad(), amsgrad(), sgd, Ema::default()), 8);
+    holds((amsgrad(), amsgrad(), amsgrad()), 9);
+}
+
 /// A rule whose second piece reads and changes a vector that its first one has changed.
 #[derive(Clone, Debug, PartialEq)]
 struct TwoPieces;

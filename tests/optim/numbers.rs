@@ -11,18 +11,18 @@ const PERIOD: usize = 35;
 pub(crate) fn parameters(length: usize) -> Vec<f32> {
     let of = |i: usize| ((i * 37 + 11) % 41) as f32 / 10.0 - 2.0;
     let or_zero = |x: f32| if x.abs() < 0.15 { 0.0 } else { x };
-    again_and_again(length, |i| or_zero(of(i)))
+    periodic(length, |i| or_zero(of(i)))
 }
 
 /// Gradients of several magnitudes whose signs change from step to step, with a 0 now and then.
 pub(crate) fn gradient(length: usize, step: usize) -> Vec<f32> {
     let of =
         |i: usize| (((i * 29 + step * 13) % 23) as f32 / 11.0 - 1.0) * [1.0, 0.01, 3.0, 0.2][i % 4];
-    again_and_again(length, of)
+    periodic(length, of)
 }
 
 /// Copies one period, since these vectors are made many thousand times, in debug builds too.
-fn again_and_again(length: usize, of: impl Fn(usize) -> f32) -> Vec<f32> {
+fn periodic(length: usize, of: impl Fn(usize) -> f32) -> Vec<f32> {
     let period: Vec<f32> = (0..PERIOD).map(of).collect();
     let mut elements = period.repeat(length.div_ceil(PERIOD));
     elements.truncate(length);

@@ -1,7 +1,7 @@
 //! Random bits of an element by its index.
 //!
 //! ```text
-//! key        ← mix64(mix64(mix64(seed) + step) + state / 8)     once a vector and step
+//! key        ← mix64(mix64(mix64(seed) + step) + state / 8)     once a step and eight vectors
 //! k₁, k₂     ← halves of mix64(key + upper half of the index)   once for 2³² elements
 //! x          ← k₁ + (index + 1) · 0x9e3779b1                    a sum an element: they follow each other
 //! mixed      ← x ⊕ (x >> 15) ⊕ k₂                               once for the vectors of a step
@@ -53,7 +53,7 @@ impl RandomBits {
         let key = mix64(mix64(seed).wrapping_add(step));
         RandomBits {
             key: mix64(key.wrapping_add(state / SHARING as u64)),
-            multiplier: MULTIPLIERS[(state % SHARING as u64) as usize],
+            multiplier: multiplier((state % SHARING as u64) as usize),
         }
     }
 
@@ -165,7 +165,7 @@ impl Sequence {
     #[inline(always)]
     pub(crate) fn row<const N: usize>(self) -> SequenceRow<N> {
         SequenceRow {
-            x: std::array::from_fn(|i| self.x.wrapping_add((i as u32 + 1).wrapping_mul(GOLDEN))),
+            x: std::array::from_fn(|i| self.behind(i + 1).x),
             key: self.key,
         }
     }
