@@ -70,7 +70,7 @@ impl<A: Copy, B, F: Fn(A) -> B> Kernel<&[A], &mut [B], F> for Convert {
     }
 }
 
-pub(super) const F32_INFINITY: u32 = 0x7f80_0000;
+const F32_INFINITY: u32 = 0x7f80_0000;
 const F16_INFINITY: u32 = 0x7c00;
 
 /// `payload`, or the quiet bit if nothing is left of it.

@@ -110,11 +110,11 @@ impl<E: FlatElement> Row<E> {
         self.dx = dx;
     }
 
-    /// Multiplies the direction by a factor, in f64.
+    /// Multiplies the direction by both factors.
     #[inline(always)]
-    pub(super) fn scale(&mut self, factor: f64) {
+    pub(super) fn scale(&mut self, [first, second]: [E; 2]) {
         for i in 0..ROW {
-            self.dx[i] = E::from_f64(self.dx[i].into() * factor);
+            self.dx[i] = self.dx[i] * first * second;
         }
     }
 

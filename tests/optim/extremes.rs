@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use flatleaf::optim::{
-    AdaBelief, Adam, AdamW, Lion, Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop, Rule,
-    RuleFor, Sgd, WeightDecay,
+    AdaBelief, Adam, AdamW, Kernel, Lion, Muon, NAdam, OAdam, Optimizer, RAdam, RmsProp, Rprop,
+    Rule, RuleFor, Sgd, WeightDecay, scale_by_leaf_norms,
 };
 use flatleaf::{FlatGrad, Layout, tree};
 
@@ -43,6 +43,69 @@ impl Law for Finite {
 #[test]
 fn steps_are_finite_where_squares_overflow() {
     rules::every(&Finite);
+}
+
+/// Moves by the gradient times a number.
+#[derive(Clone, Debug, PartialEq)]
+struct Times(f64);
+
+impl Rule for Times {
+    fn kernel(&self, _step: u64) -> impl Kernel {
+        let factor = self.0;
+        scale_by_leaf_norms(move |_, _| factor)
+    }
+}
+
+impl RuleFor<f64> for Times {
+    fn kernel_as(&self, _shape: &[usize], _step: u64, _counters: &[f64]) -> impl Kernel<f64> {
+        let factor = self.0;
+        scale_by_leaf_norms(move |_, _| factor)
+    }
+}
+
+/// What such a step makes of a gradient that is a power of two.
+fn moved_by(factor: f64, gradient: f64) -> f64 {
+    -f64::from(trajectory(Times(factor), 0.0, &[gradient as f32])[0])
+}
+
+#[test]
+fn a_factor_that_no_f32_holds_makes_what_one_does() {
+    let power = |exponent| 2.0_f64.powi(exponent);
+    for (factor, gradient) in [
+        (-135, 127),
+        (-149, 100),
+        (-200, 127),
+        (-101, 30),
+        (135, -135),
+        (128, -149),
+        (200, -149),
+        (101, -30),
+        (253, -149),
+    ] {
+        let expected = power(factor + gradient);
+        let found = moved_by(power(factor), power(gradient));
+        assert_eq!(found, expected, "2^{factor} of 2^{gradient}");
+        let found = moved_by(-power(factor), power(gradient));
+        assert_eq!(found, -expected, "-2^{factor} of 2^{gradient}");
+        // What is not a power of two is rounded.
+        let found = moved_by(1.1 * power(factor), power(gradient)) / expected;
+        assert!((found - 1.1).abs() < 1e-7, "1.1 · 2^{factor}: {found}");
+    }
+    assert_eq!(moved_by(power(300), 0.0), 0.0, "saturated, not infinite");
+    assert_eq!(moved_by(power(-300), power(127)), 0.0);
+    assert_eq!(moved_by(power(300), 1.0), f64::INFINITY);
+    assert_eq!(moved_by(f64::INFINITY, 1.0), f64::INFINITY);
+    assert!(moved_by(f64::NAN, 1.0).is_nan());
+    assert!(moved_by(f64::INFINITY, 0.0).is_nan());
+}
+
+#[test]
+fn a_factor_of_f64_is_one_number() {
+    let mut flat = [0.0_f64];
+    let layout = Layout::of(&flat).unwrap();
+    let mut optimizer = Optimizer::new_as::<f64>(Times(1e300), &layout).unwrap();
+    optimizer.step(&mut flat, &[3e-300]).unwrap();
+    assert_eq!(flat, [-(1e300 * 3e-300)]);
 }
 
 #[test]

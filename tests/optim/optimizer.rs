@@ -824,8 +824,8 @@ fn groups_with_other_options_ask_for_other_norms() {
         } else {
             (3.0, 1.0)
         };
-        let all = a.hypot(b);
-        assert_eq!(flat, [(-a / all) as f32, (-b / all) as f32]);
+        let factor = (1.0 / a.hypot(b)) as f32;
+        assert_eq!(flat, [-a as f32 * factor, -b as f32 * factor]);
     }
 }
 
@@ -872,7 +872,8 @@ fn groups_clip_leaf_by_leaf_by_norms_of_their_own() {
             &FlatGrad::from_flat(&layout, vec![-3.0, -4.0, -3.0, -4.0]).unwrap(),
         )
         .unwrap();
-    assert_eq!(flat, [0.6, 0.8, (3.0 / 7.0) as f32, (4.0 / 7.0) as f32]);
+    let seventh = (1.0 / 7.0) as f32;
+    assert_eq!(flat, [0.6, 0.8, 3.0 * seventh, 4.0 * seventh]);
 }
 
 /// What becomes of a gradient of `[3, NaN]`, whose second leaf is in a group of its own with this
