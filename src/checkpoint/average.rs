@@ -36,7 +36,9 @@ use crate::error::{Error, Result};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn average<P: AsRef<Path>>(paths: &[P], out: impl AsRef<Path>) -> Result<()> {
-    average_with(paths, &AverageOptions::new(), out).map(drop)
+    let options = AverageOptions::new();
+    let averaged = average_with(paths, &options, out);
+    averaged.map(drop)
 }
 
 /// Writes the average of checkpoints, as [`average`] does, with weights or without the tensors
@@ -80,16 +82,20 @@ pub fn average_with<P: AsRef<Path>>(
     }
     if !total.is_finite() || total == 0.0 {
         let expected = "finite weights whose sum is not 0";
-        return Err(Error::argument(expected, format!("{weights:?}")));
+        let found = format!("{weights:?}");
+        return Err(Error::argument(expected, found));
     }
     let average = |files: &[Vec<f64>], index: usize| {
-        let weighted = files.iter().zip(&weights);
-        let sum: f64 = weighted.clone().map(|(file, w)| w * file[index]).sum();
+        let elements = files.iter().map(|file| file[index]);
+        let weighted = elements.zip(&weights);
+        let terms = weighted.clone().map(|(x, weight)| weight * x);
+        let sum: f64 = terms.sum();
         if sum.is_finite() {
             return sum / total;
         }
         // Of a sum that overflows the average need not: weights that add up to 1 come first then.
-        weighted.map(|(file, w)| w / total * file[index]).sum()
+        let shares = weighted.map(|(x, weight)| weight / total * x);
+        shares.sum()
     };
     combine(streams, average, options.is_lax, out.as_ref())
 }
@@ -221,7 +227,10 @@ pub struct AverageReport {
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Result<()> {
+pub fn ema<P>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Result<()>
+where
+    P: AsRef<Path>,
+{
     if !(0.0..=1.0).contains(&decay) {
         return Err(Error::argument("a decay from 0 to 1", decay));
     }
@@ -231,7 +240,9 @@ pub fn ema<P: AsRef<Path>>(paths: &[P], decay: f64, out: impl AsRef<Path>) -> Re
         let next = |ema, x| decay * ema + (1.0 - decay) * x;
         elements.reduce(next).unwrap_or(0.0)
     };
-    combine(Streams::open(paths)?, moving, false, out.as_ref()).map(drop)
+    let streams = Streams::open(paths)?;
+    let combined = combine(streams, moving, false, out.as_ref());
+    combined.map(drop)
 }
 
 /// Writes what `combine` makes of the element that has one index in a chunk of every file.
@@ -253,14 +264,19 @@ fn combine(
         all_in_one(std::mem::take(&mut left_out))?;
     }
     // As every header has it, wider elements first: the data are written in the order of it.
-    tensors.sort_by_key(|tensor| Reverse(streams.first().tensors[tensor[0]].stated().0.bitsize()));
+    tensors.sort_by_key(|tensor| {
+        let first = &streams.first().tensors[tensor[0]];
+        let (dtype, _) = first.stated();
+        Reverse(dtype.bitsize())
+    });
     let header = header(&streams, &tensors)?;
     let start = header.encode()?;
     atomic::replace(out, header.data_len(), |output| {
         output.write(&start)?;
-        tensors
-            .iter()
-            .try_for_each(|tensor| write(&mut streams, tensor, &combine, output))
+        for tensor in &tensors {
+            write(&mut streams, tensor, &combine, output)?;
+        }
+        Ok(())
     })?;
     let names = header.tensors.into_iter().map(|tensor| tensor.name);
     Ok(AverageReport {
@@ -281,12 +297,14 @@ fn write(
     if !dtype.is_float() {
         return streams.copy_last(tensor, |bytes| output.write(bytes));
     }
-    let (mut results, mut bytes) = (Vec::new(), Vec::new());
+    let mut results = Vec::new();
+    let mut bytes = Vec::new();
     streams.read(tensor, |chunks| {
         let len = chunks[0].len();
         // One buffer for a whole tensor: the loop over chunks allocates nothing.
         results.clear();
-        results.extend((0..len).map(|index| combine(chunks, index)));
+        let combined = (0..len).map(|index| combine(chunks, index));
+        results.extend(combined);
         bytes.resize(len * dtype.size(), 0);
         dtype::narrow(&results, dtype, &mut bytes);
         output.write(&bytes)
@@ -299,15 +317,17 @@ fn check_types(streams: &Streams, tensor: &[usize]) -> Result<()> {
     let first = streams.first().tensors[tensor[0]].element_type()?;
     for (file, &index) in streams.files.iter().zip(tensor) {
         let other = &file.header.tensors[index];
-        if first.is_opaque() || !dtype::is_convertible(other.on_disk, first) {
-            let expected = match first.is_opaque() {
-                true => "numbers that can be averaged".to_owned(),
-                false => first.to_string(),
-            };
-            let name = other.name.clone();
-            let error = Error::element_type(name, expected, other.type_name());
-            return Err(error.found_in(&file.path));
+        let is_opaque = first.is_opaque();
+        if !is_opaque && dtype::is_convertible(other.on_disk, first) {
+            continue;
         }
+        let expected = match is_opaque {
+            true => "numbers that can be averaged".to_owned(),
+            false => first.to_string(),
+        };
+        let name = other.name.clone();
+        let error = Error::element_type(name, expected, other.type_name());
+        return Err(error.found_in(&file.path));
     }
     Ok(())
 }
@@ -317,13 +337,15 @@ fn header(streams: &Streams, tensors: &[Vec<usize>]) -> Result<Header> {
     let first = streams.first();
     // A tie goes with its tensor, so the metadata has to know which of these stay.
     let mut is_kept = vec![false; first.tensors.len()];
-    let entries = tensors.iter().map(|tensor| {
-        is_kept[tensor[0]] = true;
-        let tensor = &first.tensors[tensor[0]];
+    let mut entries = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let index = tensor[0];
+        is_kept[index] = true;
+        let tensor = &first.tensors[index];
         let (dtype, shape) = tensor.stated();
-        (tensor.name.clone(), dtype, shape.to_vec())
-    });
-    let entries = entries.collect();
+        let name = tensor.name.clone();
+        entries.push((name, dtype, shape.to_vec()));
+    }
     let metadata = first.metadata.of_tensors(|tensor| is_kept[tensor]);
     Header::lay_out(entries, metadata)
 }

@@ -197,7 +197,8 @@ pub fn compare_with(
 /// Which tensors are compared, by their indices in both files, and which are not.
 fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
     let [first, second] = [0, 1].map(|file| &streams.files[file].header);
-    let (mut comparison, mut pairs) = (Comparison::default(), Vec::new());
+    let mut comparison = Comparison::default();
+    let mut pairs = Vec::new();
     // What the first file met under any name is not told again as the second's own.
     let mut met = vec![false; second.tensors.len()];
     for (index, tensor) in first.models() {
@@ -208,21 +209,25 @@ fn pair(streams: &Streams) -> (Comparison, Vec<[usize; 2]>) {
         };
         met[other] = true;
         let counterpart = &second.tensors[other];
+        let are_numbers = tensor.number_type().is_some() && counterpart.number_type().is_some();
         if tensor.shape() != counterpart.shape() {
             comparison.other_shapes.push(tensor.name.clone());
-        } else if tensor.number_type().is_none() || counterpart.number_type().is_none() {
+        } else if !are_numbers {
             comparison.not_compared.push(tensor.name.clone());
         } else {
             pairs.push([index, other]);
         }
     }
-    let only = second.models().filter(|&(index, _)| {
-        !met[index]
-            && second
-                .names_of(index)
-                .all(|name| first.find_any(name).is_none())
-    });
-    comparison.only_in_second = only.map(|(_, tensor)| tensor.name.clone()).collect();
+    for (index, tensor) in second.models() {
+        if met[index] {
+            continue;
+        }
+        let mut names = second.names_of(index);
+        let is_in_first = names.any(|name| first.find_any(name).is_some());
+        if !is_in_first {
+            comparison.only_in_second.push(tensor.name.clone());
+        }
+    }
     (comparison, pairs)
 }
 
@@ -240,7 +245,8 @@ struct SumOfSquares {
 
 impl SumOfSquares {
     fn add(&mut self, elements: impl Iterator<Item = f64> + Clone) {
-        let finite = elements.clone().map(f64::abs).filter(|x| x.is_finite());
+        let magnitudes = elements.clone().map(f64::abs);
+        let finite = magnitudes.filter(|x| x.is_finite());
         let largest = finite.fold(0.0, f64::max);
         let scale = power_of_two(largest);
         if scale > self.scale {
@@ -249,7 +255,11 @@ impl SumOfSquares {
             self.scale = scale;
         }
         let factor = 1.0 / self.scale;
-        self.sum += elements.map(|x| (x * factor) * (x * factor)).sum::<f64>();
+        let squares = elements.map(|x| {
+            let scaled = x * factor;
+            scaled * scaled
+        });
+        self.sum += squares.sum::<f64>();
     }
 
     fn root(&self) -> f64 {

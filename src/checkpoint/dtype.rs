@@ -74,16 +74,19 @@ pub(crate) fn in_memory(dtype: OnDisk) -> Option<Dtype> {
 /// Whether a leaf of one type takes a tensor of the other: floats any floats, others their own.
 pub(crate) fn is_convertible(from: OnDisk, to: Dtype) -> bool {
     let is_float = in_memory(from).is_some_and(Dtype::is_float);
-    (is_float && to.is_float()) || on_disk(to).is_ok_and(|own| own == from)
+    if is_float && to.is_float() {
+        return true;
+    }
+    on_disk(to).is_ok_and(|own| own == from)
 }
 
 /// Elements of one type as those of another, which [`is_convertible`] allows.
 pub(crate) fn convert(from: Dtype, bytes: &[u8], to: Dtype, out: &mut [u8]) {
-    match (
-        Floats::from_bytes(from, bytes),
-        FloatsMut::from_bytes(to, out),
-    ) {
+    let from = Floats::from_bytes(from, bytes);
+    let to = FloatsMut::from_bytes(to, out);
+    match (from, to) {
         (Some(from), Some(to)) => slices::copy(from, to),
+        // Elements of no float type stay what they are.
         _ => out.copy_from_slice(bytes),
     }
 }
@@ -93,15 +96,23 @@ pub(crate) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
     if let Some(from) = Floats::from_bytes(dtype, bytes) {
         return slices::copy(from, FloatsMut::of(out));
     }
+    macro_rules! widen {
+        ($integer:ident) => {
+            decode(bytes, out, |bytes| {
+                let integer = $integer::from_le_bytes(bytes);
+                integer as f64
+            })
+        };
+    }
     match dtype {
-        Dtype::I8 => decode(bytes, out, |b| f64::from(i8::from_le_bytes(b))),
-        Dtype::I16 => decode(bytes, out, |b| f64::from(i16::from_le_bytes(b))),
-        Dtype::I32 => decode(bytes, out, |b| f64::from(i32::from_le_bytes(b))),
-        Dtype::I64 => decode(bytes, out, |b| i64::from_le_bytes(b) as f64),
-        Dtype::U8 | Dtype::Bool => decode(bytes, out, |b| f64::from(u8::from_le_bytes(b))),
-        Dtype::U16 => decode(bytes, out, |b| f64::from(u16::from_le_bytes(b))),
-        Dtype::U32 => decode(bytes, out, |b| f64::from(u32::from_le_bytes(b))),
-        Dtype::U64 => decode(bytes, out, |b| u64::from_le_bytes(b) as f64),
+        Dtype::I8 => widen!(i8),
+        Dtype::I16 => widen!(i16),
+        Dtype::I32 => widen!(i32),
+        Dtype::I64 => widen!(i64),
+        Dtype::U8 | Dtype::Bool => widen!(u8),
+        Dtype::U16 => widen!(u16),
+        Dtype::U32 => widen!(u32),
+        Dtype::U64 => widen!(u64),
         _ => unreachable!("no tensor has elements of {dtype}"),
     }
 }
@@ -110,14 +121,14 @@ pub(crate) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
 ///
 /// ***Panics*** if the type is no float.
 pub(crate) fn narrow(values: &[f64], dtype: Dtype, out: &mut [u8]) {
-    slices::copy(
-        Floats::of(values),
-        FloatsMut::from_bytes(dtype, out).expect("a type of floats"),
-    );
+    let out = FloatsMut::from_bytes(dtype, out);
+    let out = out.expect("a type of floats");
+    slices::copy(Floats::of(values), out);
 }
 
 fn decode<const N: usize>(bytes: &[u8], out: &mut [f64], one: impl Fn([u8; N]) -> f64) {
-    out.iter_mut()
-        .zip(bytes.as_chunks::<N>().0)
-        .for_each(|(out, bytes)| *out = one(*bytes));
+    let (elements, _) = bytes.as_chunks::<N>();
+    for (out, element) in out.iter_mut().zip(elements) {
+        *out = one(*element);
+    }
 }

@@ -119,7 +119,10 @@ impl<'e> Extras<'e> {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn vector_as<E: FlatElement>(mut self, name: impl Into<String>, vector: &'e [E]) -> Self {
+    pub fn vector_as<E>(mut self, name: impl Into<String>, vector: &'e [E]) -> Self
+    where
+        E: FlatElement,
+    {
         let part = ExtraPart::Vector(E::slice(vector));
         self.parts.push((name.into(), part));
         self

@@ -92,20 +92,38 @@ impl Checkpoint {
     /// ```
     pub fn flat_for_as<E: FlatElement>(&self, layout: &Layout) -> Result<Cow<'_, [E]>> {
         layout.check_element::<E>()?;
-        let found = TensorNames::new(self, &[])?.find(layout, layout.leaves().iter())?;
+        let leaves = layout.leaves();
+        let names = TensorNames::new(self, &[])?;
+        let found = names.find(layout, leaves.iter())?;
         check_all_found(&found)?;
-        let leaves: Vec<StoredLeaf<'_>> = found.leaves.into_iter().flatten().collect();
-        // Tensors that lie together as the leaves do in the vector are that vector already.
-        let range = self.contiguous(&leaves, dtype::on_disk(E::DTYPE)?);
-        let together = range.and_then(|range| self.data(range));
-        if let Some(flat) = together.and_then(|bytes| bytemuck::try_cast_slice(bytes).ok()) {
+        let stored = found.leaves.into_iter().flatten();
+        let stored: Vec<StoredLeaf<'_>> = stored.collect();
+
+        if let Some(flat) = self.whole_vector(&stored)? {
             return Ok(Cow::Borrowed(flat));
         }
         let mut flat = memory::try_zeroed(layout.len())?;
-        for (leaf, stored) in layout.leaves().iter().zip(&leaves) {
-            stored.write(E::DTYPE, bytemuck::cast_slice_mut(&mut flat[leaf.range()]));
+        for (leaf, stored) in leaves.iter().zip(&stored) {
+            let elements = &mut flat[leaf.range()];
+            stored.write(E::DTYPE, bytemuck::cast_slice_mut(elements));
         }
         Ok(Cow::Owned(flat))
+    }
+
+    /// The tensors as one vector, which they are already if they lie together as the leaves do.
+    fn whole_vector<E>(&self, leaves: &[StoredLeaf<'_>]) -> Result<Option<&[E]>>
+    where
+        E: FlatElement,
+    {
+        let dtype = dtype::on_disk(E::DTYPE)?;
+        let Some(range) = self.contiguous(leaves, dtype) else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.data(range) else {
+            return Ok(None);
+        };
+        // The file may begin where no such element may, and is copied then.
+        Ok(bytemuck::try_cast_slice(bytes).ok())
     }
 
     /// Where the leaves lie in the data, if they are of a type and one after the other.

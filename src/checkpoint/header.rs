@@ -1,6 +1,7 @@
 //! The header of a file, and the one validator that every header goes through, read or written.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use safetensors::Dtype as OnDisk;
 use safetensors::tensor::TensorInfo;
@@ -73,13 +74,19 @@ impl Header {
     /// # Errors
     /// No UTF-8, no JSON, or no header; what [`validate`](Self::validate) finds.
     pub(crate) fn parse(text: &[u8], data: u64) -> Result<Header> {
-        let text = std::str::from_utf8(text)
-            .map_err(|error| Error::invalid_file("a header in UTF-8", error.to_string()))?;
-        let raw: RawHeader = serde_json::from_str(text)
-            .map_err(|error| Error::invalid_file("a header in JSON", error.to_string()))?;
-        let data = usize::try_from(data).map_err(|_| {
-            Error::invalid_file("data that fits an address space", format!("{data} bytes"))
+        let text = std::str::from_utf8(text).map_err(|error| {
+            let found = error.to_string();
+            Error::invalid_file("a header in UTF-8", found)
         })?;
+        let raw: RawHeader = serde_json::from_str(text).map_err(|error| {
+            let found = error.to_string();
+            Error::invalid_file("a header in JSON", found)
+        })?;
+        let Ok(data) = usize::try_from(data) else {
+            let expected = "data that fits an address space";
+            let found = format!("{data} bytes");
+            return Err(Error::invalid_file(expected, found));
+        };
         Header::validate(raw.tensors, raw.metadata, data)
     }
 
@@ -156,14 +163,21 @@ impl Header {
 
     /// The tensor of a name, an alias, or the path of one, and the axes with which it is seen.
     pub(crate) fn find_any(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
-        let named = |name: &str| {
-            // A tensor's own name counts before an alias, as in every other place.
-            let own = self.find(name);
-            let own = own.map(|tensor| (tensor, self.tensors[tensor].axes.as_ref()));
-            let alias = || self.metadata.alias(name);
-            own.or_else(|| alias().map(|alias| (alias.tensor, alias.axes.as_ref())))
-        };
-        named(name).or_else(|| named(self.by_path.get(name)?))
+        if let Some(found) = self.find_named(name) {
+            return Some(found);
+        }
+        let named_otherwise = self.by_path.get(name)?;
+        self.find_named(named_otherwise)
+    }
+
+    fn find_named(&self, name: &str) -> Option<(usize, Option<&AxisMap>)> {
+        // A tensor's own name counts before an alias, as in every other place.
+        if let Some(index) = self.find(name) {
+            let axes = self.tensors[index].axes.as_ref();
+            return Some((index, axes));
+        }
+        let alias = self.metadata.alias(name)?;
+        Some((alias.tensor, alias.axes.as_ref()))
     }
 
     /// The tensors that are the model's, not those of the sections beside it.
@@ -176,8 +190,10 @@ impl Header {
 
     /// A tensor's name and its aliases.
     pub(crate) fn names_of(&self, tensor: usize) -> impl Iterator<Item = &str> {
+        let own = self.tensors[tensor].name();
         let aliases = self.metadata.aliases_of(tensor);
-        std::iter::once(self.tensors[tensor].name()).chain(aliases.map(|alias| alias.name.as_str()))
+        let others = aliases.map(|alias| alias.name.as_str());
+        iter::once(own).chain(others)
     }
 
     /// The bytes before the data: length, header and the padding that aligns the data.
@@ -333,9 +349,10 @@ fn size(dtype: OnDisk, shape: &[usize]) -> Option<usize> {
     // An array of shape [0, 2⁶³] has no elements, and still no address space holds its strides.
     let mut nonzero = shape.iter().filter(|&&len| len != 0);
     let elements = nonzero.try_fold(1_usize, |count, &len| count.checked_mul(len))?;
-    let bits = elements
-        .checked_mul(dtype.bitsize())
-        .filter(|&bits| bits / 8 <= isize::MAX as usize)?;
+    let bits = elements.checked_mul(dtype.bitsize())?;
+    if bits / 8 > isize::MAX as usize {
+        return None;
+    }
     // Elements of less than a byte have to fill their last byte: half of one has no place.
     let bits = if shape.contains(&0) { 0 } else { bits };
     bits.is_multiple_of(8).then_some(bits / 8)

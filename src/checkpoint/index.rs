@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::header::{Header, LENGTH, LONGEST};
 use super::metadata::{AXES, FINGERPRINT, PARTS, TIES, json};
 use super::raw_header::StringMap;
+use super::tensor::Tensor;
 use crate::error::{Error, Findings, Result};
 
 /// A file that has been opened: one of tensors, or the text of an index.
@@ -47,10 +48,11 @@ pub(crate) fn shard_at<F>(shards: &[Shard<F>], from: usize) -> usize {
 /// Whether a file that begins so is text and no tensors: as a length, `{` and the seven characters
 /// after it are far beyond what a header may have.
 pub(crate) fn is_index(first: &[u8]) -> bool {
-    first.starts_with(b"{")
-        && first
-            .first_chunk::<LENGTH>()
-            .is_some_and(|bytes| u64::from_le_bytes(*bytes) > LONGEST as u64)
+    let Some(length) = first.first_chunk::<LENGTH>() else {
+        return false;
+    };
+    let is_length = u64::from_le_bytes(*length) <= LONGEST as u64;
+    first.starts_with(b"{") && !is_length
 }
 
 /// Opens the one file at a path, or all files that the index there names.
@@ -65,11 +67,15 @@ pub(crate) fn open_all<F>(
 ) -> Result<(Header, Vec<Shard<F>>)> {
     let at_path = |error: Error| error.or_at(|| path.display().to_string());
     let index = match open(path)? {
-        Opened::File(header, file) => return Ok((header, vec![Shard { file, begin: 0 }])),
+        Opened::File(header, file) => {
+            let shard = Shard { file, begin: 0 };
+            return Ok((header, vec![shard]));
+        }
         Opened::Index(text) => Index::parse(&text).map_err(at_path)?,
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (mut headers, mut files) = (Vec::new(), Vec::new());
+    let mut headers = Vec::new();
+    let mut files = Vec::new();
     let mut failed = Findings::default();
     for name in &index.files {
         let path = folder.join(name);
@@ -78,17 +84,18 @@ pub(crate) fn open_all<F>(
                 headers.push(header);
                 files.push(file);
             }
-            Ok(Opened::Index(_)) => failed.add(
-                Error::invalid_file("a file of tensors", "another index")
-                    .at(&path.display().to_string()),
-            ),
+            Ok(Opened::Index(_)) => {
+                let error = Error::invalid_file("a file of tensors", "another index");
+                failed.add(error.at(&path.display().to_string()));
+            }
             // All of them: whoever has to fetch files wants to know which.
             Err(error) => failed.add(error),
         }
     }
     failed.into_result()?;
     index.check(&headers)?;
-    let (header, begins) = merge(headers, index.entries).map_err(at_path)?;
+    let merged = merge(headers, index.entries);
+    let (header, begins) = merged.map_err(at_path)?;
     let shards = files.into_iter().zip(begins);
     let shards = shards.map(|(file, begin)| Shard { file, begin });
     Ok((header, shards.collect()))
@@ -121,11 +128,9 @@ impl Index {
     /// index or below it.
     fn parse(text: &[u8]) -> Result<Index> {
         if text.len() > LONGEST {
+            let expected = "an index of at most 100000000 bytes";
             let found = format!("{} bytes", text.len());
-            return Err(Error::invalid_file(
-                "an index of at most 100000000 bytes",
-                found,
-            ));
+            return Err(Error::invalid_file(expected, found));
         }
         let raw: RawIndex = serde_json::from_slice(text).map_err(|error| {
             let expected = "a safetensors file, or an index of several: JSON with a `weight_map` \
@@ -140,7 +145,8 @@ impl Index {
             let stays = components.all(|component| matches!(component, Component::Normal(_)));
             if !stays || file.is_empty() || file.contains('\\') {
                 let expected = "names of files in the folder of the index";
-                return Err(Error::invalid_file(expected, format!("`{file}`")));
+                let found = format!("`{file}`");
+                return Err(Error::invalid_file(expected, found));
             }
         }
         // What is no text, as `total_size`, is about the files and says nothing of tensors.
@@ -165,24 +171,25 @@ impl Index {
     /// All tensors that are not where they should be.
     fn check(&self, headers: &[Header]) -> Result<()> {
         let mut findings = Findings::default();
-        let headers: BTreeMap<&str, &Header> =
-            self.files.iter().map(String::as_str).zip(headers).collect();
+        let files = self.files.iter().map(String::as_str);
+        let headers: BTreeMap<&str, &Header> = files.zip(headers).collect();
         for (tensor, file) in &self.file_of {
             if headers[file.as_str()].find(tensor).is_none() {
                 let expected = format!("a tensor in `{file}`, where the index has it");
-                findings.add(Error::invalid_file(&expected, "none").at(tensor));
+                let error = Error::invalid_file(&expected, "none");
+                findings.add(error.at(tensor));
             }
         }
         for (&file, header) in &headers {
-            for tensor in &header.tensors {
-                if self.file_of.get(&tensor.name).map(String::as_str) != Some(file) {
-                    let expected = format!("an entry of the index for the tensor in `{file}`");
-                    let found = match self.file_of.get(&tensor.name) {
-                        Some(other) => format!("one for `{other}`"),
-                        None => "none".to_owned(),
-                    };
-                    findings.add(Error::invalid_file(&expected, found).at(&tensor.name));
-                }
+            for Tensor { name, .. } in &header.tensors {
+                let found = match self.file_of.get(name) {
+                    Some(own) if own == file => continue,
+                    Some(other) => format!("one for `{other}`"),
+                    None => "none".to_owned(),
+                };
+                let expected = format!("an entry of the index for the tensor in `{file}`");
+                let error = Error::invalid_file(&expected, found);
+                findings.add(error.at(name));
             }
         }
         findings.into_result()
@@ -198,7 +205,8 @@ fn merge(
     mut entries: BTreeMap<String, String>,
 ) -> Result<(Header, Vec<usize>)> {
     let mut tensors = Vec::new();
-    let (mut begins, mut begin) = (Vec::new(), 0_usize);
+    let mut begins = Vec::new();
+    let mut begin = 0_usize;
     for header in headers {
         begins.push(begin);
         let end = begin.checked_add(header.data_len());

@@ -434,25 +434,28 @@ fn check_differences(
 ) -> Result<()> {
     let is_excused = |name: &str| excused.iter().any(|pattern| pattern.matches(name));
     let is_excused_leaf = |path: &str| {
-        let places = layout.leaf(path).map_or(&[][..], |leaf| leaf.places());
-        is_excused(path) || places.iter().any(|place| is_excused(place))
+        // A tied leaf has several names, and is excused by any of them.
+        let leaf = layout.leaf(path);
+        let mut places = leaf.map_or(&[][..], |leaf| leaf.places()).iter();
+        is_excused(path) || places.any(|place| is_excused(place))
     };
     // Each kind once, with all its names: a user corrects all of them at a time.
     let mut findings = Findings::default();
     let missing = found.missing.iter();
-    let missing: Vec<String> = missing
-        .filter(|path| !is_excused_leaf(path))
-        .cloned()
-        .collect();
+    let missing = missing.filter(|path| !is_excused_leaf(path));
+    let missing: Vec<String> = missing.cloned().collect();
     if !missing.is_empty() {
         findings.add(Error::missing_tensors(missing));
     }
     let unexpected = found.unexpected.iter();
     let unexpected = unexpected.filter(|tensor| !is_excused(&tensor.path));
     // What is a field, and no leaf, is told apart from what is nowhere: the way out is another.
+    let paths = &layout.inner.paths;
     let is_field = |tensor: &&UnexpectedTensor| {
-        let node = layout.inner.paths.find(&tensor.path);
-        node.is_some_and(|node| matches!(layout.inner.paths.node(node).kind, NodeKind::NoLeaf(_)))
+        let Some(node) = paths.find(&tensor.path) else {
+            return false;
+        };
+        matches!(paths.node(node).kind, NodeKind::NoLeaf(_))
     };
     let (fields, unknown): (Vec<_>, Vec<_>) = unexpected.partition(is_field);
     if !unknown.is_empty() {
@@ -634,6 +637,7 @@ impl<'p, 'l, 'c> Write<'p, 'l, 'c, '_> {
         };
         // A place that shows its leaf transposed gets the elements in its own order.
         let shape = self.pass.load.layout.leaf(place.leaf).shape();
-        reordered(&elements, place.dtype, shape, |order| axes.to_place(order)).into()
+        let in_order = reordered(&elements, place.dtype, shape, |order| axes.to_place(order));
+        in_order.into()
     }
 }

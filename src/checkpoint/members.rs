@@ -98,42 +98,47 @@ pub fn save_flat_with(
 
     let built = build(layout, flat, extras, (&states, &is_written, &own));
     let (mut contents, shares) = communicator.agree(built)?;
-    let sum = sum_of(shares.iter().map(|share| &*share.2));
+    let sum = sum_of(shares.iter().map(|share| &*share.bytes));
     let sums = gather_numbers(communicator, sum)?;
+    let mut members = Vec::with_capacity(ranges.len());
+    for (range, sum) in ranges.iter().zip(&sums) {
+        members.push((range.start, range.end, format!("{sum:016x}")));
+    }
     let entry = Shards {
         vectors: states.names(&is_written),
-        members: ranges
-            .iter()
-            .zip(&sums)
-            .map(|(range, sum)| (range.start, range.end, format!("{sum:016x}")))
-            .collect(),
+        members,
     };
-    let laid_out = contents
-        .insert_entry(SHARDS, json(&entry))
-        .and_then(|()| contents.header());
+    let inserted = contents.insert_entry(SHARDS, json(&entry));
+    let laid_out = inserted.and_then(|()| contents.header());
     let header = communicator.agree(laid_out)?;
     write(communicator, path.as_ref(), &header, &contents, &shares)
 }
 
-/// The state vectors of all optimisers that are to be written, with their names in the file.
+/// The state vectors of all optimisers that are to be written.
 struct States<'e> {
-    tensors: Vec<(String, &'e StateTensor<'e>)>,
+    tensors: Vec<Named<'e>>,
 }
+
+/// A state vector with its name in the file.
+type Named<'e> = (String, &'e StateTensor<'e>);
 
 impl<'e> States<'e> {
     fn of(extras: &'e Extras<'_>) -> Self {
         let mut all = Vec::new();
         for (part, extra) in &extras.parts {
-            if let ExtraPart::State { tensors, .. } = extra {
-                let named = |tensor: &'e StateTensor<'e>| (state_name(part, &tensor.name), tensor);
-                all.extend(tensors.iter().map(named));
+            let ExtraPart::State { tensors, .. } = extra else {
+                continue;
+            };
+            for tensor in tensors {
+                let name = state_name(part, &tensor.name);
+                all.push((name, tensor));
             }
         }
         States { tensors: all }
     }
 
     /// Those with an element for each of the flat vector.
-    fn vectors(&self) -> impl Iterator<Item = &(String, &'e StateTensor<'e>)> {
+    fn vectors(&self) -> impl Iterator<Item = &Named<'e>> {
         let tensors = self.tensors.iter();
         tensors.filter(|(_, tensor)| !tensor.is_scales)
     }
@@ -141,16 +146,16 @@ impl<'e> States<'e> {
     /// # Errors
     /// State of another layout, or of two ranges.
     fn check(&self, layout: &Layout) -> Result<()> {
+        let own = self.range(layout);
         for (name, vector) in self.vectors() {
             if vector.len != layout.len() {
                 let error = Error::length("the state", layout.len(), vector.len);
                 return Err(error.at(name));
             }
-            if vector.range != self.range(layout) && !vector.is_whole() {
-                let expected = format!("the state of one range, {:?}", self.range(layout));
-                return Err(
-                    Error::argument(&expected, format_args!("{:?}", vector.range)).at(name),
-                );
+            if vector.range != own && !vector.is_whole() {
+                let expected = format!("the state of one range, {own:?}");
+                let found = format!("{:?}", vector.range);
+                return Err(Error::argument(&expected, found).at(name));
             }
         }
         Ok(())
@@ -158,8 +163,12 @@ impl<'e> States<'e> {
 
     /// The range that is kept here; the whole vector if all is.
     fn range(&self, layout: &Layout) -> Range<usize> {
-        let cut = self.vectors().find(|(_, vector)| !vector.is_whole());
-        cut.map_or(0..layout.len(), |(_, vector)| vector.range.clone())
+        let mut vectors = self.vectors();
+        let cut = vectors.find(|(_, vector)| !vector.is_whole());
+        match cut {
+            Some((_, vector)) => vector.range.clone(),
+            None => 0..layout.len(),
+        }
     }
 
     /// What each member writes of the model and of the state.
@@ -171,25 +180,27 @@ impl<'e> States<'e> {
         communicator: &mut C,
         layout: &Layout,
     ) -> Result<Vec<Range<usize>>> {
+        // Each fills in its own three numbers: the sum over all members is what each has said.
         let own = self.range(layout);
-        let mut ends = vec![0.0; 3 * communicator.size()];
-        let told = &mut ends[3 * communicator.rank()..][..3];
-        told.copy_from_slice(&[own.start as f64, own.end as f64, self.tensors.len() as f64]);
-        communicator.all_reduce(&mut ends)?;
-        let members: Vec<&[f64]> = ends.chunks_exact(3).collect();
-        if let Some(rank) = members.iter().position(|told| told[2] != members[0][2]) {
-            let found = format!(
-                "it writes {} state vectors, member 0 {}",
-                members[rank][2], members[0][2]
-            );
-            return Err(Error::member(rank, found));
+        let count = self.tensors.len();
+        let mut told = vec![0.0; 3 * communicator.size()];
+        let place = &mut told[3 * communicator.rank()..][..3];
+        place.copy_from_slice(&[own.start as f64, own.end as f64, count as f64]);
+        communicator.all_reduce(&mut told)?;
+
+        let (members, _) = told.as_chunks::<3>();
+        let [_, _, first_count] = members[0];
+        let mut ranges = Vec::with_capacity(members.len());
+        for (rank, &[start, end, count]) in members.iter().enumerate() {
+            if count != first_count {
+                let found = format!("it writes {count} state vectors, member 0 {first_count}");
+                return Err(Error::member(rank, found));
+            }
+            ranges.push(start as usize..end as usize);
         }
-        let ranges: Vec<Range<usize>> = members
-            .iter()
-            .map(|told| told[0] as usize..told[1] as usize)
-            .collect();
         // Where all keep all, they share the work of writing it.
-        if ranges.iter().all(|range| *range == (0..layout.len())) {
+        let whole = 0..layout.len();
+        if ranges.iter().all(|range| *range == whole) {
             return Ok(layout.shards(communicator.size()));
         }
         check_together(&ranges, layout.len())?;
@@ -197,18 +208,31 @@ impl<'e> States<'e> {
     }
 
     /// Which vectors are not all zeros on some member.
-    fn written_somewhere<C: Communicator>(&self, communicator: &mut C) -> Result<Vec<bool>> {
-        let has_elements =
-            |(_, tensor): &(String, &StateTensor<'_>)| f64::from(u8::from(tensor.bytes.is_some()));
-        let mut members: Vec<f64> = self.tensors.iter().map(has_elements).collect();
+    fn written_somewhere<C>(&self, communicator: &mut C) -> Result<Vec<bool>>
+    where
+        C: Communicator,
+    {
+        // A sum of ones counts the members that have elements of the vector.
+        let mut members = Vec::with_capacity(self.tensors.len());
+        for (_, tensor) in &self.tensors {
+            let has_elements = tensor.bytes.is_some();
+            members.push(if has_elements { 1.0 } else { 0.0 });
+        }
         communicator.all_reduce(&mut members)?;
-        Ok(members.into_iter().map(|members| members > 0.0).collect())
+        let is_written = members.iter().map(|members| *members > 0.0);
+        Ok(is_written.collect())
+    }
+
+    /// Those that are written, of which `is_written` has one flag each.
+    fn written(&self, is_written: &[bool]) -> impl Iterator<Item = &Named<'e>> {
+        let all = self.tensors.iter().zip(is_written);
+        let written = all.filter(|(_, is_written)| **is_written);
+        written.map(|(named, _)| named)
     }
 
     fn names(&self, is_written: &[bool]) -> Vec<String> {
-        let written = self.tensors.iter().zip(is_written);
-        let written = written.filter(|(_, is_written)| **is_written);
-        written.map(|((name, _), _)| name.clone()).collect()
+        let written = self.written(is_written);
+        written.map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -232,12 +256,13 @@ impl StateTensor<'_> {
     /// Some elements, which are kept here.
     fn bytes_of(&self, elements: &Range<usize>) -> Cow<'_, [u8]> {
         let size = self.element_size();
+        let len = size * elements.len();
         match &self.bytes {
             Some(kept) => {
                 let start = size * (elements.start - self.range.start);
-                Cow::Borrowed(&kept[start..start + size * elements.len()])
+                Cow::Borrowed(&kept[start..][..len])
             }
-            None => Cow::Owned(vec![0; size * elements.len()]),
+            None => Cow::Owned(vec![0; len]),
         }
     }
 }
@@ -251,8 +276,13 @@ struct Shards {
     members: Vec<(usize, usize, String)>,
 }
 
-/// Bytes of a tensor, by its name and where in it they begin.
-type Share<'s> = (String, usize, Cow<'s, [u8]>);
+/// Some bytes of a tensor.
+struct Share<'s> {
+    tensor: String,
+    /// Where in the tensor's bytes they begin.
+    start: usize,
+    bytes: Cow<'s, [u8]>,
+}
 
 /// What is in the file, and this member's share of it.
 fn build<'s>(
@@ -266,34 +296,45 @@ fn build<'s>(
     push_vector(&mut contents, "", layout, flat)?;
     for leaf in layout.leaves() {
         let range = leaf.range();
-        let start = own.start.clamp(range.start, range.end);
-        let end = own.end.clamp(start, range.end);
-        let bytes = bytemuck::cast_slice(&flat[start..end]);
-        let start = 4 * (start - range.start);
-        shares.push((leaf.path().to_owned(), start, Cow::Borrowed(bytes)));
+        let within = range_within(own, &range);
+        let start = size_of::<f32>() * (within.start - range.start);
+        let bytes = bytemuck::cast_slice(&flat[within]);
+        shares.push(Share {
+            tensor: leaf.path().to_owned(),
+            start,
+            bytes: Cow::Borrowed(bytes),
+        });
     }
     push_others(&mut contents, layout, &extras.others)?;
     push_extras_but_state(&mut contents, layout, extras)?;
     for (part, extra) in &extras.parts {
         if let ExtraPart::State { rest, .. } = extra {
             let name = state_name(part, SNAPSHOT);
-            contents.push_tensor(
-                name,
-                safetensors::Dtype::U8,
-                vec![rest.len()],
-                rest.as_slice().into(),
-            )?;
+            let shape = vec![rest.len()];
+            let bytes = rest.as_slice().into();
+            contents.push_tensor(name, safetensors::Dtype::U8, shape, bytes)?;
         }
     }
-    let written = states.tensors.iter().zip(is_written);
-    for ((name, tensor), _) in written.filter(|(_, is_written)| **is_written) {
-        let (dtype, shape) = (tensor.dtype, vec![tensor.len]);
-        contents.push_tensor(name.clone(), dtype, shape, (&[][..]).into())?;
+    for (name, tensor) in states.written(is_written) {
+        // Its place in the file only: each member writes its own elements there.
+        let shape = vec![tensor.len];
+        let nothing: &[u8] = &[];
+        contents.push_tensor(name.clone(), tensor.dtype, shape, nothing.into())?;
         let own = tensor.elements_of(layout, own);
-        let start = tensor.element_size() * own.start;
-        shares.push((name.clone(), start, tensor.bytes_of(&own)));
+        shares.push(Share {
+            tensor: name.clone(),
+            start: tensor.element_size() * own.start,
+            bytes: tensor.bytes_of(&own),
+        });
     }
     Ok((contents, shares))
+}
+
+/// What of a leaf's elements is in a member's range; an empty range in the leaf, if nothing is.
+fn range_within(own: &Range<usize>, leaf: &Range<usize>) -> Range<usize> {
+    let start = own.start.clamp(leaf.start, leaf.end);
+    let end = own.end.clamp(start, leaf.end);
+    start..end
 }
 
 /// A number of bytes that tells most others from them.
@@ -321,13 +362,18 @@ fn write<C: Communicator>(
 ) -> Result<()> {
     let start = communicator.agree(header.encode())?;
     // Another header has the data at other places, and would tear the file.
-    let headers = gather_numbers(communicator, sum_of(std::iter::once(&start[..])))?;
-    if let Some(rank) = headers.iter().position(|other| *other != headers[0]) {
+    let own = sum_of(std::iter::once(&start[..]));
+    let headers = gather_numbers(communicator, own)?;
+    let differs = |other: &u64| *other != headers[0];
+    if let Some(rank) = headers.iter().position(differs) {
         let found = "it has other names, shapes or metadata to write than member 0";
         return Err(Error::member(rank, found));
     }
     let begun = match communicator.rank() {
-        0 => begin(path, &start, header, contents, shares).map(Some),
+        0 => {
+            let replacement = begin(path, &start, header, contents, shares);
+            replacement.map(Some)
+        }
         _ => Ok(None),
     };
     // Whatever ends this function before it is finished removes the new file.
@@ -362,7 +408,8 @@ fn write_rest(
     contents: &FileContents<'_>,
     shares: &[Share<'_>],
 ) -> io::Result<()> {
-    let shared: BTreeSet<&str> = shares.iter().map(|share| share.0.as_str()).collect();
+    let names = shares.iter().map(|share| &*share.tensor);
+    let shared: BTreeSet<&str> = names.collect();
     file.set_len((start.len() + header.data_len()) as u64)?;
     write_at(file, 0, start)?;
     for tensor in &header.tensors {
@@ -383,12 +430,16 @@ fn write_shares(
 ) -> Result<()> {
     let file = atomic::open_new(path, name)?;
     let write = || {
-        for (name, offset, bytes) in shares {
-            let tensor = header.find(name).map(|tensor| &header.tensors[tensor]);
-            let Some(tensor) = tensor.filter(|_| !bytes.is_empty()) else {
+        for share in shares {
+            let Some(index) = header.find(&share.tensor) else {
                 continue;
             };
-            write_at(&file, start + tensor.bytes.start + offset, bytes)?;
+            if share.bytes.is_empty() {
+                continue;
+            }
+            let tensor = &header.tensors[index];
+            let at = start + tensor.bytes.start + share.start;
+            write_at(&file, at, &share.bytes)?;
         }
         file.sync_all()
     };
@@ -440,30 +491,42 @@ impl Checkpoint {
         let text = self.metadata().get(SHARDS).ok_or_else(none)?;
         let read = serde_json::from_str(text);
         let shards: Shards = read.map_err(|error| {
-            Error::invalid_file("a list of shares", error.to_string()).at(SHARDS)
+            let found = error.to_string();
+            Error::invalid_file("a list of shares", found).at(SHARDS)
         })?;
         let members = shards.members.iter().enumerate();
         for (rank, (start, end, sum)) in members.skip(first).step_by(step) {
-            let mut pieces = Vec::new();
-            for leaf in layout.leaves() {
-                let range = leaf.range();
-                let begin = (*start).clamp(range.start, range.end);
-                let end = (*end).clamp(begin, range.end);
-                pieces.push(self.share(leaf.path(), begin - range.start..end - range.start)?);
-            }
-            for name in &shards.vectors {
-                let own = self.elements_of_share(name, layout, *start..*end);
-                pieces.push(self.share(name, own)?);
-            }
+            let own = *start..*end;
+            let pieces = self.shares_of(layout, &own, &shards.vectors)?;
             let found = format!("{:016x}", sum_of(pieces.into_iter()));
             if found != *sum {
-                let expected = format!(
-                    "the share of member {rank}, elements {start}..{end}, as it was written"
-                );
+                let expected =
+                    format!("the share of member {rank}, elements {own:?}, as it was written");
                 return Err(Error::invalid_file(&expected, "other bytes: it is torn"));
             }
         }
         Ok(())
+    }
+
+    /// What the member with a range has written, in the order in which it did.
+    fn shares_of(
+        &self,
+        layout: &Layout,
+        own: &Range<usize>,
+        vectors: &[String],
+    ) -> Result<Vec<&[u8]>> {
+        let mut pieces = Vec::new();
+        for leaf in layout.leaves() {
+            let Range { start, end } = leaf.range();
+            let within = range_within(own, &(start..end));
+            let elements = within.start - start..within.end - start;
+            pieces.push(self.share(leaf.path(), elements)?);
+        }
+        for name in vectors {
+            let elements = self.elements_of_share(name, layout, own.clone());
+            pieces.push(self.share(name, elements)?);
+        }
+        Ok(pieces)
     }
 
     /// Which elements of a state's tensor are those of a range: of one that is not as long as the
@@ -479,16 +542,20 @@ impl Checkpoint {
 
     fn share(&self, name: &str, elements: Range<usize>) -> Result<&[u8]> {
         let Some(tensor) = self.tensor(name) else {
-            return Err(Error::missing_tensors(vec![name.to_owned()]));
+            let names = vec![name.to_owned()];
+            return Err(Error::missing_tensors(names));
         };
         let bytes = self.bytes(name)?;
         let len: usize = tensor.shape().iter().product();
         let size = bytes.len().checked_div(len).unwrap_or(0);
+        // The list of shares is text of the file, and may name any elements.
         let start = elements.start.saturating_mul(size);
-        let share = bytes.get(start..elements.end.saturating_mul(size));
-        share.ok_or_else(|| {
+        let end = elements.end.saturating_mul(size);
+        let Some(share) = bytes.get(start..end) else {
             let expected = format!("a tensor with the elements {elements:?} of a share");
-            Error::invalid_file(&expected, format!("{} bytes", bytes.len())).at(name)
-        })
+            let found = format!("{} bytes", bytes.len());
+            return Err(Error::invalid_file(&expected, found).at(name));
+        };
+        Ok(share)
     }
 }

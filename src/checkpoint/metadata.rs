@@ -73,14 +73,18 @@ impl Metadata {
     ) -> Result<Metadata> {
         let parts: Vec<String> = read_json(&entries, PARTS)?.unwrap_or_default();
         let ties: Option<BTreeSet<String>> = read_json(&entries, TIES)?;
-        let mut all_axes: BTreeMap<String, AxisMap> =
-            read_json(&entries, AXES)?.unwrap_or_default();
+        let all_axes: Option<BTreeMap<String, AxisMap>> = read_json(&entries, AXES)?;
+        let mut all_axes = all_axes.unwrap_or_default();
         let mut aliases = Vec::new();
         for (name, kept) in &entries {
             let is_tie = ties.as_ref().map(|ties| ties.contains(name));
+            let Some(tensor) = find(kept) else {
+                continue;
+            };
             // A tensor of that name is found first, so the entry would never be looked at.
-            let tensor = find(kept).filter(|_| is_tie != Some(false) && find(name).is_none());
-            let Some(tensor) = tensor else { continue };
+            if is_tie == Some(false) || find(name).is_some() {
+                continue;
+            }
             let axes = all_axes.remove(name);
             if let Some(axes) = &axes {
                 check_axes(axes, &tensors[tensor]).map_err(|error| error.at(name))?;
@@ -157,21 +161,22 @@ impl Metadata {
         let mut entries = self.entries.clone();
         entries.remove(PARTS);
         entries.remove(AXES);
-        let (kept, dropped): (Vec<&Alias>, Vec<&Alias>) = self
-            .aliases
-            .iter()
-            .partition(|alias| is_kept(alias.tensor) && !self.is_extra(&alias.name));
-        for alias in dropped {
-            entries.remove(&alias.name);
+        let mut names: Vec<&str> = Vec::new();
+        let mut axes: BTreeMap<&str, &AxisMap> = BTreeMap::new();
+        for alias in &self.aliases {
+            let name = alias.name.as_str();
+            if !is_kept(alias.tensor) || self.is_extra(name) {
+                entries.remove(name);
+                continue;
+            }
+            names.push(name);
+            if let Some(own) = &alias.axes {
+                axes.insert(name, own);
+            }
         }
         if entries.contains_key(TIES) {
-            let names: Vec<&str> = kept.iter().map(|alias| alias.name.as_str()).collect();
             entries.insert(TIES.to_owned(), json(&names));
         }
-        let axes = kept
-            .iter()
-            .filter_map(|alias| Some((alias.name.as_str(), alias.axes.as_ref()?)));
-        let axes: BTreeMap<&str, &AxisMap> = axes.collect();
         if !axes.is_empty() {
             entries.insert(AXES.to_owned(), json(&axes));
         }
@@ -180,10 +185,10 @@ impl Metadata {
 
     /// The entries that say nothing of tensors: neither aliases nor this crate's.
     pub(crate) fn user_entries(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries
-            .iter()
-            .filter(|(key, _)| !key.starts_with(RESERVED) && self.alias(key).is_none())
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        let entries = self.entries.iter();
+        let entries = entries.map(|(key, value)| (key.as_str(), value.as_str()));
+        // Ties stand among the entries, where other readers of such files find them too.
+        entries.filter(|(key, _)| !key.starts_with(RESERVED) && self.alias(key).is_none())
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::checked;
-use ndarray::{ArrayViewD, CowArray, IxDyn};
+use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
 use safetensors::Dtype as OnDisk;
 
 use super::bytes::Bytes;
@@ -108,18 +108,20 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         if is_index(&bytes) {
             return Ok(Opened::Index(bytes.to_vec()));
         }
-        let read = read_header(bytes);
-        let (header, data) = read.map_err(|error| error.or_at(|| path.display().to_string()))?;
+        let at_path = |error: Error| error.or_at(|| path.display().to_string());
+        let (header, data) = read_header(bytes).map_err(at_path)?;
         Ok(Opened::File(header, data))
     })?;
     Ok(Checkpoint::of(header, files))
 }
 
 fn read_header(bytes: Bytes) -> Result<(Header, FileData)> {
-    let start = LENGTH + Header::length(&bytes, bytes.len() as u64)?;
+    let size = bytes.len();
+    let length = Header::length(&bytes, size as u64)?;
+    let start = LENGTH + length;
     // A copy: a file that changes while it is mapped must not change under the text.
     let text = bytes[LENGTH..start].to_vec();
-    let header = Header::parse(&text, (bytes.len() - start) as u64)?;
+    let header = Header::parse(&text, (size - start) as u64)?;
     Ok((header, FileData { bytes, start }))
 }
 
@@ -207,10 +209,8 @@ impl Checkpoint {
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
         let aliases = self.header.metadata.aliases().iter();
         aliases.map(|alias| {
-            (
-                alias.name.as_str(),
-                self.header.tensors[alias.tensor].name(),
-            )
+            let tensor = &self.header.tensors[alias.tensor];
+            (alias.name.as_str(), tensor.name())
         })
     }
 
@@ -284,7 +284,8 @@ impl Checkpoint {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fingerprint(&self) -> Option<u64> {
-        u64::from_str_radix(self.metadata().get(FINGERPRINT)?, 16).ok()
+        let digits = self.metadata().get(FINGERPRINT)?;
+        u64::from_str_radix(digits, 16).ok()
     }
 
     /// The array of a name or an alias. It is not copied, unless its bytes are not aligned or it
@@ -314,11 +315,8 @@ impl Checkpoint {
             return self.array(tensor, axes);
         }
         let expected = format!("a view of {} elements", tensor.type_name());
-        Err(Error::element_type(
-            name.to_owned(),
-            expected,
-            format!("one of {}", E::DTYPE),
-        ))
+        let found = format!("one of {}", E::DTYPE);
+        Err(Error::element_type(name.to_owned(), expected, found))
     }
 
     fn array<E: Element>(
@@ -328,17 +326,24 @@ impl Checkpoint {
     ) -> Result<CowArray<'_, E, IxDyn>> {
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
+        let shape = IxDyn(tensor.stored_shape());
         // Every pattern of bits is a number. A byte that is no boolean was refused above, and
         // booleans are copied because the file may change after that.
-        let view = match checked::try_cast_slice(bytes) {
+        let array = match checked::try_cast_slice(bytes) {
             Ok(elements) if E::DTYPE != Dtype::Bool => {
-                ArrayViewD::from_shape(IxDyn(tensor.stored_shape()), elements).map(CowArray::from)
+                let view = ArrayViewD::from_shape(shape, elements);
+                view.map(CowArray::from)
             }
-            _ => ndarray::ArrayD::from_shape_vec(IxDyn(tensor.stored_shape()), to_elements(bytes))
-                .map(CowArray::from),
+            _ => {
+                let elements = to_elements(bytes);
+                let copy = ArrayD::from_shape_vec(shape, elements);
+                copy.map(CowArray::from)
+            }
         };
-        let array =
-            view.map_err(|_| Error::unstable("a tensor of another length than its shape"))?;
+        let Ok(array) = array else {
+            let found = "a tensor of another length than its shape";
+            return Err(Error::unstable(found));
+        };
         Ok(match axes {
             Some(axes) => axes.to_place(array),
             None => array,
@@ -368,8 +373,11 @@ impl Checkpoint {
     }
 
     fn find(&self, name: &str) -> Result<(usize, Option<&AxisMap>)> {
-        let unknown = || Error::unknown(name.to_owned(), "the name of a tensor", "another".into());
-        self.header.find_any(name).ok_or_else(unknown)
+        let Some(found) = self.header.find_any(name) else {
+            let expected = "the name of a tensor";
+            return Err(Error::unknown(name.to_owned(), expected, "another".into()));
+        };
+        Ok(found)
     }
 
     /// The layout of the file: its float tensors are the leaves, in the order of the file; its
@@ -405,13 +413,14 @@ impl Checkpoint {
 
     /// Some bytes of the data, if one file has all of them.
     pub(crate) fn data(&self, range: Range<usize>) -> Option<&[u8]> {
-        let Shard { file, begin } = self.files.get(shard_at(&self.files, range.start))?;
+        let shard = shard_at(&self.files, range.start);
+        let Shard { file, begin } = self.files.get(shard)?;
         file.data().get(range.start - begin..range.end - begin)
     }
 
     pub(crate) fn bytes_of(&self, tensor: &Tensor) -> &[u8] {
-        self.data(tensor.byte_range())
-            .expect("a tensor is in one file")
+        let bytes = self.data(tensor.byte_range());
+        bytes.expect("a tensor is in one file")
     }
 
     /// A number that no other file in this process has while this one is open.
@@ -425,14 +434,13 @@ impl Checkpoint {
         if tensor.on_disk != OnDisk::BOOL {
             return Ok(());
         }
-        match self.bytes_of(tensor).iter().find(|&&byte| byte > 1) {
-            Some(byte) => Err(Error::invalid_file(
-                "booleans, bytes of 0 or 1",
-                format!("a byte of {byte}"),
-            )
-            .at(tensor.name())),
-            None => Ok(()),
-        }
+        let mut bytes = self.bytes_of(tensor).iter();
+        let Some(byte) = bytes.find(|&&byte| byte > 1) else {
+            return Ok(());
+        };
+        let found = format!("a byte of {byte}");
+        let error = Error::invalid_file("booleans, bytes of 0 or 1", found);
+        Err(error.at(tensor.name()))
     }
 }
 
@@ -440,7 +448,8 @@ impl Checkpoint {
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tensors = self.tensors().len();
-        let bytes: usize = self.files.iter().map(|shard| shard.file.bytes.len()).sum();
+        let sizes = self.files.iter().map(|shard| shard.file.bytes.len());
+        let bytes: usize = sizes.sum();
         write!(f, "Checkpoint({tensors} tensors, {bytes} bytes)")
     }
 }

@@ -63,11 +63,15 @@ impl<'e> Extras<'e> {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn optimizer<R: RuleFor<E> + Serialize, E: FlatElement + Serialize>(
+    pub fn optimizer<R, E>(
         mut self,
         name: impl Into<String>,
         optimizer: &'e Optimizer<R, E>,
-    ) -> Self {
+    ) -> Self
+    where
+        R: RuleFor<E> + Serialize,
+        E: FlatElement + Serialize,
+    {
         let (snapshot, vectors) = optimizer.snapshot_apart();
         let keeper = Keeper {
             layout: optimizer.layout(),
@@ -115,7 +119,10 @@ impl Checkpoint {
     /// # std::fs::remove_file(path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn resume<R: Rule + DeserializeOwned>(&self, layout: &Layout) -> Result<Optimizer<R>> {
+    pub fn resume<R>(&self, layout: &Layout) -> Result<Optimizer<R>>
+    where
+        R: Rule + DeserializeOwned,
+    {
         self.resume_as(layout)
     }
 
@@ -263,12 +270,14 @@ impl Checkpoint {
             let found = format!("what is no state of the rule `{rule}`: {error}");
             Error::invalid_state(found).at(SNAPSHOT)
         };
-        let mut snapshot: Snapshot<'_, R, E> = serde_json::from_slice(rest).map_err(unreadable)?;
+        let read = serde_json::from_slice(rest);
+        let mut snapshot: Snapshot<'_, R, E> = read.map_err(unreadable)?;
         let blocks = snapshot.blocks();
-        let states = snapshot.state_forms().enumerate();
-        let vectors =
-            states.map(|(index, (name, form))| self.state_vector((index, name), form, &blocks));
-        let vectors = vectors.collect::<Result<Vec<_>>>()?;
+        let mut vectors = Vec::new();
+        for (index, (name, form)) in snapshot.state_forms().enumerate() {
+            let vector = self.state_vector((index, name), form, &blocks)?;
+            vectors.push(vector);
+        }
         snapshot.put_states(vectors);
         Ok(snapshot)
     }
@@ -286,7 +295,8 @@ fn check_element<E: FlatElement>(snapshot: &[u8]) -> Result<()> {
     let Ok(Head { version }) = serde_json::from_slice(snapshot) else {
         return Ok(());
     };
-    let (expected, found) = (E::DTYPE, element_of(version));
+    let expected = E::DTYPE;
+    let found = element_of(version);
     if found == expected {
         return Ok(());
     }
@@ -312,7 +322,8 @@ pub(crate) fn state_tensors<'s>(
     let tensors = tensors.iter().filter_map(move |tensor| {
         // Whoever resumes begins with zeros.
         let bytes = tensor.bytes?;
-        Some((join(part, &tensor.name), tensor.dtype, bytes))
+        let name = join(part, &tensor.name);
+        Some((name, tensor.dtype, bytes))
     });
     tensors.collect::<Vec<_>>().into_iter().chain([text])
 }

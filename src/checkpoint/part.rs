@@ -53,41 +53,41 @@ impl Checkpoint {
 /// that is below the prefix stands for the tensor, one with the tensor's own axes before others,
 /// and what other places there are below the prefix are ties with it.
 fn part(whole: &Header, prefix: &str) -> Result<Header> {
-    let own = whole.tensors.iter().enumerate();
-    let own = own.filter_map(|(index, tensor)| {
-        let name = below(prefix, &tensor.name)?;
-        Some((index, tensor.seen_as(name, tensor.axes.clone())))
-    });
-    let mut tensors: Vec<(usize, Tensor)> = own.collect();
-    let mut is_in = vec![false; whole.tensors.len()];
-    tensors.iter().for_each(|&(index, _)| is_in[index] = true);
-
-    let aliases = whole.metadata.aliases().iter();
-    let aliases: Vec<(&str, &Alias)> = aliases
-        .filter_map(|alias| Some((below(prefix, &alias.name)?, alias)))
-        .collect();
-    let mut stands_for_tensor = vec![false; aliases.len()];
-    for takes_axes in [false, true] {
-        for (position, &(name, alias)) in aliases.iter().enumerate() {
-            if alias.axes.is_some() == takes_axes && !is_in[alias.tensor] {
-                is_in[alias.tensor] = true;
-                stands_for_tensor[position] = true;
-                let tensor = &whole.tensors[alias.tensor];
-                tensors.push((alias.tensor, tensor.seen_as(name, alias.axes.clone())));
-            }
+    let count = whole.tensors.len();
+    // By its index in the whole, each tensor of the part under its name there.
+    let mut tensors: Vec<(usize, Tensor)> = Vec::new();
+    let mut is_in = vec![false; count];
+    for (index, tensor) in whole.tensors.iter().enumerate() {
+        if let Some(name) = below(prefix, &tensor.name) {
+            let axes = tensor.axes.clone();
+            tensors.push((index, tensor.seen_as(name, axes)));
+            is_in[index] = true;
         }
+    }
+
+    let aliases = aliases_below(prefix, whole);
+    let mut others: Vec<(&str, &Alias)> = Vec::new();
+    for (name, alias) in aliases {
+        let index = alias.tensor;
+        if is_in[index] {
+            others.push((name, alias));
+            continue;
+        }
+        is_in[index] = true;
+        let axes = alias.axes.clone();
+        let tensor = whole.tensors[index].seen_as(name, axes);
+        tensors.push((index, tensor));
     }
     // In the order of the bytes, as in every file.
     tensors.sort_by_key(|&(index, _)| index);
 
-    let mut index_in_part = vec![0; whole.tensors.len()];
+    let mut index_in_part = vec![0; count];
     for (position, &(index, _)) in tensors.iter().enumerate() {
         index_in_part[index] = position;
     }
-    let others = aliases.iter().zip(&stands_for_tensor);
-    let others = others.filter(|(_, stands_for_tensor)| !**stands_for_tensor);
+    let others = others.into_iter();
     let mut kept: Vec<Alias> = others
-        .map(|(&(name, alias), _)| Alias {
+        .map(|(name, alias)| Alias {
             name: name.to_owned(),
             tensor: index_in_part[alias.tensor],
             ..alias.clone()
@@ -95,9 +95,31 @@ fn part(whole: &Header, prefix: &str) -> Result<Header> {
         .collect();
     kept.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let parts = whole.metadata.parts.iter();
-    let parts = parts.filter_map(|name| below(prefix, name).filter(|rest| !rest.is_empty()));
-    let metadata = Metadata::new(BTreeMap::new(), kept, parts.map(str::to_owned).collect());
-    let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
-    Header::of_part(tensors, metadata)
+    let metadata = Metadata::new(BTreeMap::new(), kept, parts_below(prefix, whole));
+    let tensors = tensors.into_iter();
+    let tensors = tensors.map(|(_, tensor)| tensor);
+    Header::of_part(tensors.collect(), metadata)
+}
+
+/// The ties of which a place is below the prefix, by the name there: first those with the tensor's
+/// own axes.
+fn aliases_below<'h>(prefix: &str, whole: &'h Header) -> Vec<(&'h str, &'h Alias)> {
+    let mut aliases = Vec::new();
+    for alias in whole.metadata.aliases() {
+        if let Some(name) = below(prefix, &alias.name) {
+            aliases.push((name, alias));
+        }
+    }
+    // The sort is stable: among those of one kind the order of the file stays.
+    aliases.sort_by_key(|(_, alias)| alias.axes.is_some());
+    aliases
+}
+
+/// The names of the parts within the part.
+fn parts_below(prefix: &str, whole: &Header) -> Vec<String> {
+    let names = whole.metadata.parts.iter();
+    let names = names.filter_map(|name| below(prefix, name));
+    // Of the part itself there is no name left.
+    let names = names.filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }

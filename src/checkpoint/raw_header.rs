@@ -22,7 +22,10 @@ pub(crate) struct RawHeader {
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         deserializer.deserialize_map(RawHeaderVisitor)
     }
 }
@@ -36,8 +39,12 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
         f.write_str("a map of tensors")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
-        let (mut tensors, mut metadata) = (Vec::new(), None::<StringMap>);
+    fn visit_map<M>(self, mut map: M) -> Result<RawHeader, M::Error>
+    where
+        M: MapAccess<'de>,
+    {
+        let mut tensors = Vec::new();
+        let mut metadata = None::<StringMap>;
         while let Some(name) = map.next_key::<String>()? {
             if name != METADATA {
                 tensors.push((name, map.next_value::<RawTensor>()?.0));
@@ -57,7 +64,10 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
 pub(crate) struct StringMap(pub(crate) BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for StringMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         deserializer.deserialize_map(StringMapVisitor)
     }
 }
@@ -71,7 +81,10 @@ impl<'de> Visitor<'de> for StringMapVisitor {
         f.write_str("a map of strings")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<StringMap, M::Error> {
+    fn visit_map<M>(self, mut map: M) -> Result<StringMap, M::Error>
+    where
+        M: MapAccess<'de>,
+    {
         let mut texts = BTreeMap::new();
         while let Some((key, text)) = map.next_entry::<String, String>()? {
             if texts.contains_key(&key) {
@@ -96,7 +109,10 @@ struct Fields {
 struct RawTensor(TensorInfo);
 
 impl<'de> Deserialize<'de> for RawTensor {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         deserializer.deserialize_map(RawTensorVisitor)
     }
 }
@@ -110,7 +126,10 @@ impl<'de> Visitor<'de> for RawTensorVisitor {
         f.write_str("a map with dtype, shape and data_offsets")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<RawTensor, M::Error> {
+    fn visit_map<M>(self, map: M) -> Result<RawTensor, M::Error>
+    where
+        M: MapAccess<'de>,
+    {
         let Fields {
             dtype,
             shape,

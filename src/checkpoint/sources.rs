@@ -70,8 +70,8 @@ impl<'c> TensorNames<'c> {
     /// Two tensors that get one path; a pattern that is malformed or matches no name.
     pub(crate) fn new(file: &'c Checkpoint, renames: &[Rename<'_>]) -> Result<TensorNames<'c>> {
         let all = named_tensors(file);
-        let mut names: Vec<Cow<'c, str>> =
-            all.iter().map(|&(name, _)| Cow::Borrowed(name)).collect();
+        let names = all.iter().map(|&(name, _)| Cow::Borrowed(name));
+        let mut names: Vec<Cow<'c, str>> = names.collect();
         for rename in renames {
             rename.apply(&mut names)?;
         }
@@ -81,14 +81,18 @@ impl<'c> TensorNames<'c> {
         for (name, (_, tensor)) in names.into_iter().zip(all) {
             let path = match name {
                 Cow::Borrowed(name) => path_of(name),
-                Cow::Owned(name) => Cow::Owned(path_of(&name).into_owned()),
+                Cow::Owned(name) => {
+                    let path = path_of(&name);
+                    Cow::Owned(path.into_owned())
+                }
             };
             match by_path.entry(path) {
                 Entry::Vacant(new) => drop(new.insert(tensor)),
                 // What is no more than a guess gives way. Tensors come before aliases.
                 Entry::Occupied(_) if tensor.is_guess => {}
                 Entry::Occupied(taken) => {
-                    return Err(Error::duplicate(taken.key().clone().into_owned()));
+                    let path = taken.key().clone();
+                    return Err(Error::duplicate(path.into_owned()));
                 }
             }
         }
@@ -337,7 +341,8 @@ impl StoredLeaf<'_> {
     /// Where they lie in the data, if they are of a type and in the order of the leaf there.
     pub(crate) fn in_place(&self, dtype: OnDisk, header: &Header) -> Option<Range<usize>> {
         let tensor = &header.tensors[self.tensor];
-        let lies_there = matches!(self.elements, Cow::Borrowed(_)) && tensor.on_disk == dtype;
+        let is_as_stored = matches!(self.elements, Cow::Borrowed(_));
+        let lies_there = is_as_stored && tensor.on_disk == dtype;
         lies_there.then(|| tensor.byte_range())
     }
 }

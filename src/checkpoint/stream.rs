@@ -5,7 +5,8 @@
 //! each checkpoint the same elements at once.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::bytes::open_file;
@@ -75,33 +76,37 @@ impl Stream {
     ) -> Result<()> {
         let stated = &self.header.tensors[tensor];
         let dtype = stated.element_type()?;
-        let start = stated.byte_range().start + from * dtype.size();
+        let size = dtype.size();
+        let start = stated.byte_range().start + from * size;
         out.resize(len, 0.0);
-        dtype::widen(dtype, self.read(start, len * dtype.size())?, out);
+        let bytes = self.read(start, len * size)?;
+        dtype::widen(dtype, bytes, out);
         Ok(())
     }
 }
 
 /// Opens a file and reads its header, or all of it if it is an index.
 fn open_file_of_tensors(path: &Path) -> Result<Opened<DataReader>> {
-    let failed = |error: &std::io::Error| Error::io(path, "a file that can be read", error);
+    let failed = |error: io::Error| unreadable(path, &error);
     let invalid = |error: Error| error.or_at(|| path.display().to_string());
     let mut file = open_file(path)?;
-    let len = file.metadata().map_err(|error| failed(&error))?.len();
+    let metadata = file.metadata().map_err(failed)?;
+    let len = metadata.len();
     let mut first = Vec::new();
-    let read = file.by_ref().take(LENGTH as u64).read_to_end(&mut first);
-    read.map_err(|error| failed(&error))?;
+    let mut start = file.by_ref().take(LENGTH as u64);
+    start.read_to_end(&mut first).map_err(failed)?;
     if is_index(&first) {
         // One byte more than an index may have shows that it is too long.
-        let rest = file.take(LONGEST as u64 + 1).read_to_end(&mut first);
-        rest.map_err(|error| failed(&error))?;
+        let mut rest = file.take(LONGEST as u64 + 1);
+        rest.read_to_end(&mut first).map_err(failed)?;
         return Ok(Opened::Index(first));
     }
     let length = Header::length(&first, len).map_err(invalid)?;
     let mut text = vec![0; length];
-    file.read_exact(&mut text).map_err(|error| failed(&error))?;
+    file.read_exact(&mut text).map_err(failed)?;
     let start = (LENGTH + length) as u64;
-    let header = Header::parse(&text, len - start).map_err(invalid)?;
+    let header = Header::parse(&text, len - start);
+    let header = header.map_err(invalid)?;
     let reader = DataReader {
         path: path.to_owned(),
         file,
@@ -121,10 +126,14 @@ impl DataReader {
             self.file.seek(SeekFrom::Start(at))
         };
         let read = seek.and_then(|_| self.file.read_exact(bytes));
-        read.map_err(|error| Error::io(&self.path, "a file that can be read", &error))?;
+        read.map_err(|error| unreadable(&self.path, &error))?;
         self.at = at + bytes.len() as u64;
         Ok(())
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::io(path, "a file that can be read", error)
 }
 
 /// Files that are read side by side.
@@ -140,10 +149,10 @@ impl Streams {
         if paths.is_empty() {
             return Err(Error::argument("at least one file", "none"));
         }
-        let files = paths
-            .iter()
-            .map(|path| Stream::open(path.as_ref()))
-            .collect::<Result<Vec<_>>>()?;
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            files.push(Stream::open(path.as_ref())?);
+        }
         let chunks = vec![Vec::new(); files.len()];
         Ok(Streams { files, chunks })
     }
@@ -156,7 +165,8 @@ impl Streams {
     /// every file; and what keeps the others from being there: tensors that another file has not
     /// got, has besides, or has in another shape.
     pub(crate) fn common(&self) -> (Vec<Vec<usize>>, Vec<Error>) {
-        let (mut common, mut unfit) = (Vec::new(), Vec::new());
+        let mut common = Vec::new();
+        let mut unfit = Vec::new();
         let first = self.first();
         // The first file decides on the order; the others are asked by name.
         for (_, tensor) in first.models() {
@@ -165,12 +175,15 @@ impl Streams {
                 Err(error) => unfit.push(error),
             }
         }
+        let expected = format!("the tensors of `{}`", self.files[0].path.display());
         for file in &self.files[1..] {
-            let others = file.header.models();
-            for (_, tensor) in others.filter(|other| first.find(&other.1.name).is_none()) {
-                let expected = format!("the tensors of `{}`", self.files[0].path.display());
-                let found = format!("another in `{}`", file.path.display());
-                unfit.push(Error::unknown(tensor.name.clone(), &expected, found));
+            let path = file.path.display();
+            for (_, tensor) in file.header.models() {
+                if first.find(&tensor.name).is_none() {
+                    let name = tensor.name.clone();
+                    let found = format!("another in `{path}`");
+                    unfit.push(Error::unknown(name, &expected, found));
+                }
             }
         }
         (common, unfit)
@@ -183,7 +196,8 @@ impl Streams {
         for file in &self.files {
             let name = tensor.name.clone();
             let Some(index) = file.header.find(&name) else {
-                let (shape, path) = (tensor.shape(), file.path.display());
+                let shape = tensor.shape();
+                let path = file.path.display();
                 let expected = format!("a tensor of shape {shape:?} in `{path}`");
                 return Err(Error::missing(name, expected));
             };
@@ -211,7 +225,8 @@ impl Streams {
         let len = self.first().tensors[tensor[0]].len();
         for from in (0..len).step_by(CHUNK) {
             let count = CHUNK.min(len - from);
-            for ((file, &index), chunk) in self.files.iter_mut().zip(tensor).zip(&mut self.chunks) {
+            let files = self.files.iter_mut().zip(tensor);
+            for ((file, &index), chunk) in files.zip(&mut self.chunks) {
                 file.read_elements(index, from, chunk, count)?;
             }
             each(&mut self.chunks)?;
@@ -231,11 +246,13 @@ impl Streams {
         let (Some(file), Some(&index)) = (self.files.last_mut(), tensor.last()) else {
             return Ok(());
         };
-        let range = file.header.tensors[index].byte_range();
-        range
-            .clone()
-            .step_by(CHUNK)
-            .try_for_each(|from| each(file.read(from, CHUNK.min(range.end - from))?))
+        let Range { start, end } = file.header.tensors[index].byte_range();
+        for from in (start..end).step_by(CHUNK) {
+            let len = CHUNK.min(end - from);
+            let bytes = file.read(from, len)?;
+            each(bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -266,7 +283,10 @@ impl Streams {
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn scan<P: AsRef<Path>>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64>])) -> Result<()> {
+pub fn scan<P>(paths: &[P], mut each: impl FnMut(&Tensor, &[Vec<f64>])) -> Result<()>
+where
+    P: AsRef<Path>,
+{
     let mut streams = Streams::open(paths)?;
     let (common, unfit) = streams.common();
     // Before the first call: whoever sums up must not have seen half of the files.

@@ -46,7 +46,8 @@ impl Tensor {
     /// A tensor as a header states it.
     pub(crate) fn new(name: String, info: TensorInfo) -> Tensor {
         let is_complex = info.dtype == OnDisk::C64;
-        let (mut on_disk, mut shape) = (info.dtype, info.shape);
+        let mut on_disk = info.dtype;
+        let mut shape = info.shape;
         if is_complex {
             on_disk = OnDisk::F32;
             shape.push(2);

@@ -96,7 +96,8 @@ impl<'n> NameTree<'n> {
             push_name(names, index, &mut nodes, &mut open)?;
         }
         for node in (1..nodes.len()).rev() {
-            let (first, parent) = (nodes[node].first, nodes[node].parent as usize);
+            let first = nodes[node].first;
+            let parent = nodes[node].parent as usize;
             nodes[parent].first = nodes[parent].first.min(first);
         }
         let mut children: Vec<u32> = (1..nodes.len() as u32).collect();
@@ -118,9 +119,11 @@ impl<'n> NameTree<'n> {
     }
 
     fn child(&self, node: u32, position: u32) -> Option<u32> {
-        let children = self.starts[node as usize]..self.starts[node as usize + 1];
-        let index = children.start + position;
-        (index < children.end).then(|| self.children[index as usize])
+        let node = node as usize;
+        let start = self.starts[node];
+        let end = self.starts[node + 1];
+        let index = start + position;
+        (index < end).then(|| self.children[index as usize])
     }
 }
 
@@ -281,12 +284,15 @@ impl Checkpoint {
         let dtype = tensor.element_type()?;
         self.check_booleans(tensor)?;
         let bytes = self.bytes_of(tensor);
-        let reader = TensorBytes::new(bytes, dtype, tensor.stored_shape(), leaf.axes);
+        let stored_shape = tensor.stored_shape();
+        let fields = tensor.fields();
+        let reader = TensorBytes::new(bytes, dtype, stored_shape, leaf.axes);
         // Where one of the places has other axes, it is what they share in memory that ties them.
         if tensor.axes.is_some() || self.header.metadata.is_transposed(leaf.tensor) {
-            let shape = leaf.axes.map_or(tensor.stored_shape(), |axes| &axes.shape);
+            let shape = leaf.axes.map_or(stored_shape, |axes| &axes.shape);
             let seen = LeafRef::new(dtype, shape, Source::Reader(&reader));
-            return visitor.leaf(seen.may_overlap().with_fields(tensor.fields()));
+            let seen = seen.may_overlap();
+            return visitor.leaf(seen.with_fields(fields));
         }
         let is_aligned = bytes.as_ptr().addr().is_multiple_of(dtype.size());
         let source = if is_aligned {
@@ -298,7 +304,8 @@ impl Checkpoint {
             file: self.address(),
             tensor: tensor.byte_range().start,
         });
-        let leaf = LeafRef::new(dtype, tensor.shape(), source).with_fields(tensor.fields());
+        let leaf = LeafRef::new(dtype, tensor.shape(), source);
+        let leaf = leaf.with_fields(fields);
         visitor.leaf(leaf.with_identity(&identity))
     }
 }
@@ -312,15 +319,18 @@ impl Tree for Checkpoint {
         while let Some((id, next)) = open.pop() {
             let node = &tree.nodes[id as usize];
             if node.leaf != NONE {
-                self.visit_tensor(&names[node.leaf as usize], visitor)?;
+                let leaf = &names[node.leaf as usize];
+                self.visit_tensor(leaf, visitor)?;
             }
             if let Some(child) = tree.child(id, next) {
                 open.push((id, next + 1));
-                let key = key_of(tree.nodes[child as usize].segment);
+                let segment = tree.nodes[child as usize].segment;
+                let key = key_of(segment);
                 visitor.enter(Key::Name(&key), false)?;
                 open.push((child, 0));
             } else if id != 0 {
-                visitor.leave(Key::Name(&key_of(node.segment)));
+                let key = key_of(node.segment);
+                visitor.leave(Key::Name(&key));
             }
         }
         Ok(())

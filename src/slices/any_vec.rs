@@ -32,15 +32,15 @@ impl AnyVec {
     /// An empty one with capacity for so many elements. `None` if no type of this name is known
     /// here: without the feature `half` there is neither `f16` nor `bf16`.
     pub(crate) fn with_capacity(len: usize, dtype: Dtype, blocks: &mut Blocks) -> Option<AnyVec> {
-        Some(AnyVec(match dtype {
-            Dtype::F32 => Box::new(blocks.with_capacity::<f32>(len)),
-            Dtype::F64 => Box::new(blocks.with_capacity::<f64>(len)),
+        match dtype {
+            Dtype::F32 => Some(empty::<f32>(len, blocks)),
+            Dtype::F64 => Some(empty::<f64>(len, blocks)),
             #[cfg(feature = "half")]
-            Dtype::F16 => Box::new(blocks.with_capacity::<half::f16>(len)),
+            Dtype::F16 => Some(empty::<half::f16>(len, blocks)),
             #[cfg(feature = "half")]
-            Dtype::BF16 => Box::new(blocks.with_capacity::<half::bf16>(len)),
-            _ => return None,
-        }))
+            Dtype::BF16 => Some(empty::<half::bf16>(len, blocks)),
+            _ => None,
+        }
     }
 
     /// Puts elements behind those that it has, past the caches if that is wanted.
@@ -50,9 +50,13 @@ impl AnyVec {
 
     /// The vector, if it is one of `T`.
     pub(crate) fn into_vec<T: Element>(self) -> Option<Vec<T>> {
-        (self.0 as Box<dyn Any>)
-            .downcast()
-            .ok()
-            .map(|vector| *vector)
+        let any: Box<dyn Any> = self.0;
+        let vector = any.downcast().ok()?;
+        Some(*vector)
     }
+}
+
+fn empty<T: Element>(len: usize, blocks: &mut Blocks) -> AnyVec {
+    let vector: Vec<T> = blocks.with_capacity(len);
+    AnyVec::of(vector)
 }

@@ -93,7 +93,10 @@ impl<'a> Floats<'a> {
     }
 
     #[inline]
-    fn push_by<T: Element>(self, vector: &mut Vec<T>, push: impl Fn(&mut Vec<T>, &[T])) {
+    fn push_by<T>(self, vector: &mut Vec<T>, push: impl Fn(&mut Vec<T>, &[T]))
+    where
+        T: Element,
+    {
         /// So many elements are converted beside the vector, in the cache.
         const PART: usize = 1 << 10;
         if let Some(elements) = self.typed() {
