@@ -59,7 +59,10 @@ pub fn destructure<T: Tree + ?Sized>(tree: &T) -> Result<(Vec<f32>, Layout)> {
 /// assert!(destructure(&model).unwrap_err().is_element_type());
 /// # Ok::<(), flatleaf::Error>(())
 /// ```
-pub fn destructure_as<E: FlatElement>(tree: &(impl Tree + ?Sized)) -> Result<(Vec<E>, Layout)> {
+pub fn destructure_as<E>(tree: &(impl Tree + ?Sized)) -> Result<(Vec<E>, Layout)>
+where
+    E: FlatElement,
+{
     let layout = Layout::of(tree)?;
     let flat = layout.gather_as(tree)?;
     Ok((flat, layout))
@@ -121,7 +124,10 @@ impl Layout {
     /// assert_eq!(Layout::of(&model)?.gather_as::<f64>(&model)?, [1.0, 0.1]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_as<E: FlatElement>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>> {
+    pub fn gather_as<E>(&self, tree: &(impl Tree + ?Sized)) -> Result<Vec<E>>
+    where
+        E: FlatElement,
+    {
         self.check_element::<E>()?;
         // The vector is made when the whole tree has agreed: a mistake costs no memory.
         let copies = values(&self.inner, tree)?;
@@ -150,7 +156,10 @@ impl Layout {
     /// assert_eq!(flat, [1.0, 2.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_into<T: Tree + ?Sized>(&self, tree: &T, flat: &mut [f32]) -> Result<()> {
+    pub fn gather_into<T>(&self, tree: &T, flat: &mut [f32]) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         self.gather_into_as(tree, flat)
     }
 

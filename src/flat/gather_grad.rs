@@ -179,7 +179,10 @@ impl Layout {
     /// assert_eq!(*grad, [0.0, 7.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn gather_grad_into<T: Tree + ?Sized>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()> {
+    pub fn gather_grad_into<T>(&self, grads: &T, grad: &mut FlatGrad) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         self.gather_grad_into_as(grads, grad)
     }
 

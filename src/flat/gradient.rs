@@ -1,6 +1,6 @@
 //! A flat gradient: elements, and which leaves they are a gradient of.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 
 use ndarray::{ArrayViewD, ArrayViewMutD};
 
@@ -417,28 +417,31 @@ impl<E: FlatElement> FlatGrad<E> {
         self.layout().check_same(other.layout())?;
         let count = self.layout().leaves().len();
         let present = (0..count).filter(|&leaf| other.is_present(leaf));
-        let leaves: Vec<usize> = present.collect();
+        let present: Vec<usize> = present.collect();
         // Neighbours that are in both, or both in the other only, are one slice.
-        let meet = |&a: &usize, &b: &usize| b == a + 1 && self.is_present(a) == self.is_present(b);
-        let runs: Vec<(usize, usize)> = leaves
-            .chunk_by(meet)
-            .map(|run| (run[0], run[run.len() - 1]))
-            .collect();
-        for (first, last) in runs {
-            let is_present = self.is_present(first);
+        let meet = |&a: &usize, &b: &usize| {
+            let are_alike = self.is_present(a) == self.is_present(b);
+            b == a + 1 && are_alike
+        };
+        let runs = present.chunk_by(meet);
+        let runs = runs.map(|run| run[0]..=run[run.len() - 1]);
+        let runs: Vec<RangeInclusive<usize>> = runs.collect();
+        for run in runs {
+            let is_present = self.is_present(*run.start());
             let leaves = self.presence.layout().leaves();
-            let start = leaves[first].range().start;
-            let end = leaves[last].range().end;
+            let start = leaves[*run.start()].range().start;
+            let end = leaves[*run.end()].range().end;
             let to = &mut self.elements[start..end];
             let from = Floats::of(&other.elements[start..end]);
             if is_present {
                 slices::add(to, from);
             } else {
                 // Zero plus −0 is 0: what is alone is not added to a zero.
-                copies::copy_all(vec![(FloatsMut::of(to), from)]);
+                let to = FloatsMut::of(to);
+                copies::copy_all(vec![(to, from)]);
             }
         }
-        for leaf in leaves {
+        for leaf in present {
             self.presence.set(leaf, true);
         }
         Ok(())
@@ -446,7 +449,10 @@ impl<E: FlatElement> FlatGrad<E> {
 
     /// Takes over another gradient's elements, converted where its type is another, and its
     /// presence.
-    pub(crate) fn copy_from<F: FloatElement>(&mut self, other: &FlatGrad<F>) -> Result<()> {
+    pub(crate) fn copy_from<F>(&mut self, other: &FlatGrad<F>) -> Result<()>
+    where
+        F: FloatElement,
+    {
         self.layout().check_same(other.layout())?;
         copies::copy_all(vec![(
             FloatsMut::of(&mut self.elements),

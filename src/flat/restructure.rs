@@ -107,13 +107,19 @@ impl Layout {
     /// assert_eq!(layout.restructure_as(&model, &[0.1, 0.2, 0.3])?, (vec![0.1, 0.2], vec![0.3_f32]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn restructure_as<E: FlatElement, T: Tree>(&self, tree: &T, flat: &[E]) -> Result<T> {
+    pub fn restructure_as<E, T>(&self, tree: &T, flat: &[E]) -> Result<T>
+    where
+        E: FlatElement,
+        T: Tree,
+    {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
-        let validated = validate::validate(&self.inner, tree, Purpose::Rebuild)?;
+        let layout = &self.inner;
+        let validated = validate::validate(layout, tree, Purpose::Rebuild)?;
         let flat = Floats::of(flat);
-        let ready = ready_leaves(&self.inner, flat, &validated);
-        rebuild(&self.inner, tree, Values::Flat { flat, ready }, &validated)
+        let ready = ready_leaves(layout, flat, &validated);
+        let values = Values::Flat { flat, ready };
+        rebuild(layout, tree, values, &validated)
     }
 
     /// Writes the flat vector's values into a tree's trainable leaves, in place.
@@ -146,7 +152,10 @@ impl Layout {
     /// assert_eq!(model, tree!({ "w": [7.0, 8.0] }));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn restructure_into<T: Tree + ?Sized>(&self, tree: &mut T, flat: &[f32]) -> Result<()> {
+    pub fn restructure_into<T>(&self, tree: &mut T, flat: &[f32]) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         self.restructure_into_as(tree, flat)
     }
 
@@ -182,23 +191,24 @@ impl Layout {
     ) -> Result<()> {
         self.check_element::<E>()?;
         self.check_len("the flat vector", flat.len())?;
+        let layout = &self.inner;
         // Most trees are plain: one walk borrows all leaves, and nothing has been written if it fails.
-        if let Some(slices) = borrow_all_mut(&self.inner, tree) {
+        if let Some(slices) = borrow_all_mut(layout, tree) {
             copy_out(flat, slices);
             return Ok(());
         }
-        let validated = validate::validate(&self.inner, tree, Purpose::WriteTrainable)?;
+        let validated = validate::validate(layout, tree, Purpose::WriteTrainable)?;
         let values = Values::Flat {
             flat: Floats::of(flat),
             ready: Vec::new(),
         };
-        let builder = Rebuilding::new(&self.inner, values, &validated).in_place();
+        let builder = Rebuilding::new(layout, values, &validated);
         let mut put = WriteFlat {
-            layout: &self.inner,
+            layout,
             flat,
             copies: Copies::of(self.len()),
         };
-        let written = in_place::write(&self.inner, tree, builder, &mut put);
+        let written = in_place::write(layout, tree, builder.in_place(), &mut put);
         // Leaves that could be written are, even if another one could not.
         put.copies.finish();
         written
@@ -231,23 +241,21 @@ impl Layout {
     /// assert_eq!((target.scale, target.mean, target.seen), (vec![2.0], vec![0.5], vec![10]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn copy_frozen<S: Tree + ?Sized, T: Tree + ?Sized>(
-        &self,
-        from: &S,
-        to: &mut T,
-    ) -> Result<()> {
+    pub fn copy_frozen<S, T>(&self, from: &S, to: &mut T) -> Result<()>
+    where
+        S: Tree + ?Sized,
+        T: Tree + ?Sized,
+    {
+        let layout = &self.inner;
         let mut others = CollectOthers {
             elements: vec![Vec::new(); self.others().len()],
         };
-        validate::validate_and_read(&self.inner, from, Purpose::ReadOthers, &mut others)?;
-        let validated = validate::validate(&self.inner, to, Purpose::WriteOthers)?;
-        let values = Values::Others(&others.elements);
-        let builder = Rebuilding::new(&self.inner, values, &validated).in_place();
-        let mut write = WriteOthers {
-            layout: &self.inner,
-            elements: &others.elements,
-        };
-        in_place::write(&self.inner, to, builder, &mut write)
+        validate::validate_and_read(layout, from, Purpose::ReadOthers, &mut others)?;
+        let elements = &others.elements;
+        let validated = validate::validate(layout, to, Purpose::WriteOthers)?;
+        let builder = Rebuilding::new(layout, Values::Others(elements), &validated);
+        let mut write = WriteOthers { layout, elements };
+        in_place::write(layout, to, builder.in_place(), &mut write)
     }
 }
 
@@ -256,9 +264,8 @@ fn copy_out<E: FlatElement>(flat: &[E], mut slices: Vec<FloatsMut<'_>>) {
     let mut rest = flat;
     let mut copies = Copies::of(flat.len());
     for to in slices.drain(..) {
-        let from = rest
-            .split_off(..to.len())
-            .expect("as long as the leaves together");
+        let from = rest.split_off(..to.len());
+        let from = from.expect("as long as the leaves together");
         copies.add(to, Floats::of(from));
     }
     copies.finish();
@@ -276,15 +283,16 @@ fn ready_leaves(
         return Vec::new();
     }
     let is_ready = |index: usize, leaf: &Leaf| {
-        copies::is_large(leaf.len()) && leaf.nodes.len() == 1 && !validated.is_strided(index)
+        let has_one_place = leaf.nodes.len() == 1;
+        copies::is_large(leaf.len()) && has_one_place && !validated.is_strided(index)
     };
+    // In the order of the layout, nothing for those that are made when they are met.
     let leaves = || {
         let leaves = layout.leaves.iter().enumerate();
         leaves.map(|(index, leaf)| is_ready(index, leaf).then_some(leaf))
     };
-    let sizes = leaves()
-        .flatten()
-        .map(|leaf| leaf.len() * leaf.dtype.size());
+    let sizes = leaves().flatten();
+    let sizes = sizes.map(|leaf| leaf.len() * leaf.dtype.size());
     let mut blocks = Blocks::of(sizes.sum());
     let empty_vector = |leaf: Option<&Leaf>| {
         let leaf = leaf?;
@@ -292,16 +300,17 @@ fn ready_leaves(
     };
     let mut ready: Vec<Option<AnyVec>> = leaves().map(empty_vector).collect();
     let is_streamed = copies::is_streamed(layout.len);
-    let mut leaves: Vec<_> = layout
-        .leaves
-        .iter()
-        .zip(&mut ready)
+    let leaves = layout.leaves.iter().zip(&mut ready);
+    let mut to_fill: Vec<(&Leaf, &mut AnyVec)> = leaves
         .filter_map(|(leaf, ready)| Some((leaf, ready.as_mut()?)))
         .collect();
     threads::share(
-        &mut leaves,
+        &mut to_fill,
         |(leaf, _)| leaf.len(),
-        |(leaf, ready)| ready.push(flat.slice(leaf.range()), is_streamed),
+        |(leaf, ready)| {
+            let elements = flat.slice(leaf.range());
+            ready.push(elements, is_streamed);
+        },
     );
     ready
 }
@@ -326,7 +335,9 @@ impl<'a, E: FlatElement> WriteLeaf<'a> for WriteFlat<'_, 'a, E> {
             Sink::Bytes(bytes) if place.axes.is_none() && bytes.len() == size => bytes,
             _ => return write_floats(self.layout, place, leaf, values),
         };
-        let to = FloatsMut::from_bytes(leaf.dtype, bytes).ok_or_else(Error::changed_leaf)?;
+        let Some(to) = FloatsMut::from_bytes(leaf.dtype, bytes) else {
+            return Err(Error::changed_leaf());
+        };
         self.copies.add(to, Floats::of(values));
         Ok(())
     }
@@ -365,7 +376,8 @@ impl<'a> WriteLeaf<'a> for WriteOthers<'_> {
             return leaf.write_bytes(bytes);
         };
         let shape = &self.layout.leaf(place.leaf).shape;
-        let elements: Vec<&[u8]> = bytes.chunks_exact(leaf.dtype.size()).collect();
+        let elements = bytes.chunks_exact(leaf.dtype.size());
+        let elements: Vec<&[u8]> = elements.collect();
         let in_order = at_place(axes, shape, &elements);
         leaf.write_bytes(&in_order.concat())
     }

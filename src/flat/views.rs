@@ -40,7 +40,8 @@ impl Layout {
     /// ```
     pub fn view_as<'v, E>(&self, flat: &'v [E], path: &str) -> Result<ArrayViewD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        let leaf = &self.leaves()[leaf_index(self, path)?];
+        let index = leaf_index(self, path)?;
+        let leaf = &self.leaves()[index];
         let elements = &flat[leaf.range()];
         Ok(view(leaf, elements))
     }
@@ -88,7 +89,8 @@ impl Layout {
         path: &str,
     ) -> Result<ArrayViewMutD<'v, E>> {
         self.check_len("the flat vector", flat.len())?;
-        let leaf = &self.leaves()[leaf_index(self, path)?];
+        let index = leaf_index(self, path)?;
+        let leaf = &self.leaves()[index];
         let elements = &mut flat[leaf.range()];
         Ok(view_mut(leaf, elements))
     }
@@ -180,11 +182,12 @@ impl Layout {
 /// # Errors
 /// A path at which there is none.
 pub(super) fn leaf_index(layout: &Layout, path: &str) -> Result<usize> {
-    let unknown = || {
+    let Some(index) = layout.index_of(path) else {
         let expected = "the path of a trainable leaf";
-        Error::unknown(path.to_owned(), expected, layout.found_at(path))
+        let found = layout.found_at(path);
+        return Err(Error::unknown(path.to_owned(), expected, found));
     };
-    layout.index_of(path).ok_or_else(unknown)
+    Ok(index)
 }
 
 /// Iterates over the leaves of a layout and their arrays. Made by [`Layout::views`].
@@ -260,10 +263,12 @@ impl<E> ExactSizeIterator for ViewsMut<'_, E> {}
 
 fn view<'v, E>(leaf: &Leaf, elements: &'v [E]) -> ArrayViewD<'v, E> {
     let shape = IxDyn(leaf.shape());
-    ArrayViewD::from_shape(shape, elements).expect("a leaf has as many elements as its shape")
+    let view = ArrayViewD::from_shape(shape, elements);
+    view.expect("a leaf has as many elements as its shape")
 }
 
 pub(super) fn view_mut<'v, E>(leaf: &Leaf, elements: &'v mut [E]) -> ArrayViewMutD<'v, E> {
     let shape = IxDyn(leaf.shape());
-    ArrayViewMutD::from_shape(shape, elements).expect("a leaf has as many elements as its shape")
+    let view = ArrayViewMutD::from_shape(shape, elements);
+    view.expect("a leaf has as many elements as its shape")
 }

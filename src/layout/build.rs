@@ -148,10 +148,11 @@ impl LayoutBuilder {
         // A walk numbers its views in its own order, and only some leaves are views.
         let (leaves, views): (Vec<u32>, Vec<StridedView>) = views.into_iter().unzip();
         let path = |view: usize| first_place(&self.paths, leaves[view]);
-        let leaders = match overlap::group(&views) {
-            Ok(leaders) => leaders,
-            Err((first, second)) => return Err(Error::overlap(path(first), path(second))),
-        };
+        let leaders = overlap::group(&views);
+        let leaders = leaders.map_err(|(first, second)| {
+            let first = path(first);
+            Error::overlap(first, path(second))
+        })?;
         let mut ties = TiedViews::default();
         for (index, view) in views.into_iter().enumerate() {
             let leaf = leaves[index];

@@ -53,8 +53,11 @@ impl Place {
 
     #[inline]
     pub(crate) fn has_shape(&self, shape: &[usize]) -> bool {
+        if self.shape.len() != shape.len() {
+            return false;
+        }
         let mut lengths = self.shape.iter().zip(shape);
-        self.shape.len() == shape.len() && lengths.all(|(a, b)| a == b)
+        lengths.all(|(a, b)| a == b)
     }
 }
 

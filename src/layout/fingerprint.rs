@@ -28,7 +28,8 @@ impl PartialEq for Layout {
 impl Eq for Layout {}
 
 fn has_same_leaves(a: &Layout, b: &Layout) -> bool {
-    let (a, b) = (&a.inner, &b.inner);
+    let a = &a.inner;
+    let b = &b.inner;
     if a.leaves.len() != b.leaves.len()
         || a.others.len() != b.others.len()
         || a.rounds_f64 != b.rounds_f64

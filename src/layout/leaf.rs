@@ -115,7 +115,9 @@ impl Leaf {
         let mut rest = index;
         let mut position: Vec<usize> = self.shape.to_vec();
         for axis in position.iter_mut().rev() {
-            (rest, *axis) = (rest / *axis, rest % *axis);
+            let len = *axis;
+            *axis = rest % len;
+            rest /= len;
         }
         let number = position.pop_if(|_| self.fields.is_some());
         let field = number.and_then(|number| self.field_name(number));
@@ -255,9 +257,13 @@ impl Leaf {
 
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        let (paths, nodes) = (Arc::clone(&self.paths), self.nodes.clone());
-        let (shape, dtype) = (self.shape.clone(), self.dtype);
-        let (trainable, start, fields) = (self.trainable, self.start, self.fields.clone());
+        let paths = Arc::clone(&self.paths);
+        let nodes = self.nodes.clone();
+        let shape = self.shape.clone();
+        let dtype = self.dtype;
+        let trainable = self.trainable;
+        let start = self.start;
+        let fields = self.fields.clone();
         Leaf::new(paths, nodes, shape, dtype, trainable, start, fields)
     }
 }

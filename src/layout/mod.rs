@@ -238,7 +238,10 @@ impl Layout {
     pub fn settings(&self) -> impl Iterator<Item = (String, Dtype)> {
         let paths = &self.inner.paths;
         paths.ids().filter_map(|id| match paths.node(id).kind {
-            NodeKind::NoLeaf(Some(dtype)) if dtype.is_float() => Some((paths.render(id), dtype)),
+            NodeKind::NoLeaf(Some(dtype)) if dtype.is_float() => {
+                let path = paths.render(id);
+                Some((path, dtype))
+            }
             _ => None,
         })
     }

@@ -126,7 +126,8 @@ fn parse_pieces(text: &str, segment: &str) -> Result<Vec<String>> {
 /// What the stars stand for, if the pattern matches: each takes as little as will do, the first
 /// ones first.
 pub(crate) fn captures(pattern: &[PatternSegment], keys: &[&str]) -> Option<Vec<String>> {
-    let (mut spans, mut keys) = (spans(pattern, keys)?.into_iter(), keys);
+    let mut spans = spans(pattern, keys)?.into_iter();
+    let mut keys = keys;
     let mut taken = Vec::new();
     for segment in pattern {
         let len = if let PatternSegment::Any = segment {
@@ -149,7 +150,9 @@ pub(crate) fn captures(pattern: &[PatternSegment], keys: &[&str]) -> Option<Vec<
 /// The keys that each `**` takes, if the pattern matches: on a mismatch the last one takes one key
 /// more, which is enough, as what stands before it fits where it is. Quadratic at worst.
 fn spans(pattern: &[PatternSegment], keys: &[impl AsRef<str>]) -> Option<Vec<Range<usize>>> {
-    let (mut at, mut key, mut after) = (0, 0, 0);
+    let mut at = 0;
+    let mut key = 0;
+    let mut after = 0;
     let mut spans: Vec<Range<usize>> = Vec::new();
     loop {
         match pattern.get(at) {

@@ -75,7 +75,10 @@ struct StoredNode {
 }
 
 impl Serialize for Layout {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         let inner = &self.inner;
         let leaves = inner.all_leaves().map(stored_leaf).collect();
         let nodes = inner
@@ -150,12 +153,15 @@ fn number(inner: &LayoutData, leaf: LeafId) -> u32 {
 
 fn frozen_from(paths: &Paths, id: NodeId) -> Option<u32> {
     let mut line = std::iter::once(ROOT).chain(paths.line(id));
-    line.position(|node| paths.node(node).frozen)
-        .map(|segments| segments as u32)
+    let segments = line.position(|node| paths.node(node).frozen)?;
+    Some(segments as u32)
 }
 
 impl<'de> Deserialize<'de> for Layout {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         let stored = StoredLayout::deserialize(deserializer)?;
         stored.into_layout().map_err(de::Error::custom)
     }
@@ -177,14 +183,16 @@ impl StoredLayout {
     fn draft(&self) -> Result<Draft> {
         let leaves = self.leaves.iter().map(StoredLeaf::draft);
         let leaves = leaves.collect::<Result<Vec<_>>>()?;
-        let (mut builder, mut places) = (PathsBuilder::new(), Vec::new());
+        let mut builder = PathsBuilder::new();
+        let mut places = Vec::new();
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for stored in &self.nodes {
             stored.check_kind()?;
             let node = builder.push(stored)?;
             nodes.push(node);
             if let Some(leaf) = stored.leaf {
-                builder.paths.node_mut(node).kind = NodeKind::Place(places.len() as u32);
+                let place = places.len() as u32;
+                builder.paths.node_mut(node).kind = NodeKind::Place(place);
                 let axes = stored.axes.clone().map(Box::new);
                 places.push(DraftPlace { node, leaf, axes });
             }
@@ -193,9 +201,11 @@ impl StoredLayout {
         // before it.
         let paths = builder.finish();
         for (stored, node) in self.nodes.iter().zip(nodes) {
-            stored.check_frozen(frozen_from(&paths, node))?;
+            let frozen_from = frozen_from(&paths, node);
+            stored.check_frozen(frozen_from)?;
         }
-        Ok(Draft::new(paths, leaves, places).rounding_f64(self.round_f64))
+        let draft = Draft::new(paths, leaves, places);
+        Ok(draft.rounding_f64(self.round_f64))
     }
 
     /// The order of the leaves and where they start follow from the places; what was written must
@@ -305,11 +315,9 @@ impl PathsBuilder {
 
     fn push(&mut self, stored: &StoredNode) -> Result<NodeId> {
         let keys = keys(&stored.path)?;
-        let shared = self.line[1..]
-            .iter()
-            .zip(&keys)
-            .take_while(|(node, key)| node.1 == **key)
-            .count();
+        let line = self.line[1..].iter().zip(&keys);
+        let shared = line.take_while(|(node, key)| node.1 == **key);
+        let shared = shared.count();
         // In walk order a path that goes on where the last one ended, or ends earlier, is new; only the
         // root, which is a node before any path is read, is named by none.
         let is_new = keys.len() > shared || (keys.is_empty() && self.paths.len() == 1);
@@ -469,7 +477,8 @@ mod tests {
             ("empty branches", empty_branches),
         ];
         for (what, of) in layouts {
-            let (once, twice) = (of(500), of(1000));
+            let once = of(500);
+            let twice = of(1000);
             let (steps_once, ()) = steps::during(|| use_all(&once));
             let (steps_twice, ()) = steps::during(|| use_all(&twice));
             let growth = steps_twice as f64 / steps_once as f64;

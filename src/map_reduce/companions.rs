@@ -132,26 +132,29 @@ impl<'l, 'a, E: FlatElement, const K: usize> Companions<'l, 'a, E, K> {
     pub(super) fn read(layout: &'l Layout, companions: [Companion<'a>; K]) -> Result<Self> {
         let mut trees: Vec<LeafSlices<'a, E>> = Vec::with_capacity(K);
         for companion in companions {
-            trees.push(match companion {
-                Companion::Grads(tree) => leaf_slices::gradients(layout, tree, TiedGrads::Sum)?,
+            let slices = match companion {
+                Companion::Grads(tree) => leaf_slices::gradients(layout, tree, TiedGrads::Sum),
                 Companion::Totals(tree) => {
-                    leaf_slices::gradients(layout, tree, TiedGrads::AlreadyTotal)?
+                    leaf_slices::gradients(layout, tree, TiedGrads::AlreadyTotal)
                 }
-                Companion::Values(tree) => leaf_slices::values(layout, tree)?,
+                Companion::Values(tree) => leaf_slices::values(layout, tree),
                 Companion::ValuesWithExtra(tree, patterns) => {
-                    values_with_extra(layout, tree, patterns)?
+                    values_with_extra(layout, tree, patterns)
                 }
-            });
+            };
+            trees.push(slices?);
         }
-        let is_absent = |index: &usize| trees.iter().any(|tree| tree[*index].is_none());
-        let longest_absent = (0..layout.leaves().len())
-            .filter(is_absent)
-            .map(|index| layout.leaves()[index].len())
-            .max();
-        let zeros = memory::try_zeroed(longest_absent.unwrap_or(0))?;
-        let trees = trees
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("one for each companion"));
+        // One vector stands for all leaves that are absent somewhere, each as long as it is.
+        let mut longest_absent = 0;
+        for (index, leaf) in layout.leaves().iter().enumerate() {
+            if trees.iter().any(|tree| tree[index].is_none()) {
+                longest_absent = longest_absent.max(leaf.len());
+            }
+        }
+        let zeros = memory::try_zeroed(longest_absent)?;
+        let Ok(trees) = trees.try_into() else {
+            unreachable!("one for each companion");
+        };
         Ok(Companions {
             layout,
             trees,
@@ -169,8 +172,11 @@ impl<'l, 'a, E: FlatElement, const K: usize> Companions<'l, 'a, E, K> {
     }
 
     pub(super) fn slices(&self, index: usize) -> [&[E]; K] {
-        let zeros = || &self.zeros[..self.layout.leaves()[index].len()];
-        std::array::from_fn(|k| self.trees[k][index].as_deref().unwrap_or_else(zeros))
+        let leaf = &self.layout.leaves()[index];
+        std::array::from_fn(|k| {
+            let slice = self.trees[k][index].as_deref();
+            slice.unwrap_or_else(|| &self.zeros[..leaf.len()])
+        })
     }
 }
 
@@ -180,10 +186,8 @@ fn values_with_extra<'a, E: FlatElement>(
     tree: &'a dyn Tree,
     patterns: &[&str],
 ) -> Result<LeafSlices<'a, E>> {
-    let patterns: Vec<Pattern> = patterns
-        .iter()
-        .map(|text| Pattern::parse(text))
-        .collect::<Result<_>>()?;
+    let patterns = patterns.iter().map(|text| Pattern::parse(text));
+    let patterns: Vec<Pattern> = patterns.collect::<Result<_>>()?;
     let mut is_used = vec![false; patterns.len()];
     let values = leaf_slices::values_with_extra(layout, tree, |path| {
         let mut is_allowed = false;
@@ -194,21 +198,18 @@ fn values_with_extra<'a, E: FlatElement>(
         }
         is_allowed
     })?;
-    // `**` is a choice and no path that could be misspelt.
-    let unused = patterns.iter().zip(is_used).find(|(pattern, is_used)| {
-        let matches_leaf = || {
-            let leaves = layout.leaves().iter();
-            let mut places = leaves.flat_map(|leaf| leaf.places());
-            places.any(|place| pattern.matches_path(place))
-        };
-        !is_used && pattern.text() != "**" && !matches_leaf()
-    });
-    match unused {
-        Some((pattern, _)) => Err(Error::pattern(
-            pattern.text(),
-            "a pattern that matches a leaf of the companion",
-            "none that it matches",
-        )),
-        None => Ok(values),
+    for (pattern, is_used) in patterns.iter().zip(is_used) {
+        let text = pattern.text();
+        // `**` is a choice and no path that could be misspelt.
+        if is_used || text == "**" {
+            continue;
+        }
+        let leaves = layout.leaves().iter();
+        let mut places = leaves.flat_map(|leaf| leaf.places());
+        if !places.any(|place| pattern.matches_path(place)) {
+            let expected = "a pattern that matches a leaf of the companion";
+            return Err(Error::pattern(text, expected, "none that it matches"));
+        }
     }
+    Ok(values)
 }

@@ -191,13 +191,17 @@ impl Layout {
     /// assert_eq!(product, Some(11.0));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn par_map_reduce<T: Tree + ?Sized, R: Send, const K: usize>(
+    pub fn par_map_reduce<T, R, const K: usize>(
         &self,
         model: &T,
         companions: [Companion<'_>; K],
         map: impl Fn(LeafAt<'_, K>, &[f32], [&[f32]; K]) -> R + Sync,
         reduce: impl FnMut(R, R) -> R,
-    ) -> Result<Option<R>> {
+    ) -> Result<Option<R>>
+    where
+        T: Tree + ?Sized,
+        R: Send,
+    {
         self.par_map_reduce_as(model, companions, map, reduce)
     }
 
@@ -222,13 +226,17 @@ impl Layout {
     /// assert!((norm / 5e200 - 1.0).abs() < 1e-15);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn par_map_reduce_as<E: FlatElement, R: Send, const K: usize>(
+    pub fn par_map_reduce_as<E, R, const K: usize>(
         &self,
         model: &(impl Tree + ?Sized),
         companions: [Companion<'_>; K],
         map: impl Fn(LeafAt<'_, K>, &[E], [&[E]; K]) -> R + Sync,
         reduce: impl FnMut(R, R) -> R,
-    ) -> Result<Option<R>> {
+    ) -> Result<Option<R>>
+    where
+        E: FlatElement,
+        R: Send,
+    {
         let model = leaf_slices::values(self, model)?;
         let companions = Companions::read(self, companions)?;
         let indices: Vec<usize> = (0..model.len()).collect();

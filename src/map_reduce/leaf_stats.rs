@@ -94,11 +94,14 @@ fn stats<E: Copy + Into<f64>>(x: &[E]) -> LeafStats {
         deviation.powi(2)
     });
     let variance = sum(&mut squares) / divisor;
+    // A NaN gives way to any number, and stays where there is none.
+    let min = finite().fold(f64::NAN, f64::min);
+    let max = finite().fold(f64::NAN, f64::max);
     LeafStats {
         mean: mean / scale,
         std: variance.sqrt() / scale,
-        min: finite().fold(f64::NAN, f64::min),
-        max: finite().fold(f64::NAN, f64::max),
+        min,
+        max,
         non_finite: x.len() - count,
     }
 }

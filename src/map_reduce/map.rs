@@ -74,20 +74,25 @@ impl Layout {
     /// assert_eq!(halved, (vec![0.15], vec![0.5]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn map_as<E: FlatElement, T: Tree, const K: usize>(
+    pub fn map_as<E, T, const K: usize>(
         &self,
         model: &T,
         companions: [Companion<'_>; K],
         mut map: impl FnMut(LeafAt<'_, K>, &mut [E], [&[E]; K]),
-    ) -> Result<T> {
+    ) -> Result<T>
+    where
+        E: FlatElement,
+        T: Tree,
+    {
         self.check_element::<E>()?;
         let validated = validate::validate(&self.inner, model, Purpose::Rebuild)?;
         let companions = Companions::read(self, companions)?;
         let values = leaf_slices::values(self, model)?;
-        let mut new: Vec<Vec<E>> = values
-            .into_iter()
-            .map(|slice| slice.unwrap_or_default().into_owned())
-            .collect();
+        let copies = values.into_iter().map(|slice| {
+            let slice = slice.unwrap_or_default();
+            slice.into_owned()
+        });
+        let mut new: Vec<Vec<E>> = copies.collect();
         for (index, x) in new.iter_mut().enumerate() {
             let leaf = companions.leaf(index);
             let others = companions.slices(index);
@@ -260,22 +265,22 @@ impl Layout {
 
     /// Calls `change` with the companions and the leaves of a target, where they are or as copies
     /// that are written back.
-    fn change_beside<E: FlatElement, T: Tree + ?Sized, const K: usize>(
+    fn change_beside<E, T, const K: usize>(
         &self,
         target: &mut T,
         companions: [Companion<'_>; K],
         change: impl FnOnce(&Companions<'_, '_, E, K>, Vec<&mut [E]>),
-    ) -> Result<()> {
+    ) -> Result<()>
+    where
+        E: FlatElement,
+        T: Tree + ?Sized,
+    {
         let companions = Companions::read(self, companions)?;
-        let ((), written) = leaf_slices::change(
-            self,
-            target,
-            |_| true,
-            |leaves| {
-                change(&companions, leaves);
-                Ok(())
-            },
-        )?;
+        let change = |leaves: Vec<&mut [E]>| {
+            change(&companions, leaves);
+            Ok(())
+        };
+        let ((), written) = leaf_slices::change(self, target, |_| true, change)?;
         written
     }
 }

@@ -59,16 +59,25 @@ impl Layout {
     /// assert_eq!(masked, tree!({ "w": (vec![0.3_f64]), "mean": null }));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn mask_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<DynTree> {
-        let slices: Vec<Option<Cow<'_, [E]>>> =
+    pub fn mask_as<E>(&self, grads: &(impl Tree + ?Sized)) -> Result<DynTree>
+    where
+        E: FlatElement,
+    {
+        let slices: Vec<OptionalSlice<'_, E>> =
             leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
         Ok(tree_of(&self.inner, &slices))
     }
 }
 
+/// The elements of a leaf, if it has a gradient.
+type OptionalSlice<'g, E> = Option<Cow<'g, [E]>>;
+
 /// A tree of the layout's paths with these elements at the first places of its trainable leaves,
 /// and nothing at the others.
-fn tree_of<E: FlatElement>(layout: &LayoutData, leaves: &[Option<Cow<'_, [E]>>]) -> DynTree {
+fn tree_of<E>(layout: &LayoutData, leaves: &[OptionalSlice<'_, E>]) -> DynTree
+where
+    E: FlatElement,
+{
     let paths = &layout.paths;
     let mut trees: Vec<DynTree> = Vec::new();
     trees.resize_with(paths.len(), DynTree::absent);
@@ -76,19 +85,25 @@ fn tree_of<E: FlatElement>(layout: &LayoutData, leaves: &[Option<Cow<'_, [E]>>])
     for node in paths.ids().rev() {
         let place = paths.place(node).map(|place| layout.place(place));
         let array = place.and_then(|place| array_at(place, leaves));
-        trees[node as usize] = array.unwrap_or_else(|| {
-            let named = |child| {
-                let tree = std::mem::take(&mut trees[child as usize]);
-                (paths.key(child).text(), tree)
-            };
-            let children = paths.children(node);
-            DynTree::branch(children.map(named).collect())
-        });
+        if let Some(array) = array {
+            trees[node as usize] = array;
+            continue;
+        }
+        let mut entries = Vec::new();
+        for child in paths.children(node) {
+            let tree = std::mem::take(&mut trees[child as usize]);
+            let name = paths.key(child).text();
+            entries.push((name, tree));
+        }
+        trees[node as usize] = DynTree::branch(entries);
     }
     std::mem::take(&mut trees[0])
 }
 
-fn array_at<E: FlatElement>(place: &Place, leaves: &[Option<Cow<'_, [E]>>]) -> Option<DynTree> {
+fn array_at<E>(place: &Place, leaves: &[OptionalSlice<'_, E>]) -> Option<DynTree>
+where
+    E: FlatElement,
+{
     if !place.first || !place.leaf.trainable {
         return None;
     }

@@ -1,5 +1,7 @@
 //! Norms by leaf, and of a gradient tree without a vector in between.
 
+use std::ops::Deref;
+
 use crate::element::FlatElement;
 use crate::error::Result;
 use crate::layout::{Layout, Leaf};
@@ -40,7 +42,10 @@ impl Layout {
     /// assert!((norms[0] / 5e-200 - 1.0).abs() < 1e-15 && norms[1] == 0.1);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn leaf_norms_as<E: FlatElement>(&self, flat: &[E], p: f64) -> Result<Vec<f64>> {
+    pub fn leaf_norms_as<E>(&self, flat: &[E], p: f64) -> Result<Vec<f64>>
+    where
+        E: FlatElement,
+    {
         self.check_len("the flat vector", flat.len())?;
         let leaves = self.leaves().iter();
         let norm_of = |leaf: &Leaf| {
@@ -93,20 +98,17 @@ impl Layout {
     /// assert_eq!(Layout::of(&grads)?.norm_l2_as::<f64>(&grads)?, 0.5);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn norm_l2_as<E: FlatElement>(&self, grads: &(impl Tree + ?Sized)) -> Result<f64> {
+    pub fn norm_l2_as<E>(&self, grads: &(impl Tree + ?Sized)) -> Result<f64>
+    where
+        E: FlatElement,
+    {
         let slices = leaf_slices::gradients(self, grads, TiedGrads::Sum)?;
-        let leaves = slices.iter().flatten();
-        let mut norms: Vec<(&[E], f64)> = leaves.map(|slice| (&**slice, 0.0)).collect();
-        threads::share(
-            &mut norms,
-            |leaf| leaf.0.len(),
-            |(x, norm)| *norm = ops::norm_l2(x),
-        );
+        let leaves: Vec<&[E]> = slices.iter().flatten().map(Deref::deref).collect();
         // In flat order, whichever thread was the first to be done.
-        let norms: Vec<f64> = norms.into_iter().map(|leaf| leaf.1).collect();
+        let norms = threads::map(&leaves, |x| x.len(), |x| ops::norm_l2(x));
         if E::HAS_SQUARES {
-            let squares: f64 = norms.iter().map(|norm| norm * norm).sum();
-            return Ok(squares.sqrt());
+            let squares = norms.iter().map(|norm| norm * norm);
+            return Ok(squares.sum::<f64>().sqrt());
         }
         Ok(ops::norm_l2(&norms))
     }

@@ -95,8 +95,8 @@ pub(crate) fn write<'a, T: Tree + ?Sized>(
 ) -> Result<()> {
     let mut walk = InPlace::new(layout, builder, writer);
     walk.prepare_all(tree)?;
-    tree.visit_mut(&mut walk)
-        .map_err(|error| error.or_at(|| walk.builder.path()))?;
+    let visited = tree.visit_mut(&mut walk);
+    visited.map_err(|error| error.or_at(|| walk.builder.path()))?;
     std::mem::take(&mut walk.failed).into_result()?;
     walk.find_missing()?;
     walk.renew_all()?;
@@ -171,13 +171,15 @@ impl<'l, 'b, 'p, 'a, P: WriteLeaf<'a>> InPlace<'l, 'b, 'p, 'a, P> {
 
     /// All that is wanted has been met.
     fn find_missing(&self) -> Result<()> {
-        let missing = self.seen.missing(self.layout.places.len());
-        let mut places = missing.iter().map(|&index| &self.layout.places[index]);
+        let all = &self.layout.places;
+        let missing = self.seen.missing(all.len());
+        let mut places = missing.iter().map(|&index| &all[index]);
         let Some(place) = places.find(|place| is_written(self.writer, place)) else {
             return Ok(());
         };
         let path = self.layout.paths.render(place.node);
-        Err(Error::unstable("a `visit_mut` that does not name it").at(&path))
+        let error = Error::unstable("a `visit_mut` that does not name it");
+        Err(error.at(&path))
     }
 
     fn renew_all(&mut self) -> Result<()> {

@@ -31,10 +31,11 @@ pub(crate) type LeafSlices<'a, E> = Vec<Option<Cow<'a, [E]>>>;
 ///
 /// # Errors
 /// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
-pub(crate) fn values<'a, T: Tree + ?Sized, E: FlatElement>(
-    layout: &Layout,
-    tree: &'a T,
-) -> Result<LeafSlices<'a, E>> {
+pub(crate) fn values<'a, T, E>(layout: &Layout, tree: &'a T) -> Result<LeafSlices<'a, E>>
+where
+    T: Tree + ?Sized,
+    E: FlatElement,
+{
     Collect::walk(layout, tree, Purpose::ReadValues)
         .map(|(collect, _)| collect.finish(TiedGrads::Sum))
 }
@@ -60,14 +61,19 @@ pub(crate) fn values_with_extra<'a, E: FlatElement>(
 ///
 /// # Errors
 /// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
-pub(crate) fn gradients_as_they_come<'a, T: Tree + ?Sized, E: FlatElement>(
+pub(crate) fn gradients_as_they_come<'a, T, E>(
     layout: &Layout,
     tree: &'a T,
     tied: TiedGrads,
-) -> Result<Vec<Option<PlaceElements<'a, E>>>> {
+) -> Result<Vec<Option<PlaceElements<'a, E>>>>
+where
+    T: Tree + ?Sized,
+    E: FlatElement,
+{
     let mut collect = Collect::new(layout, Purpose::ReadGradients)?;
     collect.as_they_come = true;
-    let (layout, purpose) = (&layout.inner, Purpose::ReadGradients);
+    let layout = &layout.inner;
+    let purpose = Purpose::ReadGradients;
     validate::validate_and_read(layout, tree, purpose, &mut collect)?;
     Ok(collect.finish_as_they_come(tied))
 }
@@ -76,11 +82,15 @@ pub(crate) fn gradients_as_they_come<'a, T: Tree + ?Sized, E: FlatElement>(
 ///
 /// # Errors
 /// A tree that does not agree with the layout, or an f64 leaf that is not to be rounded.
-pub(crate) fn gradients<'a, T: Tree + ?Sized, E: FlatElement>(
+pub(crate) fn gradients<'a, T, E>(
     layout: &Layout,
     tree: &'a T,
     tied: TiedGrads,
-) -> Result<LeafSlices<'a, E>> {
+) -> Result<LeafSlices<'a, E>>
+where
+    T: Tree + ?Sized,
+    E: FlatElement,
+{
     Collect::walk(layout, tree, Purpose::ReadGradients).map(|(collect, _)| collect.finish(tied))
 }
 
@@ -95,12 +105,16 @@ pub(crate) fn gradients<'a, T: Tree + ?Sized, E: FlatElement>(
 /// # Errors
 /// A tree that does not agree with the layout or cannot be written, and what `change` returns; then
 /// nothing has been written.
-pub(crate) fn change<T: Tree + ?Sized, R, E: FlatElement>(
+pub(crate) fn change<T, R, E>(
     layout: &Layout,
     tree: &mut T,
     is_wanted: impl Fn(usize) -> bool,
     change: impl FnOnce(Vec<&mut [E]>) -> Result<R>,
-) -> Result<(R, Result<()>)> {
+) -> Result<(R, Result<()>)>
+where
+    T: Tree + ?Sized,
+    E: FlatElement,
+{
     layout.check_element::<E>()?;
     if let Some(slices) = borrow_all(layout, tree) {
         return Ok((change(slices)?, Ok(())));
@@ -123,10 +137,11 @@ pub(crate) fn borrow_all_as_they_are<'a, T: Tree + ?Sized>(
     borrow_all_mut(&layout.inner, tree)
 }
 
-fn borrow_all<'a, T: Tree + ?Sized, E: FlatElement>(
-    layout: &Layout,
-    tree: &'a mut T,
-) -> Option<Vec<&'a mut [E]>> {
+fn borrow_all<'a, T, E>(layout: &Layout, tree: &'a mut T) -> Option<Vec<&'a mut [E]>>
+where
+    T: Tree + ?Sized,
+    E: FlatElement,
+{
     borrow_all_as_they_are(layout, tree)?
         .into_iter()
         .map(FloatsMut::into_slice)
@@ -224,8 +239,10 @@ impl<E: FlatElement> CopiedTree<E> {
     }
 
     fn builder<'b>(&'b self, layout: &'b Layout) -> Rebuilding<'b> {
-        let values = Values::Leaves(Box::new(Cow::Borrowed(&self.copies[..])));
-        Rebuilding::new(&layout.inner, values, &self.validated).in_place()
+        let copies = Cow::Borrowed(&self.copies[..]);
+        let values = Values::Leaves(Box::new(copies));
+        let builder = Rebuilding::new(&layout.inner, values, &self.validated);
+        builder.in_place()
     }
 
     fn writes_back<'l, 'a, W>(
@@ -404,9 +421,11 @@ impl<'a, E: FlatElement> WriteLeaf<'a> for BorrowSome<'_, 'a, E> {
         };
         let slice = slice.filter(|slice: &&mut [E]| slice.len() == place.len);
         if slice.is_none() {
-            let path = || self.layout.paths.render(place.node);
-            self.failed
-                .get_or_insert_with(|| Error::changed_length().at(&path()));
+            let error = || {
+                let path = self.layout.paths.render(place.node);
+                Error::changed_length().at(&path)
+            };
+            self.failed.get_or_insert_with(error);
         }
         self.slices[place.leaf.index as usize] = slice;
         Ok(())
@@ -429,15 +448,16 @@ impl<'a, E: FlatElement, W: Fn(usize) -> bool> WriteLeaf<'a> for WriteBack<'_, '
 
     fn write_leaf(&mut self, place: &Place, leaf: LeafMut<'_, 'a>) -> Result<()> {
         let copy = &self.copied.copies[place.leaf.index as usize];
-        match leaf.sink {
-            Sink::Bytes(bytes) if place.axes.is_none() => {
-                let to = FloatsMut::from_bytes(leaf.dtype, bytes);
-                let to = to.filter(|to| to.has_len(copy.len()));
-                let to = to.ok_or_else(Error::changed_length)?;
-                self.writes.add(to, Floats::of(copy));
-                Ok(())
-            }
-            sink => write_floats(self.layout, place, LeafMut { sink, ..leaf }, copy),
-        }
+        let bytes = match leaf.sink {
+            Sink::Bytes(bytes) if place.axes.is_none() => bytes,
+            _ => return write_floats(self.layout, place, leaf, copy),
+        };
+        let to = FloatsMut::from_bytes(leaf.dtype, bytes);
+        let to = to.filter(|to| to.has_len(copy.len()));
+        let Some(to) = to else {
+            return Err(Error::changed_length());
+        };
+        self.writes.add(to, Floats::of(copy));
+        Ok(())
     }
 }

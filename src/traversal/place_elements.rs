@@ -23,12 +23,16 @@ pub(crate) enum PlaceElements<'a, E: Copy> {
 impl<'a, E: FlatElement> PlaceElements<'a, E> {
     /// What the tree lends, of whatever float type; a copy of what it does not lend.
     pub(crate) fn of(layout: &LayoutData, place: &Place, leaf: &LeafRef<'_, 'a>) -> Result<Self> {
-        match (&place.axes, leaf.borrowed_floats()) {
-            (None, Some(floats)) if leaf.dtype != E::DTYPE && floats.has_len(place.len) => {
-                Ok(PlaceElements::OtherType(floats))
-            }
-            _ => elements_of(layout, place, leaf).map(PlaceElements::Elements),
+        let is_other_type = leaf.dtype != E::DTYPE;
+        if place.axes.is_none()
+            && is_other_type
+            && let Some(floats) = leaf.borrowed_floats()
+            && floats.has_len(place.len)
+        {
+            return Ok(PlaceElements::OtherType(floats));
         }
+        let elements = elements_of(layout, place, leaf)?;
+        Ok(PlaceElements::Elements(elements))
     }
 
     /// The elements in the type that they have.
@@ -113,7 +117,10 @@ pub(crate) fn other_elements_of(
 }
 
 /// Reads a leaf of any float type, rounded to nearest where it does not fit.
-pub(crate) fn read_floats<E: FloatElement>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()> {
+pub(crate) fn read_floats<E>(leaf: &LeafRef<'_, '_>, out: &mut [E]) -> Result<()>
+where
+    E: FloatElement,
+{
     if leaf.dtype == E::DTYPE {
         return leaf.read(out);
     }
@@ -158,9 +165,12 @@ pub(crate) fn write_floats<E: FlatElement>(
 }
 
 /// A leaf's elements in the order of one of its places.
-pub(crate) fn at_place<E: Copy>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E> {
-    let leaf = ArrayViewD::from_shape(IxDyn(shape), elements)
-        .expect("a leaf has as many elements as its shape");
+pub(crate) fn at_place<E>(axes: &AxisMap, shape: &[usize], elements: &[E]) -> Vec<E>
+where
+    E: Copy,
+{
+    let leaf = ArrayViewD::from_shape(IxDyn(shape), elements);
+    let leaf = leaf.expect("a leaf has as many elements as its shape");
     let place = axes.to_place(leaf);
     place.iter().copied().collect()
 }

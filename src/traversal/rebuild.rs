@@ -86,10 +86,13 @@ impl Values<'_> {
         let index = id.index as usize;
         match self {
             Values::Template => NewElements::Bytes(Cow::Borrowed(&[])),
-            Values::Flat { flat, ready } => match ready.get_mut(index).and_then(Option::take) {
-                Some(vector) => NewElements::Ready(vector),
-                None => NewElements::Floats(flat.slice(leaf.range())),
-            },
+            Values::Flat { flat, ready } => {
+                let ready = ready.get_mut(index);
+                if let Some(vector) = ready.and_then(Option::take) {
+                    return NewElements::Ready(vector);
+                }
+                NewElements::Floats(flat.slice(leaf.range()))
+            }
             Values::Leaves(leaves) => {
                 // At a second place it would be asked for again, and a leaf of another type needs a
                 // vector of that type.
@@ -228,9 +231,14 @@ impl<'b> Rebuilding<'b> {
 
     /// Whether a new node stands ready for a shared one, or a new array for the tied leaf here.
     pub(crate) fn has_new(&self, identity: &Identity) -> bool {
-        let array = self.place().map(|place| id_of(place.leaf));
-        self.made.nodes.contains_key(identity)
-            || array.is_some_and(|array| self.made.arrays.contains_key(&array))
+        if self.made.nodes.contains_key(identity) {
+            return true;
+        }
+        let Some(place) = self.place() else {
+            return false;
+        };
+        let array = id_of(place.leaf);
+        self.made.arrays.contains_key(&array)
     }
 
     /// Whether the shared node here stays in a tree that is written in place, even within one that

@@ -66,7 +66,8 @@ impl SharedNodes {
             }
             Entry::Occupied(known) => {
                 let known = known.get();
-                let (first, has_leaf) = (known.first, known.has_leaf);
+                let first = known.first;
+                let has_leaf = known.has_leaf;
                 // The content is written down when a node is closed, so without it it is open.
                 match known.content {
                     Some(_) => Meeting::Again { first, has_leaf },

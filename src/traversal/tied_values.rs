@@ -102,17 +102,22 @@ impl<'a> ExactElements<'a> {
     }
 
     fn has_same_bits(&self, other: &Self) -> bool {
+        use ExactElements::{F32, F64, Other};
         match (self, other) {
-            (ExactElements::F32(a), ExactElements::F32(b)) => has_same_bits::<_, u32>(a, b),
-            (ExactElements::F64(a), ExactElements::F64(b)) => has_same_bits::<_, u64>(a, b),
-            (ExactElements::Other(a), ExactElements::Other(b)) => a == b,
+            (F32(a), F32(b)) => has_same_bits::<_, u32>(a, b),
+            (F64(a), F64(b)) => has_same_bits::<_, u64>(a, b),
+            (Other(a), Other(b)) => a == b,
             _ => false,
         }
     }
 }
 
 /// Bits and not numbers: −0 is not 0 here, and a NaN is equal to itself.
-fn has_same_bits<E: Pod, Bits: Pod + PartialEq>(a: &[E], b: &[E]) -> bool {
+fn has_same_bits<E, Bits>(a: &[E], b: &[E]) -> bool
+where
+    E: Pod,
+    Bits: Pod + PartialEq,
+{
     let bits_of_a: &[Bits] = bytemuck::cast_slice(a);
     let bits_of_b: &[Bits] = bytemuck::cast_slice(b);
     std::ptr::eq(a, b) || bits_of_a == bits_of_b

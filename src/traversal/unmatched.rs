@@ -79,10 +79,14 @@ impl UnknownLeaf {
 
 /// Whether a branch is a field without parameters: a list of strings, a pair of numbers.
 fn holds_no_leaf(layout: &LayoutData, node: NodeId) -> bool {
-    let end = layout.paths.node(node).end;
-    let mut kinds = (node..end).map(|node| layout.paths.node(node).kind);
-    let has_place = layout.places_below(node).next().is_some();
-    !has_place && kinds.any(|kind| matches!(kind, NodeKind::NoLeaf(_)))
+    let mut places = layout.places_below(node);
+    if places.next().is_some() {
+        return false;
+    }
+    let paths = &layout.paths;
+    let end = paths.node(node).end;
+    let mut kinds = (node..end).map(|node| paths.node(node).kind);
+    kinds.any(|kind| matches!(kind, NodeKind::NoLeaf(_)))
 }
 
 /// What to do where a tree has a leaf and the model a field that is none.

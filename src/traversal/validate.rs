@@ -245,8 +245,8 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         }
         if !place.has_shape(leaf.shape) {
             let path = self.cursor.path();
-            self.findings
-                .add(Error::shape(path, &place.shape, leaf.shape));
+            let error = Error::shape(path, &place.shape, leaf.shape);
+            self.findings.add(error);
             return Ok(());
         }
         // A leaf without elements never changes, so it is no reason to replace what holds it.
@@ -294,7 +294,8 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
         };
         if !fits {
             let path = self.cursor.path();
-            let (expected, found) = (expected.into(), found.to_string());
+            let expected = expected.into();
+            let found = found.to_string();
             self.findings
                 .add(Error::element_type(path, expected, found));
         }
@@ -358,16 +359,19 @@ impl<'a, R: ReadLeaf<'a>> Validation<'_, '_, 'a, R> {
     /// Whether the content of a shared node is to be visited.
     fn met_shared(&mut self, identity: Identity) -> Result<bool> {
         let here = self.cursor.node();
-        let again = match (self.shared.meet(&identity, here), here) {
-            (Meeting::New, _) => false,
-            (Meeting::Again { first, .. }, Some(here)) => self.met_again(first, here)?,
-            (Meeting::Again { has_leaf, .. }, None) => {
-                self.met_again_where_nothing_is_known(has_leaf);
-                return Ok(false);
-            }
-            (Meeting::Cycle { first }, _) => {
+        let again = match self.shared.meet(&identity, here) {
+            Meeting::New => false,
+            Meeting::Again { first, has_leaf } => match here {
+                Some(here) => self.met_again(first, here)?,
+                None => {
+                    self.met_again_where_nothing_is_known(has_leaf);
+                    return Ok(false);
+                }
+            },
+            Meeting::Cycle { first } => {
                 let path = first.map(|node| self.layout.paths.render(node));
-                return Err(Error::cycle(path.unwrap_or_default()));
+                let path = path.unwrap_or_default();
+                return Err(Error::cycle(path));
             }
         };
         self.shared.open(identity, self.cells.count(), again);

@@ -40,10 +40,14 @@ impl<E: ArrayElement, D: Dimension> ReadBytes for Strided<&ArrayRef<E, D>> {
     }
 
     fn geometry(&self) -> Option<(usize, Vec<isize>)> {
+        let array = self.0;
+        // In numbers: an element may be several, which then are axes of their own.
         let inner = row_major(&elements::axes_of::<E>());
         let numbers = (size_of::<E>() / size_of::<E::Number>()) as isize;
-        let own = self.0.strides().iter().map(|stride| stride * numbers);
-        Some((self.0.as_ptr() as usize, own.chain(inner).collect()))
+        let own = array.strides().iter();
+        let own = own.map(|stride| stride * numbers);
+        let strides = own.chain(inner).collect();
+        Some((array.as_ptr() as usize, strides))
     }
 }
 
@@ -78,10 +82,11 @@ fn changed_shape(_: ndarray::ShapeError) -> Error {
 }
 
 #[inline]
-fn with_leaf<'a, E: ArrayElement, D: Dimension, R>(
-    array: &'a ArrayRef<E, D>,
-    visit: impl FnOnce(LeafRef<'_, 'a>) -> R,
-) -> R {
+fn with_leaf<'a, E, D, R>(array: &'a ArrayRef<E, D>, visit: impl FnOnce(LeafRef<'_, 'a>) -> R) -> R
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     elements::with_shape::<E, R>(array.shape(), |shape| {
         let strided = Strided(array);
         let source = match array.as_slice() {
@@ -93,25 +98,34 @@ fn with_leaf<'a, E: ArrayElement, D: Dimension, R>(
 }
 
 /// An array whose memory may be another's too.
-fn visit_view<'a, E: ArrayElement, D: Dimension>(
-    array: &'a ArrayRef<E, D>,
-    visitor: &mut dyn Visitor<'a>,
-) -> Result<()> {
+fn visit_view<'a, E, D>(array: &'a ArrayRef<E, D>, visitor: &mut dyn Visitor<'a>) -> Result<()>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     with_leaf(array, |leaf| visitor.leaf(leaf.may_overlap()))
 }
 
-fn visit_mut<'a, E: ArrayElement, D: Dimension>(
+fn visit_mut<'a, E, D>(
     array: &'a mut ArrayRef<E, D>,
     visitor: &mut dyn VisitorMut<'a>,
-) -> Result<()> {
+) -> Result<()>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     with_leaf_mut(array, |leaf| visitor.leaf(leaf))
 }
 
 #[inline]
-fn with_leaf_mut<'a, E: ArrayElement, D: Dimension>(
+fn with_leaf_mut<'a, E, D>(
     array: &'a mut ArrayRef<E, D>,
     visit: impl FnOnce(LeafMut<'_, 'a>) -> Result<()>,
-) -> Result<()> {
+) -> Result<()>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     let dim = array.raw_dim();
     // A slice where there is one: it is written by whoever is given it, all threads together if it
     // is large, and a callback by this one.
@@ -146,10 +160,11 @@ fn axis_order<E, D: Dimension>(array: &ArrayRef<E, D>) -> Option<SmallVec<[usize
 
 /// The new array of the leaf here, its axes in memory as the old one's; `None` if it keeps the old
 /// elements.
-fn rebuild<E: ArrayElement, D: Dimension>(
-    array: &ArrayRef<E, D>,
-    builder: &mut Builder<'_>,
-) -> Result<Option<Array<E, D>>> {
+fn rebuild<E, D>(array: &ArrayRef<E, D>, builder: &mut Builder<'_>) -> Result<Option<Array<E, D>>>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     let order = axis_order(array);
     let new = elements::with_shape::<E, _>(array.shape(), |shape| {
         builder.new_elements(shape, order.as_deref())
@@ -158,11 +173,15 @@ fn rebuild<E: ArrayElement, D: Dimension>(
 }
 
 /// `None` if there are no new numbers.
-fn new_array<E: ArrayElement, D: Dimension>(
+fn new_array<E, D>(
     array: &ArrayRef<E, D>,
     order: Option<&[usize]>,
     new: Option<Vec<E::Number>>,
-) -> Result<Option<Array<E, D>>> {
+) -> Result<Option<Array<E, D>>>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     match new {
         Some(numbers) if size_of::<E>() > 0 => {
             arrange(array, order, E::from_numbers(numbers)).map(Some)
@@ -172,7 +191,11 @@ fn new_array<E: ArrayElement, D: Dimension>(
 }
 
 /// A copy, its axes in memory as the old one's.
-fn copy_of<E: ArrayElement, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Array<E, D>> {
+fn copy_of<E, D>(array: &ArrayRef<E, D>) -> Result<Array<E, D>>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     let Some(order) = axis_order(array) else {
         return Ok(array.to_owned());
     };
@@ -186,11 +209,15 @@ fn copy_of<E: ArrayElement, D: Dimension>(array: &ArrayRef<E, D>) -> Result<Arra
     arrange(array, Some(&order), elements)
 }
 
-fn arrange<E: ArrayElement, D: Dimension>(
+fn arrange<E, D>(
     array: &ArrayRef<E, D>,
     order: Option<&[usize]>,
     elements: Vec<E>,
-) -> Result<Array<E, D>> {
+) -> Result<Array<E, D>>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     let Some(order) = order else {
         return Array::from_shape_vec(array.raw_dim(), elements).map_err(changed_shape);
     };
@@ -241,10 +268,14 @@ impl<E: ArrayElement, D: Dimension> Tree for Array<E, D> {
 
     fn rebuild_at(&self, key: Key<'_>, builder: &mut Builder<'_>) -> Result<Self> {
         let order = axis_order(self);
+        let order = order.as_deref();
         let new = elements::with_shape::<E, _>(self.shape(), |shape| {
-            builder.new_child_elements(key, shape, order.as_deref())
-        });
-        new_array(self, order.as_deref(), new?)?.map_or_else(|| copy_of(self), Ok)
+            builder.new_child_elements(key, shape, order)
+        })?;
+        match new_array(self, order, new)? {
+            Some(array) => Ok(array),
+            None => copy_of(self),
+        }
     }
 
     crate::rebuild_object!();
@@ -275,10 +306,14 @@ impl<E: ArrayElement, D: Dimension> Tree for ArcArray<E, D> {
 
 /// The new array of a tied leaf, as its first place shows it, its axes in memory as the array here
 /// has them.
-fn tied_leaf<E: ArrayElement, D: Dimension>(
+fn tied_leaf<E, D>(
     array: &ArcArray<E, D>,
     builder: &mut Builder<'_>,
-) -> Result<Option<ArcArray<E, IxDyn>>> {
+) -> Result<Option<ArcArray<E, IxDyn>>>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     let Some(new) = rebuild(array, builder)? else {
         return Ok(None);
     };

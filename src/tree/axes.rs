@@ -191,7 +191,10 @@ impl AxisMap {
         let (axes, last) = self.axes.split_at(left);
         let mut last = last.iter().zip(left..);
         let is_as_it_is = last.all(|(&axis, rank)| axis == (rank, false));
-        is_as_it_is.then(|| AxisMap {
+        if !is_as_it_is {
+            return None;
+        }
+        Some(AxisMap {
             shape: shape.into(),
             axes: axes.into(),
         })
@@ -209,7 +212,8 @@ impl AxisMap {
 
     /// Checks the map against the shape of its leaf.
     pub(crate) fn validate(&self, leaf: &[usize]) -> Result<()> {
-        let (place, leaf) = (longer(&self.shape), longer(leaf));
+        let place = longer(&self.shape);
+        let leaf = longer(leaf);
         let mut fits = place.len() == leaf.len() && place.len() == self.axes.len();
         // A stored layout may name an axis twice, and so none in another's place.
         let mut used = vec![false; leaf.len()];
@@ -243,7 +247,10 @@ impl AxisMap {
     }
 
     /// The leaf's array, seen as at the place.
-    pub(crate) fn to_place<S: RawData>(&self, leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+    pub(crate) fn to_place<S>(&self, leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn>
+    where
+        S: RawData,
+    {
         let order: SmallVec<[usize; 4]> = self.axes.iter().map(|axis| axis.0).collect();
         // Which axes are reversed is said of the leaf's, so that they are reversed before they are
         // put in the place's order.
@@ -251,7 +258,10 @@ impl AxisMap {
         unsqueeze(turned, &self.shape)
     }
 
-    fn reverse<S: RawData>(&self, mut leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+    fn reverse<S>(&self, mut leaf: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn>
+    where
+        S: RawData,
+    {
         for &(axis, is_reversed) in &self.axes {
             if is_reversed {
                 leaf.invert_axis(Axis(axis));
@@ -276,7 +286,10 @@ fn squeeze<S: RawData>(mut array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
 }
 
 /// Puts them in again.
-fn unsqueeze<S: RawData>(mut array: ArrayBase<S, IxDyn>, shape: &[usize]) -> ArrayBase<S, IxDyn> {
+fn unsqueeze<S>(mut array: ArrayBase<S, IxDyn>, shape: &[usize]) -> ArrayBase<S, IxDyn>
+where
+    S: RawData,
+{
     for (axis, &len) in shape.iter().enumerate() {
         if len == 1 {
             array = array.insert_axis(Axis(axis));

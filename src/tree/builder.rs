@@ -273,7 +273,10 @@ impl<'b> Builder<'b> {
     /// assert_eq!(layout.restructure(&Bias(1.0), &[2.0])?.0, 2.0);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn child_leaf<E: Element>(&mut self, key: Key<'_>, old: LeafRef<'_, '_>) -> Result<Vec<E>> {
+    pub fn child_leaf<E>(&mut self, key: Key<'_>, old: LeafRef<'_, '_>) -> Result<Vec<E>>
+    where
+        E: Element,
+    {
         self.within(key, |builder| builder.leaf(old))
     }
 
@@ -461,7 +464,10 @@ impl<'b> Builder<'b> {
     }
 
     /// Rebuilds into a box, of a sized type or of a trait object.
-    pub(crate) fn boxed<T: Tree + ?Sized + 'static>(&mut self, tree: &T) -> Result<Box<T>> {
+    pub(crate) fn boxed<T>(&mut self, tree: &T) -> Result<Box<T>>
+    where
+        T: Tree + ?Sized + 'static,
+    {
         stack::check_stack_space()?;
         // What is in the box is known to itself only: it is asked to put a box of this type here.
         let mut made: Option<Box<T>> = None;
@@ -600,8 +606,16 @@ macro_rules! rebuild_object {
         where
             Self: 'static,
         {
-            slot.offer::<Self>(|| Ok(::std::boxed::Box::new($crate::Tree::rebuild(self, builder)?)))?;
-            $(slot.offer::<$object>(|| Ok(::std::boxed::Box::new($crate::Tree::rebuild(self, builder)?)))?;)*
+            slot.offer::<Self>(|| {
+                let rebuilt = $crate::Tree::rebuild(self, builder)?;
+                Ok(::std::boxed::Box::new(rebuilt))
+            })?;
+            $(
+                slot.offer::<$object>(|| {
+                    let rebuilt = $crate::Tree::rebuild(self, builder)?;
+                    Ok(::std::boxed::Box::new(rebuilt))
+                })?;
+            )*
             Ok(())
         }
     };

@@ -19,7 +19,9 @@ use crate::memory;
 /// One leaf if the items are elements, otherwise a branch of the items.
 impl<T: Tree> Tree for [T] {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
-        if let Some(visited) = T::with_elements(self, &[self.len()], |leaf| visitor.leaf(leaf)) {
+        let shape = [self.len()];
+        let visited = T::with_elements(self, &shape, |leaf| visitor.leaf(leaf));
+        if let Some(visited) = visited {
             return visited;
         }
         for (index, item) in self.iter().enumerate() {
@@ -46,7 +48,10 @@ impl<T: Tree> Tree for [T] {
     where
         Self: 'static,
     {
-        slot.offer::<[T]>(|| rebuild_list(self, builder).map(Vec::into_boxed_slice))
+        slot.offer::<[T]>(|| {
+            let list = rebuild_list(self, builder)?;
+            Ok(list.into_boxed_slice())
+        })
     }
 
     #[inline]
@@ -58,9 +63,8 @@ impl<T: Tree> Tree for [T] {
     ) -> Result<()> {
         // A list of elements is one leaf, which is told in one call: most leaves of a small model
         // are met here.
-        let met = T::with_elements(self, &[self.len()], |leaf| {
-            visitor.leaf_at(key, frozen, leaf)
-        });
+        let shape = [self.len()];
+        let met = T::with_elements(self, &shape, |leaf| visitor.leaf_at(key, frozen, leaf));
         if let Some(met) = met {
             return met;
         }
@@ -72,12 +76,14 @@ impl<T: Tree> Tree for [T] {
 }
 
 fn rebuild_list<T: Tree>(list: &[T], builder: &mut Builder<'_>) -> Result<Vec<T>> {
-    if let Some(elements) = T::rebuild_elements(list, &[list.len()], builder) {
+    let shape = [list.len()];
+    if let Some(elements) = T::rebuild_elements(list, &shape, builder) {
         return elements;
     }
     let mut rebuilt = Vec::with_capacity(list.len());
     for (index, item) in list.iter().enumerate() {
-        rebuilt.push(builder.child(Key::Index(index), item)?);
+        let item = builder.child(Key::Index(index), item)?;
+        rebuilt.push(item);
     }
     Ok(rebuilt)
 }
@@ -161,8 +167,9 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
         builder: &mut Builder<'_>,
     ) -> Option<Result<Vec<Self>>> {
         let array = with_axis(array, N);
-        let items = T::rebuild_elements(list.as_flattened(), &array, builder)?;
-        Some(items.map(|items| memory::into_arrays(items, list.len())))
+        let items = list.as_flattened();
+        let rebuilt = T::rebuild_elements(items, &array, builder)?;
+        Some(rebuilt.map(|items| memory::into_arrays(items, list.len())))
     }
 }
 
@@ -255,14 +262,16 @@ macro_rules! ordered_maps {
         impl<$key: Display + Clone $(+ $order)+, $value: Tree $(, $hasher: $bound + Clone)?> Tree for $map<$key, $value $(, $hasher)?> {
             fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
                 for (key, tree) in self {
-                    visitor.child(KeyText::of(key)?.key(), tree)?;
+                    let key = KeyText::of(key)?;
+                    visitor.child(key.key(), tree)?;
                 }
                 Ok(())
             }
 
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
                 for (key, tree) in self {
-                    visitor.child(KeyText::of(key)?.key(), tree)?;
+                    let key = KeyText::of(key)?;
+                    visitor.child(key.key(), tree)?;
                 }
                 Ok(())
             }
@@ -270,7 +279,8 @@ macro_rules! ordered_maps {
             fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
                 let mut map = $new(self);
                 for (key, tree) in self {
-                    let rebuilt = builder.child(KeyText::of(key)?.key(), tree)?;
+                    let text = KeyText::of(key)?;
+                    let rebuilt = builder.child(text.key(), tree)?;
                     map.insert(key.clone(), rebuilt);
                 }
                 Ok(map)
@@ -297,9 +307,13 @@ ordered_maps!(
 
 /// The entries of a hash map by key: it iterates in another order each time it is made, and the
 /// order of a flat vector must not depend on that.
-pub(crate) fn by_key<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> SmallVec<[(K, V); 16]> {
+pub(crate) fn by_key<K, V>(entries: impl Iterator<Item = (K, V)>) -> SmallVec<[(K, V); 16]>
+where
+    K: Ord,
+{
     let mut entries: SmallVec<[(K, V); 16]> = entries.collect();
-    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    // No two keys of a map are equal.
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     entries
 }
 
@@ -307,14 +321,16 @@ pub(crate) fn by_key<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> SmallV
 impl<K: Display + Clone + Ord + Hash, V: Tree, S: BuildHasher + Clone> Tree for HashMap<K, V, S> {
     fn visit<'a>(&'a self, visitor: &mut dyn Visitor<'a>) -> Result<()> {
         for (key, tree) in by_key(self.iter()) {
-            visitor.child(KeyText::of(key)?.key(), tree)?;
+            let key = KeyText::of(key)?;
+            visitor.child(key.key(), tree)?;
         }
         Ok(())
     }
 
     fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
         for (key, tree) in by_key(self.iter_mut()) {
-            visitor.child(KeyText::of(key)?.key(), tree)?;
+            let key = KeyText::of(key)?;
+            visitor.child(key.key(), tree)?;
         }
         Ok(())
     }
@@ -324,7 +340,8 @@ impl<K: Display + Clone + Ord + Hash, V: Tree, S: BuildHasher + Clone> Tree for 
         let hasher = self.hasher().clone();
         let mut map = HashMap::with_capacity_and_hasher(self.len(), hasher);
         for (key, tree) in by_key(self.iter()) {
-            let rebuilt = builder.child(KeyText::of(key)?.key(), tree)?;
+            let text = KeyText::of(key)?;
+            let rebuilt = builder.child(text.key(), tree)?;
             map.insert(key.clone(), rebuilt);
         }
         Ok(map)

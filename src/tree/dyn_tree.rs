@@ -102,7 +102,10 @@ impl DynTree {
     /// assert_eq!((layout.leaves()[0].path(), layout.leaves()[1].path()), ("layer_up", "layer_down"));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn map<K: Into<String>>(entries: impl IntoIterator<Item = (K, DynTree)>) -> Self {
+    pub fn map<K>(entries: impl IntoIterator<Item = (K, DynTree)>) -> Self
+    where
+        K: Into<String>,
+    {
         let entries: Vec<(String, DynTree)> = entries
             .into_iter()
             .map(|(key, tree)| (key.into(), tree))
@@ -448,10 +451,16 @@ impl Tree for DynTree {
     }
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-        Ok(DynTree(match &self.0 {
+        let node = match &self.0 {
             DynNode::Absent => DynNode::Absent,
-            DynNode::Leaf(array) => DynNode::Leaf(array.rebuild(builder)?),
-            DynNode::List(items) => DynNode::List(Tree::rebuild(items, builder)?),
+            DynNode::Leaf(array) => {
+                let array = array.rebuild(builder)?;
+                DynNode::Leaf(array)
+            }
+            DynNode::List(items) => {
+                let items = Tree::rebuild(items, builder)?;
+                DynNode::List(items)
+            }
             DynNode::Map(entries) => {
                 let mut rebuilt = Vec::with_capacity(entries.len());
                 for (key, tree) in entries {
@@ -460,7 +469,8 @@ impl Tree for DynTree {
                 }
                 DynNode::Map(rebuilt)
             }
-        }))
+        };
+        Ok(DynTree(node))
     }
 
     crate::rebuild_object!();
@@ -483,9 +493,13 @@ impl DynTree {
     fn take_branches(&mut self, children: &mut Vec<DynTree>) {
         let is_branch = |tree: &DynTree| matches!(tree.0, DynNode::List(_) | DynNode::Map(_));
         match &mut self.0 {
-            DynNode::List(items) => children.extend(items.drain(..).filter(is_branch)),
+            DynNode::List(items) => {
+                let items = items.drain(..);
+                children.extend(items.filter(is_branch));
+            }
             DynNode::Map(entries) => {
-                children.extend(entries.drain(..).map(|entry| entry.1).filter(is_branch))
+                let values = entries.drain(..).map(|(_, tree)| tree);
+                children.extend(values.filter(is_branch));
             }
             _ => {}
         }

@@ -142,7 +142,8 @@ impl ElementField {
 
     /// What one of its numbers is called, as Rust writes it.
     pub(crate) fn name_of(&self, number: usize) -> String {
-        let (mut rest, mut name) = (number, self.name.clone());
+        let mut rest = number;
+        let mut name = self.name.clone();
         let mut position = self.shape.clone();
         for axis in position.iter_mut().rev() {
             (rest, *axis) = (rest / *axis, rest % *axis);
@@ -397,11 +398,11 @@ pub mod pod {
     }
 
     // Adds the fields of a field: `position` of `gaussian` is `gaussian.position`.
-    pub fn add_field<E: ArrayElement<Number = N>, N: Element>(
-        outer: &str,
-        name: &str,
-        fields: &mut Vec<ElementField>,
-    ) {
+    pub fn add_field<E, N>(outer: &str, name: &str, fields: &mut Vec<ElementField>)
+    where
+        E: ArrayElement<Number = N>,
+        N: Element,
+    {
         let name = if outer.is_empty() {
             name.to_owned()
         } else {
@@ -436,7 +437,11 @@ pub mod pod {
     }
 
     #[inline]
-    pub fn of_numbers_mut<P: Pod, E: Pod>(numbers: &mut [E]) -> Option<&mut [P]> {
+    pub fn of_numbers_mut<P, E>(numbers: &mut [E]) -> Option<&mut [P]>
+    where
+        P: Pod,
+        E: Pod,
+    {
         bytemuck::try_cast_slice_mut(numbers).ok()
     }
 
@@ -460,7 +465,10 @@ pub mod pod {
 pub mod alone {
     use super::*;
 
-    pub fn visit<'a, E: ArrayElement>(element: &'a E, visitor: &mut dyn Visitor<'a>) -> Result<()> {
+    pub fn visit<'a, E>(element: &'a E, visitor: &mut dyn Visitor<'a>) -> Result<()>
+    where
+        E: ArrayElement,
+    {
         with_leaf(slice::from_ref(element), &[], |leaf| visitor.leaf(leaf))
     }
 
@@ -494,8 +502,13 @@ pub mod alone {
         })
     }
 
-    pub fn rebuild<E: ArrayElement>(element: &E, builder: &mut Builder<'_>) -> Result<E> {
+    pub fn rebuild<E>(element: &E, builder: &mut Builder<'_>) -> Result<E>
+    where
+        E: ArrayElement,
+    {
         // A leaf of an element's axes has one element.
-        Ok(super::rebuild(slice::from_ref(element), &[], builder)?[0])
+        let list = slice::from_ref(element);
+        let rebuilt = super::rebuild(list, &[], builder)?;
+        Ok(rebuilt[0])
     }
 }

@@ -65,19 +65,22 @@ impl<'k> Key<'k> {
 }
 
 fn as_index(name: &str) -> Option<usize> {
-    let canonical = name == "0" || name.starts_with(|first: char| ('1'..='9').contains(&first));
-    name.parse::<u32>()
-        .ok()
-        .filter(|_| canonical)
-        .map(|index| index as usize)
+    // Neither `007` nor `+7` is written for an index, though both are numbers.
+    let is_canonical = name == "0" || name.starts_with(|first: char| ('1'..='9').contains(&first));
+    if !is_canonical {
+        return None;
+    }
+    let index: u32 = name.parse().ok()?;
+    Some(index as usize)
 }
 
 /// The order of keys among siblings: indices by value, then names.
 pub(crate) fn order(a: Key<'_>, b: Key<'_>) -> Ordering {
+    use Key::{Index, Name};
     match (a, b) {
-        (Key::Index(a), Key::Index(b)) => a.cmp(&b),
-        (Key::Name(a), Key::Name(b)) => a.cmp(b),
-        (Key::Index(_), _) => Ordering::Less,
+        (Index(a), Index(b)) => a.cmp(&b),
+        (Name(a), Name(b)) => a.cmp(b),
+        (Index(_), _) => Ordering::Less,
         _ => Ordering::Greater,
     }
 }
@@ -158,14 +161,16 @@ pub(crate) fn keys_of_name(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
 /// The order of dotted names: key by key, numbers by value before other names, a beginning before
 /// what it is the beginning of.
 pub(crate) fn order_of_names(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (keys_of_name(a), keys_of_name(b));
+    let mut a = keys_of_name(a);
+    let mut b = keys_of_name(b);
     loop {
         match (a.next(), b.next()) {
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => return Ordering::Less,
             (Some(_), None) => return Ordering::Greater,
             (Some(a), Some(b)) => {
-                let (a, b) = (Key::Name(&a).canonical(), Key::Name(&b).canonical());
+                let a = Key::Name(&a).canonical();
+                let b = Key::Name(&b).canonical();
                 match order(a, b) {
                     Ordering::Equal => {}
                     different => return different,

@@ -410,7 +410,10 @@ impl<'call, 'a> LeafMut<'call, 'a> {
     /// assert_eq!(temperature.0, 0.9);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn from_slice<E: Element>(shape: &'call [usize], elements: &'a mut [E]) -> Self {
+    pub fn from_slice<E>(shape: &'call [usize], elements: &'a mut [E]) -> Self
+    where
+        E: Element,
+    {
         check_len(shape, elements.len());
         LeafMut {
             dtype: E::DTYPE,
@@ -675,9 +678,11 @@ impl<E: Element, F: Fn(&mut [E]) -> Result<()>> ReadBytes for Reader<E, F> {
         if let Some(elements) = E::overwritable(out) {
             return (self.0)(elements);
         }
-        let mut elements = vec![E::default(); out.len() / size_of::<E>()];
+        let len = out.len() / size_of::<E>();
+        let mut elements = vec![E::default(); len];
         (self.0)(&mut elements)?;
-        out.copy_from_slice(bytemuck::cast_slice(&elements));
+        let bytes: &[u8] = bytemuck::cast_slice(&elements);
+        out.copy_from_slice(bytes);
         Ok(())
     }
 }

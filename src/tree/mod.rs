@@ -463,7 +463,10 @@ impl<'a> dyn Visitor<'a> + '_ {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     #[inline]
-    pub fn frozen<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()> {
+    pub fn frozen<T>(&mut self, key: Key<'_>, tree: &'a T) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         tree.visit_at(key, true, self)
     }
 
@@ -630,7 +633,10 @@ impl<'a> dyn Visitor<'a> + '_ {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     #[inline]
-    pub fn shared<T: Tree + ?Sized>(&mut self, identity: Identity, tree: &'a T) -> Result<()> {
+    pub fn shared<T>(&mut self, identity: Identity, tree: &'a T) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         stack::check_stack_space()?;
         if self.enter_shared(identity)? {
             tree.visit(self)?;
@@ -743,7 +749,10 @@ impl<'a> dyn VisitorMut<'a> + '_ {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     #[inline]
-    pub fn child<T: Tree + ?Sized>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()> {
+    pub fn child<T>(&mut self, key: Key<'_>, tree: &'a mut T) -> Result<()>
+    where
+        T: Tree + ?Sized,
+    {
         tree.visit_mut_at(key, self)
     }
 

@@ -91,10 +91,11 @@ impl DottedNames {
         entries: impl IntoIterator<Item = (N, T)>,
     ) -> Result<(Self, Vec<T>)> {
         let entries = entries.into_iter();
-        let mut entries: Vec<(String, T)> =
-            entries.map(|(name, value)| (name.into(), value)).collect();
-        entries.sort_by(|a, b| order_of_names(&a.0, &b.0));
-        check(entries.iter().map(|entry| entry.0.as_str()))?;
+        let entries = entries.map(|(name, value)| (name.into(), value));
+        let mut entries: Vec<(String, T)> = entries.collect();
+        entries.sort_by(|(a, _), (b, _)| order_of_names(a, b));
+        let names = entries.iter().map(|(name, _)| name.as_str());
+        check(names)?;
         let (names, values) = entries.into_iter().unzip();
         Ok((DottedNames(names), values))
     }

@@ -88,9 +88,13 @@ impl AnyArray for OpaqueArray {
     }
 
     fn head(&self, count: usize) -> String {
-        let elements = self.bytes.chunks(self.dtype.size()).take(count);
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        elements.map(hex).collect::<Vec<String>>().join(", ")
+        let elements = self.bytes.chunks(self.dtype.size());
+        let hex = |bytes: &[u8]| -> String {
+            let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+            digits.collect()
+        };
+        let shown: Vec<String> = elements.take(count).map(hex).collect();
+        shown.join(", ")
     }
 
     #[cfg(feature = "serde")]

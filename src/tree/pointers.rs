@@ -56,10 +56,9 @@ impl<T: Tree + ?Sized> Tree for &T {
 
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         if builder.changes() {
-            Err(Error::read_only(A_REFERENCE))
-        } else {
-            Ok(self)
+            return Err(Error::read_only(A_REFERENCE));
         }
+        Ok(self)
     }
 }
 
@@ -120,8 +119,9 @@ macro_rules! shared_pointers {
                 stack::check_stack_space()?;
                 // Between `is_unique` and here no other handle can have been made but by the tree
                 // itself, which then is not what it was.
-                let content = $pointer::get_mut(self);
-                let content = content.ok_or_else(|| Error::unstable("a handle that was the only one"))?;
+                let Some(content) = $pointer::get_mut(self) else {
+                    return Err(Error::unstable("a handle that was the only one"));
+                };
                 content.visit_mut(visitor)
             }
 
@@ -158,8 +158,10 @@ impl<T: Tree> Tree for RefCell<T> {
     fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
         // Never `borrow`: a cell that is borrowed elsewhere is an error with its path, and no
         // panic.
-        let content = self.try_borrow().map_err(|_| Error::borrowed())?;
-        content.rebuild(builder).map(RefCell::new)
+        let content = self.try_borrow();
+        let content = content.map_err(|_| Error::borrowed())?;
+        let rebuilt = content.rebuild(builder)?;
+        Ok(RefCell::new(rebuilt))
     }
 
     crate::rebuild_object!();
@@ -167,11 +169,15 @@ impl<T: Tree> Tree for RefCell<T> {
 
 impl<T: Tree> Guarded for RefCell<T> {
     fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
-        visit(&*self.try_borrow().map_err(|_| Error::borrowed())?)
+        let content = self.try_borrow();
+        let content = content.map_err(|_| Error::borrowed())?;
+        visit(&*content)
     }
 
     fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
-        visit(&mut *self.try_borrow_mut().map_err(|_| Error::borrowed())?)
+        let content = self.try_borrow_mut();
+        let mut content = content.map_err(|_| Error::borrowed())?;
+        visit(&mut *content)
     }
 }
 
@@ -186,12 +192,16 @@ macro_rules! locks {
             }
 
             fn visit_mut<'a>(&'a mut self, visitor: &mut dyn VisitorMut<'a>) -> Result<()> {
-                self.get_mut().map_err(|_| Error::poisoned())?.visit_mut(visitor)
+                let content = self.get_mut();
+                let content = content.map_err(|_| Error::poisoned())?;
+                content.visit_mut(visitor)
             }
 
             fn rebuild(&self, builder: &mut Builder<'_>) -> Result<Self> {
-                let content = self.$read().map_err(|_| Error::poisoned())?;
-                content.rebuild(builder).map($lock::new)
+                let content = self.$read();
+                let content = content.map_err(|_| Error::poisoned())?;
+                let rebuilt = content.rebuild(builder)?;
+                Ok($lock::new(rebuilt))
             }
 
             crate::rebuild_object!();
@@ -199,11 +209,15 @@ macro_rules! locks {
 
         impl<T: Tree> Guarded for $lock<T> {
             fn read(&self, visit: &mut dyn FnMut(&dyn Tree) -> Result<()>) -> Result<()> {
-                visit(&*self.$read().map_err(|_| Error::poisoned())?)
+                let content = self.$read();
+                let content = content.map_err(|_| Error::poisoned())?;
+                visit(&*content)
             }
 
             fn write(&self, visit: &mut dyn FnMut(&mut dyn Tree) -> Result<()>) -> Result<()> {
-                visit(&mut *self.$write().map_err(|_| Error::poisoned())?)
+                let content = self.$write();
+                let mut content = content.map_err(|_| Error::poisoned())?;
+                visit(&mut *content)
             }
         }
     )*};

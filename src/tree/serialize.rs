@@ -29,7 +29,10 @@ const MAX_DEPTH: usize = 127;
 const TAGGED_DEPTH: usize = 3;
 
 impl Serialize for DynTree {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         let root = Written {
             tree: self,
             is_tagged: false,
@@ -49,14 +52,20 @@ struct Written<'t> {
 }
 
 impl Serialize for Written<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         stack::with_grown_stack(|| self.write(serializer))
     }
 }
 
 impl<'t> Written<'t> {
     // Absent is `null` and no key left out, so that the fields of a gradient are those of its model.
-    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn write<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         match self.tree.parts() {
             DynParts::Absent => serializer.serialize_unit(),
             DynParts::Leaf(array) => self.write_array(array, serializer),
@@ -144,7 +153,10 @@ fn natural_shape(tree: &DynTree) -> Option<&[usize]> {
 struct Nested<'t>(ArrayViewD<'t, f32>);
 
 impl Serialize for Nested<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         // An array without axes has one element, which is the end of the recursion.
         match self.0.first() {
             Some(number) if self.0.ndim() == 0 => serializer.serialize_f32(*number),
@@ -156,7 +168,10 @@ impl Serialize for Nested<'_> {
 struct Tagged<'t>(&'t dyn AnyArray);
 
 impl Serialize for Tagged<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         let mut map = serializer.serialize_map(Some(3))?;
         map.serialize_entry("dtype", &self.0.dtype())?;
         map.serialize_entry("shape", self.0.shape())?;
@@ -171,15 +186,20 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl<'de> Deserialize<'de> for DynTree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(LiteralVisitor)
-            .map(DynTree::from)
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        let literal = Literal::deserialize(deserializer)?;
+        Ok(DynTree::from(literal))
     }
 }
 
 impl<'de> Deserialize<'de> for Literal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         deserializer.deserialize_any(LiteralVisitor)
     }
 }
@@ -201,7 +221,10 @@ impl<'de> Visitor<'de> for LiteralVisitor {
         Ok(Literal::absent())
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Literal, D::Error> {
+    fn visit_some<D>(self, deserializer: D) -> Result<Literal, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         deserializer.deserialize_any(self)
     }
 
@@ -210,9 +233,8 @@ impl<'de> Visitor<'de> for LiteralVisitor {
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Literal, E> {
         let rounded = number as f32;
         if rounded.is_infinite() && number.is_finite() {
-            return Err(E::custom(Error::invalid_tree(format!(
-                "the number {number:e}, which is beyond the range of f32"
-            ))));
+            let found = format!("the number {number:e}, which is beyond the range of f32");
+            return Err(E::custom(Error::invalid_tree(found)));
         }
         Ok(Literal::Number(rounded))
     }
@@ -225,7 +247,10 @@ impl<'de> Visitor<'de> for LiteralVisitor {
         Ok(Literal::Number(number as f32))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Literal, A::Error> {
+    fn visit_seq<A>(self, mut items: A) -> Result<Literal, A::Error>
+    where
+        A: SeqAccess<'de>,
+    {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
@@ -237,7 +262,10 @@ impl<'de> Visitor<'de> for LiteralVisitor {
         Ok(list)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Literal, A::Error> {
+    fn visit_map<A>(self, mut map: A) -> Result<Literal, A::Error>
+    where
+        A: MapAccess<'de>,
+    {
         let mut entries: Vec<(String, DynTree)> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             // Only as the first key, so that a map of a model that has this key somewhere is a map.
@@ -247,14 +275,18 @@ impl<'de> Visitor<'de> for LiteralVisitor {
             entries.push((key, map.next_value()?));
         }
         if let Some(key) = duplicate(&entries) {
-            return Err(de::Error::custom(Error::duplicate(key.to_owned())));
+            let error = Error::duplicate(key.to_owned());
+            return Err(de::Error::custom(error));
         }
         Ok(Literal::Tree(DynTree::map(entries)))
     }
 }
 
 /// What stands behind the tag: an array, and nothing after it.
-fn tagged_array<'de, A: MapAccess<'de>>(mut map: A) -> Result<Literal, A::Error> {
+fn tagged_array<'de, A>(mut map: A) -> Result<Literal, A::Error>
+where
+    A: MapAccess<'de>,
+{
     let stored: StoredArray = map.next_value()?;
     let array = stored.into_tree().map_err(de::Error::custom)?;
     match map.next_key::<String>()? {
@@ -276,45 +308,60 @@ struct StoredArray {
 
 impl StoredArray {
     fn into_tree(self) -> Result<DynTree> {
-        check_axes(self.shape.len())?;
-        let bytes = from_hex(&self.data)
-            .ok_or_else(|| Error::invalid_tree("array data that are no hexadecimal digits"))?;
-        match self.dtype {
-            Dtype::F32 => array::<f32>(&self.shape, &bytes),
-            Dtype::F64 => array::<f64>(&self.shape, &bytes),
+        let Self { dtype, shape, data } = self;
+        check_axes(shape.len())?;
+        let Some(bytes) = from_hex(&data) else {
+            let found = "array data that are no hexadecimal digits";
+            return Err(Error::invalid_tree(found));
+        };
+        // Which type it is decides which function reads the bytes; the call is the same for all.
+        let read: fn(&[usize], &[u8]) -> Result<DynTree> = match dtype {
+            Dtype::F32 => array::<f32>,
+            Dtype::F64 => array::<f64>,
             #[cfg(feature = "half")]
-            Dtype::F16 => array::<half::f16>(&self.shape, &bytes),
+            Dtype::F16 => array::<half::f16>,
             #[cfg(feature = "half")]
-            Dtype::BF16 => array::<half::bf16>(&self.shape, &bytes),
+            Dtype::BF16 => array::<half::bf16>,
             #[cfg(not(feature = "half"))]
-            Dtype::F16 | Dtype::BF16 => Err(Error::invalid_tree(format!(
-                "an array of {}, which needs the feature `half`",
-                self.dtype
-            ))),
-            Dtype::I8 => array::<i8>(&self.shape, &bytes),
-            Dtype::I16 => array::<i16>(&self.shape, &bytes),
-            Dtype::I32 => array::<i32>(&self.shape, &bytes),
-            Dtype::I64 => array::<i64>(&self.shape, &bytes),
-            Dtype::I128 => array::<i128>(&self.shape, &bytes),
-            Dtype::Isize => array::<isize>(&self.shape, &bytes),
-            Dtype::U8 => array::<u8>(&self.shape, &bytes),
-            Dtype::U16 => array::<u16>(&self.shape, &bytes),
-            Dtype::U32 => array::<u32>(&self.shape, &bytes),
-            Dtype::U64 => array::<u64>(&self.shape, &bytes),
-            Dtype::U128 => array::<u128>(&self.shape, &bytes),
-            Dtype::Usize => array::<usize>(&self.shape, &bytes),
-            Dtype::Bool => {
-                // Any other byte would be no value of the type, and reading it as one would panic.
-                if bytes.iter().any(|&byte| byte > 1) {
-                    return Err(Error::invalid_tree("a boolean that is neither 0 nor 1"));
-                }
-                array::<bool>(&self.shape, &bytes)
+            Dtype::F16 | Dtype::BF16 => {
+                let found = format!("an array of {dtype}, which needs the feature `half`");
+                return Err(Error::invalid_tree(found));
             }
-            opaque => OpaqueArray::new(opaque, self.shape, bytes)
-                .map(|array| DynTree::of_array(Box::new(array)))
-                .ok_or_else(|| Error::invalid_tree(format!("an array of {opaque} that is none"))),
-        }
+            Dtype::I8 => array::<i8>,
+            Dtype::I16 => array::<i16>,
+            Dtype::I32 => array::<i32>,
+            Dtype::I64 => array::<i64>,
+            Dtype::I128 => array::<i128>,
+            Dtype::Isize => array::<isize>,
+            Dtype::U8 => array::<u8>,
+            Dtype::U16 => array::<u16>,
+            Dtype::U32 => array::<u32>,
+            Dtype::U64 => array::<u64>,
+            Dtype::U128 => array::<u128>,
+            Dtype::Usize => array::<usize>,
+            Dtype::Bool => array_of_bools,
+            opaque => return opaque_array(opaque, shape, bytes),
+        };
+        read(&shape, &bytes)
     }
+}
+
+fn array_of_bools(shape: &[usize], bytes: &[u8]) -> Result<DynTree> {
+    // Any other byte would be no value of the type, and reading it as one would panic.
+    if bytes.iter().any(|&byte| byte > 1) {
+        let found = "a boolean that is neither 0 nor 1";
+        return Err(Error::invalid_tree(found));
+    }
+    array::<bool>(shape, bytes)
+}
+
+/// Elements of a type that this crate has no arithmetic for.
+fn opaque_array(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<DynTree> {
+    let Some(array) = OpaqueArray::new(dtype, shape, bytes) else {
+        let found = format!("an array of {dtype} that is none");
+        return Err(Error::invalid_tree(found));
+    };
+    Ok(DynTree::of_array(Box::new(array)))
 }
 
 fn array<E: Element>(shape: &[usize], bytes: &[u8]) -> Result<DynTree> {
@@ -324,15 +371,15 @@ fn array<E: Element>(shape: &[usize], bytes: &[u8]) -> Result<DynTree> {
         size = size.and_then(|size| size.checked_mul(len));
     }
     if size != Some(bytes.len()) {
-        return Err(Error::invalid_tree(format!(
-            "an array of shape {shape:?} with {} bytes",
-            bytes.len()
-        )));
+        let count = bytes.len();
+        let found = format!("an array of shape {shape:?} with {count} bytes");
+        return Err(Error::invalid_tree(found));
     }
     let elements = to_elements::<E>(bytes);
-    ArrayD::from_shape_vec(IxDyn(shape), elements)
-        .map(DynTree::from)
-        .map_err(|error| Error::invalid_tree(error.to_string()))
+    match ArrayD::from_shape_vec(IxDyn(shape), elements) {
+        Ok(array) => Ok(DynTree::from(array)),
+        Err(error) => Err(Error::invalid_tree(error.to_string())),
+    }
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
@@ -340,8 +387,12 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    let byte = |&[high, low]: &[u8; 2]| Some(16 * digit(high)? + digit(low)?);
-    pairs.iter().map(byte).collect()
+    let mut bytes = Vec::with_capacity(pairs.len());
+    for &[high, low] in pairs {
+        let byte = 16 * digit(high)? + digit(low)?;
+        bytes.push(byte);
+    }
+    Some(bytes)
 }
 
 fn digit(character: u8) -> Option<u8> {

@@ -111,15 +111,17 @@ impl<'a> StateDict<'a> {
     /// ```
     // It cannot be `FromIterator`'s, since not all names go together.
     #[allow(clippy::should_implement_trait)]
-    pub fn from_iter<N: Into<String>, A: Into<StateArray<'a>>>(
-        entries: impl IntoIterator<Item = (N, A)>,
-    ) -> Result<Self> {
+    pub fn from_iter<N, A>(entries: impl IntoIterator<Item = (N, A)>) -> Result<Self>
+    where
+        N: Into<String>,
+        A: Into<StateArray<'a>>,
+    {
         let entries = entries.into_iter();
-        let mut entries: Vec<_> = entries
-            .map(|(name, array)| (name.into(), array.into()))
-            .collect();
-        entries.sort_by(|a, b| order_of_names(&a.0, &b.0));
-        names::check(entries.iter().map(|entry| entry.0.as_str()))?;
+        let entries = entries.map(|(name, array)| (name.into(), array.into()));
+        let mut entries: Vec<(String, StateArray<'a>)> = entries.collect();
+        entries.sort_by(|(a, _), (b, _)| order_of_names(a, b));
+        let names = entries.iter().map(|(name, _)| name.as_str());
+        names::check(names)?;
         Ok(StateDict { entries })
     }
 
@@ -144,8 +146,8 @@ impl<'a> StateDict<'a> {
     /// ```
     pub fn of<T: Tree + ?Sized>(tree: &'a T) -> Result<Self> {
         let mut collector = Collector::default();
-        tree.visit(&mut collector)
-            .map_err(|error| error.or_at(|| collector.path.clone()))?;
+        let visited = tree.visit(&mut collector);
+        visited.map_err(|error| error.or_at(|| collector.path.clone()))?;
         collector.failed.into_result()?;
         StateDict::from_iter(collector.entries)
     }
@@ -447,7 +449,8 @@ impl Tree for StateDict<'_> {
         let mut entries = Vec::with_capacity(self.entries.len());
         for (name, array) in &self.entries {
             open.go_to(name, builder)?;
-            entries.push((name.clone(), array.rebuild(builder)?));
+            let rebuilt = array.rebuild(builder)?;
+            entries.push((name.clone(), rebuilt));
         }
         open.leave_to(0, builder);
         Ok(StateDict { entries })
@@ -483,7 +486,11 @@ impl<'a> Visitor<'a> for Collector<'a> {
                 shape: leaf.shape.into(),
                 bytes,
             },
-            _ => ArrayMemory::Owned(array_of(&leaf).map_err(|error| self.noted(error))?),
+            _ => {
+                let copied = array_of(&leaf);
+                let array = copied.map_err(|error| self.noted(error))?;
+                ArrayMemory::Owned(array)
+            }
         };
         let path = self.path.clone();
         self.entries.push((path, StateArray(storage)));
@@ -495,8 +502,8 @@ impl<'a> Visitor<'a> for Collector<'a> {
     }
 
     fn guarded(&mut self, cell: &'a dyn Guarded) -> Result<()> {
-        cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)))
-            .map_err(|error| self.noted(error))
+        let read = cell.read(&mut |content| content.visit(&mut UnderGuard(&mut *self)));
+        read.map_err(|error| self.noted(error))
     }
 
     fn enter(&mut self, key: Key<'_>, _frozen: bool) -> Result<usize> {

@@ -38,7 +38,8 @@ impl<T: Viewable> Items<T> for Branches {
     fn list<'v>(items: &'v [T], leaves: &mut LeafViews<'v>) -> Result<Vec<T::View<'v>>> {
         let mut views = Vec::with_capacity(items.len());
         for item in items {
-            views.push(leaves.child(item)?);
+            let view = leaves.child(item)?;
+            views.push(view);
         }
         Ok(views)
     }
@@ -46,7 +47,8 @@ impl<T: Viewable> Items<T> for Branches {
     fn list_mut<'v>(items: &'v [T], leaves: &mut LeafViewsMut<'v>) -> Result<Vec<T::ViewMut<'v>>> {
         let mut views = Vec::with_capacity(items.len());
         for item in items {
-            views.push(leaves.child(item)?);
+            let view = leaves.child(item)?;
+            views.push(view);
         }
         Ok(views)
     }
@@ -55,7 +57,8 @@ impl<T: Viewable> Items<T> for Branches {
         items: &'v [T; N],
         leaves: &mut LeafViews<'v>,
     ) -> Result<[T::View<'v>; N]> {
-        let views = Self::list(items, leaves)?.try_into();
+        let views = Self::list(items, leaves)?;
+        let views = views.try_into();
         views.map_err(|_| Error::other_leaves_in_view())
     }
 
@@ -63,7 +66,8 @@ impl<T: Viewable> Items<T> for Branches {
         items: &'v [T; N],
         leaves: &mut LeafViewsMut<'v>,
     ) -> Result<[T::ViewMut<'v>; N]> {
-        let views = Self::list_mut(items, leaves)?.try_into();
+        let views = Self::list_mut(items, leaves)?;
+        let views = views.try_into();
         views.map_err(|_| Error::other_leaves_in_view())
     }
 
@@ -136,7 +140,10 @@ impl<T: Viewable> Viewable for Option<T> {
     #[inline]
     fn view_from<'v>(&'v self, leaves: &mut LeafViews<'v>) -> Result<Self::View<'v>> {
         match self {
-            Some(tree) => tree.view_from(leaves).map(Some),
+            Some(tree) => {
+                let view = tree.view_from(leaves)?;
+                Ok(Some(view))
+            }
             None => Ok(None),
         }
     }
@@ -144,7 +151,10 @@ impl<T: Viewable> Viewable for Option<T> {
     #[inline]
     fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<Self::ViewMut<'v>> {
         match self {
-            Some(tree) => tree.view_mut_from(leaves).map(Some),
+            Some(tree) => {
+                let view = tree.view_mut_from(leaves)?;
+                Ok(Some(view))
+            }
             None => Ok(None),
         }
     }
@@ -182,7 +192,8 @@ macro_rules! maps {
             fn view_from<'v>(&'v self, leaves: &mut LeafViews<'v>) -> Result<Self::View<'v>> {
                 let mut views = $new(self);
                 for (key, tree) in $entries(self) {
-                    views.insert(key.clone(), leaves.child(tree)?);
+                    let view = leaves.child(tree)?;
+                    views.insert(key.clone(), view);
                 }
                 Ok(views)
             }
@@ -190,7 +201,8 @@ macro_rules! maps {
             fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<Self::ViewMut<'v>> {
                 let mut views = $new(self);
                 for (key, tree) in $entries(self) {
-                    views.insert(key.clone(), leaves.child(tree)?);
+                    let view = leaves.child(tree)?;
+                    views.insert(key.clone(), view);
                 }
                 Ok(views)
             }

@@ -116,10 +116,11 @@ impl<'v> LeafViews<'v> {
 
     /// The next leaf: over the vector if it is trainable, over the model's own array otherwise.
     #[inline]
-    pub(super) fn array<E: ArrayElement, D: Dimension>(
-        &mut self,
-        own: ArrayView<'v, E, D>,
-    ) -> Result<ArrayView<'v, E, D>> {
+    pub(super) fn array<E, D>(&mut self, own: ArrayView<'v, E, D>) -> Result<ArrayView<'v, E, D>>
+    where
+        E: ArrayElement,
+        D: Dimension,
+    {
         let Some(vector) = &mut self.vector else {
             return Ok(own);
         };
@@ -163,14 +164,20 @@ impl<'v> Vector<'v> {
         listed.unwrap_or(self.layout.inner.places.len())
     }
 
+    /// Which of the layout's places comes next.
+    #[inline]
+    fn next_index(&self) -> Option<usize> {
+        let Some(places) = &self.places else {
+            return Some(self.next);
+        };
+        let place = places.get(self.next)?;
+        Some(*place as usize)
+    }
+
     #[inline]
     fn next<E: ArrayElement>(&mut self) -> Result<Option<Turnable<'v, '_, E>>> {
-        let index = match &self.places {
-            None => self.next,
-            Some(places) => match places.get(self.next) {
-                Some(&place) => place as usize,
-                None => return Err(Error::other_leaves_in_view()),
-            },
+        let Some(index) = self.next_index() else {
+            return Err(Error::other_leaves_in_view());
         };
         let place = self.layout.inner.places.get(index);
         let place = place.ok_or_else(Error::other_leaves_in_view)?;
@@ -183,8 +190,10 @@ impl<'v> Vector<'v> {
             return Err(Error::other_leaves_in_view());
         }
         let number = size_of::<E::Number>();
-        let (start, size) = (place.start * number, place.len * number);
-        let numbers = checked::cast_slice(&self.bytes[start..start + size]);
+        let start = place.start * number;
+        let size = place.len * number;
+        let bytes = &self.bytes[start..][..size];
+        let numbers = checked::cast_slice(bytes);
         let elements = aligned_alike::<E, _>(E::of_numbers(numbers))?;
         let turn = place.axes.as_deref().map(|axes| Turn {
             axes,
@@ -227,15 +236,17 @@ impl<'t> Turn<'t> {
         let inner = elements::axes_of::<E>();
         let shape = self.leaf.strip_suffix(&inner[..]);
         let axes = self.axes.without_last(&inner);
-        shape.zip(axes).ok_or_else(Error::other_leaves_in_view)
+        let of_elements = shape.zip(axes);
+        of_elements.ok_or_else(Error::other_leaves_in_view)
     }
 
     // Few leaves are turned, and the code for all others is faster without this in it.
     #[inline(never)]
-    fn view<'v, E: ArrayElement, D: Dimension>(
-        self,
-        elements: &'v [E],
-    ) -> Result<ArrayView<'v, E, D>> {
+    fn view<'v, E, D>(self, elements: &'v [E]) -> Result<ArrayView<'v, E, D>>
+    where
+        E: ArrayElement,
+        D: Dimension,
+    {
         let (shape, axes) = self.of_elements::<E>()?;
         let leaf = ArrayViewD::from_shape(IxDyn(shape), elements).map_err(other_leaves)?;
         let place = axes.to_place(leaf);

@@ -122,10 +122,11 @@ impl<'v> LeafViewsMut<'v> {
     /// The next leaf: over the vector if it is trainable, the model's own array otherwise.
     // Always: as a call of its own it takes a third longer for a small array.
     #[inline(always)]
-    pub(super) fn array<E: ArrayElement, D: Dimension>(
-        &mut self,
-        own: ArrayView<'v, E, D>,
-    ) -> Result<ArrayMut<'v, E, D>> {
+    pub(super) fn array<E, D>(&mut self, own: ArrayView<'v, E, D>) -> Result<ArrayMut<'v, E, D>>
+    where
+        E: ArrayElement,
+        D: Dimension,
+    {
         let shape = own.raw_dim();
         match self.next()? {
             Piece::Own(bytes, turn) => {
@@ -176,10 +177,11 @@ impl<'v> LeafViewsMut<'v> {
 
 /// The elements in a part of the vector, for an array that shows the model's.
 #[inline]
-fn elements_of<'v, E: ArrayElement, D: Dimension>(
-    bytes: &'v mut [u8],
-    own: ArrayView<'v, E, D>,
-) -> Result<&'v mut [E]> {
+fn elements_of<'v, E, D>(bytes: &'v mut [u8], own: ArrayView<'v, E, D>) -> Result<&'v mut [E]>
+where
+    E: ArrayElement,
+    D: Dimension,
+{
     // Elements without numbers are nowhere in the vector. They take no memory, so that what is leaked
     // is none.
     if size_of::<E>() == 0 {
@@ -213,10 +215,11 @@ impl<'v> InOrder<'v> {
 impl Turn {
     // Few leaves are turned, and the code for all others is faster without this in it.
     #[inline(never)]
-    fn view<'v, E: ArrayElement, D: Dimension>(
-        &self,
-        elements: &'v mut [E],
-    ) -> Result<ArrayViewMut<'v, E, D>> {
+    fn view<'v, E, D>(&self, elements: &'v mut [E]) -> Result<ArrayViewMut<'v, E, D>>
+    where
+        E: ArrayElement,
+        D: Dimension,
+    {
         let turn = leaf_views::Turn {
             axes: &self.axes,
             leaf: &self.leaf,
@@ -306,21 +309,26 @@ impl<'v, 'm> Cut<'v, 'm> {
             });
         }
         let turn = place.axes.as_deref().map(|axes| {
+            let leaf = self.layout.inner.leaf(place.leaf);
             Arc::new(Turn {
                 axes: axes.clone(),
-                leaf: self.layout.inner.leaf(place.leaf).shape.clone(),
+                leaf: leaf.shape.clone(),
             })
         });
         let leaf = place.leaf.index as usize;
         if self.counts[leaf] == 1 {
-            return Piece::Own(std::mem::take(&mut self.slices[leaf]), turn);
+            let bytes = std::mem::take(&mut self.slices[leaf]);
+            return Piece::Own(bytes, turn);
         }
-        let known = self.leaf_cells.iter().find(|cell| cell.0 == place.leaf);
-        if let Some((_, cell)) = known {
+        // Several places of one leaf share its elements, which each of them borrows for a while.
+        let mut known = self.leaf_cells.iter();
+        if let Some((_, cell)) = known.find(|(leaf, _)| *leaf == place.leaf) {
             return Piece::Tied(Arc::clone(cell), turn);
         }
-        let own = Piece::Own(std::mem::take(&mut self.slices[leaf]), None);
-        let cell = Arc::new(Cell::new(vec![own], self.layout, place.node));
+        let bytes = std::mem::take(&mut self.slices[leaf]);
+        let own = Piece::Own(bytes, None);
+        let cell = Cell::new(vec![own], self.layout, place.node);
+        let cell = Arc::new(cell);
         self.leaf_cells.push((place.leaf, Arc::clone(&cell)));
         Piece::Tied(cell, turn)
     }
@@ -350,8 +358,14 @@ pub(super) fn reborrow<'l, 'v: 'l>(
     for piece in pieces {
         lent.push(match piece {
             Piece::Frozen(leaf) => Piece::Frozen(leaf.clone()),
-            Piece::Own(bytes, own) => Piece::Own(bytes, turn.or(own.as_ref()).cloned()),
-            Piece::Tied(cell, turn) => Piece::Tied(inner.lent(cell), turn.clone()),
+            Piece::Own(bytes, own) => {
+                let turn = turn.or(own.as_ref());
+                Piece::Own(bytes, turn.cloned())
+            }
+            Piece::Tied(cell, turn) => {
+                let cell = inner.lent(cell);
+                Piece::Tied(cell, turn.clone())
+            }
         });
     }
     lent

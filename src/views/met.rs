@@ -48,7 +48,10 @@ impl Met {
     /// # Errors
     /// All trainable leaves of another type than the vector's, in one; or all leaves of the tree
     /// that disagree with the layout.
-    pub(super) fn of<T: Tree + ?Sized>(layout: &LayoutData, tree: &T, dtype: Dtype) -> Result<Met> {
+    pub(super) fn of<T>(layout: &LayoutData, tree: &T, dtype: Dtype) -> Result<Met>
+    where
+        T: Tree + ?Sized,
+    {
         let mut meet = Meet {
             layout,
             dtype,
@@ -191,7 +194,8 @@ impl Meet<'_> {
 
     /// Whether the same leaves were met in a node, each shown alike, as where it was met first.
     fn is_as_known(&self, first: u32, now: &[Step]) -> bool {
-        let (mut then, mut again) = (Vec::new(), Vec::new());
+        let mut then = Vec::new();
+        let mut again = Vec::new();
         self.push_moved(&self.nodes[first as usize].steps, &mut then);
         self.push_moved(now, &mut again);
         then == again

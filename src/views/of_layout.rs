@@ -83,11 +83,11 @@ impl Layout {
     /// assert_eq!(forward(&layout.view_tree(&net, &flat)?, arr1(&[1.0])), arr1(&[2.0]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn view_tree<'v, T: Viewable, E: FlatElement>(
-        &self,
-        tree: &'v T,
-        flat: &'v [E],
-    ) -> Result<T::View<'v>> {
+    pub fn view_tree<'v, T, E>(&self, tree: &'v T, flat: &'v [E]) -> Result<T::View<'v>>
+    where
+        T: Viewable,
+        E: FlatElement,
+    {
         self.check_len("the flat vector", flat.len())?;
         let met = Met::of(&self.inner, tree, E::DTYPE)?;
         let bytes = bytemuck::cast_slice(flat);
@@ -131,11 +131,11 @@ impl Layout {
     /// assert_eq!(flat, [10.0, 20.0, 0.0]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn view_tree_mut<'v, T: Viewable, E: FlatElement>(
-        &self,
-        tree: &'v T,
-        flat: &'v mut [E],
-    ) -> Result<T::ViewMut<'v>> {
+    pub fn view_tree_mut<'v, T, E>(&self, tree: &'v T, flat: &'v mut [E]) -> Result<T::ViewMut<'v>>
+    where
+        T: Viewable,
+        E: FlatElement,
+    {
         self.check_len("the flat vector", flat.len())?;
         self.view_mut_of(tree, flat, false)
     }
@@ -189,11 +189,15 @@ impl Layout {
     /// assert!(loss < 1e-6);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn view_grad<'v, T: Viewable, E: FlatElement>(
+    pub fn view_grad<'v, T, E>(
         &self,
         tree: &'v T,
         grad: &'v mut FlatGrad<E>,
-    ) -> Result<T::ViewMut<'v>> {
+    ) -> Result<T::ViewMut<'v>>
+    where
+        T: Viewable,
+        E: FlatElement,
+    {
         self.check_same(grad.layout())?;
         let (elements, presence) = grad.parts_mut();
         let view = self.view_mut_of(tree, elements, true)?;
@@ -203,12 +207,16 @@ impl Layout {
         Ok(view)
     }
 
-    fn view_mut_of<'v, T: Viewable, E: FlatElement>(
+    fn view_mut_of<'v, T, E>(
         &self,
         tree: &'v T,
         elements: &'v mut [E],
         is_gradient: bool,
-    ) -> Result<T::ViewMut<'v>> {
+    ) -> Result<T::ViewMut<'v>>
+    where
+        T: Viewable,
+        E: FlatElement,
+    {
         let met = Met::of(&self.inner, tree, E::DTYPE)?;
         let bytes = bytemuck::cast_slice_mut(elements);
         let mut leaves = match met {

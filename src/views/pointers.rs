@@ -15,12 +15,14 @@ impl<T: Viewable + 'static> Viewable for Box<T> {
 
     fn view_from<'v>(&'v self, leaves: &mut LeafViews<'v>) -> Result<Box<T::View<'v>>> {
         stack::check_stack_space()?;
-        (**self).view_from(leaves).map(Box::new)
+        let view = (**self).view_from(leaves)?;
+        Ok(Box::new(view))
     }
 
     fn view_mut_from<'v>(&'v self, leaves: &mut LeafViewsMut<'v>) -> Result<Box<T::ViewMut<'v>>> {
         stack::check_stack_space()?;
-        (**self).view_mut_from(leaves).map(Box::new)
+        let view = (**self).view_mut_from(leaves)?;
+        Ok(Box::new(view))
     }
 }
 

@@ -191,7 +191,10 @@ pub mod element_view {
     use super::*;
     use crate::views::ElementMut;
 
-    pub fn read<'v, E: ArrayElement>(element: &'v E, leaves: &mut LeafViews<'v>) -> Result<&'v E> {
+    pub fn read<'v, E>(element: &'v E, leaves: &mut LeafViews<'v>) -> Result<&'v E>
+    where
+        E: ArrayElement,
+    {
         leaves.element(element)
     }
 
