@@ -106,8 +106,12 @@ fn nearest_cut(layout: &Layout, offset: usize, piece: usize) -> usize {
 /// Refuses ranges, by rank, that do not follow each other or are not `0..len` together.
 pub(crate) fn check_together(ranges: &[Range<usize>], len: usize) -> Result<()> {
     let mut end = 0;
-    let follows = |range: &Range<usize>| std::mem::replace(&mut end, range.end) == range.start;
-    if ranges.iter().all(follows) && end == len {
+    let mut follow = true;
+    for range in ranges {
+        follow &= range.start == end;
+        end = range.end;
+    }
+    if follow && end == len {
         return Ok(());
     }
     let expected = "ranges of all members that follow each other and are the flat vector together";

@@ -40,7 +40,10 @@ impl Threads {
     /// });
     /// assert!(sums.into_iter().all(|sum| sum.unwrap() == 2.0));
     /// ```
-    pub fn run<R: Send>(count: usize, work: impl Fn(&mut Threads) -> R + Sync) -> Vec<R> {
+    pub fn run<R>(count: usize, work: impl Fn(&mut Threads) -> R + Sync) -> Vec<R>
+    where
+        R: Send,
+    {
         let members = Threads::members(count);
         let work = &work;
         thread::scope(|scope| {
@@ -105,26 +108,32 @@ impl Communicator for Threads {
 
     fn reduce_scatter(&mut self, x: &mut [f32], ranges: &[Range<usize>]) -> Result<()> {
         assert_ranges(self.size(), x.len(), ranges);
+        let rank = self.rank;
         let given = Given::ReduceScatter(x.to_vec(), ranges.to_vec());
-        let all = self.meeting.exchange(self.rank, given)?;
-        let own = ranges[self.rank].clone();
+        let all = self.meeting.exchange(rank, given)?;
+        let own = ranges[rank].clone();
         let mut parts = Vec::with_capacity(all.len());
         for given in all.iter() {
-            parts.push(&given.floats()[own.clone()]);
+            let elements = given.floats();
+            parts.push(&elements[own.clone()]);
         }
-        let (before, after) = (&parts[..self.rank], &parts[self.rank + 1..]);
+        // In the order of the ranks, so that all members and all runs have the same bits.
+        let before = &parts[..rank];
+        let after = &parts[rank + 1..];
         add_in_rank_order(&mut x[own], before, after);
         Ok(())
     }
 
     fn all_gather(&mut self, x: &mut [f32], ranges: &[Range<usize>]) -> Result<()> {
         assert_ranges(self.size(), x.len(), ranges);
-        let own = ranges[self.rank].clone();
-        let own = x[own].to_vec();
+        let rank = self.rank;
+        let range = ranges[rank].clone();
+        let own = x[range].to_vec();
         let given = Given::AllGather(own, x.len(), ranges.to_vec());
-        let all = self.meeting.exchange(self.rank, given)?;
+        let all = self.meeting.exchange(rank, given)?;
         for (range, given) in ranges.iter().zip(all.iter()) {
-            x[range.clone()].copy_from_slice(given.floats());
+            let part = &mut x[range.clone()];
+            part.copy_from_slice(given.floats());
         }
         Ok(())
     }

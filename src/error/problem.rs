@@ -126,7 +126,8 @@ impl fmt::Display for Problem {
         }
         match (&self.path, &self.other_path) {
             (Some(path), Some(other)) => {
-                let (path, other) = (Quoted(path), Quoted(other));
+                let path = Quoted(path);
+                let other = Quoted(other);
                 write!(f, "{path} and {other}: ")?;
             }
             (Some(path), None) | (None, Some(path)) => self.write_paths(path, f)?,
@@ -155,7 +156,8 @@ impl fmt::Display for Quoted<'_> {
             return write!(f, "`{}`", Printable(self.0));
         }
         // More of the beginning: it says which part of the tree this is.
-        let (head, tail) = (LONGEST / 2, LONGEST / 4);
+        let head = LONGEST / 2;
+        let tail = LONGEST / 4;
         let characters = self.0.chars();
         let head: String = characters.clone().take(head).collect();
         let tail: String = characters.skip(count - tail).collect();

@@ -32,13 +32,15 @@ pub(crate) fn into_arrays<T, const N: usize>(mut items: Vec<T>, len: usize) -> V
         return one_by_one(items, len);
     }
     let mut items = ManuallyDrop::new(items);
-    let (start, room) = (items.as_mut_ptr(), items.capacity() / N);
+    let start = items.as_mut_ptr();
+    let room = items.capacity() / N;
     // SAFETY: the allocation is as large and as aligned as the arrays', and nobody else has it.
     unsafe { Vec::from_raw_parts(start.cast(), len, room) }
 }
 
 fn one_by_one<T, const N: usize>(items: Vec<T>, len: usize) -> Vec<[T; N]> {
     let mut items = items.into_iter();
-    let array = |_| array::from_fn(|_| items.next().expect("as many as the arrays have"));
-    (0..len).map(array).collect()
+    let mut next = || items.next().expect("as many as the arrays have");
+    let arrays = (0..len).map(|_| array::from_fn(|_| next()));
+    arrays.collect()
 }

@@ -37,7 +37,8 @@ pub(crate) fn convert<const N: usize, const M: usize>(
 ) {
     let (from, from_end) = from.as_chunks::<N>();
     let (to, to_end) = to.as_chunks_mut::<M>();
-    let (elements, room) = (from.len(), to.len());
+    let elements = from.len();
+    let room = to.len();
     assert!(
         elements == room && from_end.is_empty() && to_end.is_empty(),
         "expected room for {elements} elements, found {room}"
@@ -49,7 +50,8 @@ pub(crate) fn convert<const N: usize, const M: usize>(
 ///
 /// ***Panics*** if the lengths differ.
 pub(super) fn each<A: Copy, B>(from: &[A], to: &mut [B], one: impl Fn(A) -> B) {
-    let (elements, room) = (from.len(), to.len());
+    let elements = from.len();
+    let room = to.len();
     assert!(
         elements == room,
         "expected room for {elements} elements, found {room}"
@@ -142,7 +144,8 @@ pub(crate) fn bf16_to_f32(half: u16) -> f32 {
 
 #[inline(always)]
 pub(crate) fn f32_to_bf16(x: f32) -> u16 {
-    let (bits, upper) = (x.to_bits(), x.to_bits() >> 16);
+    let bits = x.to_bits();
+    let upper = x.to_bits() >> 16;
     // A tie is rounded to even: half of the last place is added, less one unless that place is odd.
     let number = bits.wrapping_add((1 << 15) - 1 + (upper & 1)) >> 16;
     let nan = upper | or_quiet!(upper & 0x7f, 0x40);

@@ -206,7 +206,10 @@ pub(super) fn map_chunk<E: FlatElement>(x: &mut [E], f: &impl Fn(E) -> E) {
     dispatch::run(Map, x, (), f);
 }
 
-fn zip<E: Copy + Send + Sync>(y: &mut [E], x: &[E], f: impl Fn(E, E) -> E + Sync) {
+fn zip<E>(y: &mut [E], x: &[E], f: impl Fn(E, E) -> E + Sync)
+where
+    E: Copy + Send + Sync,
+{
     parallel::each((y, x), |(y, x)| dispatch::run(Zip, y, x, &f));
 }
 

@@ -74,7 +74,10 @@ pub(super) fn dot<E: FlatElement>(x: &[E], y: &[E]) -> f64 {
 /// The least and the greatest `key(x)` over one chunk; of no elements the greatest key there is and
 /// the least.
 #[inline]
-pub(super) fn range<E: FlatElement>(x: &[E], key: impl Fn(E) -> E::Key) -> Range<E::Key> {
+pub(super) fn range<E>(x: &[E], key: impl Fn(E) -> E::Key) -> Range<E::Key>
+where
+    E: FlatElement,
+{
     dispatch::run(Extremes, x, (), &key)
 }
 

@@ -152,14 +152,16 @@ fn norm_of<E: FlatElement>(x: &[E], p: f64) -> f64 {
 
 /// The least and the greatest |x|, both NaN if any is; `None` of no elements.
 fn magnitudes<E: FlatElement>(x: &[E]) -> Option<(f64, f64)> {
+    if x.is_empty() {
+        return None;
+    }
     let Range { least, greatest } = range_of(x, E::magnitude);
+    // The keys of NaNs are above that of infinity.
+    if greatest > E::INFINITE {
+        return Some((f64::NAN, f64::NAN));
+    }
     let float = |key: E::Key| E::of_magnitude(key).into();
-    let range = if greatest > E::INFINITE {
-        (f64::NAN, f64::NAN)
-    } else {
-        (float(least), float(greatest))
-    };
-    (!x.is_empty()).then_some(range)
+    Some((float(least), float(greatest)))
 }
 
 /// `unit · (Σ (|x|/unit)ᵖ)^(1/p)`, where the ratios that are raised to |p| are from 0 to 1 and the
@@ -199,7 +201,9 @@ fn sum_of_ratios<E: FlatElement>(
 /// `base` to a whole power by squaring: unlike `powi` and `powf`, the same bits on every machine.
 #[inline(always)]
 fn power(base: f64, exponent: u32) -> f64 {
-    let (mut result, mut square, mut left) = (1.0, base, exponent);
+    let mut result = 1.0;
+    let mut square = base;
+    let mut left = exponent;
     while left > 0 {
         if left & 1 == 1 {
             result *= square;
@@ -216,7 +220,8 @@ fn power(base: f64, exponent: u32) -> f64 {
 fn root(of: f64, exponent: u32) -> f64 {
     // The bits of positive floats are in the order of the floats, so halving the distance between
     // two of them takes 64 steps at most, whatever the numbers.
-    let (mut low, mut high) = (1_f64.to_bits(), of.to_bits() + 1);
+    let mut low = 1_f64.to_bits();
+    let mut high = of.to_bits() + 1;
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         if power(f64::from_bits(middle), exponent) <= of {

@@ -73,11 +73,15 @@ impl<A: Cut, B: Cut> Cut for (A, B) {
 }
 
 /// `leaf` of every chunk, merged pairwise.
-pub(super) fn fold<C: Cut, R: Send>(
+pub(super) fn fold<C, R>(
     slices: C,
     leaf: impl Fn(C) -> R + Sync,
     merge: impl Fn(R, R) -> R + Sync,
-) -> R {
+) -> R
+where
+    C: Cut,
+    R: Send,
+{
     let threads = Threads::worth_it(slices.len());
     tree(slices, threads, &leaf, &merge)
 }
@@ -87,12 +91,16 @@ pub(super) fn each<C: Cut>(slices: C, leaf: impl Fn(C) + Sync) {
     fold(slices, leaf, |(), ()| ());
 }
 
-fn tree<C: Cut, R: Send>(
+fn tree<C, R>(
     slices: C,
     threads: Threads,
     leaf: &(impl Fn(C) -> R + Sync),
     merge: &(impl Fn(R, R) -> R + Sync),
-) -> R {
+) -> R
+where
+    C: Cut,
+    R: Send,
+{
     let chunks = slices.len().div_ceil(CHUNK);
     if chunks <= 1 {
         return leaf(slices);
@@ -162,12 +170,11 @@ impl Threads {
         }
     }
 
-    fn join<C: Cut, R: Send>(
-        self,
-        left: C,
-        right: C,
-        work: impl Fn(C, Threads) -> R + Sync,
-    ) -> (R, R) {
+    fn join<C, R>(self, left: C, right: C, work: impl Fn(C, Threads) -> R + Sync) -> (R, R)
+    where
+        C: Cut,
+        R: Send,
+    {
         match self {
             Threads::One => (work(left, self), work(right, self)),
             Threads::Pool => rayon::join(|| work(left, self), || work(right, self)),
@@ -185,7 +192,10 @@ impl Threads {
 
 /// `here` by this thread while the pool does `there`.
 #[cfg(feature = "rayon")]
-fn beside<R: Send>(here: impl FnOnce() -> R, there: impl FnOnce() -> R + Send) -> (R, R) {
+fn beside<R>(here: impl FnOnce() -> R, there: impl FnOnce() -> R + Send) -> (R, R)
+where
+    R: Send,
+{
     let mut right = None;
     let left = rayon::in_place_scope(|scope| {
         scope.spawn(|_| right = Some(there()));

@@ -76,12 +76,15 @@ pub fn mean_square<E: FlatElement>(x: &[E]) -> f64 {
 /// ```
 pub fn min_max<E: FlatElement>(x: &[E]) -> Option<(E, E)> {
     let lanes::Range { least, greatest } = range_of(x, E::ordered);
-    let (min, max) = (E::of_ordered(least), E::of_ordered(greatest));
+    let min = E::of_ordered(least);
+    let max = E::of_ordered(greatest);
+    if x.is_empty() {
+        return None;
+    }
     let any_nan = min.is_nan() || max.is_nan();
-    (!x.is_empty()).then_some(if any_nan {
-        (E::nan(), E::nan())
-    } else {
-        (min, max)
+    Some(match any_nan {
+        true => (E::nan(), E::nan()),
+        false => (min, max),
     })
 }
 
@@ -130,7 +133,8 @@ pub fn first_non_finite<E: FlatElement>(x: &[E]) -> Option<usize> {
 
 /// Σ term(x), in the order that [`lanes`] and [`parallel`] fix.
 pub(super) fn sum_of<E: FlatElement>(x: &[E], term: impl Fn(E) -> f64 + Sync) -> f64 {
-    settle(parallel::fold(x, |x| lanes::sum(x, &term), |a, b| a + b))
+    let sum = parallel::fold(x, |x| lanes::sum(x, &term), |a, b| a + b);
+    settle(sum)
 }
 
 /// Σ x², compiled here and not in every crate that runs an optimiser.
@@ -155,7 +159,8 @@ pub(crate) fn sum_of_squares_read<E: FlatElement>(
         let read = |start: usize, to: &mut [E]| read(chunk.start + start, to);
         lanes::sum_read(chunk.len(), read, square)
     };
-    settle(parallel::fold(0..len, of_chunk, |a, b| a + b))
+    let sum = parallel::fold(0..len, of_chunk, |a, b| a + b);
+    settle(sum)
 }
 
 #[inline(always)]

@@ -104,21 +104,23 @@ impl Accumulate {
     /// The step of a leaf of which so many gradients are held.
     fn window<E: FlatElement>(&self, held: f64) -> impl Kernel<E> + use<E> {
         let is_last = self.is_last_of_window(held);
-        let divisor = match held {
-            _ if !is_last => E::one(),
-            held if held < 0.0 => E::from_f64(-held),
-            held => E::from_f64(held + 1.0),
+        let is_flushed = held < 0.0;
+        let count = if is_flushed { -held } else { held + 1.0 };
+        let divisor = match is_last {
+            true => E::from_f64(count),
+            false => E::one(),
         };
         let first = each_as::<E, _>(move |_, dx, [sum]| {
             *sum = dx;
             *sum / divisor
         });
         // Of a window that is ended without a gradient what stages in front make of none is left out.
-        let taken = if held < 0.0 { E::zero() } else { E::one() };
+        let taken = if is_flushed { E::zero() } else { E::one() };
         let further = each_as::<E, _>(move |_, dx, [sum]| {
             *sum += taken * dx;
             *sum / divisor
         });
-        (choose(held == 0.0, first, further), go_on_if(is_last))
+        let sum = choose(held == 0.0, first, further);
+        (sum, go_on_if(is_last))
     }
 }

@@ -101,12 +101,14 @@ impl RuleFor<f64> for AdaBelief {
 
 impl AdaBelief {
     fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
-        let (first, second) = (Average::new(self.betas.0), Average::new(self.betas.1));
+        let first = Average::new(self.betas.0);
+        let second = Average::new(self.betas.1);
         let quotient = Quotient::adam(self.lr, self.betas, self.eps, self.nesterov, step);
         let eps_root = E::from_f64(self.eps_root);
         each_as::<E, _>(move |_, dx, [m, s]| {
             *m = first.mix(*m, dx);
-            *s = second.mix_square(*s, dx - *m) + eps_root;
+            let surprise = dx - *m;
+            *s = second.mix_square(*s, surprise) + eps_root;
             quotient.of(dx, *m, *s)
         })
     }

@@ -95,10 +95,13 @@ impl RuleFor<f64> for AdaDelta {
 impl AdaDelta {
     fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
         let average = Average::new(self.rho);
-        let (lr, eps) = (E::from_f64(self.lr), E::from_f64(self.eps));
+        let lr = E::from_f64(self.lr);
+        let eps = E::from_f64(self.eps);
         let ratio = each_as::<E, _>(move |_, dx, [squares, deltas]| {
             *squares = average.mix_square(*squares, dx);
-            let delta = (*deltas + eps).sqrt() / (*squares + eps).sqrt() * dx;
+            let of_deltas = (*deltas + eps).sqrt();
+            let of_squares = (*squares + eps).sqrt();
+            let delta = of_deltas / of_squares * dx;
             *deltas = average.mix_square(*deltas, delta);
             lr * delta
         });

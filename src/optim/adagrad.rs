@@ -104,11 +104,14 @@ impl AdaGrad {
             1 => E::from_f64(self.initial_accumulator_value),
             _ => E::zero(),
         };
-        let decayed = self.lr / (1.0 + (step - 1) as f64 * self.lr_decay);
-        let (rate, eps) = (E::from_f64(decayed), E::from_f64(self.eps));
+        let steps_before = (step - 1) as f64;
+        let decayed = self.lr / (1.0 + steps_before * self.lr_decay);
+        let rate = E::from_f64(decayed);
+        let eps = E::from_f64(self.eps);
         let ratio = each_as::<E, _>(move |_, dx, [sum]| {
             *sum = *sum + initial + dx * dx;
-            rate * dx / (sum.sqrt() + eps)
+            let root = sum.sqrt();
+            rate * dx / (root + eps)
         });
         (penalty(self.weight_decay), ratio)
     }

@@ -254,13 +254,16 @@ struct Moments<E> {
 
 impl<E: FlatElement> Moments<E> {
     fn new(lr: f64, (beta1, beta2): (f64, f64), eps: f64, step: u64) -> Self {
+        // Averages begin with 0: the rate makes up for it in the first, the correction in the other.
+        let rate = lr / weight(beta1, step);
+        let correction = weight(beta2, step).sqrt().recip();
         Moments {
             beta1: E::from_f64(beta1),
             fresh1: E::from_f64(1.0 - beta1),
             beta2: E::from_f64(beta2),
             fresh2: E::from_f64(1.0 - beta2),
-            rate: saturating(lr / weight(beta1, step)),
-            correction: E::from_f64(weight(beta2, step).sqrt().recip()),
+            rate: saturating(rate),
+            correction: E::from_f64(correction),
             eps: E::from_f64(eps),
         }
     }

@@ -92,11 +92,13 @@ impl Adamax {
     fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
         let (beta1, beta2) = self.betas;
         let average = Average::new(beta1);
-        let (fade, eps) = (E::from_f64(beta2), E::from_f64(self.eps));
+        let fade = E::from_f64(beta2);
+        let eps = E::from_f64(self.eps);
         let rate: E = saturating(self.lr / weight(beta1, step));
         let ratio = each_as::<E, _>(move |_, dx, [m, greatest]| {
             *m = average.mix(*m, dx);
-            let (faded, new) = (fade * *greatest, dx.abs() + eps);
+            let faded = fade * *greatest;
+            let new = dx.abs() + eps;
             // Not `max`, which would lose a NaN of the gradient.
             *greatest = if faded > new { faded } else { new };
             rate * *m / *greatest

@@ -183,19 +183,22 @@ impl<E: FlatElement> Steps<E> for Compiled {
         if let Some(leaves) = leaf_slices::borrow_all_as_they_are(layout, model) {
             let leaves = leaves.into_iter().zip(&moving);
             let written = leaves.filter_map(|(leaf, moves)| moves.then_some(leaf));
-            return optimizer.move_master(plan, master, gradient_of, written.collect());
+            let written: Vec<FloatsMut<'_>> = written.collect();
+            return optimizer.move_master(plan, master, gradient_of, written);
         }
         let parts = plan.parts.clone();
         let change = |mut leaves: Vec<&mut [E]>| {
             let report = optimizer.move_master(plan, master, gradient_of, Vec::new())?;
             if !report.skipped {
                 for part in &parts {
-                    leaves[part.leaf].copy_from_slice(&master[part.range.clone()]);
+                    let moved = &master[part.range.clone()];
+                    leaves[part.leaf].copy_from_slice(moved);
                 }
             }
             Ok(report)
         };
-        let (report, written) = leaf_slices::change(layout, model, |leaf| moving[leaf], change)?;
+        let is_wanted = |leaf: usize| moving[leaf];
+        let (report, written) = leaf_slices::change(layout, model, is_wanted, change)?;
         written.map(|()| report)
     }
 
@@ -288,14 +291,19 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
 
     fn check_gradients(&self, grads: &[Option<&[E]>]) -> Result<()> {
         let leaves = self.layout.leaves();
-        if grads.len() != leaves.len() {
-            let expected = format!("one gradient for each of {} leaves", leaves.len());
+        let count = leaves.len();
+        if grads.len() != count {
+            let expected = format!("one gradient for each of {count} leaves");
             return Err(Error::argument(&expected, grads.len()));
         }
         let mut findings = Findings::default();
         for (leaf, grad) in leaves.iter().zip(grads) {
-            if let Some(grad) = grad.filter(|grad| grad.len() != leaf.len()) {
-                let error = Error::length("the gradient", leaf.len(), grad.len());
+            let Some(grad) = grad else {
+                continue;
+            };
+            let len = leaf.len();
+            if grad.len() != len {
+                let error = Error::length("the gradient", len, grad.len());
                 findings.add(error.at(leaf.path()));
             }
         }
@@ -319,8 +327,9 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
     fn plan_of_slices(&self, grads: &[Option<&[E]>]) -> Result<Plan> {
         self.check_is_whole()?;
         self.check_gradients(grads)?;
-        self.check_absent(|leaf| grads[leaf].is_some())?;
-        Ok(self.plan(|leaf| grads[leaf].is_some()))
+        let is_present = |leaf: usize| grads[leaf].is_some();
+        self.check_absent(is_present)?;
+        Ok(self.plan(is_present))
     }
 
     pub(super) fn plan(&self, takes_part: impl Fn(usize) -> bool) -> Plan {
@@ -366,7 +375,8 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         // What stages will count is found before anything moves, since a rule's own code may panic.
         let advanced = plan.advanced(self.groups);
         let states = StatesInOrder::of(self.states, 0, &prepared.steps);
-        let (parts, kernels) = (&plan.parts, &prepared.kernels);
+        let parts = &plan.parts;
+        let kernels = &prepared.kernels;
         pass::step_flat(parts, flat, grad, states, kernels, &measured);
         for part in &plan.parts {
             prepared.count(part, &advanced, self.progress);
@@ -386,22 +396,26 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         let change = |mut leaves: Vec<&mut [E]>| {
             let of_part = |part: &Part| (&*leaves[part.leaf], grad(part));
             let mut shown = AllParts::of(of_part);
-            let (measured, report) =
-                plan.measure(layout, self.state_vectors(), &prepared, &mut shown)?;
+            let states = self.state_vectors();
+            let (measured, report) = plan.measure(layout, states, &prepared, &mut shown)?;
             if report.skipped {
                 return Ok((report, None));
             }
             let advanced = plan.advanced(self.groups);
             // Every leaf has one part at most, so its slice can leave the list.
-            let take = |part: &Part| (std::mem::take(&mut leaves[part.leaf]), grad(part));
+            let take = |part: &Part| {
+                let x = std::mem::take(&mut leaves[part.leaf]);
+                (x, grad(part))
+            };
             let slices = plan.parts.iter().map(take);
             let kernels = &prepared.kernels;
             let states = StatesInOrder::of(self.states, 0, &prepared.steps);
             pass::step(&plan.parts, slices, states, kernels, &measured);
             Ok((report, Some(advanced)))
         };
-        let ((report, advanced), written) =
-            leaf_slices::change(layout, model, |leaf| moving[leaf], change)?;
+        let is_wanted = |leaf: usize| moving[leaf];
+        let (moved, written) = leaf_slices::change(layout, model, is_wanted, change)?;
+        let (report, advanced) = moved;
         let Some(advanced) = advanced else {
             return Ok(report);
         };
@@ -423,10 +437,13 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         written: Vec<FloatsMut<'_>>,
     ) -> Result<StepReport> {
         let prepared = plan.prepare(self.groups);
-        let of_part = |part: &Part| (&master[part.range.clone()], gradient_of(part));
+        let of_part = |part: &Part| {
+            let x = &master[part.range.clone()];
+            (x, gradient_of(part))
+        };
         let mut shown = AllParts::of(of_part);
-        let (measured, report) =
-            plan.measure(self.layout, self.state_vectors(), &prepared, &mut shown)?;
+        let states = self.state_vectors();
+        let (measured, report) = plan.measure(self.layout, states, &prepared, &mut shown)?;
         if report.skipped {
             return Ok(report);
         }
@@ -435,7 +452,8 @@ impl<E: FlatElement> AnyOptimizer<'_, E> {
         let gradients = plan.parts.iter();
         let gradients = gradients.map(|part| -> PartGradient<'_, E> { gradient_of(part) });
         let slices = pass::slices_mut(master, &plan.parts).zip(gradients);
-        let (parts, kernels) = (&plan.parts, &prepared.kernels);
+        let parts = &plan.parts;
+        let kernels = &prepared.kernels;
         pass::step_and_write(parts, slices, written, states, kernels, &measured);
         for part in &plan.parts {
             prepared.count(part, &advanced, self.progress);
@@ -527,7 +545,10 @@ fn as_it_came<'g, E: FlatElement>(
 }
 
 /// The gradient of a leaf, of those that are slices.
-fn slice_of<'g, E: FlatElement>(part: &Part, grads: &[Option<&'g [E]>]) -> PartGradient<'g, E> {
+fn slice_of<'g, E>(part: &Part, grads: &[Option<&'g [E]>]) -> PartGradient<'g, E>
+where
+    E: FlatElement,
+{
     PartGradient::of(grads[part.leaf].expect("it is present"))
 }
 

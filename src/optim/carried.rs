@@ -50,11 +50,19 @@ struct Stage {
 impl Stage {
     /// Whether a stage with these vectors and numbers can go on from this one.
     fn has_all_of(&self, new: &Stage) -> bool {
-        let mut needed = new
-            .vectors
-            .iter()
-            .filter(|vector| !new.zero_at_any_step.contains(vector));
-        self.counters == new.counters && needed.all(|vector| self.vectors.contains(vector))
+        if self.counters != new.counters {
+            return false;
+        }
+        let vectors = new.vectors.iter();
+        let mut needed = vectors.filter(|vector| !new.zero_at_any_step.contains(vector));
+        needed.all(|vector| self.vectors.contains(vector))
+    }
+
+    /// Which of the rule's vectors is the one with this name.
+    fn vector(&self, name: &str) -> Option<usize> {
+        let mut names = self.vectors.iter();
+        let place = names.position(|other| *other == name)?;
+        Some(self.first_vector + place)
     }
 
     fn is_alike(&self, other: &Stage) -> bool {
@@ -64,24 +72,28 @@ impl Stage {
 
 impl Carried {
     /// From an old rule's state to a new rule's.
-    pub(super) fn between<Old: Rule, New: Rule>(old: &Old, new: &New) -> Self {
-        let (olds, news) = (stages_of(old), stages_of(new));
-        let from: Vec<_> = (0..news.len()).map(|at| origin(&olds, &news, at)).collect();
+    pub(super) fn between<Old, New>(old: &Old, new: &New) -> Self
+    where
+        Old: Rule,
+        New: Rule,
+    {
+        let olds = stages_of(old);
+        let news = stages_of(new);
+        let origins = (0..news.len()).map(|at| origin(&olds, &news, at));
+        let origins: Vec<Option<usize>> = origins.collect();
         let mut vectors = Vec::new();
-        for (stage, from) in news.iter().zip(&from) {
+        let mut stages = Vec::new();
+        for (stage, from) in news.into_iter().zip(origins) {
+            let old = from.map(|from| &olds[from]);
             for name in &stage.vectors {
-                let place = |old: &Stage| {
-                    let place = old.vectors.iter().position(|other| other == name);
-                    place.map(|place| old.first_vector + place)
-                };
-                vectors.push(from.and_then(|from| place(&olds[from])));
+                let vector = old.and_then(|old| old.vector(name));
+                vectors.push(vector);
             }
+            stages.push(CarriedStage { stage, from });
         }
-        let stages = news.into_iter().zip(from);
-        let stages = stages.map(|(stage, from)| CarriedStage { stage, from });
         Carried {
             vectors,
-            stages: stages.collect(),
+            stages,
             old: olds,
             old_counted: 1 + old.counters().len(),
         }
@@ -98,7 +110,8 @@ impl Carried {
             numbers.fill(0.0);
             match from {
                 Some(from) if is_known => {
-                    numbers.copy_from_slice(&counted[self.old[*from].counted.clone()]);
+                    let old = self.old[*from].counted.clone();
+                    numbers.copy_from_slice(&counted[old]);
                 }
                 Some(_) => numbers[0] = steps as f64,
                 // What keeps nothing has nothing to begin anew: a schedule of a leaf's steps, say.
@@ -119,11 +132,17 @@ fn origin(olds: &[Stage], news: &[Stage], at: usize) -> Option<usize> {
         true => old.is_alike(new),
         false => old.has_all_of(new),
     };
-    let fitting: Vec<usize> = (0..olds.len()).filter(|old| fits(&olds[*old])).collect();
-    let alike = |stages: &[Stage]| stages.iter().filter(|stage| stage.is_alike(new)).count();
-    let is_clear = fitting.len() == alike(news);
+    let fitting = (0..olds.len()).filter(|old| fits(&olds[*old]));
+    let fitting: Vec<usize> = fitting.collect();
+    let alike = |stages: &[Stage]| {
+        let alike = stages.iter().filter(|stage| stage.is_alike(new));
+        alike.count()
+    };
+    if fitting.len() != alike(news) {
+        return None;
+    }
     let nth = alike(&news[..at]);
-    fitting.get(nth).copied().filter(|_| is_clear)
+    fitting.get(nth).copied()
 }
 
 fn stages_of<R: Rule>(rule: &R) -> Vec<Stage> {
@@ -132,16 +151,18 @@ fn stages_of<R: Rule>(rule: &R) -> Vec<Stage> {
     let mut places: Vec<f64> = (0..count).map(|place| place as f64).collect();
     let mut stages: Vec<Stage> = Vec::new();
     let mut next_vector = 0;
-    rule.for_each_stage(&mut places, &mut |stage: StageState<'_>| {
+    let mut note = |stage: StageState<'_>| {
         let start = stage.progress[0] as usize;
+        let end = start + stage.progress.len();
         stages.push(Stage {
-            counted: start..start + stage.progress.len(),
+            counted: start..end,
             counters: stage.counters.to_vec(),
             first_vector: next_vector,
             vectors: stage.vectors.to_vec(),
             zero_at_any_step: stage.zero_at_any_step,
         });
         next_vector += stage.vectors.len();
-    });
+    };
+    rule.for_each_stage(&mut places, &mut note);
     stages
 }

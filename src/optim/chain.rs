@@ -28,7 +28,8 @@ macro_rules! stages {
     ($kernel:ident, $is:path, $($index:tt),+) => {
         #[allow(unused_assignments)]
         fn $kernel(&self, shape: &[usize], _step: u64, counters: &[f64]) -> impl $is {
-            let (mut start, mut rest) = (0, counters);
+            let mut start = 0;
+            let mut rest = counters;
             ($({
                 let own = rest.split_off(..1 + self.$index.counters().len()).expect(COUNTED);
                 let len = self.$index.states().len();

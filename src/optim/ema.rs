@@ -106,7 +106,10 @@ impl RuleFor<f64> for Ema {
 
 impl Ema {
     /// The step of a leaf whose average has this weight so far.
-    fn average<E: FlatElement>(&self, step: u64, weight: f64) -> impl Kernel<E> + use<E> {
+    fn average<E>(&self, step: u64, weight: f64) -> impl Kernel<E> + use<E>
+    where
+        E: FlatElement,
+    {
         move_average(self.fresh(step, weight))
     }
 
@@ -164,18 +167,22 @@ impl Ema {
 
 /// `average ← average + fresh · (x − average)`, of the parameters as the step leaves them.
 pub(super) fn move_average<E: FlatElement>(fresh: f64) -> impl Kernel<E> {
-    let (fresh, complement) = (E::from_f64(fresh), E::from_f64(1.0 - fresh));
+    let complement = E::from_f64(1.0 - fresh);
+    let fresh = E::from_f64(fresh);
     // Two forms, so that both ends are exact, as `ops::lerp`.
     let of_small = each_as::<E, _>(move |x, dx, [average]| {
-        *average += fresh * (x - dx - *average);
+        let way = x - dx - *average;
+        *average += fresh * way;
         dx
     });
     let of_large = each_as::<E, _>(move |x, dx, [average]| {
         let moved = x - dx;
-        *average = moved - (moved - *average) * complement;
+        let way = moved - *average;
+        *average = moved - way * complement;
         dx
     });
-    choose(fresh < E::from_f64(0.5), of_small, of_large)
+    let is_small = fresh < E::from_f64(0.5);
+    choose(is_small, of_small, of_large)
 }
 
 fn warm(step: u64) -> f64 {

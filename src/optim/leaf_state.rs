@@ -78,17 +78,18 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let index = self.layout.index_of(path)?;
         let kept = self.leaf_kept(index);
         let counted = self.progress.of(index).iter().copied();
-        let names = self.groups[0].states().into_iter().enumerate();
+        let counters = self.counter_names().map(Cow::Borrowed);
+        let counters = counters.zip(counted).collect();
+        let mut vectors = Vec::new();
+        let names = self.groups[0].states();
+        for (vector, name) in names.into_iter().enumerate() {
+            let elements = self.states.lent(vector).elements(&kept);
+            vectors.push((name.into(), elements));
+        }
         Some(LeafState {
             steps: self.progress.leaves[index].steps,
-            counters: self
-                .counter_names()
-                .map(Cow::Borrowed)
-                .zip(counted)
-                .collect(),
-            vectors: names
-                .map(|(vector, name)| (name.into(), self.states.lent(vector).elements(&kept)))
-                .collect(),
+            counters,
+            vectors,
         })
     }
 
@@ -121,9 +122,11 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let leaf = &self.layout.leaves()[index];
         let kept = self.leaf_kept(index);
         // All of it before anything is written: half of a leaf's state is worse than none.
-        let checked = self.check_leaf_state(kept.range.len(), state);
+        let len = kept.range.len();
+        let checked = self.check_leaf_state(len, state);
         checked.map_err(|error| error.at(leaf.path()))?;
-        for (vector, (_, elements)) in state.vectors.iter().enumerate() {
+        let vectors = state.vectors.iter().enumerate();
+        for (vector, (_, elements)) in vectors {
             self.states.write(vector, &kept, elements);
         }
         let counted = self.progress.of_mut(index).iter_mut();
@@ -136,13 +139,13 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
 
     fn check_leaf_state(&self, len: usize, state: &LeafState<'_, E>) -> Result<()> {
         let names = self.groups[0].states();
-        let found: Vec<&str> = state.vectors.iter().map(|(name, _)| &**name).collect();
+        let found = names_of(&state.vectors);
         if found != names {
             let found = format!("state vectors {found:?}, the rule keeps {names:?}");
             return Err(Error::invalid_state(found));
         }
         let names: Vec<&str> = self.counter_names().collect();
-        let found: Vec<&str> = state.counters.iter().map(|(name, _)| &**name).collect();
+        let found = names_of(&state.counters);
         if found != names {
             let found = format!("counters {found:?}, the rule keeps {names:?}");
             return Err(Error::invalid_state(found));
@@ -159,20 +162,29 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
 
     /// Steps, those of the rule and of every stage of a chain, are counted by ones.
     fn check_steps(&self, state: &LeafState<'_, E>) -> Result<()> {
-        let mut numbers: Vec<f64> = state.counters.iter().map(|(_, number)| *number).collect();
-        let mut steps = vec![numbers[0]];
-        let mut note = |stage: StageState<'_>| steps.push(stage.progress[0]);
+        let numbers = state.counters.iter().map(|(_, number)| *number);
+        let mut numbers: Vec<f64> = numbers.collect();
+        let mut counts = vec![numbers[0]];
+        let mut note = |stage: StageState<'_>| counts.push(stage.progress[0]);
         self.groups[0].for_each_stage(&mut numbers, &mut note);
-        let is_count = |steps: &f64| steps.is_finite() && *steps >= 0.0 && steps.fract() == 0.0;
-        match steps.iter().find(|steps| !is_count(steps)) {
-            Some(steps) => Err(Error::invalid_state(format!("{steps} steps"))),
-            None => Ok(()),
+        for steps in counts {
+            let is_whole = steps.is_finite() && steps.fract() == 0.0;
+            if !is_whole || steps < 0.0 {
+                let found = format!("{steps} steps");
+                return Err(Error::invalid_state(found));
+            }
         }
+        Ok(())
     }
 
     fn counter_names(&self) -> impl Iterator<Item = &'static str> + use<R, E> {
         std::iter::once(STEPS).chain(self.groups[0].counters())
     }
+}
+
+fn names_of<'s, T>(named: &'s [(Cow<'_, str>, T)]) -> Vec<&'s str> {
+    let names = named.iter().map(|(name, _)| &**name);
+    names.collect()
 }
 
 /// What the steps of a rule, and of a chain's stages, are called among its counters.

@@ -92,13 +92,15 @@ impl RuleFor<f64> for Lion {
 
 impl Lion {
     fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
-        let (of_sign, average) = (Average::new(self.betas.0), Average::new(self.betas.1));
+        let of_sign = Average::new(self.betas.0);
+        let average = Average::new(self.betas.1);
         let lr = E::from_f64(self.lr);
         let by_sign = each_as::<E, _>(move |_, dx, [m]| {
-            let direction = sign(of_sign.mix(*m, dx));
+            let mixed = of_sign.mix(*m, dx);
             *m = average.mix(*m, dx);
-            lr * direction
+            lr * sign(mixed)
         });
-        (by_sign, shrinkage(self.lr * self.weight_decay))
+        let share = self.lr * self.weight_decay;
+        (by_sign, shrinkage(share))
     }
 }

@@ -27,24 +27,35 @@ pub(super) struct Slices<'v, 's, E> {
 /// The rows of every state vector.
 #[derive(Clone, Copy)]
 pub(super) enum Columns<'c, E> {
-    Full(&'c [&'c [Cell<Elements<E>>]]),
+    Full(&'c [FullColumn<'c, E>]),
     /// With what is drawn for them.
-    Halves(&'c [&'c [Cell<[u16; ROW]>]], Option<Sequence>),
+    Halves(&'c [HalfColumn<'c>], Option<Sequence>),
 }
+
+/// The rows of one state vector, in cells: each row of a step reads and writes columns that all
+/// rows share.
+type FullColumn<'c, E> = &'c [Cell<Elements<E>>];
+type HalfColumn<'c> = &'c [Cell<[u16; ROW]>];
+
+/// Something for each state vector, of which most rules have few.
+type PerState<T> = SmallVec<[T; 4]>;
 
 impl<E> Columns<'_, E> {
     /// Calls `work` with some of the rows.
     fn with_rows(self, rows: Range<usize>, work: impl FnOnce(Columns<'_, E>)) {
         match self {
             Columns::Full(columns) => {
-                let columns = columns.iter().map(|column| &column[rows.clone()]);
-                let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = columns.collect();
+                let columns = columns.iter();
+                let columns = columns.map(|column| &column[rows.clone()]);
+                let columns: PerState<FullColumn<'_, E>> = columns.collect();
                 work(Columns::Full(&columns));
             }
             Columns::Halves(columns, random) => {
-                let random = random.map(|random| random.behind(rows.start * ROW));
-                let columns = columns.iter().map(|column| &column[rows.clone()]);
-                let columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = columns.collect();
+                let elements = rows.start * ROW;
+                let random = random.map(|random| random.behind(elements));
+                let columns = columns.iter();
+                let columns = columns.map(|column| &column[rows.clone()]);
+                let columns: PerState<HalfColumn<'_>> = columns.collect();
                 work(Columns::Halves(&columns, random));
             }
         }
@@ -157,10 +168,9 @@ pub(super) fn step<E: FlatElement>(
     context: Context<'_, E>,
 ) {
     let (x, x_end) = slices.x.as_chunks_mut();
-    let mut columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = SmallVec::new();
-    let mut ends: SmallVec<[&mut [E]; 4]> = SmallVec::new();
+    let mut columns: PerState<FullColumn<'_, E>> = SmallVec::new();
+    let mut ends: PerState<&mut [E]> = SmallVec::new();
     for state in slices.states {
-        // Cells, since each row reads and writes columns that all rows share.
         let (column, end) = state.as_chunks_mut();
         columns.push(Cell::from_mut(column).as_slice_of_cells());
         ends.push(end);
@@ -208,7 +218,8 @@ fn step_rows_by_blocks<E: FlatElement, const ROWS: usize>(
 ) {
     let mut buffer = [[E::zeroed(); ROW]; ROWS];
     for (block, x) in x.chunks_mut(ROWS).enumerate() {
-        let rows = block * ROWS..block * ROWS + x.len();
+        let first = block * ROWS;
+        let rows = first..first + x.len();
         let elements = rows.start * ROW..rows.end * ROW;
         let block = &mut buffer[..x.len()];
         let start = context.start + elements.start;
@@ -256,15 +267,19 @@ fn step_end<E: FlatElement>(
 ) {
     let mut moved = [filled_up(x)];
     let filled = states.iter().map(|state| Cell::new(filled_up(state)));
-    let filled: SmallVec<[Cell<Elements<E>>; 4]> = filled.collect();
-    let columns: SmallVec<[&[Cell<Elements<E>>]; 4]> = filled.iter().map(slice::from_ref).collect();
+    let filled: PerState<Cell<Elements<E>>> = filled.collect();
+    let columns = filled.iter().map(slice::from_ref);
+    let columns: PerState<FullColumn<'_, E>> = columns.collect();
     kernel.step_rows(&mut moved, &[grad], Columns::Full(&columns), context);
-    x.copy_from_slice(&moved[0][..x.len()]);
+    let [moved] = moved;
+    x.copy_from_slice(&moved[..x.len()]);
     for (state, filled) in states.iter_mut().zip(&filled) {
         let changed = &filled.get()[..state.len()];
         // Compared as bits, 0 and −0 are two. A vector that no stage touches is not written, and costs
         // no memory.
-        if bytemuck::cast_slice::<E, u8>(changed) != bytemuck::cast_slice::<E, u8>(state) {
+        let before: &[u8] = bytemuck::cast_slice(state);
+        let after: &[u8] = bytemuck::cast_slice(changed);
+        if after != before {
             state.copy_from_slice(changed);
         }
     }
@@ -278,8 +293,8 @@ pub(super) fn step_halves<E: FlatElement>(
     context: Context<'_, E>,
 ) {
     let (x, x_end) = x.as_chunks_mut();
-    let mut columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = SmallVec::new();
-    let mut ends: SmallVec<[&mut [u16]; 4]> = SmallVec::new();
+    let mut columns: PerState<HalfColumn<'_>> = SmallVec::new();
+    let mut ends: PerState<&mut [u16]> = SmallVec::new();
     for state in states {
         let (column, end) = state.as_chunks_mut();
         columns.push(Cell::from_mut(column).as_slice_of_cells());
@@ -290,16 +305,20 @@ pub(super) fn step_halves<E: FlatElement>(
         return;
     }
     // The end is filled up to a row, as that of full vectors is.
-    let start = context.start + x.len() * ROW;
-    let (mut moved, grad) = ([filled_up(x_end)], [grad.end_row()]);
-    let filled = ends.iter().map(|end| Cell::new(filled_up(end)));
-    let filled: SmallVec<[Cell<[u16; ROW]>; 4]> = filled.collect();
-    let columns = filled.iter().map(slice::from_ref);
-    let columns: SmallVec<[&[Cell<[u16; ROW]>]; 4]> = columns.collect();
-    let columns = Columns::Halves(&columns, random.map(|random| random.behind(x.len() * ROW)));
+    let elements = x.len() * ROW;
+    let start = context.start + elements;
     let context = Context { start, ..context };
+    let random = random.map(|random| random.behind(elements));
+    let mut moved = [filled_up(x_end)];
+    let grad = [grad.end_row()];
+    let filled = ends.iter().map(|end| Cell::new(filled_up(end)));
+    let filled: PerState<Cell<[u16; ROW]>> = filled.collect();
+    let columns = filled.iter().map(slice::from_ref);
+    let columns: PerState<HalfColumn<'_>> = columns.collect();
+    let columns = Columns::Halves(&columns, random);
     kernel.step_rows(&mut moved, &grad, columns, context);
-    x_end.copy_from_slice(&moved[0][..x_end.len()]);
+    let [moved] = moved;
+    x_end.copy_from_slice(&moved[..x_end.len()]);
     for (end, filled) in ends.iter_mut().zip(&filled) {
         let changed = &filled.get()[..end.len()];
         // A vector that no stage touches costs no memory.
@@ -323,24 +342,28 @@ pub(super) fn direction<E: FlatElement>(
     let (dx, dx_end) = dx.as_chunks_mut();
     let columns = states.iter().map(|state| state.as_chunks().0);
     kernel.direct_rows(x, dx, &with_copies(columns), context);
-    if !x_end.is_empty() {
-        let start = context.start + x.len() * ROW;
-        let ends = states
-            .iter()
-            .map(|state| filled_up(state.as_chunks::<ROW>().1));
-        let ends: SmallVec<[Elements<E>; 4]> = ends.collect();
-        let columns = with_copies(ends.iter().map(slice::from_ref));
-        let mut direction = [filled_up(dx_end)];
-        let context = Context { start, ..context };
-        kernel.direct_rows(&[filled_up(x_end)], &mut direction, &columns, context);
-        dx_end.copy_from_slice(&direction[0][..dx_end.len()]);
+    if x_end.is_empty() {
+        return;
     }
+    let start = context.start + x.len() * ROW;
+    let context = Context { start, ..context };
+    let ends = states.iter().map(|state| {
+        let (_, end) = state.as_chunks::<ROW>();
+        filled_up(end)
+    });
+    let ends: PerState<Elements<E>> = ends.collect();
+    let columns = with_copies(ends.iter().map(slice::from_ref));
+    let mut direction = [filled_up(dx_end)];
+    kernel.direct_rows(&[filled_up(x_end)], &mut direction, &columns, context);
+    let [direction] = direction;
+    dx_end.copy_from_slice(&direction[..dx_end.len()]);
 }
 
 fn with_copies<'c, E: FlatElement>(
     columns: impl Iterator<Item = &'c [Elements<E>]>,
-) -> SmallVec<[WithCopy<'c, E>; 4]> {
-    columns.map(|column| (column, Cell::default())).collect()
+) -> PerState<WithCopy<'c, E>> {
+    let with_copies = columns.map(|column| (column, Cell::default()));
+    with_copies.collect()
 }
 
 struct Direction;

@@ -91,7 +91,8 @@ impl LossScale {
     fn validate(&self) -> Result<()> {
         check_positive("scale", self.scale)?;
         check_positive("growth_factor", self.growth_factor)?;
-        let (growth, backoff) = (self.growth_factor, self.backoff_factor);
+        let growth = self.growth_factor;
+        let backoff = self.backoff_factor;
         check_that("growth_factor", growth, growth >= 1.0, "1 or more")?;
         let falls = 0.0 < backoff && backoff < 1.0;
         check_that("backoff_factor", backoff, falls, "above 0 and below 1")?;
@@ -257,11 +258,11 @@ impl<R: RuleFor<E>, E: FlatElement> ScaledLoss<'_, R, E> {
     /// assert_eq!(model, [0.5]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(
-        &mut self,
-        model: &mut T,
-        grads: &G,
-    ) -> Result<StepReport> {
+    pub fn update<T, G>(&mut self, model: &mut T, grads: &G) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         self.update_with(model, grads, TiedGrads::Sum)
     }
 
@@ -287,12 +288,16 @@ impl<R: RuleFor<E>, E: FlatElement> ScaledLoss<'_, R, E> {
     /// assert_eq!(*model.0, [0.5]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(
+    pub fn update_with<T, G>(
         &mut self,
         mut model: &mut T,
         grads: &G,
         tied: TiedGrads,
-    ) -> Result<StepReport> {
+    ) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         self.take(|optimizer| steps().update(optimizer, &mut model, &Object(grads), tied))
     }
 
@@ -321,12 +326,16 @@ impl<R: RuleFor<E>, E: FlatElement> ScaledLoss<'_, R, E> {
     /// # }
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update_with_master<T: Tree + ?Sized, G: Tree + ?Sized>(
+    pub fn update_with_master<T, G>(
         &mut self,
         mut model: &mut T,
         master: &mut [E],
         grads: &G,
-    ) -> Result<StepReport> {
+    ) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         self.take(|optimizer| {
             steps().update_with_master(optimizer, &mut model, master, &Object(grads))
         })

@@ -61,12 +61,16 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # }
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update_with_master<T: Tree + ?Sized, G: Tree + ?Sized>(
+    pub fn update_with_master<T, G>(
         &mut self,
         mut model: &mut T,
         master: &mut [E],
         grads: &G,
-    ) -> Result<StepReport> {
+    ) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         steps().update_with_master(self.any(), &mut model, master, &Object(grads))
     }
 }

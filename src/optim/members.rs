@@ -145,12 +145,15 @@ impl<R: Rule> Optimizer<R> {
         let said = self.said(&plan, (weight, lacks_leaf), loss_scale);
         let met = meet(communicator, &self.layout, said, checked)?;
 
-        let plan = match met.lacks_leaf {
+        let leaves = self.layout.leaves().len();
+        let mut plan = match met.lacks_leaf {
             false => plan,
             true => {
-                let leaves = 0..self.layout.leaves().len();
-                let is_here = |leaf| f64::from(u8::from(counts && grad.is_present(leaf)));
-                let mut members: Vec<f64> = leaves.map(is_here).collect();
+                let is_here = |leaf| {
+                    let is_here = counts && grad.is_present(leaf);
+                    if is_here { 1.0 } else { 0.0 }
+                };
+                let mut members: Vec<f64> = (0..leaves).map(is_here).collect();
                 communicator.all_reduce(&mut members)?;
                 let is_present = |leaf: usize| members[leaf] > 0.0;
                 // Alike on all members, as what is frozen and whether absence is denied is.
@@ -160,15 +163,12 @@ impl<R: Rule> Optimizer<R> {
         };
         mean(communicator, grad.elements_mut(), weight, &met)?;
         if met.lacks_leaf || !counts {
-            let mut is_present = vec![false; self.layout.leaves().len()];
-            plan.parts
-                .iter()
-                .for_each(|part| is_present[part.leaf] = true);
-            for part in self.any().plan(|_| true).parts {
+            let is_present = plan.moving(&self.layout);
+            let all = self.any().plan(|_| true);
+            for part in all.parts {
                 grad.set_present(part.leaf, is_present[part.leaf]);
             }
         }
-        let mut plan = plan;
         plan.may_overflow = loss_scale.is_some();
         let grad = PartGradient::of(grad).times(unscale(loss_scale));
         self.move_with(communicator, plan, flat, grad, &met)
@@ -361,25 +361,23 @@ fn meet<C: Communicator>(
     let at = NUMBERS * communicator.rank();
     numbers[at..][..NUMBERS].copy_from_slice(&said.numbers());
     communicator.all_reduce(&mut numbers)?;
-    let all: Vec<Said> = numbers
-        .chunks_exact(NUMBERS)
-        .map(Said::of_numbers)
-        .collect();
+    let members = numbers.chunks_exact(NUMBERS);
+    let all: Vec<Said> = members.map(Said::of_numbers).collect();
 
-    let lengths: Vec<f64> = all.iter().map(|said| said.message as f64).collect();
+    let lengths = all.iter().map(|said| said.message as f64);
+    let lengths: Vec<f64> = lengths.collect();
     if let Some(error) = failure_told(communicator, &lengths, &message, own)? {
         return Err(error);
     }
     // From here on every member finds the same.
     let first = &all[0];
-    if let Some(rank) = all.iter().position(|said| said.layout != first.layout) {
-        return Err(Error::layout_of_member(
-            rank,
-            first.layout,
-            all[rank].layout,
-        ));
+    let has_other_layout = |said: &Said| said.layout != first.layout;
+    if let Some(rank) = all.iter().position(has_other_layout) {
+        let found = all[rank].layout;
+        return Err(Error::layout_of_member(rank, first.layout, found));
     }
-    if let Some(rank) = all.iter().position(|said| said.settings != first.settings) {
+    let has_other_settings = |said: &Said| said.settings != first.settings;
+    if let Some(rank) = all.iter().position(has_other_settings) {
         let found = "its optimiser is at other steps or has other settings than that of member 0";
         return Err(Error::member(rank, found));
     }
@@ -438,13 +436,14 @@ fn check_uncut(
             continue;
         }
         let leaf = &part.range;
-        let cuts = met.ranges.iter().map(|range| range.end);
+        let mut cuts = met.ranges.iter().map(|range| range.end);
         let is_inside = |cut: &usize| leaf.start < *cut && *cut < leaf.end;
-        if let Some(cut) = { cuts }.find(is_inside) {
+        if let Some(cut) = cuts.find(is_inside) {
             let expected = "one member to keep a leaf whose direction is changed as a whole \
                             (`Layout::shards_of_whole_leaves` cuts none)";
             let found = format!("its elements {leaf:?} cut at {cut}");
-            return Err(Error::argument(expected, found).at(layout.leaves()[part.leaf].path()));
+            let path = layout.leaves()[part.leaf].path();
+            return Err(Error::argument(expected, found).at(path));
         }
     }
     Ok(())
@@ -462,12 +461,20 @@ struct OwnParts<'s, C> {
 impl<C: Communicator> OwnParts<'_, C> {
     fn slices(&self) -> Vec<PartSlices<'_, f32>> {
         let of_part = |part: &Part| {
-            (
-                &self.flat[part.range.clone()],
-                self.grad.slice(part.range.clone()),
-            )
+            let range = &part.range;
+            let x = &self.flat[range.clone()];
+            let grad = self.grad.slice(range.clone());
+            (x, grad)
         };
         self.own.iter().map(of_part).collect()
+    }
+
+    /// The place in its leaf and the value of the first such element that this member keeps.
+    fn first_non_finite(&self, part: &Part) -> Option<(usize, f32)> {
+        let own = self.own.iter().find(|own| own.leaf == part.leaf)?;
+        let grad = self.grad.slice(own.range.clone()).all();
+        let index = ops::first_non_finite(&grad)?;
+        Some((own.start + index, grad[index]))
     }
 }
 
@@ -487,25 +494,28 @@ impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
             return Ok(measuring.totals());
         }
         // A place for every piece of every part; here what this member keeps.
-        let pieces: usize = parts.iter().map(|part| pieces_of(part.range.len())).sum();
-        let mut all = vec![0.0; 2 * pieces];
+        let pieces = parts.iter().map(|part| pieces_of(part.range.len()));
+        let mut all = vec![0.0; 2 * pieces.sum::<usize>()];
         let mut measured = measuring.of_pieces(self.own, &self.slices());
-        let (mut own, mut first) = (self.own.iter().peekable(), 0);
+        let mut own = self.own.iter().peekable();
+        let mut first = 0;
         for part in parts {
             if let Some(own) = own.next_if(|own| own.leaf == part.leaf) {
                 let start = first + own.start / NORM_PIECE;
                 let places = all.chunks_exact_mut(2).skip(start);
-                for (place, total) in places.zip(measured.by_ref().take(pieces_of(own.range.len())))
-                {
+                let count = pieces_of(own.range.len());
+                for (place, total) in places.zip(measured.by_ref().take(count)) {
                     place.copy_from_slice(&total);
                 }
             }
             first += pieces_of(part.range.len());
         }
         self.communicator.all_reduce(&mut all)?;
-        let mut all = all.chunks_exact(2).map(|total| [total[0], total[1]]);
+        let (totals, _) = all.as_chunks::<2>();
+        let mut totals = totals.iter().copied();
         let merge = |part: &Part| {
-            let pieces = all.by_ref().take(pieces_of(part.range.len()));
+            let count = pieces_of(part.range.len());
+            let pieces = totals.by_ref().take(count);
             measuring.merged(part, pieces)
         };
         Ok(parts.iter().map(merge).collect())
@@ -516,27 +526,24 @@ impl<C: Communicator> ShowParts<f32> for OwnParts<'_, C> {
             return Ok(non_finite(self.grad.slice(part.range.clone())));
         }
         // Only who keeps an element knows it, and all are to say the same.
-        let mut own = self.own.iter();
-        let found = own.find(|own| own.leaf == part.leaf).and_then(|own| {
-            let grad = self.grad.slice(own.range.clone()).all();
-            let index = ops::first_non_finite(&grad)?;
-            Some((own.start + index, grad[index]))
-        });
         let mut told = vec![0.0; 3 * self.communicator.size()];
-        if let Some((index, element)) = found {
+        if let Some((index, element)) = self.first_non_finite(part) {
             let place = &mut told[3 * self.communicator.rank()..][..3];
-            place.copy_from_slice(&[1.0, index as f64, f64::from(element.to_bits())]);
+            let bits = f64::from(element.to_bits());
+            place.copy_from_slice(&[1.0, index as f64, bits]);
         }
         self.communicator.all_reduce(&mut told)?;
         // Ranges are in the order of the ranks, so the first that tells has the first element.
-        let mut members = told.chunks_exact(3);
-        let Some(rank) = members.position(|told| told[0] > 0.0) else {
+        let (members, _) = told.as_chunks::<3>();
+        let tells = |[found, ..]: &[f64; 3]| *found > 0.0;
+        let Some(rank) = members.iter().position(tells) else {
             return Ok(Error::non_finite_step());
         };
-        let told = &told[3 * rank..];
-        let element = f32::from_bits(told[2] as u32);
-        let error = Error::non_finite(told[1] as usize, element);
-        Ok(error.and(&format!(", which member {rank} keeps")))
+        let [_, index, bits] = members[rank];
+        let element = f32::from_bits(bits as u32);
+        let error = Error::non_finite(index as usize, element);
+        let keeper = format!(", which member {rank} keeps");
+        Ok(error.and(&keeper))
     }
 
     fn agree(&mut self, result: Result<()>) -> Result<()> {

@@ -139,7 +139,8 @@ pub enum AdjustLr {
 
 impl AdjustLr {
     fn factor(self, rows: usize, columns: usize) -> f64 {
-        let (rows, columns) = (rows as f64, columns as f64);
+        let rows = rows as f64;
+        let columns = columns as f64;
         match self {
             // 0/0 is NaN, of which `max` takes the other.
             AdjustLr::Original => (rows / columns).max(1.0).sqrt(),
@@ -222,7 +223,10 @@ impl RuleFor<f64> for Muon {
 }
 
 impl Muon {
-    fn stages<E: FlatElement>(&self, shape: &[usize], step: u64) -> impl Kernel<E> + use<E> {
+    fn stages<E>(&self, shape: &[usize], step: u64) -> impl Kernel<E> + use<E>
+    where
+        E: FlatElement,
+    {
         let matrix = match *shape {
             [rows, columns] => Some((rows, columns)),
             _ => None,
@@ -238,21 +242,30 @@ impl Muon {
         choose(matrix.is_some(), self.of_matrix(rows, columns), averages)
     }
 
-    fn of_matrix<E: FlatElement>(&self, rows: usize, columns: usize) -> impl Kernel<E> + use<E> {
-        let (kept, fresh) = (E::from_f64(self.momentum), E::from_f64(1.0 - self.momentum));
+    fn of_matrix<E>(&self, rows: usize, columns: usize) -> impl Kernel<E> + use<E>
+    where
+        E: FlatElement,
+    {
+        let kept = E::from_f64(self.momentum);
+        let fresh = E::from_f64(1.0 - self.momentum);
         let average = move |dx: E, buffer: &mut E| {
             *buffer = kept * *buffer + fresh * dx;
             *buffer
         };
         let by_average = each_as::<E, _>(move |_, dx, [buffer]| average(dx, buffer));
-        let ahead = each_as::<E, _>(move |_, dx, [buffer]| fresh * dx + kept * average(dx, buffer));
+        let ahead = each_as::<E, _>(move |_, dx, [buffer]| {
+            let next = average(dx, buffer);
+            fresh * dx + kept * next
+        });
         let newton_schulz = self.newton_schulz::<E>();
-        let rate: E = saturating(self.lr * self.adjust_lr.factor(rows, columns));
+        let orthogonal = each_leaf_as(move |direction: &mut [E]| {
+            newton_schulz.orthogonalize(rows, columns, direction)
+        });
+        let factor = self.adjust_lr.factor(rows, columns);
+        let rate: E = saturating(self.lr * factor);
         (
             choose(self.nesterov, ahead, by_average),
-            each_leaf_as(move |direction: &mut [E]| {
-                newton_schulz.orthogonalize(rows, columns, direction)
-            }),
+            orthogonal,
             // Behind the change: what comes before it is divided out by the matrix's norm.
             each_as::<E, _>(move |_, dx, []| rate * dx),
             // Without the adjustment, which is for the length of directions; so in PyTorch.

@@ -115,11 +115,8 @@ impl NAdam {
         let direction = Direction::new(self.betas, quotient);
         let (coupled, decoupled) =
             coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
-        (
-            penalty(coupled),
-            each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v)),
-            shrinkage(decoupled),
-        )
+        let moments = each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v));
+        (penalty(coupled), moments, shrinkage(decoupled))
     }
 }
 
@@ -138,7 +135,8 @@ impl NAdam {
     ///
     /// of which terms beyond k = 52 do not show.
     fn momentum_product(&self, step: u64) -> f64 {
-        let (steps, ln_q) = (step as f64, self.momentum_decay * 0.96_f64.ln());
+        let steps = step as f64;
+        let ln_q = self.momentum_decay * 0.96_f64.ln();
         let term = |k: i32| {
             let sum = geometric_sum(f64::from(k) * ln_q, steps);
             0.5_f64.powi(k) / f64::from(k) * sum

@@ -74,7 +74,10 @@ pub(super) mod elements {
 struct Elements<'e, E>(&'e [E]);
 
 impl<E: FlatElement + Serialize> Serialize for Elements<'_, E> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         serializer.collect_seq(self.0.iter().copied().map(Element))
     }
 }
@@ -83,7 +86,10 @@ impl<E: FlatElement + Serialize> Serialize for Elements<'_, E> {
 struct Element<E>(E);
 
 impl<E: FlatElement + Serialize> Serialize for Element<E> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+    {
         let Element(number) = *self;
         if number.is_nan() {
             // Its sign and payload are bits of the state too.
@@ -99,7 +105,10 @@ impl<E: FlatElement + Serialize> Serialize for Element<E> {
 }
 
 impl<'de, E: FlatElement> Deserialize<'de> for Element<E> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
         match Written::deserialize(deserializer)? {
             // A number beyond the type is no element that was stored.
             Written::Number(number) => match E::from_f64(number) {

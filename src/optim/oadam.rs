@@ -110,11 +110,12 @@ impl RuleFor<f64> for OAdam {
 
 impl OAdam {
     fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
-        let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step)
-            .with_eps_root(self.eps_root);
+        let quotient = Quotient::adam(1.0, self.betas, self.eps, self.nesterov, step);
+        let quotient = quotient.with_eps_root(self.eps_root);
         let direction = Direction::new(self.betas, quotient);
         let of_first: E = saturating(self.lr * self.alpha);
-        let of_new: E = saturating(self.lr * (self.alpha + self.beta));
+        let both = self.alpha + self.beta;
+        let of_new: E = saturating(self.lr * both);
         let of_previous: E = saturating(self.lr * self.beta);
         let first = each_as::<E, _>(move |_, dx, [m, v, previous]| {
             *previous = direction.step(dx, m, v);

@@ -232,7 +232,10 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// assert_eq!(model, tree!([-3.0]));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn flush_tree<T: Tree + ?Sized>(&mut self, mut model: &mut T) -> Result<StepReport> {
+    pub fn flush_tree<T>(&mut self, mut model: &mut T) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+    {
         steps().flush_tree(self.any(), &mut model)
     }
 
@@ -268,11 +271,11 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// assert!(Rc::ptr_eq(&model.0, &model.1));
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update<T: Tree + ?Sized, G: Tree + ?Sized>(
-        &mut self,
-        model: &mut T,
-        grads: &G,
-    ) -> Result<StepReport> {
+    pub fn update<T, G>(&mut self, model: &mut T, grads: &G) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         self.update_with(model, grads, TiedGrads::Sum)
     }
 
@@ -297,12 +300,16 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// assert_eq!(*model.0, [0.5]);
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
-    pub fn update_with<T: Tree + ?Sized, G: Tree + ?Sized>(
+    pub fn update_with<T, G>(
         &mut self,
         mut model: &mut T,
         grads: &G,
         tied: TiedGrads,
-    ) -> Result<StepReport> {
+    ) -> Result<StepReport>
+    where
+        T: Tree + ?Sized,
+        G: Tree + ?Sized,
+    {
         // A reference to a tree is a tree whose size is known, as `dyn` wants it.
         steps().update(self.any(), &mut model, &Object(grads), tied)
     }

@@ -193,7 +193,8 @@ pub(super) fn slices_mut<'v, E>(
     parts: &[Part],
 ) -> impl Iterator<Item = &'v mut [E]> {
     // What lies between two parts is cut off too, and nobody gets it.
-    let (mut rest, mut at) = (flat, 0);
+    let mut rest = flat;
+    let mut at = 0;
     parts.iter().map(move |part| {
         let (x, after) =
             std::mem::take(&mut rest)[part.range.start - at..].split_at_mut(part.range.len());
@@ -250,7 +251,8 @@ pub(super) struct StatesInOrder<'v, E> {
 impl<'v, E> StatesInOrder<'v, E> {
     /// Vectors that begin there in the flat vector, for a step that is each kernel's so many'th.
     pub(super) fn of(states: &'v mut KeptStates<E>, start: usize, steps: &'v [u64]) -> Self {
-        let (mut full, mut packed) = (StateSlices::new(), Vec::new());
+        let mut full = StateSlices::new();
+        let mut packed = Vec::new();
         for (place, vector) in states.vectors.iter_mut().enumerate() {
             match vector {
                 StateVector::Full(elements) => full.push(&mut elements[..]),
@@ -289,7 +291,8 @@ impl<'v, E> StatesInOrder<'v, E> {
         let (Storage::Bf16(rounding) | Storage::EightBits(rounding)) = self.storage else {
             return Vec::new();
         };
-        let (len, block) = (part.range.len(), self.blocks.start(part.leaf, 0));
+        let len = part.range.len();
+        let block = self.blocks.start(part.leaf, 0);
         // A block ends with its leaf, so blocks that are passed are not elements by 256.
         let passed_blocks = block - self.block;
         if self.has_blocks() {
@@ -297,14 +300,16 @@ impl<'v, E> StatesInOrder<'v, E> {
         }
         // What is drawn depends on the leaf's own step, which leaves of one kernel share.
         let step = self.steps[part.kernel];
+        let start = part.range.start;
         let packed = self.packed.iter_mut().map(|(state, rest)| {
             rest.pass(passed, passed_blocks);
+            let own = rest.split_off(len);
             let draw = Draw {
                 rounding,
                 step,
                 state: *state,
             };
-            PackedPart::new(rest.split_off(len), draw, part.range.start)
+            PackedPart::new(own, draw, start)
         });
         packed.collect()
     }
@@ -381,7 +386,8 @@ impl<'v, E: FlatElement> Piece<'v, E> {
             && slices.states.is_empty()
             && let Some((mut halves, random)) = staged::all_halves(packed)
         {
-            let (x, grad) = (slices.x, slices.grad);
+            let x = slices.x;
+            let grad = slices.grad;
             return loops::step_halves((x, grad), (&mut halves, random), kernel, context);
         }
         staged::step(slices, packed, kernel, context)
@@ -510,14 +516,8 @@ impl<'m, E: FlatElement> Measuring<'m, E> {
             measured: self.measured,
         };
         let kernel = &*self.kernels[part.kernel];
-        let at = (part, piece.start);
-        of_direction(
-            request.measure,
-            (x, grad),
-            (self.states, at),
-            kernel,
-            context,
-        )
+        let states = (self.states, (part, piece.start));
+        of_direction(request.measure, (x, grad), states, kernel, context)
     }
 
     /// What every part adds, in their order.
@@ -539,16 +539,21 @@ fn of_direction<E: FlatElement>(
     let mut buffer = [E::zeroed(); BLOCK];
     let mut buffers = Buffers::new();
     staged::make_buffers(&mut buffers, states);
-    let blocks = x.chunks(BLOCK).enumerate();
-    blocks.fold([0.0; 2], |total, (block, x)| {
-        let (dx, offset) = (&mut buffer[..x.len()], block * BLOCK);
-        grad.slice(offset..offset + x.len()).read(dx);
-        let states = staged::read(states, part, (place + offset, x.len()), &mut buffers);
+    let mut total = [0.0; 2];
+    for (block, x) in x.chunks(BLOCK).enumerate() {
+        let len = x.len();
+        let dx = &mut buffer[..len];
+        let offset = block * BLOCK;
+        grad.slice(offset..offset + len).read(dx);
+        let at = (place + offset, len);
+        let states = staged::read(states, part, at, &mut buffers);
         let start = context.start + offset;
-        loops::direction(x, dx, &states, kernel, Context { start, ..context });
+        let context = Context { start, ..context };
+        loops::direction(x, dx, &states, kernel, context);
         let of_block = measure.slice(x, PartGradient::of(dx));
-        measure.merge::<E>(total, of_block)
-    })
+        total = measure.merge::<E>(total, of_block);
+    }
+    total
 }
 
 /// Changes the direction of a whole leaf, all threads together on it, since one matrix may be most
@@ -597,8 +602,10 @@ fn make_direction<E: FlatElement>(
             let start = *start;
             let mut buffers = Buffers::new();
             staged::make_buffers(&mut buffers, states);
-            let states = staged::read(states, part, (start, x.len()), &mut buffers);
-            loops::direction(x, dx, &states, kernel, Context { start, ..context });
+            let at = (start, x.len());
+            let states = staged::read(states, part, at, &mut buffers);
+            let context = Context { start, ..context };
+            loops::direction(x, dx, &states, kernel, context);
         },
     );
 }

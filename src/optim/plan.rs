@@ -157,15 +157,13 @@ impl Plan {
     ) -> Prepared<'p, E> {
         let step = |run: &Run| next_step(run.progress[0]);
         let kernel = |run: &'p Run| {
-            groups.kernel(
-                run.group as usize,
-                &run.shape,
-                step(run),
-                &run.progress[1..],
-            )
+            let group = run.group as usize;
+            let counters = &run.progress[1..];
+            groups.kernel(group, &run.shape, step(run), counters)
         };
         let kernels: Vec<_> = self.runs.iter().map(kernel).collect();
-        let scans: Vec<Scan<E>> = kernels.iter().map(|kernel| scan(&**kernel)).collect();
+        let scans = kernels.iter().map(|kernel| scan(&**kernel));
+        let scans: Vec<Scan<E>> = scans.collect();
         // The report has a place for every stage, even if no leaf takes part.
         // Options may differ from group to group, so their stages are put together.
         let counters = vec![0.0; groups.counters()];
@@ -185,7 +183,10 @@ impl Plan {
 
     /// A number that two plans have in common if they measure, change and move the same leaves at
     /// the same steps, and most likely not otherwise.
-    pub(super) fn fingerprint<E: FlatElement>(&self, prepared: &Prepared<'_, E>) -> u64 {
+    pub(super) fn fingerprint<E>(&self, prepared: &Prepared<'_, E>) -> u64
+    where
+        E: FlatElement,
+    {
         let mut hash = 0_u64;
         // A multiplication a number: a plan has two for each of maybe 10,000 leaves.
         let mut number = |number: u64| {
@@ -197,9 +198,9 @@ impl Plan {
             number(part.kernel as u64);
         }
         for (run, scan) in self.runs.iter().zip(&prepared.scans) {
-            run.progress
-                .iter()
-                .for_each(|counted| number(counted.to_bits()));
+            for counted in &run.progress {
+                number(counted.to_bits());
+            }
             scan.tell(&mut number);
         }
         hash
@@ -233,7 +234,8 @@ impl Plan {
         shown: &mut dyn ShowParts<E>,
     ) -> Result<(Vec<Option<Measured<E>>>, StepReport)> {
         let norms = 0..prepared.norms;
-        let mut measured: Vec<Option<Measured<E>>> = norms.clone().map(|_| None).collect();
+        let nothing = norms.clone().map(|_| None);
+        let mut measured: Vec<Option<Measured<E>>> = nothing.collect();
         let mut report = self.report(layout, prepared);
         let overflow_shows_in = match self.may_overflow {
             true => self.first_norm_of_gradient(prepared),
@@ -251,9 +253,9 @@ impl Plan {
         // In the order of the chain: a norm further behind is of a direction that those in front of
         // it have scaled already.
         for norm in norms {
-            if let Some(directions) =
-                self.change_leaves(layout, states, prepared, (norm, &measured), shown)?
-            {
+            let so_far = (norm, &measured[..]);
+            let changed = self.change_leaves(layout, states, prepared, so_far, shown)?;
+            if let Some(directions) = changed {
                 measured[norm] = Some(directions);
                 continue;
             }
@@ -286,17 +288,22 @@ impl Plan {
 
     /// The norm that is measured first, if it is that of the gradient as it came, at every leaf: it
     /// tells whether the gradient has overflowed.
-    fn first_norm_of_gradient<E: FlatElement>(&self, prepared: &Prepared<'_, E>) -> Option<usize> {
+    fn first_norm_of_gradient<E>(&self, prepared: &Prepared<'_, E>) -> Option<usize>
+    where
+        E: FlatElement,
+    {
         let scans = &prepared.scans;
-        let asks = |norm: &usize| {
-            let mut scans = scans.iter();
-            scans.any(|scan| scan.request_for(*norm).is_some() || scan.change_for(*norm).is_some())
+        let asks = |scan: &Scan<E>, norm: usize| {
+            scan.request_for(norm).is_some() || scan.change_for(norm).is_some()
         };
-        let first = (0..prepared.norms).find(asks)?;
+        let is_asked_for = |norm: &usize| scans.iter().any(|scan| asks(scan, *norm));
+        let first = (0..prepared.norms).find(is_asked_for)?;
         let is_of_gradient = |scan: &Scan<E>| {
-            let request = scan.request_for(first);
+            let Some(request) = scan.request_for(first) else {
+                return false;
+            };
             // Of an order above 0, so that one infinite element makes it infinite.
-            request.is_some_and(|request| request.is_of_gradient && request.measure.p > 0.0)
+            request.is_of_gradient && request.measure.p > 0.0
         };
         scans.iter().all(is_of_gradient).then_some(first)
     }
@@ -320,8 +327,8 @@ impl Plan {
 
     /// The first leaf whose gradient is infinite or NaN.
     fn overflow(&self, totals: &[[f64; 2]]) -> Option<usize> {
-        let is_finite = |[_, of_gradient]: &[f64; 2]| of_gradient.is_finite();
-        let part = totals.iter().position(|total| !is_finite(total))?;
+        let mut of_gradient = totals.iter().map(|[_, of_gradient]| of_gradient);
+        let part = of_gradient.position(|total| !total.is_finite())?;
         Some(self.parts[part].leaf)
     }
 
@@ -339,21 +346,22 @@ impl Plan {
         shown: &mut dyn ShowParts<E>,
     ) -> Result<Option<Measured<E>>> {
         let scans = prepared.scans.iter();
-        let changes: Vec<Option<&ChangeOfLeaf<E>>> =
-            scans.map(|scan| scan.change_for(number)).collect();
+        let changes = scans.map(|scan| scan.change_for(number));
+        let changes: Vec<Option<&ChangeOfLeaf<E>>> = changes.collect();
         if changes.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let mut directions = vec![Vec::new(); layout.leaves().len()];
+        let leaves = layout.leaves();
+        let mut directions = vec![Vec::new(); leaves.len()];
         let is_changed = |part: &Part| changes[part.kernel].is_some();
         let mut change = |parts: &[Part], slices: &[PartSlices<'_, E>]| {
             for (part, slices) in parts.iter().zip(slices) {
                 let Some(change) = changes[part.kernel] else {
                     continue;
                 };
-                let how = (&*prepared.kernels[part.kernel], change);
-                let changed = pass::change_leaf(part, *slices, states, how, measured);
-                let path = layout.leaves()[part.leaf].path();
+                let kernel = &*prepared.kernels[part.kernel];
+                let changed = pass::change_leaf(part, *slices, states, (kernel, change), measured);
+                let path = leaves[part.leaf].path();
                 directions[part.leaf] = changed.map_err(|error| error.at(path))?;
             }
             Ok(())
@@ -363,18 +371,23 @@ impl Plan {
         Ok(Some(Measured::Directions(directions)))
     }
 
-    fn report<E: FlatElement>(&self, layout: &Layout, prepared: &Prepared<'_, E>) -> StepReport {
+    fn report<E>(&self, layout: &Layout, prepared: &Prepared<'_, E>) -> StepReport
+    where
+        E: FlatElement,
+    {
         let is_held = |part: &&Part| prepared.scans[part.kernel].is_held_back();
         let held_back = self.parts.iter().filter(is_held).count();
-        let (global, by_leaf): (Vec<ClipStage>, Vec<ClipStage>) =
-            prepared.clips.iter().partition(|stage| stage.is_global);
+        let clips = prepared.clips.iter();
+        let global = clips.filter(|stage| stage.is_global).count();
+        let by_leaf = prepared.clips.len() - global;
+        let leaves = layout.leaves().len();
         StepReport {
             skipped: false,
             overflow: None,
             leaves: self.parts.len() - held_back,
             held_back,
-            clips: vec![unreached(); global.len()],
-            leaf_clips: vec![vec![None; layout.leaves().len()]; by_leaf.len()],
+            clips: vec![unreached(); global],
+            leaf_clips: vec![vec![None; leaves]; by_leaf],
         }
     }
 
@@ -387,10 +400,11 @@ impl Plan {
     ) -> Measured<E> {
         if let Some(measure) = global(requests) {
             // In the order of the parts, so that the bits do not depend on the threads.
-            let total = totals
-                .iter()
-                .fold([0.0; 2], |sum, total| measure.merge::<E>(sum, *total));
-            return Measured::Global(measure.norms::<E>(total));
+            let mut sum = [0.0; 2];
+            for total in totals {
+                sum = measure.merge::<E>(sum, *total);
+            }
+            return Measured::Global(measure.norms::<E>(sum));
         }
         let mut leaves = vec![[0.0; 2]; layout.leaves().len()];
         for (part, total) in self.parts.iter().zip(totals) {
@@ -423,8 +437,9 @@ impl Plan {
             }
             match request.measure.non_finite {
                 NonFinite::Error => {
-                    let leaf = &layout.leaves()[part.leaf];
-                    return Err(shown.at_fault(part)?.at(leaf.path()));
+                    let path = layout.leaves()[part.leaf].path();
+                    let error = shown.at_fault(part)?;
+                    return Err(error.at(path));
                 }
                 NonFinite::Skip => goes_on = false,
                 NonFinite::Propagate => {}
@@ -437,12 +452,17 @@ impl Plan {
 impl<E: FlatElement> Prepared<'_, E> {
     /// Counts the step of a part, which has been taken.
     pub(super) fn count(&self, part: &Part, advanced: &Advanced, progress: &mut Progress) {
-        let own = progress.of_mut(part.leaf);
-        let start = part.kernel * own.len();
-        own.copy_from_slice(&advanced.counted[start..][..own.len()]);
-        let is_held_back = self.scans[part.kernel].is_held_back();
-        let steps = &mut progress.leaves[part.leaf].steps;
-        *steps = steps.saturating_add(u64::from(!is_held_back));
+        let Part { leaf, kernel, .. } = *part;
+        let own = progress.of_mut(leaf);
+        let width = own.len();
+        let start = kernel * width;
+        let counted = &advanced.counted[start..][..width];
+        own.copy_from_slice(counted);
+        // What is held back has seen a gradient, but has not moved.
+        if !self.scans[kernel].is_held_back() {
+            let steps = &mut progress.leaves[leaf].steps;
+            *steps = steps.saturating_add(1);
+        }
     }
 
     /// Notes in the report what a clipping stage measured.
@@ -465,15 +485,14 @@ impl<E: FlatElement> Prepared<'_, E> {
         };
         if stage.is_global {
             let first = requests.iter().flatten().next();
-            report.clips[place] = first
-                .and_then(|request| clip_at(0, request))
-                .unwrap_or_else(unreached);
+            let clip = first.and_then(|request| clip_at(0, request));
+            report.clips[place] = clip.unwrap_or_else(unreached);
             return;
         }
+        let clips = &mut report.leaf_clips[place];
         for part in parts {
             let request = requests[part.kernel].as_ref();
-            report.leaf_clips[place][part.leaf] =
-                request.and_then(|request| clip_at(part.leaf, request));
+            clips[part.leaf] = request.and_then(|request| clip_at(part.leaf, request));
         }
     }
 }
@@ -486,20 +505,20 @@ fn scan<E: FlatElement>(kernel: &dyn AnyKernel<E>) -> Scan<E> {
 
 /// What each kernel asks for by this number. Of a norm over all leaves there is one measure, the
 /// first group's, with the strictest group's answer to what is not finite.
-fn requests_for<E: FlatElement>(scans: &[Scan<E>], norm: usize) -> Vec<Option<Request>> {
-    let mut requests: Vec<Option<Request>> =
-        scans.iter().map(|scan| scan.request_for(norm)).collect();
-    if let Some(first) = global(&requests) {
-        let answers = requests.iter().flatten();
-        let non_finite = answers
-            .map(|request| request.measure.non_finite)
-            .fold(NonFinite::Propagate, stricter);
-        for request in requests.iter_mut().flatten() {
-            request.measure = Measure {
-                non_finite,
-                ..first
-            };
-        }
+fn requests_for<E>(scans: &[Scan<E>], norm: usize) -> Vec<Option<Request>>
+where
+    E: FlatElement,
+{
+    let requests = scans.iter().map(|scan| scan.request_for(norm));
+    let mut requests: Vec<Option<Request>> = requests.collect();
+    let Some(mut common) = global(&requests) else {
+        return requests;
+    };
+    let answers = requests.iter().flatten();
+    let answers = answers.map(|request| request.measure.non_finite);
+    common.non_finite = answers.fold(NonFinite::Propagate, stricter);
+    for request in requests.iter_mut().flatten() {
+        request.measure = common;
     }
     requests
 }

@@ -105,10 +105,12 @@ impl RAdam {
         let (beta1, beta2) = self.betas;
         let rectification = self.rectification(step);
         let rate = self.lr / weight(beta1, step);
-        let rectified_rate = rate * rectification.unwrap_or(0.0) * weight(beta2, step).sqrt();
+        let correction = weight(beta2, step).sqrt();
+        let rectified_rate = rate * rectification.unwrap_or(0.0) * correction;
         let quotient = Quotient::new(rectified_rate, 0.0, 1.0, self.eps);
         let direction = Direction::new(self.betas, quotient);
-        let (first, second) = (Average::new(beta1), Average::new(beta2));
+        let first = Average::new(beta1);
+        let second = Average::new(beta2);
         let rate: E = saturating(rate);
         let rectified = each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v));
         // Not the quotient with a factor of 0 before v: v is infinite where the square of a
@@ -120,9 +122,10 @@ impl RAdam {
         });
         let (coupled, decoupled) =
             coupling(self.lr, self.weight_decay, self.decoupled_weight_decay);
+        let is_rectified = rectification.is_some();
         (
             penalty(coupled),
-            choose(rectification.is_some(), rectified, without_divisor),
+            choose(is_rectified, rectified, without_divisor),
             shrinkage(decoupled),
         )
     }

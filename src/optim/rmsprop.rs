@@ -107,8 +107,10 @@ impl RuleFor<f64> for RmsProp {
 
 impl RmsProp {
     fn stages<E: FlatElement>(&self) -> impl Kernel<E> + use<E> {
-        let (average, eps) = (Average::new(self.alpha), E::from_f64(self.eps));
-        let (lr, momentum) = (E::from_f64(self.lr), E::from_f64(self.momentum));
+        let average = Average::new(self.alpha);
+        let eps = E::from_f64(self.eps);
+        let lr = E::from_f64(self.lr);
+        let momentum = E::from_f64(self.momentum);
         let by_root = move |grad: E, squares: &mut E| {
             *squares = average.mix_square(*squares, grad);
             grad / (squares.sqrt() + eps)
@@ -116,9 +118,13 @@ impl RmsProp {
         let by_deviation = move |grad: E, squares: &mut E, mean: &mut E| {
             *squares = average.mix_square(*squares, grad);
             *mean = average.mix(*mean, grad);
-            grad / (variance(*squares, *mean).sqrt() + eps)
+            let deviation = variance(*squares, *mean).sqrt();
+            grad / (deviation + eps)
         };
-        let without_momentum = each_as::<E, _>(move |_, dx, [squares]| lr * by_root(dx, squares));
+        let without_momentum = each_as::<E, _>(move |_, dx, [squares]| {
+            let scaled = by_root(dx, squares);
+            lr * scaled
+        });
         let with_momentum = each_as::<E, _>(move |_, dx, [squares, buffer]| {
             *buffer = momentum * *buffer + by_root(dx, squares);
             lr * *buffer
@@ -127,11 +133,10 @@ impl RmsProp {
             *buffer = momentum * *buffer + by_deviation(dx, squares, mean);
             lr * *buffer
         });
-        let by_momentum = choose(momentum == E::zero(), without_momentum, with_momentum);
-        (
-            penalty(self.weight_decay),
-            choose(self.centered, centered, by_momentum),
-        )
+        let has_none = momentum == E::zero();
+        let by_momentum = choose(has_none, without_momentum, with_momentum);
+        let step = choose(self.centered, centered, by_momentum);
+        (penalty(self.weight_decay), step)
     }
 }
 

@@ -109,19 +109,22 @@ impl Rprop {
             1 => E::from_f64(self.lr), // sizes are 0 before
             _ => E::zero(),
         };
-        let (shrinking, growing) = (E::from_f64(self.etas.0), E::from_f64(self.etas.1));
-        let (least, greatest) = (
-            E::from_f64(self.step_sizes.0),
-            E::from_f64(self.step_sizes.1),
-        );
+        let shrinking = E::from_f64(self.etas.0);
+        let growing = E::from_f64(self.etas.1);
+        let least = E::from_f64(self.step_sizes.0);
+        let greatest = E::from_f64(self.step_sizes.1);
         each_as::<E, _>(move |_, dx, [before, size]| {
             // Of signs, whose product neither vanishes nor overflows.
             let agreement = sign(dx) * sign(*before);
-            let (agrees, turned) = (agreement.max(E::zero()), (-agreement).max(E::zero()));
-            let factor = agrees * growing + turned * shrinking + (E::one() - agrees - turned);
-            *size = (factor * (*size + initial)).max(least).min(greatest);
+            let agrees = agreement.max(E::zero());
+            let turned = (-agreement).max(E::zero());
+            let unchanged = E::one() - agrees - turned;
+            let factor = agrees * growing + turned * shrinking + unchanged;
+            let next = factor * (*size + initial);
+            *size = next.max(least).min(greatest);
             // A choice and no product, since ∞·0 is NaN.
-            *before = if turned == E::one() { E::zero() } else { dx };
+            let has_turned = turned == E::one();
+            *before = if has_turned { E::zero() } else { dx };
             *size * sign(*before)
         })
     }

@@ -483,10 +483,8 @@ pub trait RuleFor<E: FlatElement>: Rule {
     #[doc(hidden)]
     fn check_kernel(&self) -> Result<()> {
         let counters = vec![0.0; self.counters().len()];
-        let (named, used) = (
-            self.states().len(),
-            self.kernel_as(&[], 1, &counters).states(),
-        );
+        let named = self.states().len();
+        let used = self.kernel_as(&[], 1, &counters).states();
         check_vectors::<Self>(named, used)
     }
 }

@@ -170,7 +170,10 @@ mod stored {
     }
 
     impl<E: FlatElement + Serialize> Serialize for SavedState<'_, E> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn serialize<S>(&self, serializer: S) -> Result<S::Ok, S::Error>
+        where
+            S: Serializer,
+        {
             let stored = Stored {
                 name: label(&self.name, self.kept),
                 elements: self.elements.as_ref().map(SavedElements::numbers),
@@ -180,7 +183,10 @@ mod stored {
     }
 
     impl<'de, E: FlatElement + Deserialize<'de>> Deserialize<'de> for SavedState<'_, E> {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+        where
+            D: Deserializer<'de>,
+        {
             let Stored::<E> { name, elements } = Stored::deserialize(deserializer)?;
             let full = Kept::new(Form::Full, Storage::Full);
             let (name, kept) = match of_label(&name) {

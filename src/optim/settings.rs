@@ -193,7 +193,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             let rule = &self.groups[self.progress.leaves[leaf].group as usize];
             let kept = self.leaf_kept(leaf);
             let states = &mut self.states;
-            let (mut first, mut is_found) = (0, false);
+            let mut first = 0;
+            let mut is_found = false;
             let mut reset = |stage: StageState<'_>| {
                 let vectors = first..first + stage.vectors.len();
                 first = vectors.end;

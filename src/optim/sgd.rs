@@ -112,7 +112,8 @@ impl RuleFor<f64> for Sgd {
 
 impl Sgd {
     fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
-        let (lr, momentum) = (E::from_f64(self.lr), E::from_f64(self.momentum));
+        let lr = E::from_f64(self.lr);
+        let momentum = E::from_f64(self.momentum);
         let fresh = match step {
             1 => E::one(),
             _ => saturating(1.0 - self.dampening),
@@ -127,9 +128,8 @@ impl Sgd {
             lr * (dx + momentum * *buffer)
         });
         let with_momentum = choose(self.nesterov, looking_ahead, heavy);
-        (
-            penalty(self.weight_decay),
-            choose(momentum == E::zero(), plain, with_momentum),
-        )
+        let has_none = momentum == E::zero();
+        let step = choose(has_none, plain, with_momentum);
+        (penalty(self.weight_decay), step)
     }
 }

@@ -119,15 +119,18 @@ impl<R, E> Optimizer<R, E> {
 
     /// Where the elements of a leaf are in the state vectors, as far as they are kept here.
     pub(super) fn kept_of(&self, leaf: usize) -> Range<usize> {
-        let kept = intersection(&self.layout.leaves()[leaf].range(), &self.range);
-        kept.start - self.range.start..kept.end - self.range.start
+        let leaf = &self.layout.leaves()[leaf];
+        let kept = intersection(&leaf.range(), &self.range);
+        let first = self.range.start;
+        kept.start - first..kept.end - first
     }
 }
 
 /// What two ranges have in common; where they have nothing, an empty one within the second.
 pub(super) fn intersection(a: &Range<usize>, within: &Range<usize>) -> Range<usize> {
     let start = a.start.clamp(within.start, within.end);
-    start..a.end.clamp(start, within.end)
+    let end = a.end.clamp(start, within.end);
+    start..end
 }
 
 /// What a range has of parts that are whole leaves.

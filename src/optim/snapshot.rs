@@ -178,9 +178,11 @@ fn first_version() -> u32 {
 }
 
 #[cfg(feature = "serde")]
-fn known_version<'de, D: serde::Deserializer<'de>, E: FlatElement>(
-    deserializer: D,
-) -> std::result::Result<u32, D::Error> {
+fn known_version<'de, D, E>(deserializer: D) -> std::result::Result<u32, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    E: FlatElement,
+{
     let version: u32 = serde::Deserialize::deserialize(deserializer)?;
     let number = version & !OF_F64;
     if !(1..=VERSION).contains(&number) {
@@ -248,28 +250,37 @@ pub struct Migration {
 impl fmt::Display for Migration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |name: &String| format!("`{}`", Printable(name));
-        let all = |names: &[String]| names.iter().map(quoted).collect::<Vec<_>>();
+        let all = |names: &[String]| -> Vec<String> {
+            let names = names.iter();
+            names.map(quoted).collect()
+        };
         let reshaped = self.reshaped.iter().map(|leaf| {
-            let (path, before, now) = (quoted(&leaf.path), &leaf.before, &leaf.now);
+            let Reshaped { path, before, now } = leaf;
+            let path = quoted(path);
             format!("{path} from {before:?} to {now:?}")
         });
+        let added_states = all(&self.added_states);
+        let removed_states = all(&self.removed_states);
+        let stored_otherwise = all(&self.stored_otherwise);
         let changes = [
             ("added", all(&self.added)),
             ("removed", all(&self.removed)),
             ("reshaped", reshaped.collect()),
-            ("state vectors added", all(&self.added_states)),
-            ("state vectors removed", all(&self.removed_states)),
-            (
-                "state vectors stored otherwise",
-                all(&self.stored_otherwise),
-            ),
+            ("state vectors added", added_states),
+            ("state vectors removed", removed_states),
+            ("state vectors stored otherwise", stored_otherwise),
         ];
-        let stated = changes.iter().filter(|(_, names)| !names.is_empty());
-        let stated = stated.map(|(what, names)| format!("{what}: {}", names.join(", ")));
-        match stated.collect::<Vec<_>>() {
-            nothing if nothing.is_empty() => write!(f, "nothing changed"),
-            stated => write!(f, "{}", stated.join("; ")),
+        let mut stated = Vec::new();
+        for (what, names) in changes {
+            if !names.is_empty() {
+                let names = names.join(", ");
+                stated.push(format!("{what}: {names}"));
+            }
         }
+        if stated.is_empty() {
+            return write!(f, "nothing changed");
+        }
+        write!(f, "{}", stated.join("; "))
     }
 }
 
@@ -313,21 +324,12 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
     /// # Ok::<(), flatleaf::Error>(())
     /// ```
     pub fn snapshot(&self) -> Snapshot<'_, R, E> {
-        let leaf = |(index, leaf): (usize, &Leaf)| {
-            let progress = self.progress.leaves[index];
-            SavedLeaf {
-                path: leaf.path().to_owned(),
-                shape: leaf.shape().to_vec(),
-                steps: progress.steps,
-                group: progress.group,
-                frozen: progress.is_frozen,
-                counted: self.progress.of(index).to_vec(),
-            }
-        };
-        let names = self.groups[0].states().into_iter().enumerate();
-        let states: Vec<_> = names
-            .map(|(vector, name)| self.saved_state(vector, name))
-            .collect();
+        let leaves = self.layout.leaves().iter().enumerate();
+        let leaves = leaves.map(|(index, leaf)| self.saved_leaf(index, leaf));
+        let names = self.groups[0].states().into_iter();
+        let states = names.enumerate();
+        let states = states.map(|(vector, name)| self.saved_state(vector, name));
+        let states: Vec<SavedState<'_, E>> = states.collect();
         let is_whole = self.range == (0..self.layout.len());
         let version = match is_whole {
             true => version_of(&states),
@@ -338,8 +340,24 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             range: (!is_whole).then(|| self.range.clone()),
             fingerprint: self.layout.fingerprint(),
             groups: self.groups.clone(),
-            leaves: self.layout.leaves().iter().enumerate().map(leaf).collect(),
+            leaves: leaves.collect(),
             states,
+        }
+    }
+
+    fn saved_leaf(&self, index: usize, leaf: &Leaf) -> SavedLeaf {
+        let LeafProgress {
+            steps,
+            group,
+            is_frozen,
+        } = self.progress.leaves[index];
+        SavedLeaf {
+            path: leaf.path().to_owned(),
+            shape: leaf.shape().to_vec(),
+            steps,
+            group,
+            frozen: is_frozen,
+            counted: self.progress.of(index).to_vec(),
         }
     }
 
@@ -347,22 +365,24 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let states = &self.states;
         let kept = Kept::new(states.vectors[vector].form(), states.storage);
         // Many rules have vectors for options that are off: those of zeros are left out.
-        let (is_zero, elements) = match &states.vectors[vector] {
-            StateVector::Full(elements) => (
+        let elements = match &states.vectors[vector] {
+            StateVector::Full(elements) => {
                 // Bits and not numbers: −0 has to come back as −0.
-                elements.iter().all(|x| x.bits() == 0),
-                SavedElements::Full(elements.into()),
-            ),
-            StateVector::Packed(packed) => (
-                packed.is_zero(),
-                SavedElements::Packed(Cow::Borrowed(packed), Arc::clone(&states.blocks)),
-            ),
+                let is_zero = elements.iter().all(|x| x.bits() == 0);
+                let elements = SavedElements::Full(elements.into());
+                (!is_zero).then_some(elements)
+            }
+            StateVector::Packed(packed) => {
+                let blocks = Arc::clone(&states.blocks);
+                let elements = SavedElements::Packed(Cow::Borrowed(packed), blocks);
+                (!packed.is_zero()).then_some(elements)
+            }
         };
         SavedState {
             name: Cow::Borrowed(name),
             was: kept,
             kept,
-            elements: (!is_zero).then_some(elements),
+            elements,
         }
     }
 
@@ -516,10 +536,8 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
             let leaf = &layout.leaves()[index];
             if leaf.shape() != saved.shape {
                 // Zero state is that of step 0: a bias correction by a later step would be wrong.
-                let anew = LeafProgress {
-                    steps: 0,
-                    ..saved.progress()
-                };
+                let mut anew = saved.progress();
+                anew.steps = 0;
                 optimizer.progress.leaves[index] = anew;
                 migration.reshaped.push(Reshaped {
                     path: leaf.path().to_owned(),
@@ -528,18 +546,25 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
                 });
                 continue;
             }
-            optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
+            let counted = (&saved.counted[..], &carried);
+            optimizer.restore(index, saved.progress(), counted);
             let to = optimizer.leaf_kept(index);
             for (vector, carried) in carried.vectors.iter().enumerate() {
-                let saved = carried.and_then(|carried| snapshot.states[carried].elements.as_ref());
-                if let Some(saved) = saved {
-                    optimizer.states.copy(vector, &to, (saved.lent(), &from));
+                let Some(carried) = *carried else {
+                    continue;
+                };
+                // One of zeros is not in the snapshot, and is zeros in the optimiser already.
+                if let Some(saved) = &snapshot.states[carried].elements {
+                    let from = (saved.lent(), &from);
+                    optimizer.states.copy(vector, &to, from);
                 }
             }
         }
-        let leaves = layout.leaves().iter().zip(is_found);
-        let added = leaves.filter(|(_, is_found)| !is_found);
-        migration.added = added.map(|(leaf, _)| leaf.path().to_owned()).collect();
+        for (leaf, is_found) in layout.leaves().iter().zip(is_found) {
+            if !is_found {
+                migration.added.push(leaf.path().to_owned());
+            }
+        }
         Ok((optimizer, migration))
     }
 }
@@ -583,12 +608,14 @@ impl<R, E: FlatElement> Snapshot<'_, R, E> {
         from: impl Into<String>,
         to: impl Into<String>,
     ) -> Result<Self> {
-        let taken = self.leaves.iter_mut();
-        let mut paths: Vec<Cow<'_, str>> = taken
-            .map(|leaf| Cow::Owned(std::mem::take(&mut leaf.path)))
-            .collect();
-        let (from, to) = (from.into(), to.into());
-        Rename::Pattern { from, to }.apply(&mut paths)?;
+        let leaves = self.leaves.iter_mut();
+        let taken = leaves.map(|leaf| std::mem::take(&mut leaf.path));
+        let mut paths: Vec<Cow<'_, str>> = taken.map(Cow::Owned).collect();
+        let rename = Rename::Pattern {
+            from: from.into(),
+            to: to.into(),
+        };
+        rename.apply(&mut paths)?;
         // Two leaves of one name would both claim the state of one leaf of the layout.
         let mut seen = HashSet::new();
         if let Some(twice) = paths.iter().find(|path| !seen.insert(&***path)) {
@@ -608,16 +635,24 @@ impl<R, E: FlatElement> Snapshot<'_, R, E> {
         migration: &mut Migration,
     ) {
         let names = optimizer.groups[0].states();
-        let added = names.iter().zip(&carried.vectors);
-        let added = added.filter(|(_, from)| from.is_none());
-        migration.added_states = added.map(|(name, _)| (*name).to_owned()).collect();
-        let saved = self.states.iter().enumerate();
-        let removed = saved.filter(|(index, _)| !carried.vectors.contains(&Some(*index)));
-        migration.removed_states = removed.map(|(_, state)| state.name.to_string()).collect();
-        let kept = carried.vectors.iter().flatten();
-        let is_otherwise = kept.filter(|from| self.states[**from].was != self.states[**from].kept);
-        let names = is_otherwise.map(|from| self.states[*from].name.to_string());
-        migration.stored_otherwise = names.collect();
+        for (name, from) in names.into_iter().zip(&carried.vectors) {
+            let Some(from) = *from else {
+                migration.added_states.push(name.to_owned());
+                continue;
+            };
+            let state = &self.states[from];
+            if state.was != state.kept {
+                let name = state.name.to_string();
+                migration.stored_otherwise.push(name);
+            }
+        }
+        for (index, state) in self.states.iter().enumerate() {
+            let is_carried = carried.vectors.contains(&Some(index));
+            if !is_carried {
+                let name = state.name.to_string();
+                migration.removed_states.push(name);
+            }
+        }
     }
 }
 
@@ -660,13 +695,13 @@ impl<R: RuleFor<E>, E: FlatElement> Optimizer<R, E> {
         let mut snapshot = self.snapshot();
         snapshot.range = None;
         snapshot.version = version_of(&snapshot.states);
-        let states = snapshot.states.iter_mut().enumerate();
-        let take = |(vector, state): (usize, &mut SavedState<'_, E>)| {
+        let mut vectors = Vec::new();
+        for (vector, state) in snapshot.states.iter_mut().enumerate() {
             let saved = state.elements.take();
             let elements = saved.map(|_| self.states.lent(vector));
-            (state.name.to_string(), state.kept.form, elements)
-        };
-        let vectors = states.map(take).collect();
+            let name = state.name.to_string();
+            vectors.push((name, state.kept.form, elements));
+        }
         (snapshot, vectors)
     }
 }
@@ -730,12 +765,11 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
 
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
-        let is_known = (1..=VERSION).contains(&(self.version & !OF_F64));
+        let version = self.version;
+        let is_known = (1..=VERSION).contains(&(version & !OF_F64));
         if !is_known && self.range.is_none() {
-            return Err(Error::invalid_state(format!(
-                "version {} of at most {VERSION}",
-                self.version
-            )));
+            let found = format!("version {version} of at most {VERSION}");
+            return Err(Error::invalid_state(found));
         }
         let Some(first) = self.groups.first() else {
             return Err(Error::invalid_state("no configuration"));
@@ -747,7 +781,8 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
             let found = format!("group {} of {groups}", leaf.group);
             return Err(Error::invalid_state(found).at(&leaf.path));
         }
-        let names: Vec<&str> = self.states.iter().map(|state| &*state.name).collect();
+        let names = self.states.iter().map(|state| &*state.name);
+        let names: Vec<&str> = names.collect();
         let expected = first.states();
         if names != expected {
             let found = format!("state vectors {names:?}, the rule keeps {expected:?}");
@@ -771,24 +806,29 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
 
     /// How many elements all leaves have; none if no number says it.
     fn checked_len(&self) -> Option<usize> {
-        let mut leaves = self.leaves.iter();
-        leaves.try_fold(0_usize, |sum, leaf| {
-            let mut axes = leaf.shape.iter();
-            let len = axes.try_fold(1_usize, |product, &axis| product.checked_mul(axis))?;
-            sum.checked_add(len)
-        })
+        let mut sum = 0_usize;
+        for leaf in &self.leaves {
+            let mut len = 1_usize;
+            for &axis in &leaf.shape {
+                len = len.checked_mul(axis)?;
+            }
+            sum = sum.checked_add(len)?;
+        }
+        Some(sum)
     }
 
     /// # Errors
     /// Vectors in fewer bytes that are kept in several ways, or are not of f32.
     fn check_kept(&self) -> Result<()> {
-        for state in &self.states {
-            let own = state.kept.storage();
-            let is_of_f32 = E::DTYPE == Dtype::F32;
-            if own != Storage::Full && (own != self.storage() || !is_of_f32) {
-                let found = format!("the state vector `{}` in {own:?}", state.name);
-                return Err(Error::invalid_state(found));
+        let storage = self.storage();
+        let is_of_f32 = E::DTYPE == Dtype::F32;
+        for SavedState { name, kept, .. } in &self.states {
+            let own = kept.storage();
+            if own == Storage::Full || (own == storage && is_of_f32) {
+                continue;
             }
+            let found = format!("the state vector `{name}` in {own:?}");
+            return Err(Error::invalid_state(found));
         }
         Ok(())
     }
@@ -818,21 +858,26 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
 
     /// In what another snapshot of the same layout is not as far as this one, but for vectors.
     pub(super) fn difference_from(&self, other: &Self) -> Option<&'static str> {
-        let mut leaves = self.leaves.iter().zip(&other.leaves);
-        let is_alike = |(a, b): (&SavedLeaf, &SavedLeaf)| {
+        let leaves = self.leaves.iter().zip(&other.leaves);
+        for (a, b) in leaves.clone() {
+            if a.steps != b.steps || a.counted != b.counted {
+                return Some("step");
+            }
+        }
+        for (a, b) in self.states.iter().zip(&other.states) {
+            if a.kept != b.kept {
+                return Some("storage");
+            }
+        }
+        for (a, b) in leaves {
             // By content: members may have made like groups in another order.
-            let same_rule = self.groups[a.group as usize] == other.groups[b.group as usize];
-            same_rule && a.frozen == b.frozen
-        };
-        let steps = |(a, b): (&SavedLeaf, &SavedLeaf)| a.steps == b.steps && a.counted == b.counted;
-        if !leaves.clone().all(steps) {
-            return Some("step");
+            let rule = &self.groups[a.group as usize];
+            let other_rule = &other.groups[b.group as usize];
+            if rule != other_rule || a.frozen != b.frozen {
+                return Some("setting");
+            }
         }
-        let kept = |(a, b): (&SavedState<'_, E>, &SavedState<'_, E>)| a.kept == b.kept;
-        if !self.states.iter().zip(&other.states).all(kept) {
-            return Some("storage");
-        }
-        (!leaves.all(is_alike)).then_some("setting")
+        None
     }
 
     /// An optimiser that is as far, of a range, with vectors of zeros; call after
@@ -845,14 +890,17 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     where
         R: RuleFor<E>,
     {
-        let forms: Vec<Form> = self.states.iter().map(|state| state.kept.form).collect();
-        let (rule, kept) = (self.groups[0].clone(), (&forms[..], self.storage()));
-        let mut optimizer = Optimizer::with_forms(rule, layout, range, kept)?;
+        let rule = &self.groups[0];
+        let forms = self.states.iter().map(|state| state.kept.form);
+        let forms: Vec<Form> = forms.collect();
+        let kept = (&forms[..], self.storage());
+        let mut optimizer = Optimizer::with_forms(rule.clone(), layout, range, kept)?;
         optimizer.groups = self.groups.clone();
         // The rule is the one of before, so every vector and counter stays in its place.
-        let carried = Carried::between(&self.groups[0], &self.groups[0]);
+        let carried = Carried::between(rule, rule);
         for (index, saved) in self.leaves.iter().enumerate() {
-            optimizer.restore(index, saved.progress(), (&saved.counted, &carried));
+            let counted = (&saved.counted[..], &carried);
+            optimizer.restore(index, saved.progress(), counted);
         }
         Ok(optimizer)
     }
@@ -866,17 +914,26 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     ) {
         let own = self.range(layout);
         for (index, leaf) in layout.leaves().iter().enumerate() {
-            let piece = intersection(&leaf.range(), &elements);
+            let leaf = leaf.range();
+            let piece = intersection(&leaf, &elements);
+            if piece.is_empty() {
+                continue;
+            }
             // In the vectors of a range, of which the leaf may begin before it does.
-            let within = |range: &Range<usize>| OfLeaf {
-                leaf: index,
-                place: piece.start - leaf.range().start.max(range.start).min(piece.start),
-                range: piece.start - range.start..piece.end - range.start,
+            let within = |range: &Range<usize>| {
+                let first = leaf.start.max(range.start).min(piece.start);
+                OfLeaf {
+                    leaf: index,
+                    place: piece.start - first,
+                    range: piece.start - range.start..piece.end - range.start,
+                }
             };
-            let (from, to) = (within(&own), within(&optimizer.range));
+            let from = within(&own);
+            let to = within(&optimizer.range);
             for (vector, saved) in self.states.iter().enumerate() {
-                if let Some(saved) = saved.elements.as_ref().filter(|_| !piece.is_empty()) {
-                    optimizer.states.copy(vector, &to, (saved.lent(), &from));
+                if let Some(saved) = &saved.elements {
+                    let from = (saved.lent(), &from);
+                    optimizer.states.copy(vector, &to, from);
                 }
             }
         }
@@ -892,18 +949,17 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         }
         let differences = self.differences(layout);
         // Migrated, a leaf of another shape would begin anew, so that is not advised.
-        let is_reshaped =
-            |(_, expected, found): &Difference<'_>| expected.is_some() && found.is_some();
-        let same_shapes = !differences.iter().any(is_reshaped);
-        // Said once, behind the first of what may be thousands of leaves.
-        let advice = |findings: &Findings| match same_shapes && findings.is_empty() {
-            true => ADVICE,
-            false => "",
-        };
+        let same_shapes = !differences.iter().any(Difference::is_reshaped);
         let mut findings = Findings::default();
-        for (path, expected, found) in differences {
-            let found = state(found) + advice(&findings);
-            findings.add(Error::other_layout(state(expected), found).at(path));
+        for difference in differences {
+            let expected = state(difference.expected);
+            let mut found = state(difference.found);
+            // Said once, behind the first of what may be thousands of leaves.
+            if same_shapes && findings.is_empty() {
+                found += ADVICE;
+            }
+            let error = Error::other_layout(expected, found);
+            findings.add(error.at(difference.path));
         }
         // Leaf by leaf all is alike, so it is something else that goes into the fingerprint.
         if findings.is_empty() {
@@ -919,38 +975,60 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
         let saved = self.leaves.iter();
         let shapes = saved.map(|leaf| (&*leaf.path, &leaf.shape[..]));
         let shapes: HashMap<&str, &[usize]> = shapes.collect();
-        let expected = layout.leaves().iter().map(|leaf| {
+        let mut differences = Vec::new();
+        for leaf in layout.leaves() {
+            let expected = Some(leaf.shape());
             let found = shapes.get(leaf.path()).copied();
-            (leaf.path(), Some(leaf.shape()), found)
-        });
-        let differing = expected.filter(|(_, expected, found)| expected != found);
-        // A layout finds a tied leaf by any of its places, and only one of them is its name.
-        let is_gone = |saved: &&SavedLeaf| {
+            if expected != found {
+                differences.push(Difference {
+                    path: leaf.path(),
+                    expected,
+                    found,
+                });
+            }
+        }
+        for saved in &self.leaves {
+            // A layout finds a tied leaf by any of its places, and only one of them is its name.
             let leaf = layout.leaf(&saved.path);
-            leaf.is_none_or(|leaf| leaf.path() != saved.path)
-        };
-        let gone = self.leaves.iter().filter(is_gone);
-        let gone = gone.map(|saved| (&*saved.path, None, Some(&saved.shape[..])));
-        differing.chain(gone).collect()
+            if leaf.is_none_or(|leaf| leaf.path() != saved.path) {
+                differences.push(Difference {
+                    path: &saved.path,
+                    expected: None,
+                    found: Some(&saved.shape),
+                });
+            }
+        }
+        differences
     }
 
     fn agrees(&self, layout: &Layout) -> bool {
-        self.leaves
-            .iter()
-            .zip(layout.leaves())
-            .all(|(saved, leaf)| saved.path == leaf.path() && saved.shape == leaf.shape())
+        let leaves = layout.leaves().iter();
+        let mut pairs = self.leaves.iter().zip(leaves);
+        pairs.all(|(saved, leaf)| saved.path == leaf.path() && saved.shape == leaf.shape())
     }
 }
 
-/// The path of a leaf that differs, and its shape in the layout and in the snapshot, where it is
-/// there.
-type Difference<'d> = (&'d str, Option<&'d [usize]>, Option<&'d [usize]>);
+/// A leaf that differs.
+struct Difference<'d> {
+    path: &'d str,
+    /// Its shape in the layout, if it is there.
+    expected: Option<&'d [usize]>,
+    /// Its shape in the snapshot, if it is there.
+    found: Option<&'d [usize]>,
+}
+
+impl Difference<'_> {
+    fn is_reshaped(&self) -> bool {
+        self.expected.is_some() && self.found.is_some()
+    }
+}
 
 /// To those who resume a snapshot of another layout.
 const ADVICE: &str = " (`Optimizer::migrate` takes over what the two have in common)";
 
 fn state(shape: Option<&[usize]>) -> String {
-    shape.map_or("no state".into(), |shape| {
-        format!("state of shape {shape:?}")
-    })
+    match shape {
+        Some(shape) => format!("state of shape {shape:?}"),
+        None => "no state".to_owned(),
+    }
 }

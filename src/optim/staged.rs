@@ -88,8 +88,8 @@ pub(super) fn all_halves<'p>(
         return None;
     }
     let random = packed.first().and_then(|vector| vector.random);
-    let halves: Option<Halves<'p>> = packed.iter_mut().map(PackedPart::halves).collect();
-    let halves = halves?;
+    let halves = packed.iter_mut().map(PackedPart::halves);
+    let halves: Halves<'p> = halves.collect::<Option<_>>()?;
     let Some((bits, first)) = random else {
         return Some((halves, None));
     };
@@ -112,7 +112,8 @@ pub(super) fn step<E: FlatElement>(
         .iter()
         .for_each(|_| buffers.push([E::zeroed(); STAGE]));
     for (stage, x) in x.chunks_mut(STAGE).enumerate() {
-        let (start, len) = (stage * STAGE, x.len());
+        let start = stage * STAGE;
+        let len = x.len();
         let grad = grad.slice(start..start + len);
         for (packed, buffer) in packed.iter().zip(&mut buffers) {
             // A vector that an option leaves alone costs nothing.
@@ -151,18 +152,23 @@ fn in_order<'s, E>(
     range: Range<usize>,
 ) -> SmallVec<[&'s mut [E]; 4]> {
     let mut all: SmallVec<[&mut [E]; 4]> = SmallVec::new();
-    let mut full = full.iter_mut().map(|state| &mut state[range.clone()]);
+    let len = range.len();
+    let full = full.iter_mut();
+    let mut full = full.map(|state| &mut state[range.clone()]);
     for (packed, buffer) in packed.iter().zip(buffers) {
         let before = packed.state - all.len();
         all.extend(full.by_ref().take(before));
-        all.push(&mut buffer[..range.len()]);
+        all.push(&mut buffer[..len]);
     }
     all.extend(full);
     all
 }
 
 /// Makes buffers to read the state vectors by. In place, since they are large to be moved.
-pub(super) fn make_buffers<E: FlatElement>(buffers: &mut Buffers<E>, states: StateVectors<'_, E>) {
+pub(super) fn make_buffers<E>(buffers: &mut Buffers<E>, states: StateVectors<'_, E>)
+where
+    E: FlatElement,
+{
     for vector in &states.states.vectors {
         if let StateVector::Packed(_) = vector {
             buffers.push([E::zeroed(); STAGE]);

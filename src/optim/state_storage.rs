@@ -82,7 +82,8 @@ impl<R: Rule> Optimizer<R> {
         let mut states = KeptStates::try_zeroed(&forms, storage, lens)?;
         for vector in 0..forms.len() {
             for leaf in &leaves {
-                states.copy(vector, leaf, (self.states.lent(vector), leaf));
+                let from = (self.states.lent(vector), leaf);
+                states.copy(vector, leaf, from);
             }
         }
         self.states = states;

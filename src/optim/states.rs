@@ -38,21 +38,28 @@ pub(crate) enum LentVector<'s, E> {
 pub(super) fn forms<R: Rule>(rule: &R, storage: Storage) -> Vec<Form> {
     let mut forms = Vec::new();
     let mut counted = vec![0.0; 1 + rule.counters().len()];
-    rule.for_each_stage(&mut counted, &mut |stage: StageState<'_>| {
+    let mut push_forms = |stage: StageState<'_>| {
         for name in stage.vectors {
-            let moment = stage.moments.iter().find(|(moment, _)| moment == name);
-            forms.push(form(storage, moment.map(|(_, moment)| *moment)));
+            let mut moments = stage.moments.iter();
+            let moment = moments.find(|(vector, _)| vector == name);
+            let moment = moment.map(|(_, moment)| *moment);
+            forms.push(form(storage, moment));
         }
-    });
+    };
+    rule.for_each_stage(&mut counted, &mut push_forms);
     forms
 }
 
 fn form(storage: Storage, moment: Option<Moment>) -> Form {
-    match (storage, moment) {
-        (Storage::Full, _) | (Storage::EightBits(_), None) => Form::Full,
-        (Storage::Bf16(_), _) => Form::Bf16,
-        (Storage::EightBits(_), Some(Moment::First)) => Form::EightBits(Codes::Signed),
-        (Storage::EightBits(_), Some(Moment::Second)) => Form::EightBits(Codes::Unsigned),
+    match storage {
+        Storage::Full => Form::Full,
+        Storage::Bf16(_) => Form::Bf16,
+        Storage::EightBits(_) => match moment {
+            Some(Moment::First) => Form::EightBits(Codes::Signed),
+            Some(Moment::Second) => Form::EightBits(Codes::Unsigned),
+            // A vector that is no moment stays full.
+            None => Form::Full,
+        },
     }
 }
 
@@ -66,24 +73,24 @@ impl<E: FlatElement> KeptStates<E> {
         storage: Storage,
         leaves: impl Iterator<Item = usize> + Clone,
     ) -> Result<Self> {
-        let has_blocks = forms.iter().any(|form| matches!(form, Form::EightBits(_)));
-        let blocks = Arc::new(match has_blocks {
+        let is_in_blocks = |form: &Form| matches!(form, Form::EightBits(_));
+        let blocks = match forms.iter().any(is_in_blocks) {
             true => BlockStarts::of(leaves.clone()),
             false => BlockStarts::default(),
-        });
-        let len = leaves.sum();
-        let zeroed = |form: &Form| {
-            Ok(
-                match PackedVector::try_zeroed(*form, len, blocks.count())? {
-                    Some(packed) => StateVector::Packed(packed),
-                    None => StateVector::Full(memory::try_zeroed(len)?),
-                },
-            )
         };
+        let len = leaves.sum();
+        let mut vectors = Vec::with_capacity(forms.len());
+        for form in forms {
+            let packed = PackedVector::try_zeroed(*form, len, blocks.count())?;
+            vectors.push(match packed {
+                Some(packed) => StateVector::Packed(packed),
+                None => StateVector::Full(memory::try_zeroed(len)?),
+            });
+        }
         Ok(KeptStates {
-            vectors: forms.iter().map(zeroed).collect::<Result<_>>()?,
+            vectors,
             storage,
-            blocks,
+            blocks: Arc::new(blocks),
         })
     }
 
@@ -118,27 +125,39 @@ impl<E: FlatElement> KeptStates<E> {
 
     /// Takes elements of a leaf over from another vector: as they are where that is kept alike,
     /// otherwise rounded to the nearest.
-    pub(super) fn copy(&mut self, vector: usize, at: &OfLeaf, from: (LentVector<'_, E>, &OfLeaf)) {
+    pub(super) fn copy(
+        &mut self,
+        vector: usize,
+        at: &OfLeaf,
+        (from, from_at): (LentVector<'_, E>, &OfLeaf),
+    ) {
         let block = self.blocks.start(at.leaf, at.place);
         let range = at.range.clone();
-        match (&mut self.vectors[vector], from) {
-            (StateVector::Full(to), (from, from_at)) => from.read(from_at, &mut to[range]),
-            (StateVector::Packed(to), (LentVector::Full(from), from_at)) => {
-                let from = as_f32(&from[from_at.range.clone()]);
-                to.part_mut(range, block).write(0, from, None);
+        let to = match &mut self.vectors[vector] {
+            StateVector::Full(to) => return from.read(from_at, &mut to[range]),
+            StateVector::Packed(to) => to,
+        };
+        let mut to = to.part_mut(range, block);
+        match from {
+            LentVector::Full(from) => {
+                let from = &from[from_at.range.clone()];
+                to.write(0, as_f32(from), None);
             }
-            (StateVector::Packed(to), (LentVector::Packed(from, blocks), from_at)) => {
-                let from = part(from, blocks, from_at);
-                to.part_mut(range, block).copy(from);
+            LentVector::Packed(from, blocks) => {
+                to.copy(part(from, blocks, from_at));
             }
         }
     }
 
     pub(super) fn fill_zero(&mut self, vector: usize, at: &OfLeaf) {
         let block = self.blocks.start(at.leaf, at.place);
+        let range = at.range.clone();
         match &mut self.vectors[vector] {
-            StateVector::Full(elements) => elements[at.range.clone()].fill(E::zeroed()),
-            StateVector::Packed(packed) => packed.part_mut(at.range.clone(), block).fill_zero(),
+            StateVector::Full(elements) => elements[range].fill(E::zeroed()),
+            StateVector::Packed(packed) => {
+                let part = packed.part_mut(range, block);
+                part.fill_zero();
+            }
         }
     }
 }
@@ -163,8 +182,14 @@ impl<'s, E: FlatElement> LentVector<'s, E> {
     /// Reads elements of a leaf.
     pub(super) fn read(self, at: &OfLeaf, to: &mut [E]) {
         match self {
-            LentVector::Full(elements) => to.copy_from_slice(&elements[at.range.clone()]),
-            LentVector::Packed(packed, blocks) => part(packed, blocks, at).read(0, as_f32_mut(to)),
+            LentVector::Full(elements) => {
+                let from = &elements[at.range.clone()];
+                to.copy_from_slice(from);
+            }
+            LentVector::Packed(packed, blocks) => {
+                let from = part(packed, blocks, at);
+                from.read(0, as_f32_mut(to));
+            }
         }
     }
 
@@ -182,7 +207,8 @@ impl<'s, E: FlatElement> LentVector<'s, E> {
 }
 
 fn part<'s>(packed: &'s PackedVector, blocks: &BlockStarts, at: &OfLeaf) -> Packed<'s> {
-    packed.part(at.range.clone(), blocks.start(at.leaf, at.place))
+    let first_block = blocks.start(at.leaf, at.place);
+    packed.part(at.range.clone(), first_block)
 }
 
 /// Elements of what is kept in fewer bytes, which is always of vectors of f32.

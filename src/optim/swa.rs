@@ -112,7 +112,10 @@ impl Swa {
     }
 
     /// The step of a leaf of whose parameters so many were taken in before.
-    fn average<E: FlatElement>(&self, step: u64, averaged: f64) -> impl Kernel<E> + use<E> {
+    fn average<E>(&self, step: u64, averaged: f64) -> impl Kernel<E> + use<E>
+    where
+        E: FlatElement,
+    {
         let fresh = 1.0 / (averaged + 1.0);
         choose(self.takes_in(step), ema::move_average(fresh), ())
     }

@@ -104,15 +104,16 @@ impl RuleFor<f64> for Lamb {
 
 impl Lamb {
     fn stages<E: FlatElement>(&self, step: u64) -> impl Kernel<E> + use<E> {
-        let quotient =
-            Quotient::adam(1.0, self.betas, self.eps, false, step).with_eps_root(self.eps_root);
+        let quotient = Quotient::adam(1.0, self.betas, self.eps, false, step);
+        let quotient = quotient.with_eps_root(self.eps_root);
         let direction = Direction::new(self.betas, quotient);
+        let moments = each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v));
         let lr = self.lr;
-        (
-            each_as::<E, _>(move |_, dx, [m, v]| direction.step(dx, m, v)),
-            penalty(self.weight_decay),
-            scale_by_leaf_norms(move |x, dx| lr * trust_ratio(x, dx, 1.0, 0.0)),
-        )
+        let scale = scale_by_leaf_norms(move |x, dx| {
+            let ratio = trust_ratio(x, dx, 1.0, 0.0);
+            lr * ratio
+        });
+        (moments, penalty(self.weight_decay), scale)
     }
 }
 

@@ -304,13 +304,12 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation> HessianAt<'_, M, F, R::Error> {
         if length == 0.0 {
             return Ok(vector.zero_like());
         }
-        let step = f64::from(f32::EPSILON).cbrt() * (1.0 + ops::norm_l2(&self.point)) / length;
+        let size = 1.0 + ops::norm_l2(&self.point);
+        let step = f64::from(f32::EPSILON).cbrt() * size / length;
         let along = |step: f64| {
+            let point = self.point.zip(vector, move |x, v| x + step * v);
             let mut gradient = vector.zero_like();
-            self.objective.gradient(
-                &self.point.zip(vector, move |x, v| x + step * v),
-                &mut gradient,
-            )?;
+            self.objective.gradient(&point, &mut gradient)?;
             Ok::<_, R::Error>(gradient)
         };
         let product = along(step)?.zip(&along(-step)?, move |ahead, behind| {

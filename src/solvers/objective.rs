@@ -483,15 +483,19 @@ impl<M: Tree, F: FnMut(&M) -> R, R: Evaluation, X: FlatElement> Objective<M, F, 
     }
 
     fn evaluate(&self, state: &mut State<M, F, X>, point: &[X]) -> Result<f64, R::Error> {
-        if let Some(loss) = state.loss.filter(|_| same_bits(&state.point, point)) {
+        // Solvers ask for the loss and then for the gradient at the same point.
+        if let Some(loss) = state.loss
+            && same_bits(&state.point, point)
+        {
             return Ok(loss);
         }
         state.loss = None;
         state.point.copy_from_slice(point);
-        self.model_layout
-            .restructure_into_as(&mut state.model, &state.point)?;
+        let model = &mut state.model;
+        self.model_layout.restructure_into_as(model, &state.point)?;
         self.evaluations.fetch_add(1, Ordering::Relaxed);
-        let (loss, gradient) = (state.function)(&state.model).into_result()?;
+        let evaluated = (state.function)(model);
+        let (loss, gradient) = evaluated.into_result()?;
         gradient.write_to(&self.layout, self.tied, &mut state.grad)?;
         state.loss = Some(loss);
         Ok(loss)
@@ -575,7 +579,8 @@ where
 {
     fn over_zeros(layout: &Layout, function: F) -> Result<Self> {
         let zeros = || memory::try_zeroed(layout.len());
-        let (point, model) = (zeros()?, zeros()?);
+        let point = zeros()?;
+        let model = zeros()?;
         let model_layout = Layout::of(&model)?;
         Self::with_point(layout, model_layout, point, model, function)
     }
@@ -635,7 +640,9 @@ impl<M, F, E, X> fmt::Debug for Objective<M, F, E, X> {
 }
 
 fn same_bits<X: FlatElement>(a: &[X], b: &[X]) -> bool {
-    bytemuck::cast_slice::<X, u8>(a) == bytemuck::cast_slice::<X, u8>(b)
+    let a: &[u8] = bytemuck::cast_slice(a);
+    let b: &[u8] = bytemuck::cast_slice(b);
+    a == b
 }
 
 /// Zeros for a gradient that nobody computed would look like a minimum.

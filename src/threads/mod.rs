@@ -103,11 +103,15 @@ pub(crate) fn share<T>(tasks: &mut [T], _weight: impl Fn(&T) -> usize, work: imp
 }
 
 /// What `make` makes of every item, in their order: shared as by [`share`].
-pub(crate) fn map<T: Sync, R: Send>(
+pub(crate) fn map<T, R>(
     items: &[T],
     weight: impl Fn(&T) -> usize + Sync,
     make: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
+) -> Vec<R>
+where
+    T: Sync,
+    R: Send,
+{
     let mut tasks: Vec<(&T, Option<R>)> = items.iter().map(|item| (item, None)).collect();
     share(
         &mut tasks,

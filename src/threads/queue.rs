@@ -43,7 +43,8 @@ pub(super) fn share<T: Send>(
     let running = AtomicUsize::new(helpers);
     rayon::in_place_scope(|scope| {
         for helper in 0..helpers {
-            let (work_from, running) = (&work_from, &running);
+            let work_from = &work_from;
+            let running = &running;
             scope.spawn(move |_| {
                 work_from(if helper % 2 == 0 {
                     End::Back

@@ -50,7 +50,8 @@ pub fn narrow(from: &[f32], to: &mut [u16], random: Option<(RandomBits, u64)>) {
     let Some((random, first)) = random else {
         return each(from, to, f32_to_bf16);
     };
-    let (elements, room) = (from.len(), to.len());
+    let elements = from.len();
+    let room = to.len();
     assert!(
         elements == room,
         "expected room for {elements} elements, found {room}"

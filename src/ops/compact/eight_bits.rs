@@ -74,10 +74,11 @@ pub enum Codes {
 /// ```
 pub fn decode((codes, scales): (&[u8], &[f32]), kind: Codes, to: &mut [f32]) {
     check(to.len(), codes.len(), scales.len());
-    match kind {
-        Codes::Signed => dispatch::run(Decode, codes, to, (scales, &SIGNED.values)),
-        Codes::Unsigned => dispatch::run(Decode, codes, to, (scales, &UNSIGNED.values)),
-    }
+    let values = match kind {
+        Codes::Signed => &SIGNED.values,
+        Codes::Unsigned => &UNSIGNED.values,
+    };
+    dispatch::run(Decode, codes, to, (scales, values));
 }
 
 /// Codes and scales of elements, rounded: at random, the first element having the index `first`, or
@@ -108,8 +109,9 @@ pub fn encode(
     random: Option<(RandomBits, u64)>,
 ) {
     check(from.len(), codes.len(), scales.len());
-    let blocks = from.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales);
-    for (block, ((from, codes), scale)) in blocks.enumerate() {
+    let blocks = from.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
+    let blocks = blocks.zip(scales).enumerate();
+    for (block, ((from, codes), scale)) in blocks {
         *scale = match kind {
             Codes::Signed => scale_of(from),
             Codes::Unsigned => unsigned_scale_of(from),
@@ -137,13 +139,18 @@ fn check(elements: usize, codes: usize, scales: usize) {
     );
 }
 
-fn encode_block(from: &[f32], codes: &mut [u8], kind: Codes, how: (Division, Option<Sequence>)) {
+fn encode_block(
+    from: &[f32],
+    codes: &mut [u8],
+    kind: Codes,
+    (by, random): (Division, Option<Sequence>),
+) {
     // A loop of its own for each, in which nothing has to be decided.
-    match (kind, how) {
-        (Codes::Signed, (by, None)) => dispatch::run(EncodeSigned, from, codes, (by, Nearest)),
-        (Codes::Signed, (by, Some(run))) => dispatch::run(EncodeSigned, from, codes, (by, run)),
-        (Codes::Unsigned, (by, None)) => dispatch::run(EncodeUnsigned, from, codes, (by, Nearest)),
-        (Codes::Unsigned, (by, Some(run))) => dispatch::run(EncodeUnsigned, from, codes, (by, run)),
+    match (kind, random) {
+        (Codes::Signed, None) => dispatch::run(EncodeSigned, from, codes, (by, Nearest)),
+        (Codes::Signed, Some(run)) => dispatch::run(EncodeSigned, from, codes, (by, run)),
+        (Codes::Unsigned, None) => dispatch::run(EncodeUnsigned, from, codes, (by, Nearest)),
+        (Codes::Unsigned, Some(run)) => dispatch::run(EncodeUnsigned, from, codes, (by, run)),
     }
 }
 
@@ -335,7 +342,9 @@ impl CodeMap {
             last_offset: 0.0,
         };
         // Of f64, so that each number is rounded once.
-        let (mut last, mut code, mut line) = (0.0, 0, 0);
+        let mut last = 0.0;
+        let mut code = 0;
+        let mut line = 0;
         let mut decade = 0;
         while decade < 7 {
             let count = of_least << decade;
