@@ -39,6 +39,7 @@ use super::state::{StateTensor, blocks_of};
 use crate::communicator::{Communicator, check_together, gather_numbers};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::optim::intersection;
 
 /// Writes a flat vector that all members of a run have, and what stands beside it, to one file: as
 /// [`save_flat`](super::save_flat) does, but each member writes its own bytes, of the model and of
@@ -296,7 +297,7 @@ fn build<'s>(
     push_vector(&mut contents, "", layout, flat)?;
     for leaf in layout.leaves() {
         let range = leaf.range();
-        let within = range_within(own, &range);
+        let within = intersection(own, &range);
         let start = size_of::<f32>() * (within.start - range.start);
         let bytes = bytemuck::cast_slice(&flat[within]);
         shares.push(Share {
@@ -328,13 +329,6 @@ fn build<'s>(
         });
     }
     Ok((contents, shares))
-}
-
-/// What of a leaf's elements is in a member's range; an empty range in the leaf, if nothing is.
-fn range_within(own: &Range<usize>, leaf: &Range<usize>) -> Range<usize> {
-    let start = own.start.clamp(leaf.start, leaf.end);
-    let end = own.end.clamp(start, leaf.end);
-    start..end
 }
 
 /// A number of bytes that tells most others from them.
@@ -517,9 +511,9 @@ impl Checkpoint {
     ) -> Result<Vec<&[u8]>> {
         let mut pieces = Vec::new();
         for leaf in layout.leaves() {
-            let Range { start, end } = leaf.range();
-            let within = range_within(own, &(start..end));
-            let elements = within.start - start..within.end - start;
+            let range = leaf.range();
+            let within = intersection(own, &range);
+            let elements = within.start - range.start..within.end - range.start;
             pieces.push(self.share(leaf.path(), elements)?);
         }
         for name in vectors {

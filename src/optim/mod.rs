@@ -140,6 +140,8 @@ pub use rule::{Rule, RuleFor};
 pub(crate) use saved_state::SavedElements;
 pub use sgd::Sgd;
 #[cfg(feature = "safetensors")]
+pub(crate) use sharded::intersection;
+#[cfg(feature = "safetensors")]
 pub(crate) use snapshot::element_of;
 pub use snapshot::{Migration, Reshaped, Snapshot};
 #[cfg(feature = "safetensors")]

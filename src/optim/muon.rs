@@ -275,8 +275,9 @@ impl Muon {
 
     fn newton_schulz<E: FlatElement>(&self) -> NewtonSchulz<E> {
         let (a, b, c) = self.ns_coefficients;
+        let coefficients = (E::from_f64(a), E::from_f64(b), E::from_f64(c));
         NewtonSchulz {
-            coefficients: (E::from_f64(a), E::from_f64(b), E::from_f64(c)),
+            coefficients,
             steps: self.ns_steps,
             eps: self.eps,
         }

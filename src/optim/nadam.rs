@@ -108,6 +108,8 @@ impl NAdam {
         let momentum = self.momentum(step);
         let next = self.momentum(step.saturating_add(1));
         let product = self.momentum_product(step);
+        // Nesterov's look ahead: the average counts by the next step's momentum, the gradient by
+        // what this step's leaves.
         let of_grad = self.lr * (1.0 - momentum) / (1.0 - product);
         let of_average = self.lr * next / (1.0 - product * next);
         let correction = weight(self.betas.1, step).recip();

@@ -81,6 +81,7 @@ impl<E: FlatElement> NewtonSchulz<E> {
         let mut transposed = memory::try_zeroed(x.len())?;
         let mut gram: Vec<E> = memory::try_zeroed(rows * rows)?;
         let mut polynomial: Vec<E> = memory::try_zeroed(rows * rows)?;
+        // X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ.
         for _ in 0..self.steps {
             transpose(x, rows, columns, &mut transposed);
             product(x, &transposed, rows, columns, rows, &mut gram);
@@ -133,11 +134,11 @@ fn product<E: FlatElement>(
     if inner == 0 || columns == 0 {
         return;
     }
-    let bands = left.chunks(BAND * inner);
-    let mut bands: Vec<Band<'_, E>> = bands
-        .zip(product.chunks_mut(BAND * columns))
-        .map(|(left, product)| Band { left, product })
-        .collect();
+    let bands_of_left = left.chunks(BAND * inner);
+    let bands_of_product = product.chunks_mut(BAND * columns);
+    let bands = bands_of_left.zip(bands_of_product);
+    let bands = bands.map(|(left, product)| Band { left, product });
+    let mut bands: Vec<Band<'_, E>> = bands.collect();
     let sizes = (inner, columns);
     threads::share(
         &mut bands,

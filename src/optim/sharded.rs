@@ -127,7 +127,7 @@ impl<R, E> Optimizer<R, E> {
 }
 
 /// What two ranges have in common; where they have nothing, an empty one within the second.
-pub(super) fn intersection(a: &Range<usize>, within: &Range<usize>) -> Range<usize> {
+pub(crate) fn intersection(a: &Range<usize>, within: &Range<usize>) -> Range<usize> {
     let start = a.start.clamp(within.start, within.end);
     let end = a.end.clamp(start, within.end);
     start..end

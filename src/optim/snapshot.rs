@@ -766,7 +766,8 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
     /// Data that was read may say anything.
     fn validate(&self) -> Result<()> {
         let version = self.version;
-        let is_known = (1..=VERSION).contains(&(version & !OF_F64));
+        let number = version & !OF_F64;
+        let is_known = (1..=VERSION).contains(&number);
         if !is_known && self.range.is_none() {
             let found = format!("version {version} of at most {VERSION}");
             return Err(Error::invalid_state(found));
@@ -792,16 +793,18 @@ impl<R: Rule, E: FlatElement> Snapshot<'_, R, E> {
             return Err(Error::invalid_state("shapes beyond any memory"));
         };
         let len = self.range.as_ref().map_or(all, Range::len);
-        let is_wrong = |state: &&SavedState<'_, E>| {
-            let elements = state.elements.as_ref();
-            elements.is_some_and(|elements| !elements.has_len(len))
-        };
         self.check_kept()?;
-        let Some(SavedState { name, .. }) = self.states.iter().find(is_wrong) else {
-            return Ok(());
-        };
-        let found = format!("a state vector `{name}` of another length than {len}");
-        Err(Error::invalid_state(found))
+        for SavedState { name, elements, .. } in &self.states {
+            // A vector of zeros is left out, and has any length.
+            let Some(elements) = elements else {
+                continue;
+            };
+            if !elements.has_len(len) {
+                let found = format!("a state vector `{name}` of another length than {len}");
+                return Err(Error::invalid_state(found));
+            }
+        }
+        Ok(())
     }
 
     /// How many elements all leaves have; none if no number says it.
