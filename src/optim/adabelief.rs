@@ -107,8 +107,8 @@ impl AdaBelief {
         let eps_root = E::from_f64(self.eps_root);
         each_as::<E, _>(move |_, dx, [m, s]| {
             *m = first.mix(*m, dx);
-            let surprise = dx - *m;
-            *s = second.mix_square(*s, surprise) + eps_root;
+            let deviation = dx - *m;
+            *s = second.mix_square(*s, deviation) + eps_root;
             quotient.of(dx, *m, *s)
         })
     }

@@ -138,8 +138,8 @@ pub(super) fn shrinkage<E: FlatElement>(share: f64) -> impl Kernel<E> {
         let shrunk = if x.is_infinite() { E::zero() } else { x };
         dx + share * shrunk
     });
-    let is_none = share == E::zero();
-    choose(is_none, (), shrink)
+    let shrinks_nothing = share == E::zero();
+    choose(shrinks_nothing, (), shrink)
 }
 
 /// The parameters' weight in the gradient and in the step: one of them is 0.

@@ -149,11 +149,12 @@ impl<R: Rule> Optimizer<R> {
         let mut plan = match met.lacks_leaf {
             false => plan,
             true => {
-                let is_here = |leaf| {
-                    let is_here = counts && grad.is_present(leaf);
-                    if is_here { 1.0 } else { 0.0 }
+                // A sum of ones counts the members on which a leaf is there.
+                let one_if_here = |leaf| match counts && grad.is_present(leaf) {
+                    true => 1.0,
+                    false => 0.0,
                 };
-                let mut members: Vec<f64> = (0..leaves).map(is_here).collect();
+                let mut members: Vec<f64> = (0..leaves).map(one_if_here).collect();
                 communicator.all_reduce(&mut members)?;
                 let is_present = |leaf: usize| members[leaf] > 0.0;
                 // Alike on all members, as what is frozen and whether absence is denied is.

@@ -133,8 +133,8 @@ impl RmsProp {
             *buffer = momentum * *buffer + by_deviation(dx, squares, mean);
             lr * *buffer
         });
-        let has_none = momentum == E::zero();
-        let by_momentum = choose(has_none, without_momentum, with_momentum);
+        let is_plain = momentum == E::zero();
+        let by_momentum = choose(is_plain, without_momentum, with_momentum);
         let step = choose(self.centered, centered, by_momentum);
         (penalty(self.weight_decay), step)
     }

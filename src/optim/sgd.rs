@@ -128,8 +128,8 @@ impl Sgd {
             lr * (dx + momentum * *buffer)
         });
         let with_momentum = choose(self.nesterov, looking_ahead, heavy);
-        let has_none = momentum == E::zero();
-        let step = choose(has_none, plain, with_momentum);
+        let is_plain = momentum == E::zero();
+        let step = choose(is_plain, plain, with_momentum);
         (penalty(self.weight_decay), step)
     }
 }
