@@ -91,7 +91,8 @@ impl Flat {
     /// `no_grad` has frozen.
     ///
     /// # Errors
-    /// As [`of`](Flat::of) has; `is_pattern`: a pattern that matches no leaf.
+    /// As [`of`](Flat::of) has; nothing is left to train; `is_pattern`: a pattern that matches no
+    /// leaf.
     ///
     /// ```
     /// use burn_core::tensor::Device;
@@ -109,10 +110,13 @@ impl Flat {
         let params = Params::of(module)?;
         let layout = planner.of(&params)?;
         if layout.is_empty() && params.floats().next().is_some() {
-            return Err(Error::custom(
+            let message = if Layout::of(&params)?.is_empty() {
                 "expected a float that requires a gradient, found none: plan on the module that is \
-                 trained, not on what `valid()` returns, and on an autodiff device",
-            ));
+                 trained, on an autodiff device, and not on what `valid()` or `no_grad()` returns"
+            } else {
+                "expected a float that is not frozen, found that the planner freezes all"
+            };
+            return Err(Error::custom(message));
         }
         let route = Route::of(&params, &layout);
         Ok(Flat {

@@ -24,7 +24,8 @@ use crate::tensor::Handle;
 /// # Panics
 /// burn's optimisers cannot return an error: a step that flatleaf refuses panics with the error's
 /// text, as of a gradient that is not finite in front of a stage that refuses those; so does state
-/// of another rule in a record.
+/// of another rule in a record. The text has the parameter's shape and not its path, which burn does
+/// not show.
 ///
 /// ```
 /// use burn_core::tensor::{Device, Tensor};
@@ -130,8 +131,9 @@ impl<R: Rule + 'static> burn_optim::Optimizer for PerTensor<R> {
         grad: Tensor<D>,
         state: Option<TensorState<R>>,
     ) -> (Tensor<D>, Option<TensorState<R>>) {
+        let shape = tensor.dims();
         let stepped = self.try_step(lr, tensor, grad, state);
-        let (tensor, state) = stepped.unwrap_or_else(|error| panic!("{error}"));
+        let (tensor, state) = stepped.unwrap_or_else(|error| panic!("{}", told(&error, &shape)));
         (tensor, Some(state))
     }
 
@@ -172,6 +174,17 @@ impl<R: Rule> PerTensor<R> {
         // Its id matters to distributed training only, which sets it again.
         let tensor = handle.into_float(tracking, ParamId::from(0));
         Ok((tensor, TensorState::Running(optimizer)))
+    }
+}
+
+/// What is wrong with a parameter. To flatleaf it is the root of a tree, which says nothing here.
+#[cold]
+fn told(error: &Error, shape: &[usize]) -> String {
+    match (error.expected(), error.found()) {
+        (Some(expected), Some(found)) => {
+            format!("a parameter of shape {shape:?}: expected {expected}, found {found}")
+        }
+        _ => format!("a parameter of shape {shape:?}: {error}"),
     }
 }
 

@@ -53,7 +53,9 @@ use crate::tensor::{Handle, with_rank};
 
 impl Flat {
     /// A step of any rule or chain of flatleaf, in place: norms are of the whole model, a parameter
-    /// at several places moves once, by its whole gradient, and stays one tensor.
+    /// at several places moves once, by its whole gradient, and stays one tensor. One without a
+    /// gradient does not move, and the report counts those that did: 0 where the gradients are of
+    /// another module than the one that is stepped.
     ///
     /// On burn's CPU backend the storage of each parameter stays where it is, unless somebody else
     /// holds it too: a clone of the module, a view, a graph that has not been run backward. These

@@ -97,6 +97,8 @@ fn patterns_freeze_on_top_of_what_burn_has_frozen() {
     assert_eq!(Flat::of(&model).unwrap().layout().len(), 8);
     let flat = Flat::planned(&model, &Layout::planner().freeze("**.bias")).unwrap();
     assert_eq!(flat.layout().len(), 6);
+    let error = Flat::planned(&model, &Layout::planner().freeze("**")).unwrap_err();
+    assert!(error.to_string().contains("the planner freezes all"));
     let error = Flat::planned(&model, &Layout::planner().freeze("**.gamma")).unwrap_err();
     assert!(error.is_pattern(), "{error}");
 }

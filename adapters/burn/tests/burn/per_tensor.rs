@@ -7,6 +7,8 @@ use burn_core::module::{Module, Param};
 use burn_core::tensor::{DType, Tensor};
 use burn_optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn_optim::lr_scheduler::exponential::ExponentialLrSchedulerConfig;
+use burn_optim::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn_optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use flatleaf::ops::norm_l2;
 use flatleaf::optim::{
@@ -150,6 +152,21 @@ fn a_record_of_another_optimiser_is_refused_at_the_next_step() {
     }
 }
 
+#[test]
+fn what_is_refused_in_a_step_is_said_with_the_parameters_shape() {
+    let model = Mlp::of(&[4, 3, 2]);
+    let rule = (ClipNormPerLeaf::default(), AdamW::default());
+    let mut optimizer: ModuleOptimizer = PerTensor::of(rule, &model).unwrap().into();
+    let loss = model.forward(Tensor::full([2, 4], f32::NAN, &device()));
+    let grads = GradientsParams::from_grads(loss.sum().backward(), &model);
+    let stepping = || optimizer.step(0.1, model.clone(), grads);
+    let panic = catch_unwind(AssertUnwindSafe(stepping)).map(drop);
+    assert_eq!(
+        *panic.unwrap_err().downcast::<String>().unwrap(),
+        "a parameter of shape [4, 3]: expected finite elements, found NaN at index 0"
+    );
+}
+
 /// What burn's `Learner` does in a step, from its source: the schedule, then `TrainStep::optimize`
 /// on a clone of its model. Who overrides that clips by the norm of the whole model there.
 #[test]
@@ -236,4 +253,22 @@ fn burns_exponential_schedule_goes_on_at_its_old_rate_whatever_the_new_one_is() 
     schedule.step();
     let mut resumed = of(0.001).load_record(schedule.to_record());
     assert_eq!(resumed.step().base(), schedule.step().base());
+}
+
+/// As the README says of schedules in a resume; nothing of it is the optimiser's.
+#[test]
+fn burns_linear_schedule_counts_what_is_left_and_one_of_another_kind_begins_anew() {
+    let linear = |steps| {
+        let config = LinearLrSchedulerConfig::new(0.5, 0.0, steps);
+        config.init().unwrap()
+    };
+    let mut schedule = linear(8);
+    (0..6).for_each(|_| drop(schedule.step()));
+    let next = |resumed: ModuleLrScheduler| resumed.load_record(schedule.to_record()).step().base();
+    assert_eq!(next(linear(8)), 0.125);
+    // Of 16 steps it takes the last two too, and not the seventh.
+    assert_eq!(next(linear(16)), 0.0625);
+    let cosine = CosineAnnealingLrSchedulerConfig::new(0.25, 8);
+    assert_eq!(next(cosine.init().unwrap()), 0.25);
+    assert_eq!(next(0.375.into()), 0.375);
 }
