@@ -267,7 +267,11 @@ impl Checkpoint {
         // Most often it is one of another rule, and what serde says of that is a column of text.
         let unreadable = |error: serde_json::Error| {
             let rule = std::any::type_name::<R>();
-            let found = format!("what is no state of the rule `{rule}`: {error}");
+            let settings = settings_of(rest);
+            let found = format!(
+                "what is no state of the rule `{rule}`, as which it is read, but that of one with {settings}: \
+                 read it as that rule, and `Optimizer::migrate_with` goes on with another ({error})"
+            );
             Error::invalid_state(found).at(SNAPSHOT)
         };
         let read = serde_json::from_slice(rest);
@@ -282,6 +286,30 @@ impl Checkpoint {
         Ok(snapshot)
     }
 }
+
+/// The settings with which a snapshot was written, from which a reader knows the rule: its type has
+/// no name there.
+fn settings_of(snapshot: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Groups {
+        groups: Vec<serde_json::Value>,
+    }
+
+    let groups = serde_json::from_slice(snapshot).map(|Groups { groups }| groups);
+    match groups.as_deref() {
+        Ok([first, ..]) => {
+            let mut text = format!("the settings {first}");
+            if let Some((end, _)) = text.char_indices().nth(GREATEST_LENGTH) {
+                text.replace_range(end.., "…");
+            }
+            text
+        }
+        _ => "settings that cannot be read".to_owned(),
+    }
+}
+
+/// Characters of settings that an error shows: those of a chain of five.
+const GREATEST_LENGTH: usize = 400;
 
 /// # Errors
 /// A snapshot whose vectors are of another type.

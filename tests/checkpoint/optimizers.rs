@@ -306,7 +306,7 @@ fn codes_that_do_not_fit_are_an_error() {
 }
 
 #[test]
-fn the_state_of_another_rule_says_which_rule_it_was_read_as() {
+fn the_state_of_another_rule_says_as_which_it_was_read_and_what_it_has() {
     let (folder, model) = (Folder::new(), model());
     let layout = Layout::of(&model).unwrap();
     let optimizer = Optimizer::new((ClipNorm::default(), AdamW::default()), &layout).unwrap();
@@ -321,5 +321,12 @@ fn the_state_of_another_rule_says_which_rule_it_was_read_as() {
         found.starts_with("what is no state of the rule `"),
         "{error}"
     );
-    assert!(found.contains("AdamW`: "), "{error}");
+    assert!(found.contains("AdamW`, as which it is read"), "{error}");
+    // The first stage is what says that this is a chain.
+    assert!(
+        found.contains(r#"one with the settings [{"max":1.0,"#),
+        "{error}"
+    );
+    assert!(found.contains(r#""lr":0.001"#), "{error}");
+    assert!(found.contains("Optimizer::migrate_with"), "{error}");
 }
