@@ -9,6 +9,7 @@ use super::names::below;
 use super::open::Checkpoint;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::tree::key::split;
 
 impl Checkpoint {
     /// What was written beside the model under a name, or any tensors below a dotted prefix, as a
@@ -36,13 +37,36 @@ impl Checkpoint {
         let part = part(&self.header, prefix)?;
         // A vector of no elements leaves no tensor, and is a part all the same.
         if part.tensors.is_empty() && !self.parts().iter().any(|part| part == prefix) {
+            let there = names_at_the_top(&self.header);
             return Err(Error::unknown(
                 prefix.to_owned(),
                 "a name or prefix of tensors",
-                "no tensor of that name or below it".into(),
+                format!("no tensor of that name or below it, but {there}"),
             ));
         }
         Ok(self.with_header(Arc::new(part)))
+    }
+}
+
+/// The parts of a file, then the first segments of its names: as many as help.
+fn names_at_the_top(whole: &Header) -> String {
+    const GREATEST: usize = 8;
+    let tensors = whole.tensors.iter();
+    let segments = tensors.filter_map(|tensor| split(&tensor.name).next());
+    let parts = whole.metadata.parts.iter().map(String::as_str);
+    let mut names: Vec<&str> = Vec::new();
+    for name in parts.chain(segments) {
+        if names.contains(&name) {
+            continue;
+        }
+        if names.len() == GREATEST {
+            return format!("`{}` and others", names.join("`, `"));
+        }
+        names.push(name);
+    }
+    match names.is_empty() {
+        true => "no tensor at all".to_owned(),
+        false => format!("`{}`", names.join("`, `")),
     }
 }
 

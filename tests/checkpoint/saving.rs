@@ -1,5 +1,6 @@
 //! What is written, and when it is not.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use flatleaf::checkpoint::{self, Extras, LoadOptions};
@@ -206,7 +207,8 @@ fn what_is_beside_the_model_comes_back_and_does_not_get_in_its_way() {
     let error = file.part("optimiser").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`optimiser`: expected a name or prefix of tensors, found no tensor of that name or below it"
+        "`optimiser`: expected a name or prefix of tensors, found no tensor of that name or below it, \
+         but `optimizer.exp_avg`, `ema`, `optimizer.scalars`, `optimizer`, `m`"
     );
 }
 
@@ -312,7 +314,25 @@ fn an_empty_part_can_be_opened() {
     assert_eq!(file.parts(), ["ema"]);
     let part = file.part("ema").unwrap();
     assert_eq!((part.tensors().len(), part.flat().unwrap().len()), (0, 0));
-    assert!(file.part("em").unwrap_err().is_unknown());
+    let error = file.part("em").unwrap_err();
+    assert!(error.is_unknown());
+    let there = "no tensor of that name or below it, but `ema`, `0`";
+    assert_eq!((error.path(), error.found()), (Some("em"), Some(there)));
+}
+
+/// Of many names so many are listed.
+#[test]
+fn a_part_that_is_not_there_is_an_error_that_says_what_is() {
+    let folder = Folder::new();
+    let names = ('a'..='j').map(|letter| (letter.to_string(), vec![1.0_f32]));
+    let model: BTreeMap<String, Vec<f32>> = names.collect();
+    checkpoint::save(folder.path("m"), &model).unwrap();
+    let error = (checkpoint::open(folder.path("m")).unwrap())
+        .part("k")
+        .unwrap_err();
+    let there =
+        "no tensor of that name or below it, but `a`, `b`, `c`, `d`, `e`, `f`, `g`, `h` and others";
+    assert_eq!(error.found(), Some(there));
 }
 
 /// What was private stays private, from the first byte on; a new file is as the system makes it.
