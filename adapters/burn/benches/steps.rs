@@ -286,7 +286,7 @@ fn compare<R: Rule>(
         // Each step is rounded otherwise than burn's.
         let steps = rounds * (steps + 1);
         assert!(
-            relative < 3e-8 * steps as f32,
+            relative < 3e-8 * steps as f64,
             "{name}: {relative} from burn's after {steps} steps"
         );
     }
