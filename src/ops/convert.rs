@@ -145,7 +145,7 @@ pub(crate) fn bf16_to_f32(half: u16) -> f32 {
 #[inline(always)]
 pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
-    let upper = x.to_bits() >> 16;
+    let upper = bits >> 16;
     // A tie is rounded to even: half of the last place is added, less one unless that place is odd.
     let number = bits.wrapping_add((1 << 15) - 1 + (upper & 1)) >> 16;
     let nan = upper | or_quiet!(upper & 0x7f, 0x40);

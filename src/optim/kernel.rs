@@ -13,8 +13,9 @@
 //! `plan.rs` follows an example through them.
 //!
 //! For `(ClipNorm, AdamW, Ema)` that is: the scan says that norm 0 is the global one; it is
-//! measured; then a part of 8,192 elements gets the factor of norm 0 as a number, `exp_avg` and
-//! `exp_avg_sq` as two slices of 512 rows, and `average` as a third. Its 512 rows look up nothing.
+//! measured; then a part of 8,192 elements gets the factor of norm 0 as two numbers (see `in_two`),
+//! `exp_avg` and `exp_avg_sq` as two slices of 512 rows, and `average` as a third. Its 512 rows look
+//! up nothing.
 //! (As long as every row asked for its state vectors by their number, and for its norm, two threads
 //! of one core took 1.25 times as long for a step of AdamW, and 1.45 times where state is bf16: not
 //! the arithmetic was most of the work but finding things.)

@@ -53,7 +53,8 @@ impl RandomBits {
         let key = mix64(mix64(seed).wrapping_add(step));
         RandomBits {
             key: mix64(key.wrapping_add(state / SHARING as u64)),
-            multiplier: multiplier((state % SHARING as u64) as usize),
+            // Where a `usize` has 32 bits, what is cut off is a multiple of eight.
+            multiplier: multiplier(state as usize),
         }
     }
 
