@@ -55,7 +55,8 @@ fn assert_close(ours: &Mlp, theirs: &Mlp) {
     let (ours, theirs) = (values(ours), values(theirs));
     let difference: Vec<f32> = ours.iter().zip(&theirs).map(|(a, b)| a - b).collect();
     let relative = norm_l2(&difference) / norm_l2(&theirs);
-    assert!(relative < 1e-6, "{relative}");
+    // Another `eps`, flatleaf's default, makes 2.6e-5.
+    assert!(relative < 1e-5, "{relative}");
 }
 
 #[test]
