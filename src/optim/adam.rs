@@ -1,7 +1,7 @@
 //! Adam and its decoupled form: moving averages of the gradient and of its square.
 
 use super::decay::{penalty, shrinkage};
-use super::kernel::{Kernel, choose, each_as};
+use super::kernel::{Kernel, each_as, seldom};
 use super::limits::saturating;
 use super::moments::{validate, weight};
 use super::rule::{Rule, RuleFor};
@@ -274,7 +274,7 @@ impl<E: FlatElement> Moments<E> {
             *greatest = if *greatest > *v { *greatest } else { *v };
             self.ratio(*m, *greatest)
         });
-        choose(amsgrad, by_greatest, self.by_present())
+        seldom(amsgrad, by_greatest, self.by_present())
     }
 
     fn by_present(self) -> impl Kernel<E> {

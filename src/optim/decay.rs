@@ -134,12 +134,10 @@ pub(super) fn penalty<E: FlatElement>(weight_decay: f64) -> impl Kernel<E> {
 /// infinite too, and ∞ − ∞ is NaN.
 pub(super) fn shrinkage<E: FlatElement>(share: f64) -> impl Kernel<E> {
     let share: E = saturating(share);
-    let shrink = each_as::<E, _>(move |x, dx, []| {
-        let shrunk = if x.is_infinite() { E::zero() } else { x };
-        dx + share * shrunk
-    });
-    let shrinks_nothing = share == E::zero();
-    choose(shrinks_nothing, (), shrink)
+    each_as::<E, _>(move |x, dx, []| {
+        let finite = x.clamp(E::min_value(), E::max_value());
+        dx + share * finite
+    })
 }
 
 /// The parameters' weight in the gradient and in the step: one of them is 0.

@@ -1,6 +1,6 @@
 //! A moving average of the parameters as the last stage of a chain.
 
-use super::kernel::{Kernel, choose, each_as};
+use super::kernel::{Kernel, each_as, seldom};
 use super::limits::check_that;
 use super::rule::{Rule, RuleFor};
 use crate::element::FlatElement;
@@ -181,8 +181,8 @@ pub(super) fn move_average<E: FlatElement>(fresh: f64) -> impl Kernel<E> {
         *average = moved - way * complement;
         dx
     });
-    let is_small = fresh < E::from_f64(0.5);
-    choose(is_small, of_small, of_large)
+    let is_large = fresh >= E::from_f64(0.5);
+    seldom(is_large, of_large, of_small)
 }
 
 fn warm(step: u64) -> f64 {

@@ -80,6 +80,12 @@ pub trait Kernel<E: FlatElement = f32>: Send + Sync {
         state < self.states()
     }
 
+    /// Whether an option is taken that is [`seldom`] asked for.
+    #[doc(hidden)]
+    fn is_seldom(&self) -> bool {
+        false
+    }
+
     /// Lists the norms that `run` will ask for.
     #[doc(hidden)]
     fn scan(&self, scan: &mut Scan<E>);
@@ -269,20 +275,39 @@ pub fn choose<E: FlatElement>(
     first: impl Kernel<E>,
     second: impl Kernel<E>,
 ) -> impl Kernel<E> {
-    Choice {
+    Choice::<_, _, false> {
         condition,
         first,
         second,
     }
 }
 
-struct Choice<A, B> {
+/// The first kernel if `condition` holds, as [`choose`]: of an option that few rules are run with,
+/// so that the loop over rows of bf16 does without it. Such a step goes by the buffers then.
+pub(super) fn seldom<E: FlatElement>(
+    condition: bool,
+    first: impl Kernel<E>,
+    second: impl Kernel<E>,
+) -> impl Kernel<E> {
+    Choice::<_, _, true> {
+        condition,
+        first,
+        second,
+    }
+}
+
+struct Choice<A, B, const SELDOM: bool> {
     condition: bool,
     first: A,
     second: B,
 }
 
-impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
+impl<E, A, B, const SELDOM: bool> Kernel<E> for Choice<A, B, SELDOM>
+where
+    E: FlatElement,
+    A: Kernel<E>,
+    B: Kernel<E>,
+{
     const NORMS: usize = A::NORMS + B::NORMS;
 
     const WRITERS: usize = if A::WRITERS > B::WRITERS {
@@ -299,6 +324,13 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
         match self.condition {
             true => self.first.changes(state),
             false => self.second.changes(state),
+        }
+    }
+
+    fn is_seldom(&self) -> bool {
+        match self.condition {
+            true => SELDOM || self.first.is_seldom(),
+            false => self.second.is_seldom(),
         }
     }
 
@@ -322,8 +354,10 @@ impl<E: FlatElement, A: Kernel<E>, B: Kernel<E>> Kernel<E> for Choice<A, B> {
         // Norms have the same numbers whichever option is taken.
         let mut of_second = context;
         let of_first = of_second.take(A::NORMS).only_if(self.condition);
+        // A constant where the first is never taken, so that the loop does not have it.
+        let is_possible = const { !SELDOM || S::TAKE_WHAT_IS_SELDOM };
         BoundChoice {
-            condition: self.condition,
+            condition: is_possible && self.condition,
             first: self.first.bind(states, of_first),
             second: (self.second).bind(states, of_second.only_if(!self.condition)),
         }
@@ -684,6 +718,10 @@ impl<E: FlatElement, K: Kernel<E>> Kernel<E> for Stage<K> {
         own.contains(&state) && self.kernel.changes(state - self.start)
     }
 
+    fn is_seldom(&self) -> bool {
+        self.kernel.is_seldom()
+    }
+
     fn scan(&self, scan: &mut Scan<E>) {
         self.kernel.scan(scan);
     }
@@ -735,6 +773,10 @@ macro_rules! sequence {
 
             fn changes(&self, state: usize) -> bool {
                 $(self.$index.changes(state))||+
+            }
+
+            fn is_seldom(&self) -> bool {
+                $(self.$index.is_seldom())||+
             }
 
             fn scan(&self, scan: &mut Scan<Z>) {

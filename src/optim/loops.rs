@@ -29,7 +29,7 @@ pub(super) struct Slices<'v, 's, E> {
 pub(super) enum Columns<'c, E> {
     Full(&'c [FullColumn<'c, E>]),
     /// With what is drawn for them.
-    Halves(&'c [HalfColumn<'c>], Option<Sequence>),
+    Halves(&'c [HalfColumn<'c>], Sequence),
 }
 
 /// The rows of one state vector, in cells: each row of a step reads and writes columns that all
@@ -52,7 +52,7 @@ impl<E> Columns<'_, E> {
             }
             Columns::Halves(columns, random) => {
                 let elements = rows.start * ROW;
-                let random = random.map(|random| random.behind(elements));
+                let random = random.behind(elements);
                 let columns = columns.iter();
                 let columns = columns.map(|column| &column[rows.clone()]);
                 let columns: PerState<HalfColumn<'_>> = columns.collect();
@@ -112,7 +112,7 @@ impl<E: FlatElement, K: Kernel<E>> AnyKernel<E> for K {
     }
 
     fn takes_halves(&self) -> bool {
-        takes_halves::<E, K>()
+        takes_halves::<E, K>() && !self.is_seldom()
     }
 
     fn scan(&self, scan: &mut Scan<E>) {
@@ -285,10 +285,11 @@ fn step_end<E: FlatElement>(
     }
 }
 
-/// Takes the step where every state vector is kept as bf16, with what is drawn for them.
+/// Takes the step where every state vector is kept as bf16 and rounded at random, with what is drawn
+/// for them.
 pub(super) fn step_halves<E: FlatElement>(
     (x, grad): (&mut [E], PartGradient<'_, E>),
-    (states, random): (&mut [&mut [u16]], Option<Sequence>),
+    (states, random): (&mut [&mut [u16]], Sequence),
     kernel: &dyn AnyKernel<E>,
     context: Context<'_, E>,
 ) {
@@ -308,7 +309,7 @@ pub(super) fn step_halves<E: FlatElement>(
     let elements = x.len() * ROW;
     let start = context.start + elements;
     let context = Context { start, ..context };
-    let random = random.map(|random| random.behind(elements));
+    let random = random.behind(elements);
     let mut moved = [filled_up(x_end)];
     let grad = [grad.end_row()];
     let filled = ends.iter().map(|end| Cell::new(filled_up(end)));

@@ -141,6 +141,9 @@ impl<E: FlatElement> Row<E> {
 /// A stage asks once a part for those that it changes, and not once a row: then their places are in
 /// registers, and the compiler knows that a row is within them.
 pub trait States<'s, E>: Copy {
+    /// Whether their rows can take what is [`seldom`](super::kernel::seldom) asked for.
+    const TAKE_WHAT_IS_SELDOM: bool = true;
+
     /// So many of them.
     type First<const N: usize>: Vectors<E, N>;
 
@@ -226,16 +229,16 @@ impl<E: FlatElement, const N: usize> Vectors<E, N> for [&[Cell<Elements<E>>]; N]
 /// full vectors are. (By way of a buffer in the L1 cache for 1,024 elements of each vector, a step
 /// of AdamW took twice as long; of copies that are rounded when all stages have run, 1.4 times as
 /// long as of what is rounded as it is written, which is why kernels whose pieces read what others
-/// of them wrote go by the buffer. Faster where a whole program is optimised at once, by a fifth at
-/// most, and slower by a third where crates are by themselves, which is what most build: a loop of
-/// its own for either way to round, and random bits without a key behind the shift. To round element
-/// by element within the loop of a stage was no faster in either.)
+/// of them wrote go by the buffer. A choice within a row that is the same for all, as of the way to
+/// round or of AMSGrad, costs more than its jump: nothing is moved across it to fill the time in
+/// which a root or a quotient is awaited. To round element by element within the loop of a stage was
+/// no faster.)
 #[derive(Clone, Copy)]
 pub(super) struct HalfStates<'s> {
     pub(super) columns: &'s [&'s [Cell<[u16; ROW]>]],
     pub(super) rows: usize,
-    /// What is drawn for all of the vectors, none where they are rounded to the nearest.
-    pub(super) random: Option<Sequence>,
+    /// What is drawn for all of the vectors.
+    pub(super) random: Sequence,
     /// Which of all vectors the first is.
     pub(super) state: usize,
 }
@@ -243,12 +246,14 @@ pub(super) struct HalfStates<'s> {
 /// Some of the vectors of [`HalfStates`].
 pub(super) struct HalfVectors<'s, const N: usize> {
     columns: [&'s [Cell<[u16; ROW]>]; N],
-    random: Option<SequenceRow<ROW>>,
+    random: SequenceRow<ROW>,
     /// What makes each vector's bits of those that all share.
     multipliers: [u32; N],
 }
 
 impl<'s, E: FlatElement> States<'s, E> for HalfStates<'s> {
+    const TAKE_WHAT_IS_SELDOM: bool = false;
+
     type First<const N: usize> = HalfVectors<'s, N>;
 
     #[inline(always)]
@@ -258,7 +263,7 @@ impl<'s, E: FlatElement> States<'s, E> for HalfStates<'s> {
             columns: array::from_fn(|k| &columns[k][..self.rows]),
             // The bits of a first row are made here, and each row adds its place to them: made anew
             // in every row, the first of its elements was one for itself, and all left registers.
-            random: self.random.map(Sequence::row),
+            random: self.random.row(),
             multipliers: array::from_fn(|k| compact::multiplier(self.state + k)),
         }
     }
@@ -290,21 +295,12 @@ impl<E: FlatElement, const N: usize> Vectors<E, N> for HalfVectors<'_, N> {
 
     #[inline(always)]
     fn write(&self, at: usize, elements: [Elements<E>; N]) {
-        match &self.random {
-            Some(random) => {
-                // Mixed once for all vectors.
-                let mixed = random.mixed(at * ROW);
-                for k in 0..N {
-                    let bits = compact::multiplied(mixed, self.multipliers[k]);
-                    let elements = to_f32(elements[k]);
-                    self.columns[k][at].set(compact::narrowed_at_random(elements, bits));
-                }
-            }
-            None => {
-                for k in 0..N {
-                    self.columns[k][at].set(compact::narrowed(to_f32(elements[k])));
-                }
-            }
+        // Mixed once for all vectors.
+        let mixed = self.random.mixed(at * ROW);
+        for k in 0..N {
+            let bits = compact::multiplied(mixed, self.multipliers[k]);
+            let elements = to_f32(elements[k]);
+            self.columns[k][at].set(compact::narrowed_at_random(elements, bits));
         }
     }
 }

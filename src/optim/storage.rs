@@ -94,7 +94,8 @@ impl Storage {
 )]
 pub enum Rounding {
     /// To the nearer of the two. What changes by less than half of the distance between them at a
-    /// step does not move.
+    /// step does not move. Of `bf16` a step takes longer than at random, which has a loop of its
+    /// own.
     Nearest,
     /// Up or down at random, by how near either is, so that the expected value is the number. The
     /// random bits are a function of the seed, the leaf's step, the element's place in the flat

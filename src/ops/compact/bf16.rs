@@ -97,16 +97,6 @@ pub(crate) fn widened<const N: usize>(from: [u16; N]) -> [f32; N] {
     to
 }
 
-/// Some elements that stay in registers, rounded to the nearest as [`narrow`] does.
-#[inline(always)]
-pub(crate) fn narrowed<const N: usize>(from: [f32; N]) -> [u16; N] {
-    let mut to = [0; N];
-    for i in 0..N {
-        to[i] = f32_to_bf16(from[i]);
-    }
-    to
-}
-
 /// Some elements that stay in registers, rounded at random as [`narrow`] does.
 #[inline(always)]
 pub(crate) fn narrowed_at_random<const N: usize>(from: [f32; N], random: [u32; N]) -> [u16; N] {

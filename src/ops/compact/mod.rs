@@ -14,7 +14,7 @@ mod eight_bits;
 mod random;
 
 pub use bf16::{narrow, widen};
-pub(crate) use bf16::{narrowed, narrowed_at_random, widened};
+pub(crate) use bf16::{narrowed_at_random, widened};
 pub use eight_bits::{BLOCK, Codes, decode, encode};
 pub use random::RandomBits;
 pub(crate) use random::{SHARING, Sequence, SequenceRow, multiplied, multiplier};
