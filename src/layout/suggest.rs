@@ -42,10 +42,25 @@ impl Layout {
             )
         } else if self.is_branch(text) {
             format!("a branch; `{text}.**` is all below it")
+        } else if let Some(deeper) = self.at_any_depth(text) {
+            format!("no leaf there; `{deeper}` finds it at any depth")
         } else {
             self.found_at(text)
         };
         Error::pattern(text, expected, &found)
+    }
+
+    /// The pattern that finds a path below whatever there is, if it leads nowhere from the root: who
+    /// says `bias` may mean that of every layer.
+    fn at_any_depth(&self, path: &str) -> Option<String> {
+        if self.inner.paths.find(path).is_some() {
+            return None;
+        }
+        let text = format!("**.{path}");
+        let pattern = Pattern::parse(&text).ok()?;
+        let mut first = self.leaves().iter().take(COMPARED);
+        let is_matched = first.any(|leaf| pattern.matches_path(leaf.path()));
+        is_matched.then_some(text)
     }
 
     /// What is wrong with the part of a pattern that is a path, if it leads nowhere.

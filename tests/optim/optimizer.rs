@@ -677,6 +677,25 @@ fn what_cannot_be_changed_says_so_and_stays() {
         error.to_string(),
         "`c`: expected a pattern that matches a trainable leaf, found no leaf there; the tree has `a`, `b`"
     );
+    // A name that layers have.
+    let nested = tree!({ "first": { "bias": [1.0] }, "second": { "inner": { "bias": [1.0], "gain": [1.0] } } });
+    let layout_of_layers = Layout::of(&nested).unwrap();
+    let matched = |pattern| layout_of_layers.matching(pattern);
+    for (pattern, found) in [
+        ("bias", "no leaf there; `**.bias` finds it at any depth"),
+        (
+            "inner.gain",
+            "no leaf there; `**.inner.gain` finds it at any depth",
+        ),
+        ("weight", "no leaf there; the tree has `first`, `second`"),
+        ("first.gain", "no leaf there; `first` has `bias`"),
+    ] {
+        assert_eq!(
+            matched(pattern).unwrap_err().to_string(),
+            format!("`{pattern}`: expected a pattern that matches a trainable leaf, found {found}")
+        );
+    }
+    assert_eq!(matched("**.bias").unwrap(), [0, 1]);
     let error = Optimizer::new(clip(1.0), &layout)
         .unwrap()
         .set_lr(0.1)
