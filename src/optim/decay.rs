@@ -131,7 +131,7 @@ pub(super) fn penalty<E: FlatElement>(weight_decay: f64) -> impl Kernel<E> {
 
 /// Decoupled weight decay: behind a rule, takes `share·x` off the parameters beside the rule's step.
 /// An infinite parameter stays, as in PyTorch, which multiplies x by 1 − share: its share would be
-/// infinite too, and ∞ − ∞ is NaN.
+/// infinite too, and ∞ − ∞ is NaN, so the share of the greatest finite number is taken off it.
 pub(super) fn shrinkage<E: FlatElement>(share: f64) -> impl Kernel<E> {
     let share: E = saturating(share);
     each_as::<E, _>(move |x, dx, []| {

@@ -3,7 +3,7 @@
 //! and it is rounded back. (State that is all in bf16, rounded at random, goes by registers, in
 //! `loops::step_halves`, unless an option is taken that few rules are run with. Such options, and
 //! rounding to the nearest, were branches of that loop: without them a clip, AdamW and a moving
-//! average took 0.81 times as long in the caches.)
+//! average took 0.78 times as long in the caches.)
 //!
 //! A buffer of 1,024 elements is 4 KB: those of AdamW lie in the L1 cache beside the parameters and
 //! gradients that go with them, so memory sees the fewer bytes only. Rules and kernels know nothing
@@ -81,9 +81,9 @@ fn behind(random: Random, places: usize) -> Random {
 type Halves<'v> = SmallVec<[&'v mut [u16]; 4]>;
 
 /// All of them with what is drawn for them, if all are kept as bf16, are rounded at random, and draw
-/// from one run of random bits. (Indices of elements have two halves of 32 bits, and where the upper one changes another
-/// run begins: once in 2³² elements. And a run serves so many vectors, which is more than all but
-/// the longest chains keep.)
+/// from one run of random bits. (Indices of elements have two halves of 32 bits, and where the upper
+/// one changes another run begins: once in 2³² elements. And a run serves so many vectors, which is
+/// more than all but the longest chains keep.)
 pub(super) fn all_halves<'p>(packed: &'p mut [PackedPart<'_>]) -> Option<(Halves<'p>, Sequence)> {
     if packed.len() > SHARING {
         return None;

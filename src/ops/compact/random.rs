@@ -1,11 +1,11 @@
 //! Random bits of an element by its index.
 //!
 //! ```text
-//! key        ← mix64(mix64(mix64(seed) + step) + state / 8)     once a step and eight vectors
+//! key        ← mix64(mix64(mix64(seed) + step) + state / 8)         once a step and eight vectors
 //! k          ← lower half of mix64(key + upper half of the index)   once for 2³² elements
-//! x          ← k + (index + 1) · 0x9e3779b1                     a sum an element: they follow each other
-//! mixed      ← x ⊕ (x >> 15)                                    once for the vectors of a step
-//! bits       ← mixed · mₛ, s = state mod 8                      of which the upper half is used
+//! x          ← k + (index + 1) · 0x9e3779b1                         a sum an element: they follow each other
+//! mixed      ← x ⊕ (x >> 15)                                        once for the vectors of a step
+//! bits       ← mixed · mₛ, s = state mod 8                          of which the upper half is used
 //! ```
 //!
 //! Keys are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, *Fast splittable
