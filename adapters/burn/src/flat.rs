@@ -108,16 +108,7 @@ impl Flat {
     /// ```
     pub fn planned<M: Module>(module: &M, planner: &Planner<'_>) -> Result<Self> {
         let params = Params::of(module)?;
-        let layout = planner.of(&params)?;
-        if layout.is_empty() && params.floats().next().is_some() {
-            let message = if Layout::of(&params)?.is_empty() {
-                "expected a float that requires a gradient, found none: plan on the module that is \
-                 trained, on an autodiff device, and not on what `valid()` or `no_grad()` returns"
-            } else {
-                "expected a float that is not frozen, found that the planner freezes all"
-            };
-            return Err(Error::custom(message));
-        }
+        let layout = layout_of_trained(&params, planner)?;
         let route = Route::of(&params, &layout);
         Ok(Flat {
             layout,
@@ -435,6 +426,21 @@ impl Flat {
         self.layout
             .gather_grad_with(&grads, TiedGrads::AlreadyTotal)
     }
+}
+
+/// The layout of what is trained. That nothing is, where there are floats, is an error.
+pub(crate) fn layout_of_trained(params: &Params, planner: &Planner<'_>) -> Result<Layout> {
+    let layout = planner.of(params)?;
+    if layout.is_empty() && params.floats().next().is_some() {
+        let message = if Layout::of(params)?.is_empty() {
+            "expected a float that requires a gradient, found none: plan on the module that is \
+             trained, on an autodiff device, and not on what `valid()` or `no_grad()` returns"
+        } else {
+            "expected a float that is not frozen, found that the planner freezes all"
+        };
+        return Err(Error::custom(message));
+    }
+    Ok(layout)
 }
 
 /// Copies each leaf to its range.

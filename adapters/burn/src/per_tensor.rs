@@ -8,6 +8,7 @@ use burn_optim::{LearningRate, RecordState, StateSink, StateSource};
 use flatleaf::optim::{LeafState, Optimizer, Rule};
 use flatleaf::{Dtype, Error, Layout, Result};
 
+use crate::flat::layout_of_trained;
 use crate::params::Params;
 use crate::tensor::Handle;
 
@@ -54,8 +55,8 @@ impl<R: Rule> PerTensor<R> {
     /// # Errors
     /// The rule cannot be right one tensor at a time: a stage of it takes the norm of the whole model,
     /// or it keeps an average that could not be read. The module has a parameter at several places,
-    /// which burn would move at the first only. `is_element_type`: a parameter of `f64`. Those of
-    /// [`Optimizer::new`].
+    /// which burn would move at the first only. No float requires a gradient, as in what `valid()`
+    /// returns. `is_element_type`: a parameter of `f64`. Those of [`Optimizer::new`].
     ///
     /// ```
     /// use burn_core::tensor::Device;
@@ -76,7 +77,7 @@ impl<R: Rule> PerTensor<R> {
     /// ```
     pub fn of<M: Module>(rule: R, module: &M) -> Result<Self> {
         let params = Params::of(module)?;
-        let layout = Layout::of(&params)?;
+        let layout = layout_of_trained(&params, &Layout::planner())?;
         check_rule(&rule)?;
         let mut tied = layout
             .leaves()

@@ -87,6 +87,13 @@ fn what_needs_more_than_a_tensor_is_refused() {
     assert!(error.to_string().contains("`Flat::average`"), "{error}");
     let error = PerTensor::of(AdamW::default(), &Tied::new()).unwrap_err();
     assert!(error.to_string().contains("`embed`, `head`"), "{error}");
+    let error = PerTensor::of(AdamW::default(), &model.valid()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("a float that requires a gradient"),
+        "{error}"
+    );
 }
 
 /// Steps of length 1: a norm of the whole model that no clip takes.
