@@ -232,7 +232,8 @@ impl<E: FlatElement, const N: usize> Vectors<E, N> for [&[Cell<Elements<E>>]; N]
 /// of them wrote go by the buffer. A choice within a row that is the same for all, as of the way to
 /// round or of AMSGrad, costs more than its jump: nothing is moved across it to fill the time in
 /// which a root or a quotient is awaited. To round element by element within the loop of a stage was
-/// no faster.)
+/// no faster. To ask memory for rows 16 to 24 ahead was 7 hundredths faster in one run in turns and
+/// 5 slower in another, on two threads and vectors that fit no cache.)
 #[derive(Clone, Copy)]
 pub(super) struct HalfStates<'s> {
     pub(super) columns: &'s [&'s [Cell<[u16; ROW]>]],
