@@ -12,12 +12,15 @@ use crate::models::{Mlp, device};
 
 const WIDTHS: [usize; 3] = [6, 5, 4];
 
-/// burn's defaults, which are not PyTorch's.
+/// A decay that ten steps show.
+const WEIGHT_DECAY: f64 = 0.1;
+
+/// burn's defaults, which are not PyTorch's, but for the decay.
 fn adamw() -> AdamW {
     AdamW {
         lr: 1e-2,
         eps: 1e-5,
-        weight_decay: 1e-4,
+        weight_decay: WEIGHT_DECAY,
         ..Default::default()
     }
 }
@@ -39,7 +42,8 @@ fn train_here(mut model: Mlp, steps: usize) -> Mlp {
 }
 
 fn train_there(mut model: Mlp, steps: usize) -> Mlp {
-    let mut optimizer = AdamWConfig::new().init();
+    let config = AdamWConfig::new().with_weight_decay(WEIGHT_DECAY as f32);
+    let mut optimizer = config.init();
     for _ in 0..steps {
         let grads = grads(&model);
         model = optimizer.step(1e-2, model, grads);
